@@ -1,0 +1,183 @@
+"""Every setting of an evaluation, and the presets.
+
+Frozen dataclasses, checked when made; a bad value raises `InputError` naming the field. The command line is
+generated from the fields below, so a new field is a new flag. Field defaults are the mended behaviour; each quirk
+of the published code (PR #890) is an option of its own, and the preset `pr890` turns all of them on.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from ngram_eval.errors import InputError
+from ngram_eval.hashing import MAX_ORDER
+
+
+def _require(condition: bool, name: str, value: object, remedy: str) -> None:
+    if not condition:
+        flag = "--" + name.replace("_", "-")
+        raise InputError(f"{flag} is {value!r}: {remedy}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WindowConfig:
+    """How the token stream is cut into windows."""
+
+    seq_len: int = 2048
+    """Longest window, in positions (PR #890: 2048)."""
+
+    stride: int = 32
+    """Positions between window starts, and positions a window scores once the first has scored all its own."""
+
+    rescore_tail: bool = False
+    """Quirk 3 of PR #890: windows that run past the end score the last `stride` positions again, and count them."""
+
+    def __post_init__(self) -> None:
+        _require(self.seq_len >= 1, "seq_len", self.seq_len, "give at least 1 position")
+        _require(self.stride >= 1, "stride", self.stride, "give at least 1 position")
+        _require(
+            self.stride <= self.seq_len,
+            "stride",
+            self.stride,
+            f"it may not exceed --seq-len ({self.seq_len}), or positions would be skipped",
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NgramConfig:
+    """The hashed n-gram tables: per order one of context counts and one of full (context + target) counts."""
+
+    min_order: int = 2
+    """Lowest order n; its context has n - 1 tokens."""
+
+    max_order: int = 9
+    """Highest order n, tried first (nine hash primes: at most 9)."""
+
+    buckets: int = 1 << 22
+    """Buckets per table, a power of two; memory is orders x 2 x buckets x 4 bytes."""
+
+    min_count: int = 2
+    """Smallest context count with which an order may match."""
+
+    context_gap: bool = False
+    """Quirk 1 of PR #890: the context of position p ends at x[p-1]; the newest known token x[p] is left out."""
+
+    prefill_hole: bool = False
+    """Quirk 2 of PR #890: a rank prefills up to its first window's start instead of its first scored position."""
+
+    target_backoff: bool = False
+    """Quirk 4 of PR #890: an order matches only if the target itself was counted, so the target picks the order."""
+
+    def __post_init__(self) -> None:
+        _require(self.min_order >= 1, "min_order", self.min_order, "the lowest order is 1 (no context)")
+        _require(
+            self.max_order <= MAX_ORDER, "max_order", self.max_order, f"the hash has primes up to order {MAX_ORDER}"
+        )
+        _require(
+            self.min_order <= self.max_order,
+            "min_order",
+            self.min_order,
+            f"it may not exceed --max-order ({self.max_order})",
+        )
+        _require(
+            1 <= self.buckets <= 1 << 32 and self.buckets & (self.buckets - 1) == 0,
+            "buckets",
+            self.buckets,
+            "give a power of two from 1 to 4294967296",
+        )
+        _require(1 <= self.min_count < 1 << 32, "min_count", self.min_count, "give a count from 1 to 4294967295")
+
+    @property
+    def orders(self) -> range:
+        """The orders in use, lowest first."""
+        return range(self.min_order, self.max_order + 1)
+
+    @property
+    def context_lag(self) -> int:
+        """Tokens between the end of a context and its target: 1 with the gap of PR #890, else 0."""
+        return int(self.context_gap)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GateConfig:
+    """The weight of the n-gram estimate: alpha = base + range * sigmoid(slope * (H - centre of the matched order))."""
+
+    alpha_base: float = 0.05
+    """Weight at zero entropy (PR #890)."""
+
+    alpha_range: float = 0.55
+    """Weight added as the neural entropy H (nats) grows (PR #890); 0 selects `alpha_fixed`."""
+
+    alpha_slope: float = 2.0
+    """Slope of the sigmoid, per nat (PR #890)."""
+
+    alpha_fixed: float = 0.2
+    """Weight used everywhere when `alpha_range` is 0 (PR #890's fixed-alpha variant)."""
+
+    centres: tuple[float, ...] = (4.0, 4.5, 4.2, 3.8, 3.5, 3.2, 3.0, 2.8, 2.6)
+    """Entropy (nats) at half of the range, for orders 1, 2, ... 9 (PR #890; 4.0 where it names none)."""
+
+    def __post_init__(self) -> None:
+        for name in ("alpha_base", "alpha_fixed"):
+            value = getattr(self, name)
+            _require(0.0 <= value <= 1.0, name, value, "a weight lies in [0, 1]")
+        _require(
+            0.0 <= self.alpha_range <= 1.0 - self.alpha_base,
+            "alpha_range",
+            self.alpha_range,
+            "it may not be negative, nor take --alpha-base + --alpha-range above 1",
+        )
+        _require(0.0 <= self.alpha_slope < float("inf"), "alpha_slope", self.alpha_slope, "give a finite slope >= 0")
+        _require(
+            len(self.centres) == MAX_ORDER and all(abs(c) < float("inf") for c in self.centres),
+            "centres",
+            self.centres,
+            f"give {MAX_ORDER} finite entropies in nats, one for each order from 1",
+        )
+
+
+ByteRule = Literal["decoded", "piece"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvalConfig:
+    """One preset: everything that decides a result, given the tokens and the neural statistics."""
+
+    window: WindowConfig = field(default_factory=WindowConfig)
+    """The windows."""
+
+    ngram: NgramConfig = field(default_factory=NgramConfig)
+    """The count tables."""
+
+    gate: GateConfig = field(default_factory=GateConfig)
+    """The weight of the n-gram estimate."""
+
+    byte_rule: ByteRule = "decoded"
+    """Bytes of a target: what it decodes to, or the published formula on its piece (see `tokens.py`)."""
+
+
+def hashed() -> EvalConfig:
+    """PR #890's method with quirks 1 to 3 mended. Hash collisions still make it a pseudo-probability."""
+    return EvalConfig(ngram=NgramConfig(target_backoff=True))
+
+
+def pr890() -> EvalConfig:
+    """The published evaluator of PR #890, all four quirks kept."""
+    base = hashed()
+    return replace(
+        base,
+        window=replace(base.window, rescore_tail=True),
+        ngram=replace(base.ngram, context_gap=True, prefill_hole=True),
+        byte_rule="piece",
+    )
+
+
+PRESETS: dict[str, Callable[[], EvalConfig]] = {"pr890": pr890, "hashed": hashed}
+"""Preset name -> its configuration: the only list of presets."""
+
+
+def preset(name: str) -> EvalConfig:
+    """The named preset; raises `InputError` naming the valid ones."""
+    if name not in PRESETS:
+        raise InputError(f"--preset is {name!r}: choose from {', '.join(PRESETS)}")
+    return PRESETS[name]()

@@ -1,0 +1,110 @@
+"""Count tables behind one protocol, one backend a file.
+
+Every backend holds, per order, a table of context counts and a table of full (context + target) counts (see
+`ngram_eval.hashing`), and equals `reference` exactly, table by table. Backends are named in `BACKENDS` alone.
+
+Position p of a stream of N tokens predicts tokens[p + 1], so positions run over [0, N - 1). A position whose context
+would start before the stream is skipped for that order: it is not counted and never matches.
+"""
+
+from importlib import import_module
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ngram_eval.config import NgramConfig
+from ngram_eval.errors import InputError
+
+Tokens = NDArray[np.uint16] | NDArray[np.uint32]
+"""A token stream: one dimension, contiguous, uint16 or uint32."""
+
+
+class Matches(NamedTuple):
+    """Counts of every order at consecutive positions; row i belongs to order min_order + i."""
+
+    context: NDArray[np.uint32]
+    """(orders, positions): times the context bucket was counted; 0 where the order is skipped."""
+    full: NDArray[np.uint32]
+    """(orders, positions): times the full bucket was counted; 0 where the order is skipped."""
+
+
+class Best(NamedTuple):
+    """The matched order of each position and its two counts; all 0 where no order matched."""
+
+    order: NDArray[np.uint8]
+    context: NDArray[np.uint32]
+    full: NDArray[np.uint32]
+
+
+class Counts(Protocol):
+    """Hashed n-gram counts. Methods raise `ValueError` for positions outside the stream or arrays of another form."""
+
+    config: NgramConfig
+
+    def update(self, tokens: Tokens, start: int, stop: int) -> None:
+        """Count positions [start, stop) in both tables of every order."""
+
+    def lookup(self, tokens: Tokens, start: int, stop: int) -> Matches:
+        """Counts of positions [start, stop) in every order, as the tables stand."""
+
+    def score_windows(self, tokens: Tokens, firsts: NDArray[np.int64], stops: NDArray[np.int64]) -> Best:
+        """Window by window: look up positions [first, stop), keep the best match of each, then count them.
+
+        Returns the windows' positions one after another. The result is as if done in order, whatever the backend
+        does inside. The best match is the highest order whose context count reaches `min_count` and, with
+        `target_backoff`, whose full count is not 0.
+        """
+
+    def state(self) -> NDArray[np.uint32]:
+        """The tables, (orders, 2, buckets): [i, 0] context counts and [i, 1] full counts of order min_order + i.
+
+        A view where the backend can give one; copy it before counting further.
+        """
+
+    def load_state(self, state: NDArray[np.uint32]) -> None:
+        """Replace the tables by a copy of `state`."""
+
+
+BACKENDS: dict[str, str] = {
+    "reference": "ngram_eval.counts.reference:ReferenceCounts",
+    "cpu": "ngram_eval.counts.cpu:CpuCounts",
+}
+"""Backend name -> "module:class". Modules are imported when asked for, so an unused backend costs nothing."""
+
+
+def resolve_backend(name: str) -> str:
+    """The backend that `name` stands for; `auto` is the fastest one that runs on this machine."""
+    if name == "auto":
+        return "cpu"
+    if name not in BACKENDS:
+        raise InputError(f"--backend is {name!r}: choose from auto, {', '.join(BACKENDS)}")
+    return name
+
+
+def make_counts(backend: str, config: NgramConfig, threads: int = 1) -> Counts:
+    """Empty tables of the named backend (not `auto`: resolve it first).
+
+    `threads` is the most threads a call may use; the reference always uses one. Raises `InputError` if the backend
+    can't be loaded, saying why and what to do.
+    """
+    module_name, class_name = BACKENDS[resolve_backend(backend)].split(":")
+    try:
+        module = import_module(module_name)
+    except ImportError as error:
+        raise InputError(
+            f"--backend {backend} can't be loaded ({error}): build it with `pip install -e .`, "
+            "or choose --backend reference"
+        ) from error
+    counts: Counts = getattr(module, class_name)(config, threads)
+    return counts
+
+
+def check_span(tokens: Tokens, start: int, stop: int) -> None:
+    """Raise `ValueError` unless tokens is a token stream and [start, stop) lies within its positions."""
+    if tokens.ndim != 1 or tokens.dtype not in (np.uint16, np.uint32) or not tokens.flags.c_contiguous:
+        raise ValueError(
+            f"tokens must be contiguous, one-dimensional, uint16 or uint32, not {tokens.dtype} of shape {tokens.shape}"
+        )
+    if not 0 <= start <= stop <= len(tokens) - 1:
+        raise ValueError(f"positions [{start}, {stop}) outside [0, {len(tokens) - 1}) of {len(tokens)} tokens")

@@ -1,0 +1,16 @@
+"""Builds the C++ extension. Everything else about the package is in pyproject.toml."""
+
+from pybind11.setup_helpers import Pybind11Extension
+from setuptools import setup
+
+setup(
+    ext_modules=[
+        Pybind11Extension(
+            "ngram_eval._core",
+            ["csrc/bind.cc", "csrc/hashed_counts.cc"],
+            depends=["csrc/hash.h", "csrc/hashed_counts.h"],
+            cxx_std=20,
+            extra_compile_args=["-O3", "-Wall", "-Wextra"],
+        )
+    ]
+)
