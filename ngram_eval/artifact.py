@@ -26,7 +26,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from ngram_eval.errors import InputError
-from ngram_eval.files import write_atomically
+from ngram_eval.files import replacing
 from ngram_eval.model import ModelConfig, Transformer
 
 MAGIC = b"NGRMEVAL"
@@ -103,20 +103,22 @@ def quantise(model: Transformer, config: QuantConfig) -> dict[str, Tensor]:
     return {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
 
 
-def save(path: Path, model: Transformer, config: QuantConfig) -> int:
-    """Write the artifact atomically and return its size in bytes."""
+def save(path: Path, model: Transformer, config: QuantConfig, train_seq_len: int) -> int:
+    """Write the artifact atomically and return its size in bytes; `train_seq_len` is the length it was trained on."""
     payload = save_tensors(quantise(model, config))
     header = {
         "format_version": FORMAT_VERSION,
         "model": {**asdict(model.config), "mtp_heads": 0},
         "quantisation": asdict(config),
+        "train_seq_len": train_seq_len,
         "payload_bytes": len(payload),
         "payload_sha256": hashlib.sha256(payload).hexdigest(),
     }
     encoded = json.dumps(header, sort_keys=True).encode()
     frame = zstandard.ZstdCompressor(level=22, write_content_size=True).compress(payload)
     data = _PREFIX.pack(MAGIC, hashlib.sha256(encoded).digest(), len(encoded)) + encoded + frame
-    write_atomically(path, data)
+    with replacing(path) as file:
+        file.write(data)
     return len(data)
 
 
@@ -189,8 +191,8 @@ def _dequantised(path: Path, model: Transformer, tensors: dict[str, Tensor]) -> 
     return state
 
 
-def load(path: Path) -> Transformer:
-    """The dequantised model in evaluation mode, on the CPU, in float32.
+def load(path: Path) -> tuple[Transformer, int]:
+    """(dequantised model in evaluation mode on the CPU, sequence length it was trained on).
 
     Raises `InputError` naming the file and whether it is unreadable, truncated, corrupted, oversized, of another format
     version, or of a model other than its header says.
@@ -202,6 +204,7 @@ def load(path: Path) -> Transformer:
     try:
         header, frame = _parse_header(path, data)
         config = _model_config(path, header["model"])
+        train_seq_len = int(header["train_seq_len"])
         size, digest = int(header["payload_bytes"]), str(header["payload_sha256"])
     except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{path}: corrupted, its header can't be read ({error!r}); export it again") from error
@@ -219,7 +222,7 @@ def load(path: Path) -> Transformer:
     except SafetensorError as error:
         raise InputError(f"{path}: the payload is not a safetensors file ({error}); export it again") from error
     model.load_state_dict(_dequantised(path, model, tensors), assign=True)
-    return model.eval().requires_grad_(False)
+    return model.eval().requires_grad_(False), train_seq_len
 
 
 def code_bytes() -> int:

@@ -2,15 +2,21 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
+
+from ngram_eval.errors import InputError
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` to a temporary file in the same folder, then rename it into place."""
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A temporary file in the folder of `path`, renamed to `path` if the block succeeds and removed if it does not."""
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
@@ -18,3 +24,12 @@ def write_atomically(path: Path, data: bytes) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def require_writable(flag: str, path: Path | None) -> None:
+    """Raise `InputError` now if `path` could not be written after hours of work."""
+    if path is None:
+        return
+    folder = path.resolve().parent
+    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise InputError(f"{flag} is {path}: give a file name in an existing, writable folder")
