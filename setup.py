@@ -8,7 +8,7 @@ setup(
         Pybind11Extension(
             "ngram_eval._core",
             ["csrc/bind.cc", "csrc/hashed_counts.cc"],
-            depends=["csrc/hash.h", "csrc/hashed_counts.h"],
+            depends=["csrc/hash.h", "csrc/hashed_counts.h", "csrc/zero_pages.h"],
             cxx_std=20,
             extra_compile_args=["-O3", "-Wall", "-Wextra"],
         )

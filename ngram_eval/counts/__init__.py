@@ -108,3 +108,11 @@ def check_span(tokens: Tokens, start: int, stop: int) -> None:
         )
     if not 0 <= start <= stop <= len(tokens) - 1:
         raise ValueError(f"positions [{start}, {stop}) outside [0, {len(tokens) - 1}) of {len(tokens)} tokens")
+
+
+def check_windows(tokens: Tokens, firsts: NDArray[np.int64], stops: NDArray[np.int64]) -> None:
+    """Raise `ValueError` unless every window [first, stop) passes `check_span`."""
+    if len(firsts) != len(stops):
+        raise ValueError(f"{len(firsts)} firsts for {len(stops)} stops")
+    for first, stop in zip(firsts.tolist(), stops.tolist(), strict=True):
+        check_span(tokens, first, stop)

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ngram_eval.config import NgramConfig
-from ngram_eval.counts import Best, Matches, Tokens, check_span
+from ngram_eval.counts import Best, Matches, Tokens, check_span, check_windows
 from ngram_eval.hashing import bucket_pair
 
 
@@ -36,9 +36,7 @@ class ReferenceCounts:
         lag = self.config.context_lag
         valid = min(max(start, order - 2 + lag), stop)  # the context [p + 1 - lag - width, p + 1 - lag) starts at >= 0
         positions = np.arange(valid, stop)
-        context, full = bucket_pair(
-            tokens, positions + 1 - lag, tokens[positions + 1], order, self.config.buckets
-        )
+        context, full = bucket_pair(tokens, positions + 1 - lag, tokens[positions + 1], order, self.config.buckets)
         return valid, context, full
 
     def update(self, tokens: Tokens, start: int, stop: int) -> None:
@@ -59,6 +57,7 @@ class ReferenceCounts:
         return matches
 
     def score_windows(self, tokens: Tokens, firsts: NDArray[np.int64], stops: NDArray[np.int64]) -> Best:
+        check_windows(tokens, firsts, stops)  # all of them first: a bad call counts nothing
         scored = [Best(np.zeros(0, np.uint8), np.zeros(0, np.uint32), np.zeros(0, np.uint32))]
         for first, stop in zip(firsts.tolist(), stops.tolist(), strict=True):
             scored.append(best_match(self.lookup(tokens, first, stop), self.config))
