@@ -94,9 +94,7 @@ class ModelSource:
             yield target_stats(self._model.logits(part), part_targets)
 
 
-def load_model_source(
-    path: Path, *, device: str, local_rank: int, dtype: str, batch_windows: int
-) -> ModelSource:
+def load_model_source(path: Path, *, device: str, local_rank: int, dtype: str, batch_windows: int) -> ModelSource:
     """The source of an artifact; `device` and `dtype` as on the command line. Raises `InputError`."""
     model, train_seq_len = artifact.load(path)
     chosen = choose_device(device, local_rank)

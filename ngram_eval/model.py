@@ -203,7 +203,7 @@ class Attention(nn.Module):
         self.kernel: AttentionKernel = "sdpa"
 
     def forward(self, x: Tensor, value: Tensor | None, scored: int, length: int) -> Tensor:
-        """x (B, T, W), value embedding (B, T, kv width) or None -> (B, S, W) for the last S = `scored` positions."""
+        """X (B, T, W), value embedding (B, T, kv width) or None -> (B, S, W) for the last S = `scored` positions."""
         batch, positions, width = x.shape
         q = self.q(x[:, positions - scored :]).view(batch, scored, self.heads, self.head_dim)
         k = self.k(x).view(batch, positions, self.kv_heads, self.head_dim)
@@ -267,7 +267,11 @@ class Block(nn.Module):
         self.mlp = Mlp(config)
         self.attn_scale = nn.Parameter(torch.ones(config.width))
         self.mlp_scale = nn.Parameter(torch.ones(config.width))
-        self.mix = nn.Parameter(torch.stack([torch.ones(config.width), torch.zeros(config.width)])) if config.input_mix else None
+        self.mix = (
+            nn.Parameter(torch.stack([torch.ones(config.width), torch.zeros(config.width)]))
+            if config.input_mix
+            else None
+        )
         self.gate_weight = nn.Parameter(torch.zeros(config.width)) if config.depth_gate else None
         self.gate_bias = nn.Parameter(torch.tensor(2.0)) if config.depth_gate else None
 

@@ -68,9 +68,7 @@ class ScoresSource:
     name = "scores"
     batch_windows = _LIGHT_BATCH
 
-    def __init__(
-        self, p_target: NDArray[np.floating], entropy: NDArray[np.float32], train_seq_len: int = 0
-    ) -> None:
+    def __init__(self, p_target: NDArray[np.floating], entropy: NDArray[np.float32], train_seq_len: int = 0) -> None:
         self.p_target, self.entropy, self.train_seq_len = p_target, entropy, train_seq_len
         self.settings: dict[str, str] = {}
 
@@ -97,7 +95,9 @@ def load_scores(path: Path, lengths: tuple[int, ...]) -> ScoresSource:
         if array is None:
             raise InputError(f"{path}: no array {name}; it needs p_target and entropy")
         if array.ndim != 1 or array.dtype.name not in types:
-            raise InputError(f"{path}: {name} is {array.dtype} {array.shape}; give one dimension of {' or '.join(types)}")
+            raise InputError(
+                f"{path}: {name} is {array.dtype} {array.shape}; give one dimension of {' or '.join(types)}"
+            )
         if len(array) not in lengths:
             expected = " or ".join(f"{length:,}" for length in dict.fromkeys(lengths))
             raise InputError(
@@ -153,9 +153,7 @@ class RememberingSource:
         return result
 
 
-def save_scores(
-    path: Path, p_target: NDArray[np.float64], entropy: NDArray[np.float32], train_seq_len: int
-) -> None:
+def save_scores(path: Path, p_target: NDArray[np.float64], entropy: NDArray[np.float32], train_seq_len: int) -> None:
     """Write what `load_scores` reads, atomically."""
     with replacing(path) as file:
         np.savez(file, p_target=p_target, entropy=entropy, train_seq_len=np.int64(train_seq_len))

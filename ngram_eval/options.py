@@ -118,5 +118,5 @@ def _parse(arguments: list[str], default: Options) -> Options:
 
 
 def asset(name: str) -> Path:
-    """A file of the embedded default."""
+    """A file of the embedded default: sample_000000.bin, tokenizer.model or model.ngev."""
     return Path(str(files("ngram_eval.assets") / name))

@@ -11,7 +11,8 @@ _CHUNK = 1 << 22
 
 def prefill_stop(windows: Windows, config: NgramConfig) -> int:
     """Positions [0, stop) come before the rank's windows: up to the first one scored, or with the published
-    `prefill_hole` only up to the first window's start. 0 for a rank without windows."""
+    `prefill_hole` only up to the first window's start. 0 for a rank without windows.
+    """
     if len(windows) == 0:
         return 0
     return int(windows.start[0] if config.prefill_hole else windows.first[0])

@@ -84,7 +84,9 @@ def count_bytes(tally: Tally, tokens: Tokens, tokenizer: Tokenizer, windows: Win
 def load_inputs(options: Options) -> tuple[TokenStream, Tokenizer | None]:
     """The token stream and the tokenizer that the options name, checked against each other."""
     if options.embedded:
-        return read_shards([str(asset("sample.bin"))], options.max_tokens), Tokenizer.load(asset("tokenizer.model"))
+        return read_shards([str(asset("sample_000000.bin"))], options.max_tokens), Tokenizer.load(
+            asset("tokenizer.model")
+        )
     stream = read_shards(options.data, options.max_tokens)
     tokenizer = Tokenizer.load(options.tokenizer) if options.tokenizer else None
     if tokenizer is not None:
@@ -120,9 +122,7 @@ def load_source(options: Options, stream: TokenStream, tokenizer: Tokenizer | No
     return source
 
 
-def summarise(
-    job: Job, name: str, config: EvalConfig, tally: Tally, seconds: dict[str, float], reused: int
-) -> Result:
+def summarise(job: Job, name: str, config: EvalConfig, tally: Tally, seconds: dict[str, float], reused: int) -> Result:
     """The result of a preset from the tally of all ranks."""
     options, stream, manifest = job.options, job.stream, job.manifest
     nats, neural_nats, hits = as_nats(tally.nats), as_nats(tally.neural_nats), sum(tally.hits_by_order.values())
@@ -180,9 +180,7 @@ def run(options: Options, configs: dict[str, EvalConfig], ranks: Ranks, console:
     if options.save_scores is not None or len(configs) > 1:
         seq_len = next(iter(configs.values())).window.seq_len
         source = remembering = RememberingSource(source, len(stream.tokens) - 1, seq_len)
-    job = Job(
-        options=options, ranks=ranks, stream=stream, tokenizer=tokenizer, manifest=manifest, source=source
-    )
+    job = Job(options=options, ranks=ranks, stream=stream, tokenizer=tokenizer, manifest=manifest, source=source)
 
     results = []
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f}%"))

@@ -4,17 +4,17 @@ import time
 
 import torch
 import torch.nn.functional as F
+from ngram_eval.train import qat
+from ngram_eval.train.averaging import Ema
+from ngram_eval.train.config import TrainConfig
+from ngram_eval.train.data import batches
+from ngram_eval.train.optim import lr_multiplier, make_optimizers, momentum_at
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from ngram_eval.counts import Tokens
 from ngram_eval.model import Transformer, attention_kernel
-from ngram_eval.train import qat
-from ngram_eval.train.averaging import Ema
-from ngram_eval.train.config import TrainConfig
-from ngram_eval.train.data import batches
-from ngram_eval.train.optim import lr_multiplier, make_optimizers, momentum_at
 
 _LOSS_SMOOTHING = 0.98
 
@@ -40,7 +40,13 @@ def train(config: TrainConfig, tokens: Tokens, device: torch.device) -> Transfor
     ema = Ema(model, config.ema)
     data = batches(tokens, config.seq_len, config.batch, config.seed)
     smoothed, quantising = float("nan"), False
-    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+    columns = (
+        TextColumn("training"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("", total=config.steps)
         started = time.perf_counter()
@@ -65,7 +71,9 @@ def train(config: TrainConfig, tokens: Tokens, device: torch.device) -> Transfor
             ema.update(model)
             smoothed = nats.item() if step == 0 else _LOSS_SMOOTHING * smoothed + (1 - _LOSS_SMOOTHING) * nats.item()
             rate = (step + 1) * config.batch * config.seq_len / (time.perf_counter() - started)
-            progress.update(task, advance=1, description=f"loss {smoothed:.3f} nats, lr x{multiplier:.2f}, {rate:,.0f} tokens/s")
+            progress.update(
+                task, advance=1, description=f"loss {smoothed:.3f} nats, lr x{multiplier:.2f}, {rate:,.0f} tokens/s"
+            )
     qat.disable(model)
     ema.apply_to(model)
     return model.eval().requires_grad_(False)
