@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class Ranks:
-    """This process among its peers."""
+    """One process among its peers."""
 
     def __init__(self, rank: int, world: int, local_rank: int) -> None:
         self.rank, self.world, self.local_rank = rank, world, local_rank

@@ -84,7 +84,7 @@ def print_table(results: list[Result], console: Console) -> None:
 
     row("bits per byte", _number(first.neural_bpb), *(_number(r.val_bpb if r.normalised else None) for r in results))
     if not all(r.normalised for r in results):
-        row("score (not normalised)", "–", *(_number(None if r.normalised else r.val_bpb) for r in results))
+        row("score (not normalised)", "-", *(_number(None if r.normalised else r.val_bpb) for r in results))
     if first.original_bpb is not None and first.original_bpb != first.val_bpb:
         row(
             "  per original byte",
@@ -128,8 +128,8 @@ def _notes(results: list[Result]) -> list[str]:
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
+    return "-" if value is None else f"{value:.4f}"
 
 
 def _count(value: int | None) -> str:
-    return "–" if value is None else f"{value:,}"
+    return "-" if value is None else f"{value:,}"

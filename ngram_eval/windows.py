@@ -5,6 +5,7 @@ Position p predicts tokens[p + 1]. A window sees positions [start, stop) and sco
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,13 +91,13 @@ def batch_bounds(windows: Windows, batch_windows: int) -> NDArray[np.int64]:
     shape = np.stack([windows.stop - windows.start, windows.first - windows.start])
     changes = np.flatnonzero((shape[:, 1:] != shape[:, :-1]).any(axis=0)) + 1
     runs = np.concatenate([[0], changes, [len(windows)]])
-    return np.concatenate([*(np.arange(a, b, batch_windows) for a, b in zip(runs, runs[1:], strict=False)), runs[-1:]])
+    return np.concatenate([*(np.arange(a, b, batch_windows) for a, b in pairwise(runs)), runs[-1:]])
 
 
 def batches(windows: Windows, batch_windows: int) -> Iterator[Windows]:
     """The batches of `batch_bounds`, in order."""
     bounds = batch_bounds(windows, batch_windows).tolist()
-    for a, b in zip(bounds, bounds[1:], strict=False):
+    for a, b in pairwise(bounds):
         yield windows[a:b]
 
 

@@ -1,4 +1,4 @@
-"""Train on shards and export the artifact: `python -m ngram_eval.train --preset embedded --data 'x_*.bin' --out m.ngev`."""
+"""Train on shards and export the artifact: `python -m ngram_eval.train --data 'x_*.bin' --out m.ngev`."""
 
 import argparse
 import sys
