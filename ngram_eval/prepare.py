@@ -163,10 +163,12 @@ def read_segments(sources: Iterable[Source], config: PrepareConfig, split: bool,
         task = progress.add_task(title, total=total)
         for source in sources:
             with source.path.open("rb") if source.path else nullcontext(sys.stdin.buffer) as file:
-                raw = progress.wrap_file(file, total=total, task_id=task)
+                raw = file if total is None else progress.wrap_file(file, task_id=task)
                 for document in _documents(_lines(raw, source), source, config):
                     for index, text in enumerate(_segments(document, split)):
                         yield Segment(index == 0, text)
+                        if total is None:  # stdin has no size, and rich follows only files that have one
+                            progress.advance(task, len(text.encode()))
 
 
 def _lines(raw: BinaryIO, source: Source) -> Iterator[tuple[int, str]]:
