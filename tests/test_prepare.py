@@ -156,6 +156,18 @@ def test_jsonl_zst_and_folders(tmp_path: Path, model_path: Path, monkeypatch: py
     assert (manifest.documents, manifest.altered_documents) == (5, 0)
 
 
+def test_a_document_is_split_only_if_its_tokens_stay_the_same(
+    tmp_path: Path, other_models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare_module, "_SEGMENT_CHARS", 10)
+    (tmp_path / "a.txt").write_text(SAMPLE[:2000])
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": SAMPLE[:2000]}))
+    tokenizer = Tokenizer.load(other_models / "squeeze.model")
+    run(tmp_path / "out", tmp_path / "a.txt", tmp_path / "a.jsonl", tokenizer=other_models / "squeeze.model")
+    document = [tokenizer.bos_id, *tokenizer.encode([SAMPLE[:2000]])[0]]
+    assert read_shards([str(tmp_path / "out" / "*.bin")]).tokens.tolist() == document * 2
+
+
 def test_stdin(tmp_path: Path, model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     set_stdin(monkeypatch, AWKWARD.encode())
     run(tmp_path / "plain", "-", tokenizer=model_path)
@@ -205,6 +217,16 @@ def test_what_the_tokenizer_changed_is_said(tmp_path: Path, other_models: Path, 
     assert unknown.startswith("1 tokens are unknown")
     assert altered.startswith("2 of 3 documents do not decode to their text")
     assert differ.startswith("the tokens decode to 12 bytes, the documents have 14")
+
+    # Text may vanish altogether: the document is then its BOS alone.
+    (tmp_path / "blank.txt").write_text("   ")
+    manifest = run(tmp_path / "blank", tmp_path / "blank.txt", tokenizer=other_models / "squeeze.model")
+    assert (manifest.tokens, manifest.altered_documents, manifest.original_bytes, manifest.decoded_bytes) == (
+        1,
+        1,
+        3,
+        0,
+    )
 
     # SentencePiece's own sign for a space is the one thing our tokenizers cannot keep.
     (tmp_path / "b.txt").write_text("a▁b", encoding="utf-8")
@@ -357,25 +379,28 @@ def test_bad_flags_are_refused(tmp_path: Path, options: dict[str, Any], message:
 
 
 COMPRESSED = zstandard.ZstdCompressor().compress(b"text " * 1000)
+BAD_TEXTS = [
+    ("a.txt", b"fine\nnot \xff", r"a\.txt:2 is not UTF-8 \(invalid start byte at byte 4 of the line\)"),
+    ("a.txt", b"", r"a\.txt: no text in it, so there is nothing to write"),
+    ("a.jsonl", b'\n{"text": ""}\n', r"a\.jsonl: no text in it"),
+    ("a.jsonl", b'{"text": "a"}\n{"text": ', r"a\.jsonl:2 is not JSON \(.*\): mend the line"),
+    ("a.jsonl", b"[" * 100_000, r"a\.jsonl:1 is not JSON"),
+    ("a.jsonl", b'{"body": "a"}', r"a\.jsonl:1 has no field 'text': name .* --text-field"),
+    ("a.jsonl", b"[]", r"a\.jsonl:1 has no field 'text'"),
+    ("a.jsonl", b'{"text": 5}', r"a\.jsonl:1 has int, not text, in its field 'text'"),
+    ("a.jsonl", b'{"text": "\\ud800"}', r"a\.jsonl:1 holds half a surrogate pair"),
+    ("a.md", b"text", r"a\.md is of no known kind: its name must end in \.txt, \.jsonl, \.txt\.zst"),
+    ("a.txt.zst", b"text", r"a\.txt\.zst is not zstd, or damaged"),
+    ("a.txt.zst", COMPRESSED[:-3], r"a\.txt\.zst is cut short"),
+    ("a.txt.zst", COMPRESSED + COMPRESSED[:-3], r"a\.txt\.zst is cut short"),
+    ("a.txt.zst", COMPRESSED + b"more", r"a\.txt\.zst is not zstd, or damaged"),
+]
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
-    [
-        ("a.txt", b"fine\nnot \xff", r"a\.txt:2 is not UTF-8 \(invalid start byte at byte 4 of the line\)"),
-        ("a.txt", b"", r"a\.txt: no text in it, so there is nothing to write"),
-        ("a.jsonl", b'\n{"text": ""}\n', r"a\.jsonl: no text in it"),
-        ("a.jsonl", b'{"text": "a"}\n{"text": ', r"a\.jsonl:2 is not JSON \(.*\): mend the line"),
-        ("a.jsonl", b"[" * 100_000, r"a\.jsonl:1 is not JSON"),
-        ("a.jsonl", b'{"body": "a"}', r"a\.jsonl:1 has no field 'text': name .* --text-field"),
-        ("a.jsonl", b"[]", r"a\.jsonl:1 has no field 'text'"),
-        ("a.jsonl", b'{"text": 5}', r"a\.jsonl:1 has int, not text, in its field 'text'"),
-        ("a.jsonl", b'{"text": "\\ud800"}', r"a\.jsonl:1 holds half a surrogate pair"),
-        ("a.md", b"text", r"a\.md is of no known kind: its name must end in \.txt, \.jsonl, \.txt\.zst"),
-        ("a.txt.zst", b"text", r"a\.txt\.zst is not zstd, or damaged"),
-        ("a.txt.zst", COMPRESSED[:-3], r"a\.txt\.zst is cut short"),
-        ("a.txt.zst", COMPRESSED + COMPRESSED[:-3], r"a\.txt\.zst is cut short"),
-        ("a.txt.zst", COMPRESSED + b"more", r"a\.txt\.zst is not zstd, or damaged"),
+    [  # the contents would make unreadable test names
+        pytest.param(*case, id=f"{number}-{case[0]}") for number, case in enumerate(BAD_TEXTS)
     ],
 )
 def test_bad_text_is_refused(tmp_path: Path, model_path: Path, name: str, content: bytes, message: str) -> None:
@@ -396,6 +421,24 @@ def test_bad_text_is_refused_while_training_too(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="empty"):
         run(tmp_path / "out", tmp_path / "empty.txt", train_tokenizer=300)
     assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_stops_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(prepare_module, "_segments", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "out", SAMPLE_PATH, train_tokenizer=300)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_out_that_is_a_file_is_refused(tmp_path: Path, model_path: Path) -> None:
+    (tmp_path / "file").write_text("here first")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(SystemExit, match="2"), exit_on_input_error():
+            run(out, SAMPLE_PATH, tokenizer=model_path)
+    assert (tmp_path / "file").read_text() == "here first"
 
 
 def test_bad_tokenizers_and_folders_are_refused(tmp_path: Path, other_models: Path, model_path: Path) -> None:

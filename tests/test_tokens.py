@@ -344,14 +344,14 @@ def assert_decoded_bytes(name: str, ids: list[int], data: st.DataObject) -> None
 
 
 @pytest.mark.parametrize("name", MODELS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_decoded_bytes_are_what_any_tokens_decode_to(name: str, data: st.DataObject) -> None:
     assert_decoded_bytes(name, data.draw(id_sequences(name)), data)
 
 
 @pytest.mark.parametrize("name", MODELS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(texts=st.lists(documents, min_size=1, max_size=4), bos=st.booleans(), data=st.data())
 def test_decoded_bytes_are_what_encoded_text_decodes_to(
     name: str, texts: list[str], bos: bool, data: st.DataObject
@@ -365,7 +365,7 @@ def test_decoded_bytes_are_what_encoded_text_decodes_to(
 
 
 @pytest.mark.parametrize("name", ["bpe-identity-bare-keep-bytes", "unigram-nmt_nfkc-bare-keep-bytes"])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(text=documents)
 def test_encode_and_decode_invert_each_other(name: str, text: str) -> None:
     own = tokenizer(name)
