@@ -348,7 +348,7 @@ class Tokenizer:
     def decode_batch(self, sequences: Sequence[Tokens | Sequence[int]]) -> list[str]:
         """The text of each token sequence on its own; uses every core."""
         ids = [np.asarray(tokens).tolist() for tokens in sequences]
-        texts: list[str] = self._processor.decode(ids, num_threads=-1)
+        texts: list[str] = self._processor.decode(ids, num_threads=-1) if ids else []
         return texts
 
     @property
