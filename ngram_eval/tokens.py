@@ -311,6 +311,7 @@ class Tokenizer:
     BOS is a space. So "decoded" sums to `len(decode(x[0..T])) - len(decode(x[0..0]))` UTF-8 bytes if nothing is unknown
     and byte tokens form valid UTF-8 (SentencePiece writes U+FFFD, three bytes, for each byte that does not; we count 1,
     so a stream cut within a character still counts its bytes once).
+    A model with a denormaliser, which rewrites the text after decoding, can fall outside this sum.
     """
 
     def __init__(self, model: bytes, source: str = "the tokenizer") -> None:
