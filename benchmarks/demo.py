@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-
 from benchmarks.machine import describe_machine
 
 
@@ -65,7 +64,9 @@ def main() -> None:
     neural = statistics.median(seconds[first]["neural"] for _, seconds in runs)
     lines.append(f"| neural forward ({first}; the others reuse it) | {neural:.2f} s |")
     for preset in presets:
-        own = statistics.median(sum(s[preset].values()) - s[preset]["neural"] - s[preset].get("load", 0) for _, s in runs)
+        own = statistics.median(
+            sum(s[preset].values()) - s[preset]["neural"] - s[preset].get("load", 0) for _, s in runs
+        )
         lines.append(f"| the evaluator's own time, {preset} | {own:.3f} s = {own / neural:.2%} of the forward |")
     lines.append("")
     lines.append(f"{first} touches fresh table memory; {', '.join(later)} use pages the process has had before.")

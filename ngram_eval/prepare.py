@@ -30,6 +30,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeE
 from ngram_eval import __version__
 from ngram_eval.counts import Tokens
 from ngram_eval.errors import InputError, exit_on_input_error
+from ngram_eval.files import replacing
 from ngram_eval.tokens import (
     MANIFEST_FORMAT,
     MAX_SHARD_TOKENS,
@@ -38,7 +39,6 @@ from ngram_eval.tokens import (
     Tokenizer,
     file_sha256,
     read_shards,
-    write_atomically,
     write_shard,
 )
 
@@ -407,7 +407,8 @@ def _prepare(config: PrepareConfig, command: str, sources: list[Source], staging
     else:
         sources = [_spool(source, staging) for source in sources]  # they are read twice
         segments = read_segments(sources, config, split=True, title="training the tokenizer")
-        write_atomically(model, [train_tokenizer(segments, config.train_tokenizer, config.train_characters)])
+        with replacing(model) as file:
+            file.write(train_tokenizer(segments, config.train_tokenizer, config.train_characters))
         tokenizer = Tokenizer.load(model)
     if tokenizer.bos_id is None:
         raise InputError(
@@ -491,7 +492,8 @@ def _publish(config: PrepareConfig, files: list[Path], manifest: Manifest) -> No
         path.unlink()
     for path in files:
         os.replace(path, config.out / path.name)
-    write_atomically(_manifest_path(config), [manifest.to_json().encode()])
+    with replacing(_manifest_path(config)) as file:
+        file.write(manifest.to_json().encode())
 
 
 def main() -> None:

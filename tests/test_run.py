@@ -1,5 +1,6 @@
 """The evaluator's command line, end to end."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -13,11 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 import sentencepiece
+from conftest import Stream
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.progress import Progress
-
-from conftest import Stream
 
 from ngram_eval import run
 from ngram_eval.bpb import as_nats
@@ -111,7 +111,7 @@ def test_agrees_with_the_published_method_at_any_setting(
     )
     assert as_nats(sum(tally.nats for tally in tallies)) == pytest.approx(expected.nats, rel=1e-12)
     assert sum(tally.positions for tally in tallies) == expected.positions
-    assert sum((sum(tally.hits_by_order.values()) for tally in tallies)) == expected.hits.total()
+    assert sum(sum(tally.hits_by_order.values()) for tally in tallies) == expected.hits.total()
 
 
 @pytest.mark.parametrize("world", [1, 3])
@@ -163,8 +163,25 @@ def test_json_has_every_field(stream: Stream, evaluate: Evaluate) -> None:
     results = evaluate(*small(stream), "--preset", "hashed", "--preset", "pr890")
     assert list(results) == ["hashed", "pr890"]
     result = results["hashed"]
-    asked = """preset normalised nats positions bytes val_loss val_bpb neural_nats neural_bpb hits hit_rate hits_by_order
-        world_size backend seconds config versions""".split()
+    asked = [
+        "preset",
+        "normalised",
+        "nats",
+        "positions",
+        "bytes",
+        "val_loss",
+        "val_bpb",
+        "neural_nats",
+        "neural_bpb",
+        "hits",
+        "hit_rate",
+        "hits_by_order",
+        "world_size",
+        "backend",
+        "seconds",
+        "config",
+        "versions",
+    ]
     assert set(asked) <= set(result)
     assert result["bytes"] is None
     assert result["val_bpb"] is None
@@ -179,9 +196,44 @@ def test_json_has_every_field(stream: Stream, evaluate: Evaluate) -> None:
 
 
 def test_every_configuration_field_is_a_flag(stream: Stream, evaluate: Evaluate) -> None:
-    flags = """--seq-len 128 --stride 16 --rescore-tail --min-order 3 --max-order 5 --buckets 1024 --min-count 3
-        --context-gap --prefill-hole --no-target-backoff --alpha-base 0.1 --alpha-range 0.3 --alpha-slope 1.5
-        --alpha-fixed 0.4 --centres 1 2 3 4 5 6 7 8 9 --byte-rule piece""".split()
+    flags = [
+        "--seq-len",
+        "128",
+        "--stride",
+        "16",
+        "--rescore-tail",
+        "--min-order",
+        "3",
+        "--max-order",
+        "5",
+        "--buckets",
+        "1024",
+        "--min-count",
+        "3",
+        "--context-gap",
+        "--prefill-hole",
+        "--no-target-backoff",
+        "--alpha-base",
+        "0.1",
+        "--alpha-range",
+        "0.3",
+        "--alpha-slope",
+        "1.5",
+        "--alpha-fixed",
+        "0.4",
+        "--centres",
+        "1",
+        "2",
+        "3",
+        "4",
+        "5",
+        "6",
+        "7",
+        "8",
+        "9",
+        "--byte-rule",
+        "piece",
+    ]
     result = evaluate("--data", stream.shard, "--scores", stream.scores, "--preset", "hashed", *flags)["hashed"]
     assert result["config"] == {
         "window": {"seq_len": 128, "stride": 16, "rescore_tail": True},
@@ -281,7 +333,7 @@ def test_bytes_follow_the_rule_of_the_preset(tmp_path: Path, evaluate: Evaluate)
     assert hashed["unknown_targets"] == 0
 
     published_bytes = 0
-    for previous, target in zip(tokens[:targets], tokens[1:], strict=False):
+    for previous, target in itertools.pairwise(tokens):
         piece = processor.id_to_piece(target)
         if processor.is_byte(target):
             published_bytes += 1

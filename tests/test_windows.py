@@ -1,5 +1,7 @@
 """Windows, their batches, and their split over ranks."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -66,7 +68,7 @@ def test_shares_and_batches(shape: tuple[int, int, int], rescore: bool, world: i
     assert np.concatenate([one.start for one in shares]).tolist() == windows.start.tolist()
     if rescore:
         bounds = [len(windows) * rank // world for rank in range(world + 1)]
-        assert [len(one) for one in shares] == [b - a for a, b in zip(bounds, bounds[1:], strict=False)]
+        assert [len(one) for one in shares] == [b - a for a, b in itertools.pairwise(bounds)]
 
     def as_lists(parts: list[Windows]) -> list[list[int]]:
         return [part.start.tolist() for part in parts]
