@@ -19,11 +19,18 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
+        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def _umask() -> int:
+    # mkstemp makes files for their owner alone; the mask can only be read by setting it.
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def require_writable(flag: str, path: Path | None) -> None:

@@ -68,35 +68,29 @@ class ScoresSource:
     name = "scores"
     batch_windows = _LIGHT_BATCH
 
-    def __init__(self, p_target: NDArray[np.floating], entropy: NDArray[np.float32], train_seq_len: int = 0) -> None:
+    def __init__(self, p_target: NDArray[np.floating], entropy: NDArray[np.floating], train_seq_len: int = 0) -> None:
         self.p_target, self.entropy, self.train_seq_len = p_target, entropy, train_seq_len
         self.settings: dict[str, str] = {}
 
     def stats(self, tokens: Tokens, windows: Windows) -> Stats:
         spans = windows.spans()
         p_target = np.concatenate([self.p_target[first:stop] for first, stop in spans], dtype=np.float64)
-        return Stats(p_target, np.concatenate([self.entropy[first:stop] for first, stop in spans]))
+        return Stats(p_target, np.concatenate([self.entropy[first:stop] for first, stop in spans], dtype=np.float32))
 
 
 def load_scores(path: Path, lengths: tuple[int, ...]) -> ScoresSource:
-    """Read `p_target` (float32/64) and `entropy` (float32) from an .npz of `save_scores` or of your own making.
+    """Read `p_target` and `entropy` (float32 or float64) from an .npz of `save_scores` or of your own making.
 
     `lengths` are the acceptable lengths (N - 1 for N tokens). Raises `InputError` naming what is wrong.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror or error}); check --scores") from error
-    except (ValueError, zipfile.BadZipFile, EOFError, AttributeError) as error:
-        raise InputError(f"{path}: not an .npz of plain arrays ({error}); write it with numpy.savez") from error
-    for name, types in {"p_target": ("float32", "float64"), "entropy": ("float32",)}.items():
+    arrays = _read_npz(path)
+    for name in ("p_target", "entropy"):
         array = arrays.get(name)
         if array is None:
             raise InputError(f"{path}: no array {name}; it needs p_target and entropy")
-        if array.ndim != 1 or array.dtype.name not in types:
+        if array.ndim != 1 or array.dtype not in (np.float32, np.float64):
             raise InputError(
-                f"{path}: {name} is {array.dtype} {array.shape}; give one dimension of {' or '.join(types)}"
+                f"{path}: {name} is {array.dtype} of shape {array.shape}; give one dimension of float32 or float64"
             )
         if len(array) not in lengths:
             expected = " or ".join(f"{length:,}" for length in dict.fromkeys(lengths))
@@ -106,7 +100,23 @@ def load_scores(path: Path, lengths: tuple[int, ...]) -> ScoresSource:
             )
     _check_range(path, "p_target", arrays["p_target"], 0.0, 1.0)
     _check_range(path, "entropy", arrays["entropy"], -1e-3, 100.0)  # softmax rounding leaves tiny negatives
-    return ScoresSource(arrays["p_target"], arrays["entropy"], int(arrays.get("train_seq_len", 0)))
+    train_seq_len = arrays.get("train_seq_len", np.int64(0))
+    if train_seq_len.shape != () or train_seq_len.dtype.kind != "i":
+        raise InputError(f"{path}: train_seq_len is {train_seq_len!r}; give one integer, or leave it out")
+    return ScoresSource(arrays["p_target"], arrays["entropy"], int(train_seq_len))
+
+
+def _read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
+    try:
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if not isinstance(loaded, np.lib.npyio.NpzFile):
+                raise ValueError("it holds a single array")
+            return {name: loaded[name] for name in loaded.files}
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror or error}); check --scores") from error
+    except (ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise InputError(f"{path}: not an .npz of plain arrays ({error}); write it with numpy.savez") from error
 
 
 def _check_range(path: Path, name: str, values: NDArray[np.floating], low: float, high: float) -> None:

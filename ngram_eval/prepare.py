@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple, cast
 
 import numpy as np
 import sentencepiece
@@ -30,6 +30,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeE
 from ngram_eval import __version__
 from ngram_eval.counts import Tokens
 from ngram_eval.errors import InputError, exit_on_input_error
+from ngram_eval.files import replacing
 from ngram_eval.tokens import (
     MANIFEST_FORMAT,
     MAX_SHARD_TOKENS,
@@ -38,14 +39,13 @@ from ngram_eval.tokens import (
     Tokenizer,
     file_sha256,
     read_shards,
-    write_atomically,
     write_shard,
 )
 
 Documents = Literal["file", "line", "blank-lines"]
 
 _SUFFIXES = (".txt", ".jsonl", ".txt.zst", ".jsonl.zst")
-_SEGMENT_CHARS = 1 << 14
+_SEGMENT_CHARS = 1 << 12
 """A document is encoded in segments of about this size where its tokenizer allows: faster, and memory stays small."""
 _BATCH_CHARS = 1 << 22
 _TRAINING_LINE = 1 << 16
@@ -163,10 +163,15 @@ def read_segments(sources: Iterable[Source], config: PrepareConfig, split: bool,
         task = progress.add_task(title, total=total)
         for source in sources:
             with source.path.open("rb") if source.path else nullcontext(sys.stdin.buffer) as file:
-                raw = progress.wrap_file(file, total=total, task_id=task)
+                raw = file
+                if total is not None:
+                    # Buffered, for rich counts at every read, and counting every line costs as much as its tokens.
+                    raw = io.BufferedReader(cast(io.RawIOBase, progress.wrap_file(file, task_id=task)))
                 for document in _documents(_lines(raw, source), source, config):
                     for index, text in enumerate(_segments(document, split)):
                         yield Segment(index == 0, text)
+                        if total is None:  # stdin has no size, and rich follows only files that have one
+                            progress.advance(task, len(text.encode()))
 
 
 def _lines(raw: BinaryIO, source: Source) -> Iterator[tuple[int, str]]:
@@ -221,7 +226,7 @@ def _segments(lines: Iterable[str], split: bool) -> Iterator[str]:
     for line in lines:
         parts.append(line)
         size += len(line)
-        if split and size >= _SEGMENT_CHARS and line.endswith("\n"):
+        if split and size >= _SEGMENT_CHARS:
             yield "".join(parts)
             parts, size = [], 0
     if size:
@@ -402,7 +407,8 @@ def _prepare(config: PrepareConfig, command: str, sources: list[Source], staging
     else:
         sources = [_spool(source, staging) for source in sources]  # they are read twice
         segments = read_segments(sources, config, split=True, title="training the tokenizer")
-        write_atomically(model, [train_tokenizer(segments, config.train_tokenizer, config.train_characters)])
+        with replacing(model) as file:
+            file.write(train_tokenizer(segments, config.train_tokenizer, config.train_characters))
         tokenizer = Tokenizer.load(model)
     if tokenizer.bos_id is None:
         raise InputError(
@@ -486,7 +492,8 @@ def _publish(config: PrepareConfig, files: list[Path], manifest: Manifest) -> No
         path.unlink()
     for path in files:
         os.replace(path, config.out / path.name)
-    write_atomically(_manifest_path(config), [manifest.to_json().encode()])
+    with replacing(_manifest_path(config)) as file:
+        file.write(manifest.to_json().encode())
 
 
 def main() -> None:

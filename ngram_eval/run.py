@@ -94,6 +94,17 @@ def load_inputs(options: Options) -> tuple[TokenStream, Tokenizer | None]:
     return stream, tokenizer
 
 
+def load_manifest(stream: TokenStream, tokenizer: Tokenizer | None) -> Manifest | None:
+    """The manifest beside the shards, where there is one and a tokenizer to count bytes with."""
+    manifest = read_manifest(stream.paths) if tokenizer else None
+    if manifest is not None and tokenizer is not None and manifest.tokenizer_sha256 != tokenizer.sha256:
+        raise InputError(
+            f"the tokenizer (sha256 {tokenizer.sha256[:12]}...) is not the one that made {stream.paths[0]} "
+            f"(its manifest says {manifest.tokenizer_sha256[:12]}...): give that one"
+        )
+    return manifest
+
+
 def load_source(options: Options, stream: TokenStream, tokenizer: Tokenizer | None, ranks: Ranks) -> NeuralSource:
     """The neural source that the options name, checked against the stream and the tokenizer."""
     if options.scores is not None:
@@ -174,7 +185,7 @@ def run(options: Options, configs: dict[str, EvalConfig], ranks: Ranks, console:
     require_writable("--save-scores", options.save_scores)
     with clock.stage("load"):
         stream, tokenizer = load_inputs(options)
-        manifest = read_manifest(stream.paths) if tokenizer else None
+        manifest = load_manifest(stream, tokenizer)
         source = load_source(options, stream, tokenizer, ranks)
     remembering = None
     if options.save_scores is not None or len(configs) > 1:

@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from numpy.typing import DTypeLike, NDArray
 from ngram_eval.config import ByteRule
 from ngram_eval.counts import Tokens, check_span
 from ngram_eval.errors import InputError
+from ngram_eval.files import replacing
 
 MAGIC = 20240520
 HEADER_BYTES = 256 * 4
@@ -149,30 +149,9 @@ def write_shard(path: Path, tokens: Tokens) -> None:
         raise ValueError(f"a shard holds 1 to {MAX_SHARD_TOKENS} tokens, not {len(tokens)}")
     header = np.zeros(HEADER_BYTES // 4, "<i4")
     header[:3] = MAGIC, versions[tokens.dtype], len(tokens)
-    write_atomically(path, (header.data, np.ascontiguousarray(tokens).data))
-
-
-def write_atomically(path: Path, parts: Iterable[bytes | memoryview]) -> None:
-    """Write a file that is whole under its name or not there: a temporary file beside it, synced, then renamed."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with open(descriptor, "wb") as file:
-            for part in parts:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def _umask() -> int:
-    # mkstemp makes files for their owner alone; the mask can only be read by setting it.
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    with replacing(path) as file:
+        file.write(header.data)
+        file.write(np.ascontiguousarray(tokens).data)
 
 
 # Manifests
@@ -311,6 +290,7 @@ class Tokenizer:
     BOS is a space. So "decoded" sums to `len(decode(x[0..T])) - len(decode(x[0..0]))` UTF-8 bytes if nothing is unknown
     and byte tokens form valid UTF-8 (SentencePiece writes U+FFFD, three bytes, for each byte that does not; we count 1,
     so a stream cut within a character still counts its bytes once).
+    A model with a denormaliser, which rewrites the text after decoding, can fall outside this sum.
     """
 
     def __init__(self, model: bytes, source: str = "the tokenizer") -> None:
@@ -348,7 +328,7 @@ class Tokenizer:
     def decode_batch(self, sequences: Sequence[Tokens | Sequence[int]]) -> list[str]:
         """The text of each token sequence on its own; uses every core."""
         ids = [np.asarray(tokens).tolist() for tokens in sequences]
-        texts: list[str] = self._processor.decode(ids, num_threads=-1)
+        texts: list[str] = self._processor.decode(ids, num_threads=-1) if ids else []
         return texts
 
     @property
