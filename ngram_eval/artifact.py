@@ -189,7 +189,10 @@ def _model_config(path: Path, stored: dict[str, Any]) -> ModelConfig:
         if type(value) is not type(defaults[name]):
             raise TypeError(f"{name} is {value!r}")
         values[name] = value
-    return ModelConfig(**values)
+    try:
+        return ModelConfig(**values)
+    except InputError as error:
+        raise InputError(f"{path}: artifact of another model, {error}") from error
 
 
 def _interpret(path: Path, header: Any) -> _Header:
@@ -277,20 +280,23 @@ def load(path: Path) -> tuple[Transformer, int]:
     return model.eval().requires_grad_(False), header.train_seq_len
 
 
-def code_bytes() -> int:
-    """Bytes of every .py, .cc and .h that an evaluation imports or is built from, found by importing it."""
+def code_files() -> list[Path]:
+    """Every .py, .cc and .h that an evaluation imports or is built from; the modules are found by importing it."""
     script = (
         "import sys, ngram_eval.run, ngram_eval.forward, ngram_eval.counts.cpu\n"
         "for name, module in sys.modules.items():\n"
         "    if name.split('.')[0] == 'ngram_eval' and (module.__file__ or '').endswith('.py'): print(module.__file__)"
     )
     listed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    sources = [Path(line) for line in listed.stdout.splitlines()]
     csrc = Path(__file__).resolve().parents[1] / "csrc"
     if not csrc.is_dir():
         raise InputError(f"{csrc}: the C++ sources are not there to be counted; install with `pip install -e .`")
-    sources += [*csrc.glob("*.cc"), *csrc.glob("*.h")]
-    return sum(source.stat().st_size for source in sources)
+    return [*map(Path, listed.stdout.splitlines()), *csrc.glob("*.cc"), *csrc.glob("*.h")]
+
+
+def code_bytes() -> int:
+    """Bytes of the code that counts towards the limit."""
+    return sum(source.stat().st_size for source in code_files())
 
 
 def size_report(path: Path) -> str:
