@@ -138,6 +138,21 @@ def test_torchrun(stream: Stream, tmp_path: Path, world: int) -> None:
     assert done.stdout.count("not normalised") == 1, "one rank reports"
 
 
+def test_a_model_gives_the_same_bits_on_two_ranks(evaluate: Evaluate, tmp_path: Path) -> None:
+    out, scores = tmp_path / "two.json", tmp_path / "two.npz"
+    flags = ["--max-tokens", "900", "--stride", "64", "--batch-windows", "4", "--preset", "hashed"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command = [*torchrun, "-m", "ngram_eval.run", *flags, "--json", str(out), "--save-scores", str(scores)]
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    (two,) = json.loads(out.read_text())["runs"]
+    one = evaluate(*flags, "--save-scores", tmp_path / "one.npz")["hashed"]
+    for key in ("nats", "neural_nats", "positions", "bytes", "hits_by_order"):
+        assert two[key] == one[key], key
+    with np.load(scores) as found, np.load(tmp_path / "one.npz") as expected:
+        for name in ("p_target", "entropy", "train_seq_len"):
+            assert (found[name] == expected[name]).all(), name
+
+
 @pytest.mark.parametrize("world", [2, 3, 8, 200])
 def test_hashed_is_bit_identical_on_any_number_of_ranks(stream: Stream, world: int) -> None:
     config = preset("hashed")
@@ -394,6 +409,25 @@ def test_sources_and_data_go_together(stream: Stream, evaluate: Evaluate, capsys
     assert "can't be read" in fails(capsys, evaluate, "--data", stream.shard, "--artifact", "missing.ngev")
     tokenizer = run.asset("tokenizer.model")
     assert "no --data was given" in fails(capsys, evaluate, "--tokenizer", tokenizer)
+
+
+def test_bad_shards(stream: Stream, evaluate: Evaluate, capsys: Any, tmp_path: Path) -> None:
+    good = stream.shard.read_bytes()
+    broken = {
+        "magic.bin": (b"\0" * 4 + good[4:], "is no shard"),
+        "version.bin": (good[:4] + b"\7\0\0\0" + good[8:], "format version 7"),
+        "short.bin": (good[:-2], "too short"),
+        "long.bin": (good + b"\0\0", "too long"),
+        "header.bin": (good[:1000], "less than the 1024"),
+        "empty.bin": (good[:8] + b"\0" * 4 + good[12:1024], "is empty"),
+    }
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for name, (content, message) in broken.items():
+        (folder / name).write_bytes(content)
+        assert message in fails(capsys, evaluate, "--data", folder / name, "--scores", stream.scores)
+    assert "no such shard" in fails(capsys, evaluate, "--data", folder / "none_*.bin", "--scores", stream.scores)
+    assert [path.name for path in tmp_path.iterdir()] == ["shards"]
 
 
 def test_bad_device(evaluate: Evaluate, capsys: Any) -> None:
