@@ -1,0 +1,248 @@
+"""The model file: quantise, compress, verify, load. Nothing here unpickles.
+
+Layout: 8 bytes magic | 32 bytes sha256 of the header | uint32 length of the header | header (JSON) | zstd-22 frame. The
+frame holds a safetensors file. The header holds the format version, the full model config, the quantisation, and
+size and sha256 of the safetensors bytes, so every byte of the file is covered by a digest.
+
+Quantisation (PR #890): block matrices int5 per row, other large tables int8 per row, small tensors float16, the rest
+float32. A quantised tensor `name` is stored as int8 `name` and float16 `name.scale`.
+"""
+
+import hashlib
+import io
+import json
+import struct
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+import zstandard
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from ngram_eval.errors import InputError
+from ngram_eval.files import replacing
+from ngram_eval.model import ModelConfig, Transformer
+
+MAGIC = b"NGRMEVAL"
+FORMAT_VERSION = 1
+SIZE_LIMIT = 16_000_000
+"""Decimal bytes of model and code together that the challenge allows."""
+MAX_PARAMETERS = 1 << 31
+"""Refuse to unpack anything larger: no artifact of ours comes near."""
+
+_PREFIX = struct.Struct("<8s32sI")
+_CLIP_QUANTILES = (0.999, 0.9995, 0.9999, 0.99999, 1.0)
+_TABLE_CLIP_QUANTILE = 0.9999984
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QuantConfig:
+    """How tensors are narrowed for the artifact (PR #890)."""
+
+    float16_max_elements: int = 65_536
+    """Tensors up to this many elements are kept as float16."""
+    scale_floor: bool = True
+    """Never let a scale fall below 1/15 (int5) or 1/127 (int8): coarsens rows of small weights."""
+
+
+def is_block_matrix(name: str) -> bool:
+    """Attention and MLP matrices, the ones that int5 is for."""
+    return name.startswith("blocks.") and name.endswith(".weight")
+
+
+def row_scale(row_max: Tensor, levels: int, floor: bool) -> Tensor:
+    """Scale of each row from its largest magnitude; `levels` is 15 for int5, 127 for int8."""
+    scale = row_max / levels
+    return scale.clamp_min(1 / levels) if floor else scale.clamp_min(torch.finfo(torch.float16).tiny)
+
+
+def _quantise_rows(matrix: Tensor, clip: Tensor, levels: int, floor: bool) -> tuple[Tensor, Tensor]:
+    """(int8 values, float16 scales) of matrix (rows, columns), each row clipped at +-clip (rows,)."""
+    scale = row_scale(clip, levels, floor).half()
+    values = (matrix / scale.float()[:, None]).round().clamp(-levels, levels)
+    return values.to(torch.int8), scale
+
+
+def quantise_int5(matrix: Tensor, floor: bool) -> tuple[Tensor, Tensor]:
+    """Int5 per row; the row clip is the quantile with the least squared error over the whole matrix (GPTQ-lite)."""
+    matrix = matrix.float()
+    candidates = []
+    for quantile in _CLIP_QUANTILES:
+        values, scale = _quantise_rows(matrix, torch.quantile(matrix.abs(), quantile, dim=1), 15, floor)
+        error = (values * scale.float()[:, None] - matrix).square().sum().item()
+        candidates.append((error, values, scale))
+    _, values, scale = min(candidates, key=lambda candidate: candidate[0])
+    return values, scale
+
+
+def quantise_int8(matrix: Tensor, floor: bool) -> tuple[Tensor, Tensor]:
+    """Int8 per row."""
+    matrix = matrix.float()
+    return _quantise_rows(matrix, torch.quantile(matrix.abs(), _TABLE_CLIP_QUANTILE, dim=1), 127, floor)
+
+
+def quantise(model: Transformer, config: QuantConfig) -> dict[str, Tensor]:
+    """The tensors of the artifact. Multi-token-prediction heads stay behind."""
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in model.state_dict().items():
+        if name.startswith("mtp."):
+            continue
+        if parameter.numel() <= config.float16_max_elements:
+            tensors[name] = parameter.half()
+        elif parameter.ndim == 2:
+            pack = quantise_int5 if is_block_matrix(name) else quantise_int8
+            tensors[name], tensors[name + ".scale"] = pack(parameter, config.scale_floor)
+        else:
+            tensors[name] = parameter.float()
+    return {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+
+
+def save(path: Path, model: Transformer, config: QuantConfig, train_seq_len: int) -> int:
+    """Write the artifact atomically and return its size in bytes; `train_seq_len` is the length it was trained on."""
+    payload = save_tensors(quantise(model, config))
+    header = {
+        "format_version": FORMAT_VERSION,
+        "model": {**asdict(model.config), "mtp_heads": 0},
+        "quantisation": asdict(config),
+        "train_seq_len": train_seq_len,
+        "payload_bytes": len(payload),
+        "payload_sha256": hashlib.sha256(payload).hexdigest(),
+    }
+    encoded = json.dumps(header, sort_keys=True).encode()
+    frame = zstandard.ZstdCompressor(level=22, write_content_size=True).compress(payload)
+    data = _PREFIX.pack(MAGIC, hashlib.sha256(encoded).digest(), len(encoded)) + encoded + frame
+    with replacing(path) as file:
+        file.write(data)
+    return len(data)
+
+
+def _parse_header(path: Path, data: bytes) -> tuple[dict[str, Any], bytes]:
+    """(header, compressed payload) of the file's bytes."""
+    if len(data) < _PREFIX.size:
+        raise InputError(f"{path}: truncated, {len(data)} bytes are less than the {_PREFIX.size} of the prefix")
+    magic, digest, length = _PREFIX.unpack_from(data)
+    if magic != MAGIC:
+        raise InputError(f"{path}: not an artifact of ngram_eval (it starts with {magic!r}, not {MAGIC!r})")
+    encoded = data[_PREFIX.size : _PREFIX.size + length]
+    if len(encoded) < length:
+        raise InputError(f"{path}: truncated, the header has {len(encoded)} of {length} bytes; fetch the file again")
+    if hashlib.sha256(encoded).digest() != digest:
+        raise InputError(f"{path}: corrupted, the header does not match its sha256; fetch the file again")
+    header: dict[str, Any] = json.loads(encoded)
+    if header["format_version"] != FORMAT_VERSION:
+        raise InputError(
+            f"{path}: format version {header['format_version']}, this release reads {FORMAT_VERSION}; export it again"
+        )
+    return header, data[_PREFIX.size + length :]
+
+
+def _model_config(path: Path, stored: dict[str, Any]) -> ModelConfig:
+    names = {field.name for field in fields(ModelConfig)}
+    if set(stored) != names:
+        raise InputError(
+            f"{path}: its model config has other fields than this release "
+            f"(differing: {', '.join(sorted(set(stored) ^ names))}); export it again"
+        )
+    return ModelConfig(**{name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()})
+
+
+def _decompress(path: Path, frame: bytes, size: int) -> bytes:
+    """Exactly `size` bytes, never holding more than one beyond them."""
+    try:
+        with zstandard.ZstdDecompressor().stream_reader(io.BytesIO(frame), read_across_frames=False) as reader:
+            payload: bytes = reader.read(size + 1)
+    except zstandard.ZstdError as error:
+        raise InputError(f"{path}: corrupted, zstd says {error}; fetch the file again") from error
+    if len(payload) > size:
+        raise InputError(f"{path}: oversized, it unpacks to more than the {size} bytes its header declares")
+    if len(payload) < size:
+        raise InputError(f"{path}: truncated, it unpacks to {len(payload)} of {size} bytes; fetch the file again")
+    return payload
+
+
+def _dequantised(path: Path, model: Transformer, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The model's state from the artifact's tensors, each checked for presence, shape and type."""
+    state = {}
+    for name, parameter in model.state_dict().items():
+        stored = tensors.pop(name, None)
+        if stored is None:
+            raise InputError(f"{path}: artifact of another model, the tensor {name} is missing")
+        if stored.shape != parameter.shape:
+            raise InputError(
+                f"{path}: artifact of another model, {name} has shape {tuple(stored.shape)}, "
+                f"its config asks for {tuple(parameter.shape)}"
+            )
+        if stored.dtype == torch.int8:
+            scale = tensors.pop(name + ".scale", None)
+            if scale is None or scale.shape != stored.shape[:1]:
+                raise InputError(f"{path}: artifact of another model, no row scales for {name}")
+            stored = stored.float() * scale.float()[:, None]
+        if not stored.is_floating_point() or not bool(stored.isfinite().all()):
+            raise InputError(f"{path}: {name} is {stored.dtype} or not finite everywhere; export it again")
+        state[name] = stored.to(parameter.dtype)
+    if tensors:
+        raise InputError(f"{path}: artifact of another model, unknown tensors {', '.join(sorted(tensors))}")
+    return state
+
+
+def load(path: Path) -> tuple[Transformer, int]:
+    """(dequantised model in evaluation mode on the CPU, sequence length it was trained on).
+
+    Raises `InputError` naming the file and whether it is unreadable, truncated, corrupted, oversized, of another format
+    version, or of a model other than its header says.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror}); check --artifact") from error
+    try:
+        header, frame = _parse_header(path, data)
+        config = _model_config(path, header["model"])
+        train_seq_len = int(header["train_seq_len"])
+        size, digest = int(header["payload_bytes"]), str(header["payload_sha256"])
+    except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: corrupted, its header can't be read ({error!r}); export it again") from error
+    with torch.device("meta"):
+        model = Transformer(config)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    # float32 is the widest storage; the slack holds the safetensors header and the row scales.
+    if parameters > MAX_PARAMETERS or size > 5 * parameters + (1 << 20):
+        raise InputError(f"{path}: oversized, it declares {size} bytes for a model of {parameters} parameters")
+    payload = _decompress(path, frame, size)
+    if hashlib.sha256(payload).hexdigest() != digest:
+        raise InputError(f"{path}: corrupted, the payload does not match its sha256; fetch the file again")
+    try:
+        tensors = load_tensors(payload)
+    except SafetensorError as error:
+        raise InputError(f"{path}: the payload is not a safetensors file ({error}); export it again") from error
+    model.load_state_dict(_dequantised(path, model, tensors), assign=True)
+    return model.eval().requires_grad_(False), train_seq_len
+
+
+def code_bytes() -> int:
+    """Bytes of every .py, .cc and .h that an evaluation imports or is built from, found by importing it."""
+    script = (
+        "import sys, ngram_eval.run, ngram_eval.counts.cpu\n"
+        "for name, module in sys.modules.items():\n"
+        "    if name.split('.')[0] == 'ngram_eval' and (module.__file__ or '').endswith('.py'): print(module.__file__)"
+    )
+    listed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    sources = [Path(line) for line in listed.stdout.splitlines()]
+    csrc = Path(__file__).resolve().parents[1] / "csrc"
+    if not csrc.is_dir():
+        raise InputError(f"{csrc}: the C++ sources are not there to be counted; install with `pip install -e .`")
+    sources += [*csrc.glob("*.cc"), *csrc.glob("*.h")]
+    return sum(source.stat().st_size for source in sources)
+
+
+def size_report(path: Path) -> str:
+    """Model bytes, code bytes, and whether their sum is under 16,000,000."""
+    model, code = path.stat().st_size, code_bytes()
+    verdict = "under" if model + code < SIZE_LIMIT else "OVER"
+    return f"model {model:,} + code {code:,} = {model + code:,} bytes, {verdict} {SIZE_LIMIT:,}"

@@ -1,0 +1,44 @@
+"""Counts and neural statistics into the probability charged for the target, one class a rule."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ngram_eval.config import GateConfig
+from ngram_eval.counts import Best
+from ngram_eval.neural import Stats
+
+
+class GatedBackoff:
+    """PR #890: the best match's count ratio, mixed in by a gate on the neural entropy.
+
+        p_ng  = min(full, context) / context
+        alpha = base + range * sigmoid(slope * (H - centre of the matched order))
+        p     = (1 - alpha) * p_model + alpha * p_ng, or p_model where nothing matched
+
+    Not a probability over the vocabulary: the two tables collide unequally, and with `target_backoff` the target
+    picks the order.
+    """
+
+    normalised = False
+
+    def __init__(self, gate: GateConfig) -> None:
+        self.gate = gate
+        self._centres = np.array((0.0, *gate.centres))  # index 0: no match, never used
+
+    def alpha(self, entropy: NDArray[np.float32], order: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Weight of the n-gram estimate, for entropies in nats and matched orders of the same shape."""
+        gate = self.gate
+        if gate.alpha_range == 0:
+            return np.full(entropy.shape, gate.alpha_fixed)
+        argument = gate.alpha_slope * (entropy.astype(np.float64) - self._centres[order])
+        sigmoid = 0.5 + 0.5 * np.tanh(0.5 * argument)  # unlike 1 / (1 + exp(-x)), never overflows
+        weight: NDArray[np.float64] = gate.alpha_base + gate.alpha_range * sigmoid
+        return weight
+
+    def __call__(self, stats: Stats, best: Best) -> NDArray[np.float64]:
+        """The value charged for each target, before the floor; float64 of the positions' shape."""
+        context = np.maximum(best.context, 1).astype(np.float64)
+        p_ngram = np.minimum(best.full, best.context) / context
+        alpha = np.where(best.order > 0, self.alpha(stats.entropy, best.order), 0.0)
+        blended: NDArray[np.float64] = (1.0 - alpha) * stats.p_target + alpha * p_ngram
+        return blended

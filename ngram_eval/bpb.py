@@ -1,0 +1,77 @@
+"""Nats and bytes into bits per byte. Sums do not depend on how positions are split or ordered."""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+P_FLOOR = 1e-30
+"""Smallest probability a position is charged for (PR #890)."""
+
+_FRACTION_BITS = 52
+_LIMB_BITS = 26
+
+
+def nats_of(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    """-ln p, with p floored at `P_FLOOR`: at most 69.1 nats a position."""
+    nats: NDArray[np.float64] = -np.log(np.maximum(p, P_FLOOR))
+    return nats
+
+
+def fixed_point(nats: NDArray[np.float64]) -> int:
+    """The sum in units of 2^-52 nats, each position rounded to one unit: integers add up the same in any order."""
+    units = np.rint(np.ldexp(nats, _FRACTION_BITS)).astype(np.int64)  # at most 69.1 * 2^52 < 2^59
+    high, low = units >> _LIMB_BITS, units & ((1 << _LIMB_BITS) - 1)
+    return (int(high.sum()) << _LIMB_BITS) + int(low.sum())
+
+
+@dataclass(kw_only=True, slots=True)
+class Tally:
+    """What has been scored so far. Tallies of ranks add up."""
+
+    nats: int = 0
+    """Sum over positions, in units of 2^-52 nats."""
+    neural_nats: int = 0
+    """The same for the neural model alone."""
+    positions: int = 0
+    """Positions scored; a position scored twice counts twice."""
+    bytes: int = 0
+    """Bytes of their targets under the byte rule of the evaluation."""
+    decoded_bytes: int = 0
+    """Bytes their targets decode to."""
+    unknown_targets: int = 0
+    """Targets that are the tokenizer's unknown piece."""
+    hits_by_order: dict[int, int] = field(default_factory=dict)
+    """Positions matched, by order."""
+
+    def add(self, p: NDArray[np.float64], p_neural: NDArray[np.float64], order: NDArray[np.uint8]) -> None:
+        """Count positions by their blended and neural probabilities and matched order (0: none)."""
+        self.nats += fixed_point(nats_of(p))
+        self.neural_nats += fixed_point(nats_of(p_neural))
+        self.positions += len(p)
+        for n, hits in enumerate(np.bincount(order).tolist()):
+            if n and hits:
+                self.hits_by_order[n] = self.hits_by_order.get(n, 0) + hits
+
+    def __add__(self, other: "Tally") -> "Tally":
+        orders = self.hits_by_order.keys() | other.hits_by_order.keys()
+        return Tally(
+            nats=self.nats + other.nats,
+            neural_nats=self.neural_nats + other.neural_nats,
+            positions=self.positions + other.positions,
+            bytes=self.bytes + other.bytes,
+            decoded_bytes=self.decoded_bytes + other.decoded_bytes,
+            unknown_targets=self.unknown_targets + other.unknown_targets,
+            hits_by_order={n: self.hits_by_order.get(n, 0) + other.hits_by_order.get(n, 0) for n in sorted(orders)},
+        )
+
+
+def as_nats(fixed: int) -> float:
+    """Nats from units of 2^-52, correctly rounded."""
+    return fixed / (1 << _FRACTION_BITS)
+
+
+def bits_per_byte(nats: float, byte_count: int) -> float | None:
+    """Summed nats over summed bytes, in bits; None where there are no bytes to divide by."""
+    return nats / math.log(2) / byte_count if byte_count else None

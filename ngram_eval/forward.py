@@ -1,0 +1,107 @@
+"""The neural source that runs a model: windows → logits → the target's probability and the entropy."""
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ngram_eval import artifact
+from ngram_eval.counts import Tokens
+from ngram_eval.errors import InputError
+from ngram_eval.model import Transformer, attention_kernel
+from ngram_eval.neural import Stats
+from ngram_eval.windows import Windows
+
+_LOGITS_AT_ONCE = 1 << 25
+"""Most logits held at a time (128 MiB in float32)."""
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def choose_device(name: str, local_rank: int = 0) -> torch.device:
+    """The torch device that `name` stands for; `auto` is this rank's GPU where there is one, else the CPU."""
+    if name == "auto":
+        name = f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--device is {name!r}: torch can't use it ({reason}); try auto or cpu") from error
+    return device
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The precision of the matrix products; `auto` is bfloat16 on GPUs (as published) and float32 elsewhere."""
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return DTYPES[name]
+
+
+def target_stats(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """(log-probability of the target, entropy in nats), both float32 (...), of logits (..., V) and targets (...)."""
+    log_p = torch.log_softmax(logits.float(), dim=-1)
+    entropy = -(log_p.exp() * log_p).sum(dim=-1)
+    return log_p.gather(-1, targets[..., None]).squeeze(-1), entropy
+
+
+class ModelSource:
+    """`ngram_eval.neural.NeuralSource` of a transformer, computing logits only where they are scored."""
+
+    name = "artifact"
+
+    def __init__(
+        self,
+        model: Transformer,
+        *,
+        train_seq_len: int,
+        batch_windows: int,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self.train_seq_len, self.batch_windows = train_seq_len, batch_windows
+        self.device, self.dtype = device, dtype
+        self.vocab_size = model.config.vocab_size
+        kernel = attention_kernel(device, dtype)
+        self.settings = {
+            "device": str(device),
+            "dtype": str(dtype).removeprefix("torch."),
+            "attention": kernel,
+        }
+        self._model = model.to(device)
+        self._model.use_attention(kernel)
+
+    @torch.inference_mode()
+    def stats(self, tokens: Tokens, windows: Windows) -> Stats:
+        length, scored = int((windows.stop - windows.start)[0]), int((windows.stop - windows.first)[0])
+        # A window cut short by the end is, as published, a full one padded on the right. Attention is causal, so the
+        # padding never shows: leaving it out and keeping the RoPE base of the full length gives the same logits.
+        rows = tokens[windows.start[:, None] + np.arange(length + 1)].astype(np.int64)  # (B, length + 1)
+        sequences = torch.from_numpy(rows).to(self.device)
+        autocast = nullcontext() if self.dtype == torch.float32 else torch.autocast(self.device.type, self.dtype)
+        with autocast:
+            hidden = self._model.hidden(sequences[:, :-1], last=scored, length=windows.seq_len)
+            parts = list(self._stats_in_parts(hidden.flatten(0, 1), sequences[:, -scored:].flatten()))
+        log_p, entropy = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
+        return Stats(np.exp(log_p.astype(np.float64)), entropy)
+
+    def _stats_in_parts(self, hidden: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        rows = max(1, _LOGITS_AT_ONCE // self._model.config.vocab_size)
+        for part, part_targets in zip(hidden.split(rows), targets.split(rows), strict=True):
+            yield target_stats(self._model.logits(part), part_targets)
+
+
+def load_model_source(path: Path, *, device: str, local_rank: int, dtype: str, batch_windows: int) -> ModelSource:
+    """The source of an artifact; `device` and `dtype` as on the command line. Raises `InputError`."""
+    model, train_seq_len = artifact.load(path)
+    chosen = choose_device(device, local_rank)
+    return ModelSource(
+        model,
+        train_seq_len=train_seq_len,
+        batch_windows=batch_windows,
+        device=chosen,
+        dtype=choose_dtype(dtype, chosen),
+    )

@@ -1,0 +1,394 @@
+"""The transformer of PR #890 (REFERENCE: openai/parameter-golf#890), every part switchable by `ModelConfig`.
+
+One home for evaluation and training. Shapes: B sequences, T positions, S scored positions (the last S of T), W width,
+H heads of D dims, V vocabulary.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ngram_eval.errors import InputError
+
+TableDtype = Literal["bfloat16", "float32"]
+AttentionKernel = Literal["fa3", "sdpa"]
+MAX_LAYERS = 1024
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """The architecture; defaults are PR #890's 33,055,836 parameters."""
+
+    vocab_size: int = 1024
+    """Pieces in the tokenizer."""
+    layers: int = 11
+    """Transformer blocks."""
+    width: int = 512
+    """Width of the residual stream."""
+    heads: int = 8
+    """Query heads."""
+    kv_heads: int = 8
+    """Key/value heads; divides `heads`."""
+    mlp_hidden: int = 1792
+    """Hidden units of the MLP."""
+    leaky_slope: float = 0.5
+    """Negative slope before the MLP's square."""
+    logit_softcap: float = 30.0
+    """c in c * tanh(z / c); 0 turns it off."""
+    table_dtype: TableDtype = "bfloat16"
+    """Precision in which embedding tables are kept."""
+    table_init_std: float = 0.005
+    """Standard deviation of the initial token embedding."""
+
+    bigram_slots: int = 4096
+    """Rows of the bigram hash embedding; 0 turns it off."""
+    bigram_width: int = 128
+    """Columns of the bigram hash embedding."""
+    smear_gate: bool = True
+    """Mix each input with the one before it."""
+    unet_skips: bool = True
+    """Outputs of the first half of the blocks are added to the inputs of the second half, last one first."""
+    input_mix: bool = True
+    """Each block starts from a learned mix of the stream and the network's input x0."""
+    layer_norm_scale: bool = True
+    """Scale the normed inputs of layer l by 1/sqrt(l + 1)."""
+
+    rope_dims: int = 16
+    """Leading dims of each head that are rotated."""
+    rope_base: float = 10000.0
+    """Base of the rotation frequencies."""
+    rope_train_len: int = 1024
+    """Sequences longer than this stretch the base by (length / this)^(d / (d - 2))."""
+    q_gain: float = 1.5
+    """Initial gain of the queries, per head."""
+    xsa_layers: int = 11
+    """The last this many layers subtract from each head's output its projection on the position's own value (XSA)."""
+
+    value_layers: tuple[int, ...] = (9, 10)
+    """Layers that add a token's value embedding to v; empty turns it off."""
+    value_width: int = 128
+    """Columns of the value embedding."""
+
+    mtp_heads: int = 0
+    """Multi-token-prediction heads (training only; never exported)."""
+    depth_gate: bool = False
+    """Per-block gate on depth: x_in + sigmoid(w . stopgrad(x_in) + b) (x_out - x_in)."""
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "layers", "width", "heads", "kv_heads", "mlp_hidden", "rope_train_len"):
+            if getattr(self, name) < 1:
+                raise InputError(f"model {name} is {getattr(self, name)}: give at least 1")
+        for name in ("bigram_slots", "xsa_layers", "mtp_heads", "rope_dims"):
+            if getattr(self, name) < 0:
+                raise InputError(f"model {name} is {getattr(self, name)}: give 0 to turn it off, or more")
+        if self.layers > MAX_LAYERS:
+            raise InputError(f"model layers is {self.layers}: give at most {MAX_LAYERS}")
+        if self.width % self.heads or self.heads % self.kv_heads:
+            raise InputError(
+                f"model width {self.width}, heads {self.heads}, kv_heads {self.kv_heads}: each must divide the one before"
+            )
+        if self.rope_dims > self.head_dim or self.rope_dims % 2 or self.rope_dims == 2:
+            raise InputError(f"model rope_dims is {self.rope_dims}: give 0 or an even number from 4 to {self.head_dim}")
+        if self.bigram_slots == 1:
+            raise InputError("model bigram_slots is 1: give 0 (off) or at least 2, one is kept for position 0")
+        if any(not 0 <= layer < self.layers for layer in self.value_layers):
+            raise InputError(f"model value_layers is {self.value_layers}: layers are 0 to {self.layers - 1}")
+        if self.table_dtype not in ("bfloat16", "float32"):
+            raise InputError(f"model table_dtype is {self.table_dtype!r}: choose bfloat16 or float32")
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one head."""
+        return self.width // self.heads
+
+    @property
+    def kv_width(self) -> int:
+        """Width of all keys, and of all values."""
+        return self.kv_heads * self.head_dim
+
+
+def attention_kernel(device: torch.device, dtype: torch.dtype) -> AttentionKernel:
+    """FlashAttention-3 where it can run (installed, Hopper, half precision), else PyTorch's SDPA."""
+    if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
+        return "sdpa"
+    if torch.cuda.get_device_capability(device)[0] != 9:
+        return "sdpa"
+    try:
+        import flash_attn_interface  # noqa: F401
+    except ImportError:
+        return "sdpa"
+    return "fa3"
+
+
+def norm(x: Tensor) -> Tensor:
+    """RMS norm without parameters, torch's default eps."""
+    return F.rms_norm(x, (x.size(-1),))
+
+
+class Linear(nn.Linear):
+    """A linear layer without bias whose weight can be fake-quantised in the forward (see `ngram_eval.train.qat`)."""
+
+    fake_quantise: Callable[[Tensor], Tensor] | None = None
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight if self.fake_quantise is None else self.fake_quantise(self.weight)
+        return F.linear(x, weight.to(x.dtype))
+
+
+def bigram_slots(tokens: Tensor, slots: int) -> Tensor:
+    """Row of the bigram hash table for each token (B, T) int64; position 0 has the last row to itself."""
+    rows = torch.full_like(tokens, slots - 1)
+    rows[:, 1:] = (36313 * tokens[:, 1:]).bitwise_xor(27191 * tokens[:, :-1]) % (slots - 1)
+    return rows
+
+
+class ProjectedTable(nn.Module):
+    """A narrow embedding table projected to the width it is used at, times a learned scalar."""
+
+    def __init__(self, rows: int, narrow: int, wide: int, scale: float, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(rows, narrow, dtype=dtype))
+        self.proj = Linear(narrow, wide)
+        self.scale = nn.Parameter(torch.tensor(scale))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return cast(Tensor, self.proj(F.embedding(rows, self.table).to(self.proj.weight.dtype))) * self.scale
+
+
+class Rope(nn.Module):
+    """Partial rotary embedding; dims i and i + d/2 of the first d are a pair."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.dims, self.base, self.train_len = config.rope_dims, config.rope_base, config.rope_train_len
+
+    def angles(self, positions: int, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """(cos, sin) of the first `positions` of a sequence of `length`, each (T, d/2) float32."""
+        d = self.dims
+        base = self.base
+        if length > self.train_len:
+            base *= (length / self.train_len) ** (d / (d - 2))
+        frequency = base ** (-torch.arange(0, d, 2, device=device, dtype=torch.float32) / d)
+        angle = torch.outer(torch.arange(positions, device=device, dtype=torch.float32), frequency)
+        return angle.cos(), angle.sin()
+
+    def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Rotate x (B, T, H, D); cos and sin (T, d/2) are of the same T positions."""
+        cos, sin = cos[:, None].to(x.dtype), sin[:, None].to(x.dtype)
+        x1, x2, rest = x.split([self.dims // 2, self.dims // 2, x.size(-1) - self.dims], dim=-1)
+        return torch.cat([x1 * cos + x2 * sin, x2 * cos - x1 * sin, rest], dim=-1)
+
+
+class Attention(nn.Module):
+    """Causal self-attention with normed queries and keys, partial RoPE, query gain and XSA."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
+        self.xsa = layer >= config.layers - config.xsa_layers
+        self.q = Linear(config.width, config.width)
+        self.k = Linear(config.width, config.kv_width)
+        self.v = Linear(config.width, config.kv_width)
+        self.out = Linear(config.width, config.width)
+        self.q_gain = nn.Parameter(torch.full((config.heads,), config.q_gain))
+        self.rope = Rope(config) if config.rope_dims else None
+        self.kernel: AttentionKernel = "sdpa"
+
+    def forward(self, x: Tensor, value: Tensor | None, scored: int, length: int) -> Tensor:
+        """X (B, T, W), value embedding (B, T, kv width) or None -> (B, S, W) for the last S = `scored` positions."""
+        batch, positions, width = x.shape
+        q = self.q(x[:, positions - scored :]).view(batch, scored, self.heads, self.head_dim)
+        k = self.k(x).view(batch, positions, self.kv_heads, self.head_dim)
+        v = self.v(x)
+        v = (v if value is None else v + value).view(batch, positions, self.kv_heads, self.head_dim)
+        q, k = norm(q), norm(k)
+        if self.rope is not None:
+            cos, sin = self.rope.angles(positions, length, x.device)
+            q = self.rope.rotate(q, cos[positions - scored :], sin[positions - scored :])
+            k = self.rope.rotate(k, cos, sin)
+        q = q * self.q_gain.to(q.dtype)[:, None]
+        y = self._attend(q, k, v.to(q.dtype))
+        if self.xsa:
+            own = F.normalize(v[:, positions - scored :].to(y.dtype), dim=-1)
+            own = own.repeat_interleave(self.heads // self.kv_heads, dim=2)
+            y = y - (y * own).sum(dim=-1, keepdim=True) * own
+        return cast(Tensor, self.out(y.reshape(batch, scored, width)))
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Causal attention of the last S positions to all T, (B, S, H, D)."""
+        scored, positions = q.size(1), k.size(1)
+        if self.kernel == "fa3":
+            from flash_attn_interface import flash_attn_func
+
+            result = flash_attn_func(q, k, v, causal=True)  # aligns the last query with the last key
+            return cast(Tensor, result[0] if isinstance(result, tuple) else result)
+        mask = None
+        if scored < positions:
+            mask = torch.ones(scored, positions, dtype=torch.bool, device=q.device).tril(positions - scored)
+        y = F.scaled_dot_product_attention(
+            q.transpose(1, 2),
+            k.transpose(1, 2),
+            v.transpose(1, 2),
+            attn_mask=mask,
+            is_causal=mask is None,
+            enable_gqa=self.heads != self.kv_heads,
+        )
+        return y.transpose(1, 2)
+
+
+class Mlp(nn.Module):
+    """Two layers with a squared leaky ReLU between."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.slope = config.leaky_slope
+        self.up = Linear(config.width, config.mlp_hidden)
+        self.down = Linear(config.mlp_hidden, config.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.down(F.leaky_relu(self.up(x), self.slope).square()))
+
+
+class Block(nn.Module):
+    """One transformer block."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.norm_scale = 1 / math.sqrt(layer + 1) if config.layer_norm_scale else 1.0
+        self.attn = Attention(config, layer)
+        self.mlp = Mlp(config)
+        self.attn_scale = nn.Parameter(torch.ones(config.width))
+        self.mlp_scale = nn.Parameter(torch.ones(config.width))
+        self.mix = (
+            nn.Parameter(torch.stack([torch.ones(config.width), torch.zeros(config.width)]))
+            if config.input_mix
+            else None
+        )
+        self.gate_weight = nn.Parameter(torch.zeros(config.width)) if config.depth_gate else None
+        self.gate_bias = nn.Parameter(torch.tensor(2.0)) if config.depth_gate else None
+
+    def forward(self, x: Tensor, x0: Tensor, value: Tensor | None, scored: int, length: int) -> Tensor:
+        """x, x0 (B, T, W) -> (B, S, W) for the last S = `scored` positions."""
+        if self.mix is not None:
+            mix = self.mix.to(x.dtype)
+            x = mix[0] * x + mix[1] * x0
+        attended = self.attn(self.norm_scale * norm(x), value, scored, length)
+        x_in = x[:, x.size(1) - scored :]
+        x = x_in + self.attn_scale.to(x.dtype) * attended
+        x = x + self.mlp_scale.to(x.dtype) * self.mlp(self.norm_scale * norm(x))
+        if self.gate_weight is not None and self.gate_bias is not None:
+            gate = torch.sigmoid(x_in.detach() @ self.gate_weight.to(x.dtype) + self.gate_bias.to(x.dtype))
+            x = x_in + gate[..., None] * (x - x_in)
+        return x
+
+
+class Transformer(nn.Module):
+    """Tokens (B, T) int64 -> logits (B, S, V)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        dtype: torch.dtype = getattr(torch, config.table_dtype)
+        self.embedding = nn.Parameter(torch.empty(config.vocab_size, config.width, dtype=dtype))
+        self.bigram = (
+            ProjectedTable(config.bigram_slots, config.bigram_width, config.width, 0.05, dtype)
+            if config.bigram_slots
+            else None
+        )
+        self.smear = nn.Parameter(torch.zeros(config.width)) if config.smear_gate else None
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
+        self.skip_weights = nn.Parameter(torch.ones(config.layers // 2, config.width)) if config.unet_skips else None
+        self.value = (
+            ProjectedTable(config.vocab_size, config.value_width, config.kv_width, 0.1, dtype)
+            if config.value_layers
+            else None
+        )
+        self.value_scales = nn.Parameter(torch.ones(len(config.value_layers))) if config.value_layers else None
+        self.mtp = nn.ModuleList(Linear(config.width, config.vocab_size) for _ in range(config.mtp_heads))
+        self._initialise()
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        nn.init.normal_(self.embedding, std=self.config.table_init_std)
+        for module in self.modules():
+            if isinstance(module, Linear) and min(module.weight.shape) >= 64:
+                nn.init.orthogonal_(module.weight)
+        for table in (self.bigram, self.value):
+            if table is not None:
+                table.proj.weight /= math.sqrt(2 * self.config.layers)
+        if self.value is not None:
+            nn.init.normal_(self.value.table, std=0.01)
+        for block in self.blocks:
+            nn.init.zeros_(cast(Block, block).attn.out.weight)
+            nn.init.zeros_(cast(Block, block).mlp.down.weight)
+        for head in self.mtp:
+            nn.init.zeros_(cast(Linear, head).weight)
+
+    def use_attention(self, kernel: AttentionKernel) -> None:
+        """Choose the attention kernel of every layer (see `attention_kernel`)."""
+        for block in self.blocks:
+            cast(Block, block).attn.kernel = kernel
+
+    def hidden(self, tokens: Tensor, last: int | None = None, length: int | None = None) -> Tensor:
+        """Normed output (B, S, W) of the last S = `last` positions (all by default).
+
+        Earlier positions pass through every block but the last, of which they only need keys and values. `length` is
+        the sequence length that sets the RoPE base (T by default): a window cut short keeps the base of its full
+        length, and as attention is causal, its missing right part need not be computed.
+        """
+        config = self.config
+        batch, positions = tokens.shape
+        scored = positions if last is None else last
+        length = positions if length is None else length
+        working = self.blocks[0].attn.q.weight.dtype  # autocast, where on, narrows inside the linear layers
+        x = F.embedding(tokens, self.embedding).to(working)
+        if self.bigram is not None:
+            x = x + self.bigram(bigram_slots(tokens, config.bigram_slots))
+        x = norm(x)
+        if self.smear is not None:
+            gate = torch.sigmoid(self.smear).to(x.dtype)
+            x = (1 - gate) * x + gate * F.pad(x[:, :-1], (0, 0, 1, 0))
+        x0 = x
+        value = self.value(tokens) if self.value is not None else None
+        skips: list[Tensor] = []
+        half = config.layers // 2
+        for layer, block in enumerate(self.blocks):
+            if self.skip_weights is not None and layer >= half and skips:
+                x = x + self.skip_weights[layer - half].to(x.dtype) * skips.pop()
+            added = None
+            if value is not None and self.value_scales is not None and layer in config.value_layers:
+                added = self.value_scales[config.value_layers.index(layer)].to(value.dtype) * value
+            is_last = layer == config.layers - 1
+            x = block(x, x0, added, scored if is_last else positions, length)
+            if self.skip_weights is not None and layer < half:
+                skips.append(x)
+        return norm(x)
+
+    def _softcap(self, logits: Tensor) -> Tensor:
+        cap = self.config.logit_softcap
+        return cap * torch.tanh(logits.float() / cap) if cap else logits.float()
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Softcapped logits (..., V) float32 of the output of `hidden`."""
+        return self._softcap(F.linear(hidden, self.embedding.to(hidden.dtype)))
+
+    def mtp_logits(self, hidden: Tensor) -> list[Tensor]:
+        """Logits of the multi-token-prediction heads; head k at position t predicts x[t + k + 2]."""
+        return [self._softcap(head(hidden)) for head in self.mtp]
+
+    def forward(self, tokens: Tensor, last: int | None = None, length: int | None = None) -> Tensor:
+        """Logits (B, S, V) float32 of the last S positions; arguments as for `hidden`."""
+        return self.logits(self.hidden(tokens, last, length))
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Number of scalars in the model's parameters."""
+    return sum(parameter.numel() for parameter in model.parameters())

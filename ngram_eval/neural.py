@@ -1,0 +1,169 @@
+"""Sources of neural statistics: what the language model says of each target, whatever the model is.
+
+`ngram_eval.forward` has the source that runs a model; the ones here need no torch.
+"""
+
+import math
+import zipfile
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ngram_eval.counts import Tokens
+from ngram_eval.errors import InputError
+from ngram_eval.files import replacing
+from ngram_eval.windows import Windows
+
+
+class Stats(NamedTuple):
+    """Neural statistics of scored positions, window after window."""
+
+    p_target: NDArray[np.float64]
+    """Probability of the target."""
+    entropy: NDArray[np.float32]
+    """Entropy of the distribution, nats."""
+
+
+class NeuralSource(Protocol):
+    """Where neural statistics come from."""
+
+    name: str
+    """Which source, for the result."""
+    batch_windows: int
+    """Windows to hand over at once."""
+    train_seq_len: int
+    """Sequence length the model was trained on, 0 where unknown; takes part in the cut of the stream."""
+    settings: dict[str, str]
+    """What else the result should say of it."""
+
+    def stats(self, tokens: Tokens, windows: Windows) -> Stats:
+        """Statistics of the scored positions of `windows`, all of one shape (see `windows.batch_bounds`)."""
+
+
+_LIGHT_BATCH = 1 << 13
+
+
+class UniformSource:
+    """1 / V for every token: the n-gram memory alone."""
+
+    name = "uniform"
+    batch_windows = _LIGHT_BATCH
+    train_seq_len = 0
+
+    def __init__(self, vocab_size: int) -> None:
+        self.vocab_size = vocab_size
+        self.settings: dict[str, str] = {}
+
+    def stats(self, tokens: Tokens, windows: Windows) -> Stats:
+        scored = windows.scored
+        entropy = np.full(scored, math.log(self.vocab_size), np.float32)
+        return Stats(np.full(scored, 1 / self.vocab_size), entropy)
+
+
+class ScoresSource:
+    """Statistics computed earlier, by any model, indexed by position."""
+
+    name = "scores"
+    batch_windows = _LIGHT_BATCH
+
+    def __init__(self, p_target: NDArray[np.floating], entropy: NDArray[np.floating], train_seq_len: int = 0) -> None:
+        self.p_target, self.entropy, self.train_seq_len = p_target, entropy, train_seq_len
+        self.settings: dict[str, str] = {}
+
+    def stats(self, tokens: Tokens, windows: Windows) -> Stats:
+        spans = windows.spans()
+        p_target = np.concatenate([self.p_target[first:stop] for first, stop in spans], dtype=np.float64)
+        return Stats(p_target, np.concatenate([self.entropy[first:stop] for first, stop in spans], dtype=np.float32))
+
+
+def load_scores(path: Path, lengths: tuple[int, ...]) -> ScoresSource:
+    """Read `p_target` and `entropy` (float32 or float64) from an .npz of `save_scores` or of your own making.
+
+    `lengths` are the acceptable lengths (N - 1 for N tokens). Raises `InputError` naming what is wrong.
+    """
+    arrays = _read_npz(path)
+    for name in ("p_target", "entropy"):
+        array = arrays.get(name)
+        if array is None:
+            raise InputError(f"{path}: no array {name}; it needs p_target and entropy")
+        if array.ndim != 1 or array.dtype not in (np.float32, np.float64):
+            raise InputError(
+                f"{path}: {name} is {array.dtype} of shape {array.shape}; give one dimension of float32 or float64"
+            )
+        if len(array) not in lengths:
+            expected = " or ".join(f"{length:,}" for length in dict.fromkeys(lengths))
+            raise InputError(
+                f"{path}: {name} has {len(array):,} entries, the data asks for {expected} "
+                "(one less than its tokens); these scores are of another stream"
+            )
+    _check_range(path, "p_target", arrays["p_target"], 0.0, 1.0)
+    _check_range(path, "entropy", arrays["entropy"], -1e-3, 100.0)  # softmax rounding leaves tiny negatives
+    train_seq_len = arrays.get("train_seq_len", np.int64(0))
+    if train_seq_len.shape != () or train_seq_len.dtype.kind != "i":
+        raise InputError(f"{path}: train_seq_len is {train_seq_len!r}; give one integer, or leave it out")
+    return ScoresSource(arrays["p_target"], arrays["entropy"], int(train_seq_len))
+
+
+def _read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
+    try:
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if not isinstance(loaded, np.lib.npyio.NpzFile):
+                raise ValueError("it holds a single array")
+            return {name: loaded[name] for name in loaded.files}
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror or error}); check --scores") from error
+    except (ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise InputError(f"{path}: not an .npz of plain arrays ({error}); write it with numpy.savez") from error
+
+
+def _check_range(path: Path, name: str, values: NDArray[np.floating], low: float, high: float) -> None:
+    bad = np.flatnonzero(~((values >= low) & (values <= high)))  # NaN compares false, so it is caught too
+    if len(bad):
+        raise InputError(
+            f"{path}: {name}[{bad[0]}] is {values[bad[0]]}, outside [{low:g}, {high:g}] "
+            f"({len(bad):,} such entries); compute the scores again"
+        )
+
+
+class RememberingSource:
+    """A source whose statistics are kept by position, for the next preset and for `--save-scores`.
+
+    A position may be scored by several windows with different contexts. The first that scores it is kept; another
+    window asking for the position, or windows of another length, are passed on and not kept.
+    """
+
+    def __init__(self, source: NeuralSource, positions: int, seq_len: int) -> None:
+        self._source, self._seq_len = source, seq_len
+        self.name, self.batch_windows, self.train_seq_len = source.name, source.batch_windows, source.train_seq_len
+        self.settings = source.settings
+        self.p_target = np.full(positions, np.nan)
+        self.entropy = np.full(positions, np.nan, np.float32)
+        self._window_start = np.full(positions, -1, np.int64)
+        self.reused = 0
+        """Positions answered from memory so far."""
+
+    def stats(self, tokens: Tokens, windows: Windows) -> Stats:
+        if windows.seq_len != self._seq_len:
+            return self._source.stats(tokens, windows)
+        positions, scored = windows.positions(), windows.stop - windows.first
+        start = np.repeat(windows.start, scored)
+        known = np.logical_and.reduceat(self._window_start[positions] == start, np.cumsum(scored) - scored)
+        result = Stats(self.p_target[positions], self.entropy[positions])
+        self.reused += int(scored[known].sum())
+        if not known.all():
+            missing = np.repeat(~known, scored)
+            result.p_target[missing], result.entropy[missing] = self._source.stats(tokens, windows[~known])
+            unseen = self._window_start[positions] < 0
+            keep = positions[unseen]
+            self._window_start[keep] = start[unseen]
+            self.p_target[keep], self.entropy[keep] = result.p_target[unseen], result.entropy[unseen]
+        return result
+
+
+def save_scores(path: Path, p_target: NDArray[np.float64], entropy: NDArray[np.float32], train_seq_len: int) -> None:
+    """Write what `load_scores` reads, atomically."""
+    with replacing(path) as file:
+        np.savez(file, p_target=p_target, entropy=entropy, train_seq_len=np.int64(train_seq_len))

@@ -1,0 +1,122 @@
+"""The evaluator's command line: `Options`, and one `EvalConfig` for each preset asked for.
+
+Flags are generated from the dataclasses by tyro. A flag given overrides that field in every preset.
+"""
+
+import os
+import sys
+from dataclasses import dataclass, field, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from ngram_eval import __version__
+from ngram_eval.config import PRESETS, EvalConfig, preset
+from ngram_eval.errors import InputError
+
+EMBEDDED_SEQ_LEN = 256
+"""Window of the embedded default: the sequence length its small model was trained on."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """Score a token stream in bits per byte: a language model, an n-gram memory, and both together.
+
+    Without --data and a neural source, the embedded default is evaluated: a small model on a held-out novel.
+    """
+
+    data: tuple[str, ...] = ()
+    """Shards (.bin): file names or quoted patterns, read in sorted order as one stream."""
+    artifact: Path | None = None
+    """Neural source: a model file of ours."""
+    scores: Path | None = None
+    """Neural source: an .npz with p_target and entropy of every position, from --save-scores or any other model."""
+    uniform: bool = False
+    """Neural source: 1/V for every token, so the n-gram memory alone."""
+    tokenizer: Path | None = None
+    """SentencePiece model of the data; without it there are no bytes and no bits per byte."""
+    vocab_size: int | None = None
+    """V for --uniform when there is no --tokenizer."""
+    preset: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Method to evaluate, may be repeated: pr890 (as published) or hashed (quirks mended). Default: both."""
+    max_tokens: int | None = None
+    """Evaluate only the first tokens of the stream; the result is flagged as a subset."""
+    json: Path | None = None
+    """Write the full results here."""
+    save_scores: Path | None = None
+    """Write the neural statistics of every position here, for --scores."""
+    device: str = "auto"
+    """torch device of the model: auto, cpu, cuda, cuda:1 ..."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Precision of the model's matrix products: auto is bfloat16 on GPUs and float32 on CPUs."""
+    batch_windows: int = 32
+    """Windows of one forward pass."""
+    backend: str = "auto"
+    """Count tables: auto, cpu (C++) or reference (slow numpy)."""
+    threads: int | None = None
+    """Threads of the count tables; default: OMP_NUM_THREADS if set, else every core this process may use."""
+    version: bool = False
+    """Print the version and stop."""
+    config: Annotated[EvalConfig, tyro.conf.arg(name="")] = field(default_factory=EvalConfig)
+    """The method; a flag given here overrides the field in every preset."""
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the embedded default is evaluated."""
+        return not self.data and self.artifact is None and self.scores is None and not self.uniform
+
+    def check(self) -> None:
+        """Raise `InputError` for flags that do not go together or are out of range."""
+        sources = [flag for flag in ("artifact", "scores", "uniform") if getattr(self, flag)]
+        if len(sources) > 1:
+            raise InputError(f"--{' and --'.join(sources)} are all neural sources: give one of them")
+        if self.data and not sources:
+            raise InputError("--data needs a neural source: --artifact FILE, --scores FILE.npz or --uniform")
+        if sources and not self.data:
+            raise InputError(f"--{sources[0]} needs the tokens to score: --data 'PATTERN'")
+        if self.embedded and (self.tokenizer or self.vocab_size):
+            raise InputError("--tokenizer and --vocab-size describe --data, and no --data was given")
+        if self.uniform and not self.tokenizer and not self.vocab_size:
+            raise InputError("--uniform needs the vocabulary size: give --tokenizer FILE or --vocab-size V")
+        for name in ("vocab_size", "max_tokens", "batch_windows", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"--{name.replace('_', '-')} is {value}: give at least 1")
+
+    def count_threads(self) -> int:
+        """Threads for the count tables."""
+        if self.threads is not None:
+            return self.threads
+        named = os.environ.get("OMP_NUM_THREADS", "")
+        if named.isdecimal() and int(named) > 0:
+            return int(named)
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def parse(arguments: list[str]) -> tuple[Options, dict[str, EvalConfig]]:
+    """(options, preset name -> its configuration with the flags given applied). Exits for --help and --version."""
+    options = _parse(arguments, Options())
+    if options.version:
+        print(f"ngram_eval {__version__}")
+        sys.exit(0)
+    options.check()
+    configs = {}
+    for name in options.preset or tuple(PRESETS):
+        config = preset(name)
+        if options.embedded:
+            config = replace(config, window=replace(config.window, seq_len=EMBEDDED_SEQ_LEN))
+        configs[name] = _parse(arguments, Options(config=config)).config
+    return options, configs
+
+
+def _parse(arguments: list[str], default: Options) -> Options:
+    return tyro.cli(
+        Options, prog="python -m ngram_eval.run", args=arguments, default=default, config=(tyro.conf.OmitArgPrefixes,)
+    )
+
+
+def asset(name: str) -> Path:
+    """A file of the embedded default: sample_000000.bin, tokenizer.model or model.ngev."""
+    return Path(str(files("ngram_eval.assets") / name))

@@ -1,0 +1,436 @@
+"""Shards, tokenizer, bytes per token: what lies between text on disk and a token stream with a byte count.
+
+A shard is a `.bin` file: 256 little-endian int32 header words (word 0 = 20240520, word 1 = format version, word 2 =
+token count), then that many little-endian tokens: uint16 in version 1, uint32 in version 2 (our extension).
+"""
+
+import glob
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import sentencepiece
+from numpy.typing import DTypeLike, NDArray
+
+from ngram_eval.config import ByteRule
+from ngram_eval.counts import Tokens, check_span
+from ngram_eval.errors import InputError
+from ngram_eval.files import replacing
+
+MAGIC = 20240520
+HEADER_BYTES = 256 * 4
+MAX_SHARD_TOKENS = 2**31 - 1
+"""The header's token count is an int32."""
+
+_DTYPES: dict[int, np.dtype[Any]] = {1: np.dtype("<u2"), 2: np.dtype("<u4")}
+_CHUNK = 1 << 20
+"""Tokens handled at once, so that temporaries stay in the cache."""
+
+
+# Shards
+
+
+class TokenStream(NamedTuple):
+    """The tokens of some shards, end to end."""
+
+    tokens: Tokens
+    """(N,), uint16, or uint32 where any shard is; read-only when it maps one file."""
+    paths: tuple[Path, ...]
+    """The shards, in order."""
+    total: int
+    """Tokens in all shards, before any cut: `total > len(tokens)` means a subset."""
+
+
+class _Shard(NamedTuple):
+    path: Path
+    dtype: np.dtype[Any]
+    tokens: int
+
+    def map(self) -> Tokens:
+        # A plain array over the mapping: indexing np.memmap itself makes a memmap object of every slice.
+        tokens: Tokens = np.asarray(
+            np.memmap(self.path, dtype=self.dtype, mode="r", offset=HEADER_BYTES, shape=(self.tokens,))
+        )
+        return tokens
+
+
+def read_shards(patterns: Sequence[str], max_tokens: int | None = None) -> TokenStream:
+    """The token stream of the shards that `patterns` (globs or plain paths) name, sorted, each once.
+
+    One shard is mapped, not copied; several are read into one array. Every header is checked before a token is read,
+    and no more than `max_tokens` tokens are. Raises `InputError` for a pattern without files, anything but a
+    well-formed shard whose size agrees with its header, and `max_tokens` below 1.
+    """
+    if max_tokens is not None and max_tokens < 1:
+        raise InputError(f"--max-tokens is {max_tokens}: give at least 1")
+    shards = [_read_header(path) for path in _expand(patterns)]
+    total = sum(shard.tokens for shard in shards)
+    length = total if max_tokens is None else min(total, max_tokens)
+    dtype = max((shard.dtype for shard in shards), key=lambda dtype: dtype.itemsize)
+    paths = tuple(shard.path for shard in shards)
+    if shards[0].tokens >= length and shards[0].dtype == dtype:
+        return TokenStream(shards[0].map()[:length], paths, total)
+    tokens: Tokens = np.empty(length, dtype)
+    filled = 0
+    for shard in shards:
+        take = min(shard.tokens, length - filled)
+        if take == 0:
+            break
+        tokens[filled : filled + take] = shard.map()[:take]
+        filled += take
+    return TokenStream(tokens, paths, total)
+
+
+def _expand(patterns: Sequence[str]) -> list[Path]:
+    if not patterns:
+        raise InputError("no shard is named: give --data a file or a pattern such as 'fineweb_val_*.bin'")
+    found = {}
+    for pattern in patterns:
+        # A name with brackets in it may be a file before it is a pattern.
+        matches = [pattern] if os.path.lexists(pattern) else glob.glob(pattern, recursive=True)
+        if not matches:
+            raise InputError(f"{pattern}: no such shard; check the path, and quote a pattern to keep the shell out")
+        found.update({os.path.abspath(match): Path(match) for match in matches})
+    return sorted(found.values(), key=str)
+
+
+def _read_header(path: Path) -> _Shard:
+    if path.is_dir():
+        raise InputError(f"{path} is a directory: name the shards in it, such as '{path}/*.bin'")
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            raw = file.read(HEADER_BYTES)
+    except OSError as error:
+        raise InputError(f"{path} can't be read ({error.strerror}): check the path and its permissions") from error
+    if len(raw) < HEADER_BYTES:
+        raise InputError(
+            f"{path} has {len(raw)} bytes, less than the {HEADER_BYTES} of a shard header: "
+            "it is cut short or no shard; make shards with `python -m ngram_eval.prepare`"
+        )
+    magic, version, count = (int(word) for word in np.frombuffer(raw, "<i4", 3))
+    if magic != MAGIC:
+        raise InputError(
+            f"{path} starts with {magic} where a shard has {MAGIC}: it is no shard; "
+            "make one of text with `python -m ngram_eval.prepare`"
+        )
+    if version not in _DTYPES:
+        raise InputError(f"{path} has format version {version}: only 1 (uint16) and 2 (uint32) can be read")
+    if count < 0:
+        raise InputError(f"{path} has a token count of {count} in its header: it is damaged; fetch or make it again")
+    dtype = _DTYPES[version]
+    expected = HEADER_BYTES + count * dtype.itemsize
+    if size != expected:
+        raise InputError(
+            f"{path} is too {'short' if size < expected else 'long'}: its header promises {count} tokens "
+            f"({expected} bytes), it has {size} bytes ({(size - HEADER_BYTES) / dtype.itemsize:g} tokens); "
+            "fetch or make it again"
+        )
+    if count == 0:
+        raise InputError(f"{path} is empty (0 tokens): leave it out, or make it again")
+    return _Shard(path, dtype, count)
+
+
+def write_shard(path: Path, tokens: Tokens) -> None:
+    """Write tokens, (N,) uint16 (version 1) or uint32 (version 2), as a shard: all of it or nothing.
+
+    Raises `ValueError` for other arrays, none or more than `MAX_SHARD_TOKENS` tokens.
+    """
+    versions = {dtype: version for version, dtype in _DTYPES.items()}
+    if tokens.ndim != 1 or tokens.dtype not in versions:
+        raise ValueError(f"tokens must be one-dimensional uint16 or uint32, not {tokens.dtype} of shape {tokens.shape}")
+    if not 1 <= len(tokens) <= MAX_SHARD_TOKENS:
+        raise ValueError(f"a shard holds 1 to {MAX_SHARD_TOKENS} tokens, not {len(tokens)}")
+    header = np.zeros(HEADER_BYTES // 4, "<i4")
+    header[:3] = MAGIC, versions[tokens.dtype], len(tokens)
+    with replacing(path) as file:
+        file.write(header.data)
+        file.write(np.ascontiguousarray(tokens).data)
+
+
+# Manifests
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardEntry:
+    """One shard in a manifest."""
+
+    file: str
+    tokens: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What `prepare` knows of the shards it wrote; stored beside them as `NAME_manifest.json`."""
+
+    format: str
+    """"ngram_eval shards 1"."""
+    name: str
+    """The shards are NAME_000000.bin, NAME_000001.bin, …"""
+    shards: tuple[ShardEntry, ...]
+    tokens: int
+    documents: int
+    """Documents, each led by a BOS token. Empty ones are left out."""
+    original_bytes: int
+    """UTF-8 bytes of the documents as they were given."""
+    decoded_bytes: int
+    """Bytes of all targets under the rule "decoded"."""
+    unknown_tokens: int
+    """Tokens that stand for text the tokenizer could not hold."""
+    altered_documents: int
+    """Documents that do not decode to the text they were made of."""
+    warnings: tuple[str, ...]
+    """What makes decoded_bytes differ from original_bytes, in words."""
+    tokenizer_sha256: str
+    vocab_size: int
+    command: str
+    """The command line that wrote the shards."""
+    version: str
+    """The version of ngram_eval that did."""
+
+    def to_json(self) -> str:
+        """The manifest as indented JSON, ending in a newline."""
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+
+MANIFEST_FORMAT = "ngram_eval shards 1"
+
+
+def read_manifest(paths: Sequence[Path]) -> Manifest | None:
+    """The manifest that `prepare` stored beside these shards, or None if there is none for exactly this set.
+
+    A manifest of other shards as well (only some of NAME_*.bin were named), or of fewer, says nothing about the bytes
+    of these and is passed over. One of exactly these files must agree with them: `InputError` if it can't be read, or
+    if a shard's token count or sha256 is another, for then its byte counts belong to another text.
+    """
+    names = [re.fullmatch(r"(.+)_\d{6}\.bin", path.name) for path in paths]
+    prefixes = {path.with_name(match[1]) if match else None for path, match in zip(paths, names, strict=True)}
+    prefix = prefixes.pop()
+    if prefixes or prefix is None:
+        return None
+    source = prefix.with_name(f"{prefix.name}_manifest.json")
+    if not source.exists():
+        return None
+    manifest = _parse_manifest(source)
+    if {entry.file for entry in manifest.shards} != {path.name for path in paths}:
+        return None
+    found = {path.name: path for path in paths}
+    for entry in manifest.shards:
+        path = found[entry.file]
+        tokens = _read_header(path).tokens
+        if tokens != entry.tokens or file_sha256(path) != entry.sha256:
+            raise InputError(
+                f"{path} ({tokens} tokens) is not the shard that {source} describes ({entry.tokens} tokens, "
+                f"sha256 {entry.sha256}): remove the manifest, or make the shards again with `prepare --overwrite`"
+            )
+    return manifest
+
+
+def _parse_manifest(source: Path) -> Manifest:
+    remedy = "remove it, or make the shards again with `prepare --overwrite`"
+    try:
+        fields = json.loads(source.read_text(encoding="utf-8"))
+        shards = tuple(ShardEntry(**entry) for entry in fields.pop("shards"))
+        manifest = Manifest(shards=shards, warnings=tuple(fields.pop("warnings")), **fields)
+    except OSError as error:
+        raise InputError(f"{source} can't be read ({error.strerror}): check its permissions") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{source} is no manifest of this version ({error!r}): {remedy}") from error
+    if manifest.format != MANIFEST_FORMAT:
+        raise InputError(f"{source} has the format {manifest.format!r}, not {MANIFEST_FORMAT!r}: {remedy}")
+    for field in ("tokens", "documents", "original_bytes", "decoded_bytes"):
+        value = getattr(manifest, field)
+        if type(value) is not int or value < 0:
+            raise InputError(f"{source} has {value!r} for {field!r}, no count: {remedy}")
+    return manifest
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+# Tokenizer
+
+
+def check_vocabulary(stream_tokens: Tokens, vocab_size: int, source: str) -> None:
+    """Raise `InputError` if a token is not below vocab_size; `source` names what has that vocabulary."""
+    for start in range(0, len(stream_tokens), _CHUNK):
+        chunk = stream_tokens[start : start + _CHUNK]
+        if int(chunk.max()) >= vocab_size:
+            first = int(np.argmax(chunk >= vocab_size))
+            raise InputError(
+                f"token {chunk[first]} at position {start + first} is outside the vocabulary of {source} "
+                f"({vocab_size} tokens): the shards were made with another tokenizer; give the one that made them"
+            )
+
+
+class Tokenizer:
+    """A SentencePiece model, and how many bytes each of its tokens stands for.
+
+    Two rules count bytes. "piece" is the published formula: the UTF-8 length of the target's piece without a leading
+    "▁", plus 1 if it has one and the token before is not control, unknown or unused; a byte token counts 1; control,
+    unknown and unused tokens 0. "decoded" is what the target adds to the decoded text: every "▁" one byte, wherever it
+    stands in the piece; a byte token 1; control tokens 0; and unknown tokens 0, since what they stood for is lost.
+
+    SentencePiece drops the "▁" that its encoder put (or may have put) before a text: with `add_dummy_prefix` one from
+    the first token that is not a control token; with `remove_extra_whitespaces` one from every token until there is
+    text, which takes away a whole run of "▁" tokens. It does so once, at the start of the stream; a "▁" after a later
+    BOS is a space. So "decoded" sums to `len(decode(x[0..T])) - len(decode(x[0..0]))` UTF-8 bytes if nothing is unknown
+    and byte tokens form valid UTF-8 (SentencePiece writes U+FFFD, three bytes, for each byte that does not; we count 1,
+    so a stream cut within a character still counts its bytes once).
+    A model with a denormaliser, which rewrites the text after decoding, can fall outside this sum.
+    """
+
+    def __init__(self, model: bytes, source: str = "the tokenizer") -> None:
+        """Take a serialised SentencePiece model; raises `InputError`, naming `source`, if it is none."""
+        if not model:
+            raise InputError(f"{source} is empty, no SentencePiece model: give a .model file")
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        except RuntimeError as error:
+            raise InputError(f"{source} is no SentencePiece model ({error}): give a .model file") from error
+        self.sha256 = hashlib.sha256(model).hexdigest()
+        self.vocab_size: int = self._processor.get_piece_size()
+        self.dtype: DTypeLike = np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
+        self.bos_id: int | None = self._processor.bos_id() if self._processor.bos_id() >= 0 else None
+        self._learn_pieces()
+        self._learn_decoder()
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Tokenizer":
+        """Read a SentencePiece .model file; raises `InputError` if it is missing, unreadable or no such model."""
+        try:
+            model = Path(path).read_bytes()
+        except OSError as error:
+            raise InputError(f"{path} can't be read ({error.strerror}): give --tokenizer a .model file") from error
+        return cls(model, str(path))
+
+    def encode(self, texts: Sequence[str]) -> list[Tokens]:
+        """The tokens of each text, (N,) uint16 or (above 65,536 pieces) uint32, without BOS; uses every core."""
+        return [np.array(ids, self.dtype) for ids in self._processor.encode(list(texts), out_type=int, num_threads=-1)]
+
+    def decode(self, tokens: Tokens | Sequence[int]) -> str:
+        """The text of tokens."""
+        return self.decode_batch([tokens])[0]
+
+    def decode_batch(self, sequences: Sequence[Tokens | Sequence[int]]) -> list[str]:
+        """The text of each token sequence on its own; uses every core."""
+        ids = [np.asarray(tokens).tolist() for tokens in sequences]
+        texts: list[str] = self._processor.decode(ids, num_threads=-1) if ids else []
+        return texts
+
+    @property
+    def splits_at_newlines(self) -> bool:
+        """Whether a text encodes to the tokens of its lines (each with its newline), one after another.
+
+        Then a document of any length can be encoded in parts. It takes a newline that is a token of its own, and a
+        normaliser that adds and removes no space.
+        """
+        text = "a \n b\n\n  c\n\n\n d"
+        whole, *lines = self.encode([text, *text.splitlines(keepends=True)])
+        return (
+            not any("\n" in piece and piece != "\n" for piece in self._pieces)
+            and not self._unknown[whole].any()
+            and self.decode(whole) == text
+            and np.array_equal(whole, np.concatenate(lines))
+        )
+
+    def target_bytes(self, tokens: Tokens, start: int, stop: int, rule: ByteRule) -> NDArray[np.int64]:
+        """Bytes of the targets tokens[p + 1] of positions p in [start, stop), (stop - start,) int64.
+
+        `tokens` is the whole stream, (N,), all below vocab_size: what a target stands for depends on what comes before.
+        Spans add up. Raises `ValueError` for positions outside [0, N - 1).
+        """
+        check_span(tokens, start, stop)
+        sizes = np.empty(stop - start, np.int64)
+        leading = self._count_leading(tokens[: stop + 1]) if rule == "decoded" else 0
+        for lo in range(start, stop, _CHUNK):
+            hi = min(lo + _CHUNK, stop)
+            targets = tokens[lo + 1 : hi + 1]
+            chunk = sizes[lo - start : hi - start]
+            if rule == "piece":
+                chunk[:] = self._piece_bytes[targets] + (self._spaced[targets] & ~self._boundary[tokens[lo:hi]])
+                continue
+            chunk[:] = self._later_bytes[targets]
+            first_targets = targets[: max(0, leading - lo - 1)]
+            chunk[: len(first_targets)] = self._first_bytes[first_targets]
+        return sizes
+
+    def stream_bytes(self, chunks: Iterable[Tokens]) -> int:
+        """Bytes of all targets of a stream that comes in chunks, under the rule "decoded"."""
+        total, leading = 0, True
+        for index, chunk in enumerate(chunks):
+            split = self._count_leading(chunk) if leading else 0
+            total += int(self._first_bytes[chunk[:split]].sum())
+            total += sum(
+                int(self._later_bytes[chunk[lo : lo + _CHUNK]].sum()) for lo in range(split, len(chunk), _CHUNK)
+            )
+            if index == 0:
+                total -= int(self._first_bytes[chunk[0]])  # the first token is no target
+            leading = leading and split == len(chunk) and bool(self._stays_leading[chunk[-1]])
+        return total
+
+    def unknown_targets(self, tokens: Tokens, start: int, stop: int) -> int:
+        """How many targets tokens[p + 1] of positions p in [start, stop) are the unknown token."""
+        check_span(tokens, start, stop)
+        return self.unknown_count(tokens[start + 1 : stop + 1])
+
+    def unknown_count(self, tokens: Tokens) -> int:
+        """How many of the tokens are the unknown token."""
+        return sum(
+            int(np.count_nonzero(self._unknown[tokens[lo : lo + _CHUNK]])) for lo in range(0, len(tokens), _CHUNK)
+        )
+
+    def _count_leading(self, tokens: Tokens) -> int:
+        """How many tokens at the start of a stream decode as the start of a text: up to the first that ends it."""
+        for lo in range(0, len(tokens), _CHUNK):
+            stays = self._stays_leading[tokens[lo : lo + _CHUNK]]
+            if not stays.all():
+                return lo + int(np.argmin(stays)) + 1
+        return len(tokens)
+
+    def _learn_pieces(self) -> None:
+        processor, ids = self._processor, range(self.vocab_size)
+        self._pieces = [processor.id_to_piece(i) for i in ids]
+        self._byte = np.array([processor.is_byte(i) for i in ids])
+        self._unknown = np.array([processor.is_unknown(i) for i in ids])
+        self._boundary = self._unknown | [processor.is_control(i) or processor.is_unused(i) for i in ids]
+        text = ~(self._boundary | self._byte)
+        self._spaced = text & [piece.startswith("▁") for piece in self._pieces]
+        self._piece_bytes = np.array([len(piece.removeprefix("▁").encode()) for piece in self._pieces])
+        self._piece_bytes[self._byte] = 1
+        self._piece_bytes[self._boundary] = 0
+
+    def _learn_decoder(self) -> None:
+        """Ask the decoder itself what each token adds, at the start of a text and later.
+
+        Its behaviour depends on settings that only the model's protocol buffer holds; the answers hold them all.
+        """
+
+        def decoded_bytes(sequences: Iterator[list[int]]) -> NDArray[np.int64]:
+            return np.array([len(text.encode()) for text in self.decode_batch(list(sequences))], np.int64)
+
+        ids = range(self.vocab_size)
+        first = decoded_bytes([i] for i in ids)
+        anchor = int(np.argmax(first))  # some token with text: what follows it is not the start
+        later = decoded_bytes([anchor, i] for i in ids) - first[anchor]
+        doubled = decoded_bytes([i, i] for i in ids)
+        # A token without text leaves the decoder at the start. One whose space was dropped may count as text or not:
+        # doubled, it shows which.
+        self._stays_leading = (first == 0) & (doubled == 0)
+        for sizes in (first, later):
+            sizes[self._byte] = 1  # alone, a byte above 127 decodes to U+FFFD
+            sizes[self._unknown] = 0
+        self._first_bytes, self._later_bytes = first, later

@@ -1,0 +1,148 @@
+"""Neural sources that run no model: saved scores, uniform, and the memory between presets."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ngram_eval.config import WindowConfig
+from ngram_eval.counts import Tokens
+from ngram_eval.errors import InputError
+from ngram_eval.neural import RememberingSource, Stats, UniformSource, load_scores, save_scores
+from ngram_eval.windows import Windows, batches, plan_windows
+
+TOKENS = np.zeros(65, np.uint16)
+
+
+def write(path: Path, **changes: Any) -> Path:
+    arrays = {"p_target": np.linspace(0, 1, 64), "entropy": np.linspace(0, 9, 64, dtype=np.float32)}
+    arrays.update(changes)
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+    return path
+
+
+def test_scores_are_indexed_by_position(tmp_path: Path) -> None:
+    source = load_scores(write(tmp_path / "s.npz"), (64,))
+    windows = plan_windows(64, WindowConfig(seq_len=32, stride=8, rescore_tail=True))
+    stats = source.stats(TOKENS, windows)
+    assert (stats.p_target == source.p_target[windows.positions()]).all()
+    assert (stats.entropy == source.entropy[windows.positions()]).all()
+    assert source.train_seq_len == 0
+
+
+def test_float32_scores_become_float64(tmp_path: Path) -> None:
+    p_target = np.linspace(0, 1, 64, dtype=np.float32)
+    source = load_scores(write(tmp_path / "s.npz", p_target=p_target), (64,))
+    stats = source.stats(TOKENS, plan_windows(64, WindowConfig(seq_len=64)))
+    assert stats.p_target.dtype == np.float64
+    assert (stats.p_target == p_target).all()
+
+
+def test_saved_scores_come_back(tmp_path: Path) -> None:
+    p_target, entropy = np.random.default_rng(0).random(64), np.ones(64, np.float32)
+    save_scores(tmp_path / "s.npz", p_target, entropy, 256)
+    source = load_scores(tmp_path / "s.npz", (64,))
+    assert (source.p_target == p_target).all()
+    assert (source.entropy == entropy).all()
+    assert source.train_seq_len == 256
+    assert [path.name for path in tmp_path.iterdir()] == ["s.npz"]
+
+
+def changed(index: int, value: float, dtype: Any = np.float64) -> Any:
+    array = np.full(64, 0.5, dtype)
+    array[index] = value
+    return array
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"p_target": None}, "no array p_target"),
+        ({"entropy": None}, "no array entropy"),
+        ({"p_target": np.full(63, 0.5)}, "p_target has 63 entries, the data asks for 64"),
+        ({"entropy": np.full(65, 0.5, np.float32)}, "entropy has 65 entries"),
+        ({"p_target": changed(7, math.nan)}, r"p_target\[7\] is nan"),
+        ({"p_target": changed(63, 1.5)}, r"p_target\[63\] is 1.5, outside \[0, 1\]"),
+        ({"p_target": changed(0, -1e-9)}, r"p_target\[0\] is -1e-09"),
+        ({"entropy": changed(3, math.inf, np.float32)}, r"entropy\[3\] is inf"),
+        ({"entropy": changed(3, math.nan, np.float32)}, r"entropy\[3\] is nan"),
+        ({"entropy": np.full(64, 0.5, np.float16)}, "entropy is float16"),
+        ({"p_target": np.full(64, 1)}, "p_target is int64"),
+        ({"p_target": np.full((64, 1), 0.5)}, "p_target is float64 of shape"),
+    ],
+)
+def test_bad_scores(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message) as error:
+        load_scores(write(tmp_path / "s.npz", **changes), (64,))
+    assert "s.npz" in str(error.value)
+
+
+def test_files_that_are_no_scores(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="can't be read"):
+        load_scores(tmp_path / "missing.npz", (64,))
+    for content in (b"", b"no archive", b"PK\x03\x04 cut short"):
+        (tmp_path / "bad.npz").write_bytes(content)
+        with pytest.raises(InputError, match=r"bad\.npz"):
+            load_scores(tmp_path / "bad.npz", (64,))
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    with pytest.raises(InputError, match=r"not an \.npz"):
+        load_scores(tmp_path / "one.npy", (64,))
+    np.savez(tmp_path / "objects.npz", p_target=np.array([object()]), entropy=np.zeros(64, np.float32))
+    with pytest.raises(InputError, match=r"not an \.npz of plain arrays"):
+        load_scores(tmp_path / "objects.npz", (64,))
+    good = write(tmp_path / "s.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(good[: len(good) // 2])
+    with pytest.raises(InputError, match=r"cut\.npz"):
+        load_scores(tmp_path / "cut.npz", (64,))
+
+
+def test_uniform() -> None:
+    stats = UniformSource(50).stats(TOKENS, plan_windows(64, WindowConfig(seq_len=32)))
+    assert stats.p_target.tolist() == [1 / 50] * 64
+    assert stats.entropy.dtype == np.float32
+    assert stats.entropy[0] == pytest.approx(math.log(50))
+
+
+class CountingSource:
+    """Every answer tells its window and position, and calls are counted."""
+
+    name, batch_windows, train_seq_len = "counting", 4, 0
+
+    def __init__(self) -> None:
+        self.settings: dict[str, str] = {}
+        self.asked = 0
+
+    def stats(self, tokens: Tokens, windows: Windows) -> Stats:
+        self.asked += windows.scored
+        start = np.repeat(windows.start, windows.stop - windows.first)
+        return Stats(windows.positions() + start / 1000, start.astype(np.float32))
+
+
+def ask(source: Any, config: WindowConfig) -> Stats:
+    parts = [source.stats(TOKENS, batch) for batch in batches(plan_windows(64, config), 4)]
+    return Stats(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+def test_memory_answers_as_the_source_would() -> None:
+    published, mended = WindowConfig(seq_len=32, stride=8, rescore_tail=True), WindowConfig(seq_len=32, stride=8)
+    source = CountingSource()
+    memory = RememberingSource(source, 64, seq_len=32)
+    for config, newly_asked in ((published, 88), (mended, 0), (published, 24)):  # the tail is asked again
+        before = source.asked
+        found, expected = ask(memory, config), ask(CountingSource(), config)
+        assert source.asked - before == newly_asked
+        assert (found.p_target == expected.p_target).all()
+        assert (found.entropy == expected.entropy).all()
+    assert memory.reused == 64 + 64
+    assert (memory.p_target == ask(CountingSource(), mended).p_target).all(), "the first window's answer is kept"
+
+
+def test_memory_does_not_mix_window_lengths() -> None:
+    source = CountingSource()
+    memory = RememberingSource(source, 64, seq_len=32)
+    ask(memory, WindowConfig(seq_len=32, stride=8))
+    ask(memory, WindowConfig(seq_len=16, stride=8))
+    assert source.asked == 128
+    assert memory.reused == 0

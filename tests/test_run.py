@@ -1,0 +1,450 @@
+"""The evaluator's command line, end to end."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import sentencepiece
+from conftest import Stream
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rich.progress import Progress
+
+from ngram_eval import run
+from ngram_eval.bpb import as_nats
+from ngram_eval.config import GateConfig, NgramConfig, WindowConfig, preset
+from ngram_eval.neural import ScoresSource
+from ngram_eval.options import Options
+from ngram_eval.ranks import Ranks
+from ngram_eval.timing import Stopwatch
+from ngram_eval.tokens import TokenStream, write_shard
+
+Evaluate = Callable[..., dict[str, dict[str, Any]]]
+
+
+def small(stream: Stream) -> list[object]:
+    """The small stream under settings that fit it."""
+    flags = ["--seq-len", 256, "--buckets", 512]
+    return ["--data", stream.shard, "--scores", stream.scores, *flags]
+
+
+@pytest.mark.parametrize("mended", [False, True])
+def test_agrees_with_the_published_method(stream: Stream, evaluate: Evaluate, mended: bool) -> None:
+    name = "hashed" if mended else "pr890"
+    result = evaluate(*small(stream), "--preset", name)[name]
+    expected = stream.published(seq_len=256, buckets=512, mended=mended)
+    assert result["nats"] == pytest.approx(expected.nats, rel=1e-12)
+    assert result["neural_nats"] == pytest.approx(expected.neural_nats, rel=1e-12)
+    assert result["positions"] == expected.positions == (2816 if mended else 2816 + 256 - 32)
+    assert result["hits_by_order"] == {str(n): expected.hits[n] for n in range(2, 10)}
+    assert all(expected.hits.values()), "the stream should match in every order"
+    assert result["hits"] == expected.hits.total()
+    assert result["hit_rate"] == result["hits"] / result["positions"]
+    assert result["val_loss"] == result["nats"] / result["positions"]
+    assert result["normalised"] is False
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seq_len=st.integers(1, 200),
+    stride=st.integers(1, 200),
+    log_buckets=st.integers(0, 12),
+    orders=st.tuples(st.integers(1, 9), st.integers(1, 9)).map(sorted),
+    min_count=st.integers(1, 4),
+    world=st.sampled_from([1, 2, 3, 8]),
+    length=st.integers(220, 700),
+)
+def test_agrees_with_the_published_method_at_any_setting(
+    stream: Stream,
+    seq_len: int,
+    stride: int,
+    log_buckets: int,
+    orders: list[int],
+    min_count: int,
+    world: int,
+    length: int,
+) -> None:
+    stride = min(stride, seq_len)
+    tokens = stream.tokens[:length]
+    config = preset("pr890")
+    config = replace(
+        config,
+        window=replace(config.window, seq_len=seq_len, stride=stride),
+        ngram=replace(
+            config.ngram,
+            buckets=1 << log_buckets,
+            min_order=orders[0],
+            max_order=orders[1],
+            min_count=min_count,
+        ),
+    )
+    source = ScoresSource(stream.p_target, stream.entropy)
+    job = run.Job(
+        options=Options(threads=1),
+        ranks=Ranks(0, 1, 0),
+        stream=TokenStream(tokens, (stream.shard,), length),
+        tokenizer=None,
+        manifest=None,
+        source=source,
+    )
+    with Progress(disable=True) as progress:
+        tallies = [
+            run.evaluate(replace(job, ranks=Ranks(rank, world, rank)), "pr890", config, Stopwatch(), progress)
+            for rank in range(world)
+        ]
+    expected = replace(stream, tokens=tokens).published(
+        seq_len=seq_len,
+        stride=stride,
+        buckets=1 << log_buckets,
+        orders=range(orders[0], orders[1] + 1),
+        min_count=min_count,
+        world=world,
+    )
+    assert as_nats(sum(tally.nats for tally in tallies)) == pytest.approx(expected.nats, rel=1e-12)
+    assert sum(tally.positions for tally in tallies) == expected.positions
+    assert sum(sum(tally.hits_by_order.values()) for tally in tallies) == expected.hits.total()
+
+
+@pytest.mark.parametrize("world", [1, 3])
+def test_torchrun(stream: Stream, tmp_path: Path, world: int) -> None:
+    out = tmp_path / "out.json"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={world}"]
+    command = [*torchrun, "-m", "ngram_eval.run", *map(str, small(stream)), "--json", str(out)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    results = {one["preset"]: one for one in json.loads(out.read_text())["runs"]}
+    for name, mended in {"pr890": False, "hashed": True}.items():
+        expected = stream.published(
+            seq_len=256,
+            buckets=512,
+            mended=mended,
+            world=1 if mended else world,  # the mended result does not depend on it
+        )
+        assert results[name]["nats"] == pytest.approx(expected.nats, rel=1e-12)
+        assert results[name]["positions"] == expected.positions
+        assert results[name]["hits"] == expected.hits.total()
+        assert results[name]["world_size"] == world
+    assert done.stdout.count("not normalised") == 1, "one rank reports"
+
+
+@pytest.mark.parametrize("world", [2, 3, 8, 200])
+def test_hashed_is_bit_identical_on_any_number_of_ranks(stream: Stream, world: int) -> None:
+    config = preset("hashed")
+    config = replace(config, window=WindowConfig(seq_len=256, stride=24), ngram=replace(config.ngram, buckets=512))
+    job = run.Job(
+        options=Options(threads=1, batch_windows=4),
+        ranks=Ranks(0, 1, 0),
+        stream=TokenStream(stream.tokens, (stream.shard,), len(stream.tokens)),
+        tokenizer=None,
+        manifest=None,
+        source=ScoresSource(stream.p_target, stream.entropy),
+    )
+    with Progress(disable=True) as progress:
+        alone = run.evaluate(job, "hashed", config, Stopwatch(), progress)
+        ranks = [
+            run.evaluate(replace(job, ranks=Ranks(rank, world, rank)), "hashed", config, Stopwatch(), progress)
+            for rank in range(world)
+        ]
+    assert sum(ranks[1:], start=ranks[0]) == alone
+
+
+def test_json_has_every_field(stream: Stream, evaluate: Evaluate) -> None:
+    results = evaluate(*small(stream), "--preset", "hashed", "--preset", "pr890")
+    assert list(results) == ["hashed", "pr890"]
+    result = results["hashed"]
+    asked = [
+        "preset",
+        "normalised",
+        "nats",
+        "positions",
+        "bytes",
+        "val_loss",
+        "val_bpb",
+        "neural_nats",
+        "neural_bpb",
+        "hits",
+        "hit_rate",
+        "hits_by_order",
+        "world_size",
+        "backend",
+        "seconds",
+        "config",
+        "versions",
+    ]
+    assert set(asked) <= set(result)
+    assert result["bytes"] is None
+    assert result["val_bpb"] is None
+    assert result["neural_bpb"] is None
+    assert result["vocabulary_sum"] is None
+    assert result["config"]["window"] == {"seq_len": 256, "stride": 32, "rescore_tail": False}
+    assert result["config"]["ngram"]["context_gap"] is False
+    assert results["pr890"]["config"]["ngram"]["context_gap"] is True
+    assert result["versions"]["ngram_eval"] == version("ngram_eval")
+    assert result["backend"] == "cpu"
+    assert set(result["seconds"]) >= {"prefill", "neural", "counts", "blend"}
+
+
+def test_every_configuration_field_is_a_flag(stream: Stream, evaluate: Evaluate) -> None:
+    flags = [
+        "--seq-len",
+        "128",
+        "--stride",
+        "16",
+        "--rescore-tail",
+        "--min-order",
+        "3",
+        "--max-order",
+        "5",
+        "--buckets",
+        "1024",
+        "--min-count",
+        "3",
+        "--context-gap",
+        "--prefill-hole",
+        "--no-target-backoff",
+        "--alpha-base",
+        "0.1",
+        "--alpha-range",
+        "0.3",
+        "--alpha-slope",
+        "1.5",
+        "--alpha-fixed",
+        "0.4",
+        "--centres",
+        "1",
+        "2",
+        "3",
+        "4",
+        "5",
+        "6",
+        "7",
+        "8",
+        "9",
+        "--byte-rule",
+        "piece",
+    ]
+    result = evaluate("--data", stream.shard, "--scores", stream.scores, "--preset", "hashed", *flags)["hashed"]
+    assert result["config"] == {
+        "window": {"seq_len": 128, "stride": 16, "rescore_tail": True},
+        "ngram": {
+            "min_order": 3,
+            "max_order": 5,
+            "buckets": 1024,
+            "min_count": 3,
+            "context_gap": True,
+            "prefill_hole": True,
+            "target_backoff": False,
+        },
+        "gate": {
+            "alpha_base": 0.1,
+            "alpha_range": 0.3,
+            "alpha_slope": 1.5,
+            "alpha_fixed": 0.4,
+            "centres": [1, 2, 3, 4, 5, 6, 7, 8, 9],
+        },
+        "byte_rule": "piece",
+    }
+    named = {name for config in (WindowConfig, NgramConfig, GateConfig) for name in config.__dataclass_fields__}
+    given = {flag.removeprefix("--").removeprefix("no-").replace("-", "_") for flag in flags if flag.startswith("--")}
+    assert named <= given
+
+
+def test_reference_backend_gives_the_same_bits(stream: Stream, evaluate: Evaluate) -> None:
+    fast = evaluate(*small(stream), "--backend", "cpu", "--threads", 2)
+    slow = evaluate(*small(stream), "--backend", "reference")
+    for name in fast:
+        assert slow[name]["backend"] == "reference"
+        assert slow[name]["nats"] == fast[name]["nats"]
+        assert slow[name]["hits_by_order"] == fast[name]["hits_by_order"]
+
+
+def test_uniform_charges_log_v_and_max_tokens_flags_a_subset(stream: Stream, evaluate: Evaluate) -> None:
+    arguments = ["--data", stream.shard, "--uniform", "--vocab-size", 64, "--seq-len", 100, "--max-tokens", 1001]
+    result = evaluate(*arguments, "--preset", "hashed")["hashed"]
+    assert result["subset"] is True
+    assert result["tokens"] == 1001
+    assert result["positions"] == 1000
+    assert result["neural_nats"] == pytest.approx(1000 * np.log(64), rel=1e-12)
+    assert result["nats"] != result["neural_nats"]
+    whole = evaluate(*arguments[:-2], "--max-tokens", 3000, "--preset", "hashed")["hashed"]
+    assert whole["subset"] is False
+
+
+def test_embedded_default_and_saved_scores(evaluate: Evaluate, tmp_path: Path, capsys: Any) -> None:
+    scores = tmp_path / "scores.npz"
+    direct = evaluate("--max-tokens", 1200, "--stride", 64, "--save-scores", scores)
+    printed = capsys.readouterr().out
+    assert "score (not normalised)" in printed
+    assert "bits per byte" in printed
+    assert "Subset" in printed
+    assert direct["pr890"]["positions"] == 1024 + 256 - 64
+    assert direct["hashed"]["neural_reused"] == direct["hashed"]["positions"] == 1024
+    assert 1.0 < direct["hashed"]["neural_bpb"] < 2.5
+    assert direct["pr890"]["neural_settings"] == {"device": "cpu", "dtype": "float32", "attention": "sdpa"}
+
+    with np.load(scores) as saved:
+        assert saved["p_target"].shape == saved["entropy"].shape == (1199,)
+        assert saved["p_target"].dtype == np.float64
+        assert saved["entropy"].dtype == np.float32
+    again = evaluate(
+        "--data",
+        run.asset("sample_000000.bin"),
+        "--tokenizer",
+        run.asset("tokenizer.model"),
+        "--scores",
+        scores,
+        *("--max-tokens", 1200, "--seq-len", 256, "--stride", 64, "--preset", "hashed"),
+    )
+    for key in ("nats", "neural_nats", "positions", "bytes", "hits_by_order", "val_bpb"):
+        assert again["hashed"][key] == direct["hashed"][key], key
+
+
+def test_bytes_follow_the_rule_of_the_preset(tmp_path: Path, evaluate: Evaluate) -> None:
+    texts = ["the cat sat on the mat. " * 30, "a second document about the dog. " * 30]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts),
+        model_prefix=str(tmp_path / "t"),
+        vocab_size=300,
+        byte_fallback=True,
+        model_type="bpe",
+        normalization_rule_name="identity",
+        minloglevel=2,
+    )
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "t.model"))
+    tokens = [token for text in texts for token in (processor.bos_id(), *processor.encode(text))]
+    write_shard(tmp_path / "d.bin", np.array(tokens, np.uint16))
+    targets = (len(tokens) - 1) // 64 * 64
+    arguments = ["--data", tmp_path / "d.bin", "--tokenizer", tmp_path / "t.model", "--uniform", "--seq-len", 64]
+    hashed = evaluate(*arguments, "--preset", "hashed")["hashed"]
+    assert hashed["bytes"] == len(processor.decode(tokens[: targets + 1]).encode())
+    assert hashed["val_bpb"] == pytest.approx(hashed["nats"] / np.log(2) / hashed["bytes"], rel=1e-15)
+    assert hashed["neural_bpb"] == pytest.approx(hashed["neural_nats"] / np.log(2) / hashed["bytes"], rel=1e-15)
+    assert hashed["unknown_targets"] == 0
+
+    published_bytes = 0
+    for previous, target in itertools.pairwise(tokens):
+        piece = processor.id_to_piece(target)
+        if processor.is_byte(target):
+            published_bytes += 1
+        elif not (processor.is_control(target) or processor.is_unknown(target) or processor.is_unused(target)):
+            published_bytes += len(piece.removeprefix("▁").encode())
+            published_bytes += piece.startswith("▁") and not processor.is_control(previous)
+    piece_rule = evaluate(*arguments, "--preset", "hashed", "--byte-rule", "piece")["hashed"]
+    assert piece_rule["bytes"] == published_bytes != hashed["bytes"]
+
+
+def fails(capsys: Any, evaluate: Evaluate, *arguments: object) -> str:
+    """The message of a call that must exit with 2 and leave nothing behind."""
+    with pytest.raises(SystemExit) as exit_info:
+        evaluate(*arguments)
+    assert exit_info.value.code == 2
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    return " ".join(captured.err.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--buckets", 1000], "--buckets is 1000"),
+        (["--min-order", 5, "--max-order", 4], "--min-order is 5"),
+        (["--max-order", 10], "--max-order is 10"),
+        (["--stride", 257, "--seq-len", 256], "--stride is 257"),
+        (["--stride", 0], "--stride is 0"),
+        (["--seq-len", 0], "--seq-len is 0"),
+        (["--min-count", 0], "--min-count is 0"),
+        (["--alpha-base", 2], "--alpha-base is 2"),
+        (["--alpha-range", 0.99], "--alpha-range is 0.99"),
+        (["--centres", 1, 2], "--centres"),
+        (["--preset", "exakt"], "choose from pr890, hashed"),
+        (["--backend", "gpu"], "choose from auto, reference, cpu"),
+        (["--no-such-flag"], "no-such-flag"),
+        (["--batch-windows", 0], "--batch-windows is 0"),
+        (["--max-tokens", 0], "--max-tokens is 0"),
+        (["--threads", 0], "--threads is 0"),
+        (["--uniform"], "neural sources"),
+        (["--seq-len", 4096], "shorter than one sequence of 4096"),
+        (["--save-scores", "/nowhere/x.npz"], "--save-scores is /nowhere/x.npz"),
+    ],
+)
+def test_bad_flags(
+    stream: Stream, evaluate: Evaluate, capsys: Any, tmp_path: Path, flags: list[object], message: str
+) -> None:
+    assert message in fails(capsys, evaluate, "--data", stream.shard, "--scores", stream.scores, *flags)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sources_and_data_go_together(stream: Stream, evaluate: Evaluate, capsys: Any) -> None:
+    assert "--data needs a neural source" in fails(capsys, evaluate, "--data", stream.shard)
+    assert "--scores needs the tokens" in fails(capsys, evaluate, "--scores", stream.scores)
+    assert "--uniform needs the vocabulary size" in fails(capsys, evaluate, "--data", stream.shard, "--uniform")
+    too_small = fails(capsys, evaluate, "--data", stream.shard, "--uniform", "--vocab-size", 20)
+    assert "outside the vocabulary" in too_small
+    assert "can't be read" in fails(capsys, evaluate, "--data", stream.shard, "--artifact", "missing.ngev")
+    tokenizer = run.asset("tokenizer.model")
+    assert "no --data was given" in fails(capsys, evaluate, "--tokenizer", tokenizer)
+
+
+def test_bad_device(evaluate: Evaluate, capsys: Any) -> None:
+    assert "--device is 'abacus'" in fails(capsys, evaluate, "--max-tokens", 600, "--device", "abacus")
+
+
+def test_tokenizer_of_another_vocabulary(tmp_path: Path, evaluate: Evaluate, capsys: Any) -> None:
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["some text to train on"] * 5),
+        model_prefix=str(tmp_path / "t"),
+        vocab_size=270,
+        byte_fallback=True,
+        minloglevel=2,
+        hard_vocab_limit=False,
+    )
+    arguments = ("--artifact", run.asset("model.ngev"), "--data", tmp_path / "d.bin", "--seq-len", 256)
+    write_shard(tmp_path / "d.bin", np.zeros(600, np.uint16))
+    message = fails(capsys, evaluate, *arguments, "--tokenizer", tmp_path / "t.model")
+    assert "has a vocabulary of 1024 tokens" in message
+    write_shard(tmp_path / "d.bin", np.full(600, 1024, np.uint16))
+    assert "token 1024 at position 0" in fails(capsys, evaluate, *arguments)
+
+
+def test_exit_code_and_version_as_processes(stream: Stream) -> None:
+    command = [sys.executable, "-m", "ngram_eval.run"]
+    done = subprocess.run([*command, "--buckets", "1000"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "power of two" in done.stderr
+    done = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"ngram_eval {version('ngram_eval')}\n"
+
+
+def test_an_interrupted_write_leaves_the_old_result(stream: Stream, evaluate: Evaluate, monkeypatch: Any) -> None:
+    before = evaluate(*small(stream), "--preset", "hashed")
+
+    def broken(*_: object, **__: object) -> str:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", broken)
+        with pytest.raises(SystemExit):
+            evaluate(*small(stream), "--preset", "pr890")
+    out = Path(sys.argv[-1])
+    assert json.loads(out.read_text())["runs"][0] == before["hashed"]
+    assert [file.name for file in out.parent.iterdir()] == ["out.json"]
+
+
+def test_console_shows_which_is_a_probability(stream: Stream, evaluate: Evaluate, capsys: Any) -> None:
+    evaluate(*small(stream))
+    text = capsys.readouterr().out
+    assert "pr890, hashed: a pseudo-probability" in text
+    assert "No bytes, so no bits per byte" in text
+    assert "order 9" in text
