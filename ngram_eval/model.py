@@ -18,6 +18,11 @@ from ngram_eval.errors import InputError
 TableDtype = Literal["bfloat16", "float32"]
 AttentionKernel = Literal["fa3", "sdpa"]
 MAX_LAYERS = 1024
+MAX_SIZE = 1 << 24
+"""Largest width, vocabulary, ...: beyond any model, and small enough that no product of two overflows."""
+
+_Rotation = tuple[Tensor, Tensor]
+"""(cos, sin) of the rotary angles, each (T, d/2) float32."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,11 +91,29 @@ class ModelConfig:
         for name in ("bigram_slots", "xsa_layers", "mtp_heads", "rope_dims"):
             if getattr(self, name) < 0:
                 raise InputError(f"model {name} is {getattr(self, name)}: give 0 to turn it off, or more")
+        for name, part in (("bigram_width", self.bigram_slots), ("value_width", self.value_layers)):
+            if part and getattr(self, name) < 1:
+                raise InputError(f"model {name} is {getattr(self, name)}: give at least 1")
+        for name in (
+            *("vocab_size", "width", "mlp_hidden", "rope_train_len"),
+            *("bigram_slots", "bigram_width", "value_width", "mtp_heads"),
+        ):
+            if getattr(self, name) > MAX_SIZE:
+                raise InputError(f"model {name} is {getattr(self, name)}: give at most {MAX_SIZE}")
         if self.layers > MAX_LAYERS:
             raise InputError(f"model layers is {self.layers}: give at most {MAX_LAYERS}")
+        for name in ("leaky_slope", "q_gain"):
+            if not math.isfinite(getattr(self, name)):
+                raise InputError(f"model {name} is {getattr(self, name)}: give a finite number")
+        for name in ("logit_softcap", "table_init_std"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"model {name} is {getattr(self, name)}: give a finite number >= 0")
+        if not 1 <= self.rope_base < math.inf:
+            raise InputError(f"model rope_base is {self.rope_base}: give a finite number >= 1")
         if self.width % self.heads or self.heads % self.kv_heads:
             raise InputError(
-                f"model width {self.width}, heads {self.heads}, kv_heads {self.kv_heads}: each must divide the one before"
+                f"model width {self.width}, heads {self.heads}, kv_heads {self.kv_heads}: "
+                "each must divide the one before"
             )
         if self.rope_dims > self.head_dim or self.rope_dims % 2 or self.rope_dims == 2:
             raise InputError(f"model rope_dims is {self.rope_dims}: give 0 or an even number from 4 to {self.head_dim}")
@@ -98,6 +121,8 @@ class ModelConfig:
             raise InputError("model bigram_slots is 1: give 0 (off) or at least 2, one is kept for position 0")
         if any(not 0 <= layer < self.layers for layer in self.value_layers):
             raise InputError(f"model value_layers is {self.value_layers}: layers are 0 to {self.layers - 1}")
+        if len(set(self.value_layers)) < len(self.value_layers):
+            raise InputError(f"model value_layers is {self.value_layers}: name each layer once")
         if self.table_dtype not in ("bfloat16", "float32"):
             raise InputError(f"model table_dtype is {self.table_dtype!r}: choose bfloat16 or float32")
 
@@ -163,28 +188,22 @@ class ProjectedTable(nn.Module):
         return cast(Tensor, self.proj(F.embedding(rows, self.table).to(self.proj.weight.dtype))) * self.scale
 
 
-class Rope(nn.Module):
-    """Partial rotary embedding; dims i and i + d/2 of the first d are a pair."""
+def rope_angles(config: ModelConfig, positions: int, length: int, device: torch.device) -> _Rotation:
+    """Angles of the first `positions` of a sequence of `length`, which sets the base."""
+    d, base = config.rope_dims, config.rope_base
+    if length > config.rope_train_len:
+        base *= (length / config.rope_train_len) ** (d / (d - 2))
+    frequency = base ** (-torch.arange(0, d, 2, device=device, dtype=torch.float32) / d)
+    angle = torch.outer(torch.arange(positions, device=device, dtype=torch.float32), frequency)
+    return angle.cos(), angle.sin()
 
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.dims, self.base, self.train_len = config.rope_dims, config.rope_base, config.rope_train_len
 
-    def angles(self, positions: int, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """(cos, sin) of the first `positions` of a sequence of `length`, each (T, d/2) float32."""
-        d = self.dims
-        base = self.base
-        if length > self.train_len:
-            base *= (length / self.train_len) ** (d / (d - 2))
-        frequency = base ** (-torch.arange(0, d, 2, device=device, dtype=torch.float32) / d)
-        angle = torch.outer(torch.arange(positions, device=device, dtype=torch.float32), frequency)
-        return angle.cos(), angle.sin()
-
-    def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """Rotate x (B, T, H, D); cos and sin (T, d/2) are of the same T positions."""
-        cos, sin = cos[:, None].to(x.dtype), sin[:, None].to(x.dtype)
-        x1, x2, rest = x.split([self.dims // 2, self.dims // 2, x.size(-1) - self.dims], dim=-1)
-        return torch.cat([x1 * cos + x2 * sin, x2 * cos - x1 * sin, rest], dim=-1)
+def rotate(x: Tensor, rotation: _Rotation) -> Tensor:
+    """Partial RoPE of x (B, S, H, D), the last S of the rotation's positions; dims i and i + d/2 are a pair."""
+    cos, sin = (part[-x.size(1) :, None].to(x.dtype) for part in rotation)
+    half = cos.size(-1)
+    x1, x2, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+    return torch.cat([x1 * cos + x2 * sin, x2 * cos - x1 * sin, rest], dim=-1)
 
 
 class Attention(nn.Module):
@@ -199,10 +218,9 @@ class Attention(nn.Module):
         self.v = Linear(config.width, config.kv_width)
         self.out = Linear(config.width, config.width)
         self.q_gain = nn.Parameter(torch.full((config.heads,), config.q_gain))
-        self.rope = Rope(config) if config.rope_dims else None
         self.kernel: AttentionKernel = "sdpa"
 
-    def forward(self, x: Tensor, value: Tensor | None, scored: int, length: int) -> Tensor:
+    def forward(self, x: Tensor, value: Tensor | None, rotation: _Rotation | None, scored: int) -> Tensor:
         """X (B, T, W), value embedding (B, T, kv width) or None -> (B, S, W) for the last S = `scored` positions."""
         batch, positions, width = x.shape
         q = self.q(x[:, positions - scored :]).view(batch, scored, self.heads, self.head_dim)
@@ -210,14 +228,13 @@ class Attention(nn.Module):
         v = self.v(x)
         v = (v if value is None else v + value).view(batch, positions, self.kv_heads, self.head_dim)
         q, k = norm(q), norm(k)
-        if self.rope is not None:
-            cos, sin = self.rope.angles(positions, length, x.device)
-            q = self.rope.rotate(q, cos[positions - scored :], sin[positions - scored :])
-            k = self.rope.rotate(k, cos, sin)
+        if rotation is not None:
+            q, k = rotate(q, rotation), rotate(k, rotation)
         q = q * self.q_gain.to(q.dtype)[:, None]
-        y = self._attend(q, k, v.to(q.dtype))
+        # Autocast computes norms in float32 on GPUs; FlashAttention wants everything in the values' half precision.
+        y = self._attend(q.to(v.dtype), k.to(v.dtype), v)
         if self.xsa:
-            own = F.normalize(v[:, positions - scored :].to(y.dtype), dim=-1)
+            own = F.normalize(v[:, positions - scored :], dim=-1)
             own = own.repeat_interleave(self.heads // self.kv_heads, dim=2)
             y = y - (y * own).sum(dim=-1, keepdim=True) * own
         return cast(Tensor, self.out(y.reshape(batch, scored, width)))
@@ -267,20 +284,18 @@ class Block(nn.Module):
         self.mlp = Mlp(config)
         self.attn_scale = nn.Parameter(torch.ones(config.width))
         self.mlp_scale = nn.Parameter(torch.ones(config.width))
-        self.mix = (
-            nn.Parameter(torch.stack([torch.ones(config.width), torch.zeros(config.width)]))
-            if config.input_mix
-            else None
-        )
+        mix = torch.zeros(2, config.width)
+        mix[0] = 1
+        self.mix = nn.Parameter(mix) if config.input_mix else None
         self.gate_weight = nn.Parameter(torch.zeros(config.width)) if config.depth_gate else None
         self.gate_bias = nn.Parameter(torch.tensor(2.0)) if config.depth_gate else None
 
-    def forward(self, x: Tensor, x0: Tensor, value: Tensor | None, scored: int, length: int) -> Tensor:
+    def forward(self, x: Tensor, x0: Tensor, value: Tensor | None, rotation: _Rotation | None, scored: int) -> Tensor:
         """x, x0 (B, T, W) -> (B, S, W) for the last S = `scored` positions."""
         if self.mix is not None:
             mix = self.mix.to(x.dtype)
             x = mix[0] * x + mix[1] * x0
-        attended = self.attn(self.norm_scale * norm(x), value, scored, length)
+        attended = self.attn(self.norm_scale * norm(x), value, rotation, scored)
         x_in = x[:, x.size(1) - scored :]
         x = x_in + self.attn_scale.to(x.dtype) * attended
         x = x + self.mlp_scale.to(x.dtype) * self.mlp(self.norm_scale * norm(x))
@@ -317,6 +332,8 @@ class Transformer(nn.Module):
 
     @torch.no_grad()
     def _initialise(self) -> None:
+        if self.embedding.is_meta:
+            return  # nothing to fill, and torch would spend seconds on importing how to pretend
         nn.init.normal_(self.embedding, std=self.config.table_init_std)
         for module in self.modules():
             if isinstance(module, Linear) and min(module.weight.shape) >= 64:
@@ -345,10 +362,13 @@ class Transformer(nn.Module):
         length, and as attention is causal, its missing right part need not be computed.
         """
         config = self.config
-        batch, positions = tokens.shape
+        positions = tokens.size(1)
         scored = positions if last is None else last
-        length = positions if length is None else length
-        working = self.blocks[0].attn.q.weight.dtype  # autocast, where on, narrows inside the linear layers
+        if not 1 <= scored <= positions:
+            raise ValueError(f"last is {scored}: the sequences have {positions} positions")
+        working = cast(
+            Block, self.blocks[0]
+        ).attn.q.weight.dtype  # autocast, where on, narrows inside the linear layers
         x = F.embedding(tokens, self.embedding).to(working)
         if self.bigram is not None:
             x = x + self.bigram(bigram_slots(tokens, config.bigram_slots))
@@ -358,6 +378,7 @@ class Transformer(nn.Module):
             x = (1 - gate) * x + gate * F.pad(x[:, :-1], (0, 0, 1, 0))
         x0 = x
         value = self.value(tokens) if self.value is not None else None
+        rotation = rope_angles(config, positions, length or positions, tokens.device) if config.rope_dims else None
         skips: list[Tensor] = []
         half = config.layers // 2
         for layer, block in enumerate(self.blocks):
@@ -367,7 +388,7 @@ class Transformer(nn.Module):
             if value is not None and self.value_scales is not None and layer in config.value_layers:
                 added = self.value_scales[config.value_layers.index(layer)].to(value.dtype) * value
             is_last = layer == config.layers - 1
-            x = block(x, x0, added, scored if is_last else positions, length)
+            x = block(x, x0, added, rotation, scored if is_last else positions)
             if self.skip_weights is not None and layer < half:
                 skips.append(x)
         return norm(x)
