@@ -92,6 +92,7 @@ def print_table(results: list[Result], console: Console) -> None:
             *(_number(r.original_bpb) for r in results),
         )
     row("nats per token", _number(first.neural_nats / first.positions), *(_number(r.val_loss) for r in results))
+    row("tokens", f"{first.tokens:,}", *(f"{r.tokens:,}" for r in results))
     row("positions scored", f"{first.positions:,}", *(f"{r.positions:,}" for r in results))
     row("bytes", _count(first.bytes), *(_count(r.bytes) for r in results))
     if any(r.unknown_targets for r in results):
