@@ -1,21 +1,22 @@
 """What a result was measured on."""
 
+import os
 import platform
-from importlib.metadata import version
+from datetime import date
 from pathlib import Path
 
+import numpy as np
 
-def cpu_model() -> str:
-    """Name of the processor, as far as the system tells."""
+from ngram_eval import _core
+
+
+def describe_machine() -> str:
+    """Date, processor, cores, and the versions that matter, in one line."""
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
-def describe_machine(*packages: str) -> str:
-    """One line: processor, Python, and the versions of numpy and other packages that matter."""
-    versions = ", ".join(f"{package} {version(package)}" for package in ("numpy", *packages))
-    return f"{cpu_model()}, Python {platform.python_version()}, {versions}"
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    model = models[0] if models else platform.processor() or platform.machine()
+    return (
+        f"{date.today().isoformat()}, {model}, {os.cpu_count()} cores, {platform.system()}, "
+        f"Python {platform.python_version()}, numpy {np.__version__}, {_core.compiler}"
+    )
