@@ -7,8 +7,14 @@ setup(
     ext_modules=[
         Pybind11Extension(
             "ngram_eval._core",
-            ["csrc/bind.cc", "csrc/hashed_counts.cc"],
-            depends=["csrc/hash.h", "csrc/hashed_counts.h", "csrc/zero_pages.h"],
+            ["csrc/bind.cc", "csrc/hashed_counts.cc", "csrc/increment_limit.cc"],
+            depends=[
+                "csrc/hash.h",
+                "csrc/hashed_counts.h",
+                "csrc/increment_limit.h",
+                "csrc/prefetch.h",
+                "csrc/zero_pages.h",
+            ],
             cxx_std=20,
             extra_compile_args=["-O3", "-Wall", "-Wextra"],
         )

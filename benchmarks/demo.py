@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
+
 from benchmarks.machine import describe_machine
 
 

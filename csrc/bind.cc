@@ -3,10 +3,13 @@
 #include <pybind11/pybind11.h>
 
 #include <bit>
+#include <memory>
 #include <string>
+#include <utility>
 
 #include "hash.h"
 #include "hashed_counts.h"
+#include "increment_limit.h"
 
 namespace py = pybind11;
 
@@ -121,10 +124,29 @@ py::array state(const py::object& self) {
       counts.data(), self);
 }
 
+void random_increments(HashedCounts& self, std::uint64_t increments, std::uint64_t ahead) {
+  if (!std::has_single_bit(self.size())) {
+    fail("the tables hold " + std::to_string(self.size()) + " counts: not a power of two");
+  }
+  const py::gil_scoped_release release;
+  ngram::random_increments(self.data(), self.size(), increments, ahead);
+}
+
+#if defined(__clang__)
+constexpr const char* kCompiler = __VERSION__;
+#elif defined(__GNUC__)
+constexpr const char* kCompiler = "g++ " __VERSION__;
+#else
+constexpr const char* kCompiler = "unknown";
+#endif
+
 }  // namespace
 
 PYBIND11_MODULE(_core, m) {
   m.doc() = "C++ core of ngram_eval.";
+  m.attr("compiler") = kCompiler;
+  m.def("random_increments", &random_increments, py::kw_only(), "counts"_a, "increments"_a, "ahead"_a,
+        "For benchmarks: random increments over all tables, each requested `ahead` increments early.");
   py::class_<HashedCounts>(m, "HashedCounts", "Hashed n-gram counts; see ngram_eval.counts.cpu.")
       .def(py::init(&make), py::kw_only(), "min_order"_a, "max_order"_a, "buckets"_a, "min_count"_a, "context_lag"_a,
            "target_backoff"_a, "threads"_a)

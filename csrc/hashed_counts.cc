@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "hash.h"
+#include "prefetch.h"
 
 // Vector loops are compiled once per instruction set and chosen at load time, where compiler and C library can do that.
 #if defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__) && defined(__has_attribute)
@@ -22,10 +23,8 @@
 
 #if defined(__GNUC__)
 #define NGRAM_INLINE inline __attribute__((always_inline))
-#define NGRAM_PREFETCH(address) __builtin_prefetch(address, 1)
 #else
 #define NGRAM_INLINE inline
-#define NGRAM_PREFETCH(address) (void)(address)
 #endif
 
 namespace ngram {
@@ -121,12 +120,23 @@ void in_parallel(int threads, const Work& work) {
 
 }  // namespace
 
-// What one thread works with: the buckets and counts of a block of positions.
+// What one thread works with: the buckets and counts of a block of positions. The buckets go on past the block with
+// copies of the last, so that loops may request lines ahead without asking where the block ends.
 struct HashedCounts::Scratch {
-  alignas(64) std::array<std::uint32_t, kBlock> context_bucket;
-  alignas(64) std::array<std::uint32_t, kBlock> full_bucket;
+  alignas(64) std::array<std::uint32_t, kBlock + kAhead> context_bucket;
+  alignas(64) std::array<std::uint32_t, kBlock + kAhead> full_bucket;
   alignas(64) std::array<std::uint32_t, kBlock> context_count;
   alignas(64) std::array<std::uint32_t, kBlock> full_count;
+
+  // To be called once the buckets of a block of n > 0 positions are there: pads them and requests the first lines.
+  void begin_block(std::int64_t n, const std::uint32_t* context, const std::uint32_t* full) {
+    std::fill_n(context_bucket.begin() + n, kAhead, context_bucket[n - 1]);
+    std::fill_n(full_bucket.begin() + n, kAhead, full_bucket[n - 1]);
+    for (std::int64_t i = 0; i < kAhead; ++i) {
+      NGRAM_PREFETCH(context + context_bucket[i]);
+      NGRAM_PREFETCH(full + full_bucket[i]);
+    }
+  }
 };
 
 HashedCounts::HashedCounts(const CountsConfig& config, int threads)
@@ -158,18 +168,10 @@ void HashedCounts::count_span(int row, const Token* tokens, std::int64_t start, 
   for (std::int64_t block = first_valid(row, start, stop); block < stop; block += kBlock) {
     const std::int64_t n = std::min(kBlock, stop - block);
     hash(row, tokens, block, block + n, scratch.context_bucket.data(), scratch.full_bucket.data());
-    for (std::int64_t i = 0; i < std::min(kAhead, n); ++i) {
-      NGRAM_PREFETCH(context + c[i]);
-      NGRAM_PREFETCH(full + f[i]);
-    }
-    std::int64_t i = 0;
-    for (; i + kAhead < n; ++i) {
+    scratch.begin_block(n, context, full);
+    for (std::int64_t i = 0; i < n; ++i) {
       NGRAM_PREFETCH(context + c[i + kAhead]);
       NGRAM_PREFETCH(full + f[i + kAhead]);
-      ++context[c[i]];
-      ++full[f[i]];
-    }
-    for (; i < n; ++i) {
       ++context[c[i]];
       ++full[f[i]];
     }
@@ -189,11 +191,10 @@ void HashedCounts::lookup_span(int row, const Token* tokens, std::int64_t start,
   for (std::int64_t block = valid; block < stop; block += kBlock) {
     const std::int64_t n = std::min(kBlock, stop - block);
     hash(row, tokens, block, block + n, scratch.context_bucket.data(), scratch.full_bucket.data());
+    scratch.begin_block(n, context, full);
     for (std::int64_t i = 0; i < n; ++i) {
-      if (i + kAhead < n) {
-        NGRAM_PREFETCH(context + c[i + kAhead]);
-        NGRAM_PREFETCH(full + f[i + kAhead]);
-      }
+      NGRAM_PREFETCH(context + c[i + kAhead]);
+      NGRAM_PREFETCH(full + f[i + kAhead]);
       context_count[block - start + i] = context[c[i]];
       full_count[block - start + i] = full[f[i]];
     }
@@ -245,23 +246,20 @@ void HashedCounts::score_order(int row, const Token* tokens, Windows windows, Th
     }
     hash_run();
 
-    for (std::int64_t i = 0; i < std::min(kAhead, n); ++i) {
-      NGRAM_PREFETCH(context + c[i]);
-      NGRAM_PREFETCH(full + f[i]);
-    }
+    // Requests are spread over both loops: in one burst they would wait for each other. A line is requested at least
+    // kAhead positions before its first use in either loop.
+    if (n > 0) scratch.begin_block(n, context, full);
     std::int64_t begin = 0;
     for (std::size_t w = window; w < block_end; ++w) {
       const std::int64_t end = begin + windows.length(w) - (w == window ? skipped : 0);
-      for (std::int64_t i = begin + kAhead; i < std::min(end + kAhead, n); ++i) {
-        NGRAM_PREFETCH(context + c[i]);
-        NGRAM_PREFETCH(full + f[i]);
-      }
       for (std::int64_t i = begin; i < end; ++i) {
+        NGRAM_PREFETCH(context + c[i + kAhead]);
         scratch.context_count[i] = context[c[i]];
         scratch.full_count[i] = full[f[i]];
       }
-      if (then == Then::kCount) {
-        for (std::int64_t i = begin; i < end; ++i) {
+      for (std::int64_t i = begin; i < end; ++i) {
+        NGRAM_PREFETCH(full + f[i + kAhead]);
+        if (then == Then::kCount) {
           ++context[c[i]];
           ++full[f[i]];
         }

@@ -1,6 +1,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+compiler: str
+
 class HashedCounts:
     def __init__(
         self,
@@ -21,3 +23,5 @@ class HashedCounts:
         self, tokens: NDArray[np.uint16] | NDArray[np.uint32], firsts: NDArray[np.int64], stops: NDArray[np.int64]
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint32], NDArray[np.uint32]]: ...
     def state(self) -> NDArray[np.uint32]: ...
+
+def random_increments(*, counts: HashedCounts, increments: int, ahead: int) -> None: ...

@@ -6,7 +6,7 @@
 import math
 import zipfile
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,7 +106,7 @@ def load_scores(path: Path, lengths: tuple[int, ...]) -> ScoresSource:
     return ScoresSource(arrays["p_target"], arrays["entropy"], int(train_seq_len))
 
 
-def _read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
+def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with path.open("rb") as file:
             loaded = np.load(file, allow_pickle=False)

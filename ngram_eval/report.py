@@ -85,13 +85,14 @@ def print_table(results: list[Result], console: Console) -> None:
     row("bits per byte", _number(first.neural_bpb), *(_number(r.val_bpb if r.normalised else None) for r in results))
     if not all(r.normalised for r in results):
         row("score (not normalised)", "-", *(_number(None if r.normalised else r.val_bpb) for r in results))
-    if first.original_bpb is not None and first.original_bpb != first.val_bpb:
+    if any(r.config["byte_rule"] == "decoded" and r.original_bytes not in (None, r.bytes) for r in results):
         row(
             "  per original byte",
             _number(first.neural_original_bpb),
             *(_number(r.original_bpb) for r in results),
         )
     row("nats per token", _number(first.neural_nats / first.positions), *(_number(r.val_loss) for r in results))
+    row("tokens", f"{first.tokens:,}", *(f"{r.tokens:,}" for r in results))
     row("positions scored", f"{first.positions:,}", *(f"{r.positions:,}" for r in results))
     row("bytes", _count(first.bytes), *(_count(r.bytes) for r in results))
     if any(r.unknown_targets for r in results):

@@ -188,7 +188,8 @@ def run(options: Options, configs: dict[str, EvalConfig], ranks: Ranks, console:
         manifest = load_manifest(stream, tokenizer)
         source = load_source(options, stream, tokenizer, ranks)
     remembering = None
-    if options.save_scores is not None or len(configs) > 1:
+    runs_model = options.artifact is not None or options.embedded
+    if options.save_scores is not None or (runs_model and len(configs) > 1):
         seq_len = next(iter(configs.values())).window.seq_len
         source = remembering = RememberingSource(source, len(stream.tokens) - 1, seq_len)
     job = Job(options=options, ranks=ranks, stream=stream, tokenizer=tokenizer, manifest=manifest, source=source)

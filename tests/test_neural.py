@@ -17,7 +17,7 @@ TOKENS = np.zeros(65, np.uint16)
 
 
 def write(path: Path, **changes: Any) -> Path:
-    arrays = {"p_target": np.linspace(0, 1, 64), "entropy": np.linspace(0, 9, 64, dtype=np.float32)}
+    arrays: dict[str, Any] = {"p_target": np.linspace(0, 1, 64), "entropy": np.linspace(0, 9, 64, dtype=np.float32)}
     arrays.update(changes)
     np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
     return path

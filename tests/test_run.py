@@ -23,7 +23,7 @@ from ngram_eval import run
 from ngram_eval.bpb import as_nats
 from ngram_eval.config import GateConfig, NgramConfig, WindowConfig, preset
 from ngram_eval.neural import ScoresSource
-from ngram_eval.options import Options
+from ngram_eval.options import Options, asset
 from ngram_eval.ranks import Ranks
 from ngram_eval.timing import Stopwatch
 from ngram_eval.tokens import TokenStream, write_shard
@@ -136,6 +136,21 @@ def test_torchrun(stream: Stream, tmp_path: Path, world: int) -> None:
         assert results[name]["hits"] == expected.hits.total()
         assert results[name]["world_size"] == world
     assert done.stdout.count("not normalised") == 1, "one rank reports"
+
+
+def test_a_model_gives_the_same_bits_on_two_ranks(evaluate: Evaluate, tmp_path: Path) -> None:
+    out, scores = tmp_path / "two.json", tmp_path / "two.npz"
+    flags = ["--max-tokens", "900", "--stride", "64", "--batch-windows", "4", "--preset", "hashed"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command = [*torchrun, "-m", "ngram_eval.run", *flags, "--json", str(out), "--save-scores", str(scores)]
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    (two,) = json.loads(out.read_text())["runs"]
+    one = evaluate(*flags, "--save-scores", tmp_path / "one.npz")["hashed"]
+    for key in ("nats", "neural_nats", "positions", "bytes", "hits_by_order"):
+        assert two[key] == one[key], key
+    with np.load(scores) as found, np.load(tmp_path / "one.npz") as expected:
+        for name in ("p_target", "entropy", "train_seq_len"):
+            assert (found[name] == expected[name]).all(), name
 
 
 @pytest.mark.parametrize("world", [2, 3, 8, 200])
@@ -299,9 +314,9 @@ def test_embedded_default_and_saved_scores(evaluate: Evaluate, tmp_path: Path, c
         assert saved["entropy"].dtype == np.float32
     again = evaluate(
         "--data",
-        run.asset("sample_000000.bin"),
+        asset("sample_000000.bin"),
         "--tokenizer",
-        run.asset("tokenizer.model"),
+        asset("tokenizer.model"),
         "--scores",
         scores,
         *("--max-tokens", 1200, "--seq-len", 256, "--stride", 64, "--preset", "hashed"),
@@ -333,7 +348,7 @@ def test_bytes_follow_the_rule_of_the_preset(tmp_path: Path, evaluate: Evaluate)
     assert hashed["unknown_targets"] == 0
 
     published_bytes = 0
-    for previous, target in itertools.pairwise(tokens):
+    for previous, target in itertools.pairwise(tokens[: targets + 1]):
         piece = processor.id_to_piece(target)
         if processor.is_byte(target):
             published_bytes += 1
@@ -392,8 +407,27 @@ def test_sources_and_data_go_together(stream: Stream, evaluate: Evaluate, capsys
     too_small = fails(capsys, evaluate, "--data", stream.shard, "--uniform", "--vocab-size", 20)
     assert "outside the vocabulary" in too_small
     assert "can't be read" in fails(capsys, evaluate, "--data", stream.shard, "--artifact", "missing.ngev")
-    tokenizer = run.asset("tokenizer.model")
+    tokenizer = asset("tokenizer.model")
     assert "no --data was given" in fails(capsys, evaluate, "--tokenizer", tokenizer)
+
+
+def test_bad_shards(stream: Stream, evaluate: Evaluate, capsys: Any, tmp_path: Path) -> None:
+    good = stream.shard.read_bytes()
+    broken = {
+        "magic.bin": (b"\0" * 4 + good[4:], "is no shard"),
+        "version.bin": (good[:4] + b"\7\0\0\0" + good[8:], "format version 7"),
+        "short.bin": (good[:-2], "too short"),
+        "long.bin": (good + b"\0\0", "too long"),
+        "header.bin": (good[:1000], "less than the 1024"),
+        "empty.bin": (good[:8] + b"\0" * 4 + good[12:1024], "is empty"),
+    }
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for name, (content, message) in broken.items():
+        (folder / name).write_bytes(content)
+        assert message in fails(capsys, evaluate, "--data", folder / name, "--scores", stream.scores)
+    assert "no such shard" in fails(capsys, evaluate, "--data", folder / "none_*.bin", "--scores", stream.scores)
+    assert [path.name for path in tmp_path.iterdir()] == ["shards"]
 
 
 def test_bad_device(evaluate: Evaluate, capsys: Any) -> None:
@@ -409,7 +443,7 @@ def test_tokenizer_of_another_vocabulary(tmp_path: Path, evaluate: Evaluate, cap
         minloglevel=2,
         hard_vocab_limit=False,
     )
-    arguments = ("--artifact", run.asset("model.ngev"), "--data", tmp_path / "d.bin", "--seq-len", 256)
+    arguments = ("--artifact", asset("model.ngev"), "--data", tmp_path / "d.bin", "--seq-len", 256)
     write_shard(tmp_path / "d.bin", np.zeros(600, np.uint16))
     message = fails(capsys, evaluate, *arguments, "--tokenizer", tmp_path / "t.model")
     assert "has a vocabulary of 1024 tokens" in message

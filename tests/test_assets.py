@@ -1,0 +1,40 @@
+"""The embedded default is what its note says."""
+
+from pathlib import Path
+
+import pytest
+from ngram_eval.train.config import embedded
+
+from ngram_eval import artifact
+from ngram_eval.assets.build import HELD_OUT, split
+from ngram_eval.errors import InputError
+from ngram_eval.options import EMBEDDED_SEQ_LEN, asset
+from ngram_eval.tokens import Tokenizer, read_manifest, read_shards
+
+
+def test_the_sample_is_the_beginning_of_the_held_out_novel() -> None:
+    stream = read_shards([str(asset("sample_000000.bin"))])
+    tokenizer = Tokenizer.load(asset("tokenizer.model"))
+    text = tokenizer.decode(stream.tokens)
+    assert text.startswith(HELD_OUT)
+    assert text.endswith("\n\n")
+    manifest = read_manifest(stream.paths)
+    assert manifest is not None
+    assert manifest.original_bytes == manifest.decoded_bytes == len(text.encode())
+    assert manifest.tokenizer_sha256 == tokenizer.sha256
+
+
+def test_the_model_is_of_the_embedded_preset() -> None:
+    model, train_seq_len = artifact.load(asset("model.ngev"))
+    assert model.config == embedded().model
+    assert train_seq_len == EMBEDDED_SEQ_LEN == embedded().seq_len
+    assert asset("model.ngev").stat().st_size <= 1_000_000
+
+
+def test_splitting_the_novels() -> None:
+    text = "EMMA\n\nfive novels\n\n" + HELD_OUT + "\n\none paragraph\n\nanother paragraph\n\nthe rest"
+    training, sample = split(text, Path("novels.txt"), len(HELD_OUT) + 25)
+    assert training == "EMMA\n\nfive novels\n\n"
+    assert sample == HELD_OUT + "\n\none paragraph\n\n"
+    with pytest.raises(InputError, match=r"novels\.txt"):
+        split("no such novel", Path("novels.txt"), 100)
