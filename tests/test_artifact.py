@@ -426,7 +426,7 @@ def test_headers_that_lie(tmp_path: Path, good: bytes, change: dict[str, Any], m
     ("change", "message"),
     [
         ({"layers": 10**6}, "layers is 1000000"),
-        ({"layers": 1024, "width": 1 << 20}, "oversized, it declares"),
+        ({"layers": 100, "width": 1 << 20}, "oversized, it declares"),
         ({"vocab_size": 1 << 24, "width": 1 << 20}, "oversized, it declares"),
         ({"width": 10**40}, "model width is"),
         ({"mtp_heads": 10**7}, "multi-token-prediction heads are never exported"),
