@@ -1,15 +1,15 @@
 """The model file: quantise, compress, verify, load. Nothing here unpickles.
 
-Layout: 8 bytes magic | 32 bytes sha256 of the header | uint32 length of the header | header (JSON) | zstd-22 frame. The
-frame holds a safetensors file. The header holds the format version, the full model config, the quantisation, and
-size and sha256 of the safetensors bytes, so every byte of the file is covered by a digest.
+Layout: 8 bytes magic | 32 bytes sha256 of the header | uint32 length of the header | header (JSON) | payload (a
+safetensors file in one zstd-22 frame). The header holds the format version, the full model config, the quantisation,
+size and sha256 of the payload, and its unpacked size. So every byte of the file is verified before any is unpacked:
+the header against the prefix, the payload against the header.
 
 Quantisation (PR #890): block matrices int5 per row, other large tables int8 per row, small tensors float16, the rest
 float32. A quantised tensor `name` is stored as int8 `name` and float16 `name.scale`.
 """
 
 import hashlib
-import io
 import json
 import struct
 import subprocess
@@ -27,15 +27,17 @@ from torch import Tensor
 
 from ngram_eval.errors import InputError
 from ngram_eval.files import replacing
-from ngram_eval.model import ModelConfig, Transformer
+from ngram_eval.model import ModelConfig, Transformer, parameter_count
 
 MAGIC = b"NGRMEVAL"
 FORMAT_VERSION = 1
 SIZE_LIMIT = 16_000_000
 """Decimal bytes of model and code together that the challenge allows."""
-MAX_PARAMETERS = 1 << 31
+MAX_PARAMETERS = 1 << 28
 """Refuse to unpack anything larger: no artifact of ours comes near."""
 
+_QUANTILE_AT_ONCE = 1 << 23
+"""Elements given to torch.quantile at a time; it takes fewer than 16 M."""
 _PREFIX = struct.Struct("<8s32sI")
 _CLIP_QUANTILES = (0.999, 0.9995, 0.9999, 0.99999, 1.0)
 _TABLE_CLIP_QUANTILE = 0.9999984
@@ -69,12 +71,20 @@ def _quantise_rows(matrix: Tensor, clip: Tensor, levels: int, floor: bool) -> tu
     return values.to(torch.int8), scale
 
 
+def _row_quantiles(matrix: Tensor, quantiles: tuple[float, ...]) -> Tensor:
+    """Quantiles (Q, rows) of the magnitudes of each row, interpolated linearly."""
+    step = max(1, _QUANTILE_AT_ONCE // matrix.size(1))
+    parts = (matrix[row : row + step].abs() for row in range(0, matrix.size(0), step))
+    wanted = torch.tensor(quantiles, device=matrix.device)
+    return torch.cat([torch.quantile(part, wanted, dim=1) for part in parts], dim=1)
+
+
 def quantise_int5(matrix: Tensor, floor: bool) -> tuple[Tensor, Tensor]:
     """Int5 per row; the row clip is the quantile with the least squared error over the whole matrix (GPTQ-lite)."""
     matrix = matrix.float()
     candidates = []
-    for quantile in _CLIP_QUANTILES:
-        values, scale = _quantise_rows(matrix, torch.quantile(matrix.abs(), quantile, dim=1), 15, floor)
+    for clip in _row_quantiles(matrix, _CLIP_QUANTILES):
+        values, scale = _quantise_rows(matrix, clip, 15, floor)
         error = (values * scale.float()[:, None] - matrix).square().sum().item()
         candidates.append((error, values, scale))
     _, values, scale = min(candidates, key=lambda candidate: candidate[0])
@@ -84,11 +94,11 @@ def quantise_int5(matrix: Tensor, floor: bool) -> tuple[Tensor, Tensor]:
 def quantise_int8(matrix: Tensor, floor: bool) -> tuple[Tensor, Tensor]:
     """Int8 per row."""
     matrix = matrix.float()
-    return _quantise_rows(matrix, torch.quantile(matrix.abs(), _TABLE_CLIP_QUANTILE, dim=1), 127, floor)
+    return _quantise_rows(matrix, _row_quantiles(matrix, (_TABLE_CLIP_QUANTILE,))[0], 127, floor)
 
 
 def quantise(model: Transformer, config: QuantConfig) -> dict[str, Tensor]:
-    """The tensors of the artifact. Multi-token-prediction heads stay behind."""
+    """The tensors to store, all but the multi-token-prediction heads'; a weight that is not finite is refused."""
     tensors: dict[str, Tensor] = {}
     for name, parameter in model.state_dict().items():
         if name.startswith("mtp."):
@@ -100,12 +110,16 @@ def quantise(model: Transformer, config: QuantConfig) -> dict[str, Tensor]:
             tensors[name], tensors[name + ".scale"] = pack(parameter, config.scale_floor)
         else:
             tensors[name] = parameter.float()
+    for name, tensor in tensors.items():
+        if not bool(tensor.isfinite().all()):
+            raise InputError(f"{name} is not finite, or too large for float16: the training diverged; lower its rates")
     return {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
 
 
 def save(path: Path, model: Transformer, config: QuantConfig, train_seq_len: int) -> int:
     """Write the artifact atomically and return its size in bytes; `train_seq_len` is the length it was trained on."""
-    payload = save_tensors(quantise(model, config))
+    unpacked = save_tensors(quantise(model, config))
+    payload = zstandard.ZstdCompressor(level=22, write_content_size=True).compress(unpacked)
     header = {
         "format_version": FORMAT_VERSION,
         "model": {**asdict(model.config), "mtp_heads": 0},
@@ -113,57 +127,99 @@ def save(path: Path, model: Transformer, config: QuantConfig, train_seq_len: int
         "train_seq_len": train_seq_len,
         "payload_bytes": len(payload),
         "payload_sha256": hashlib.sha256(payload).hexdigest(),
+        "unpacked_bytes": len(unpacked),
     }
     encoded = json.dumps(header, sort_keys=True).encode()
-    frame = zstandard.ZstdCompressor(level=22, write_content_size=True).compress(payload)
-    data = _PREFIX.pack(MAGIC, hashlib.sha256(encoded).digest(), len(encoded)) + encoded + frame
+    data = _PREFIX.pack(MAGIC, hashlib.sha256(encoded).digest(), len(encoded)) + encoded + payload
     with replacing(path) as file:
         file.write(data)
     return len(data)
 
 
-def _parse_header(path: Path, data: bytes) -> tuple[dict[str, Any], bytes]:
-    """(header, compressed payload) of the file's bytes."""
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """What loading needs of the header."""
+
+    config: ModelConfig
+    train_seq_len: int
+    unpacked_bytes: int
+
+
+def _verify(path: Path, data: bytes) -> tuple[Any, bytes]:
+    """(header, payload) of the file's bytes, each equal to its digest."""
     if len(data) < _PREFIX.size:
         raise InputError(f"{path}: truncated, {len(data)} bytes are less than the {_PREFIX.size} of the prefix")
     magic, digest, length = _PREFIX.unpack_from(data)
     if magic != MAGIC:
         raise InputError(f"{path}: not an artifact of ngram_eval (it starts with {magic!r}, not {MAGIC!r})")
-    encoded = data[_PREFIX.size : _PREFIX.size + length]
+    encoded, payload = data[_PREFIX.size : _PREFIX.size + length], data[_PREFIX.size + length :]
     if len(encoded) < length:
         raise InputError(f"{path}: truncated, the header has {len(encoded)} of {length} bytes; fetch the file again")
     if hashlib.sha256(encoded).digest() != digest:
         raise InputError(f"{path}: corrupted, the header does not match its sha256; fetch the file again")
-    header: dict[str, Any] = json.loads(encoded)
+    header = json.loads(encoded)
     if header["format_version"] != FORMAT_VERSION:
         raise InputError(
             f"{path}: format version {header['format_version']}, this release reads {FORMAT_VERSION}; export it again"
         )
-    return header, data[_PREFIX.size + length :]
+    declared = header["payload_bytes"]
+    if len(payload) < declared:
+        raise InputError(f"{path}: truncated, the payload has {len(payload)} of {declared} bytes; fetch the file again")
+    if len(payload) > declared:
+        raise InputError(f"{path}: corrupted, {len(payload) - declared} bytes follow its end; fetch the file again")
+    if hashlib.sha256(payload).hexdigest() != header["payload_sha256"]:
+        raise InputError(f"{path}: corrupted, the payload does not match its sha256; fetch the file again")
+    return header, payload
 
 
 def _model_config(path: Path, stored: dict[str, Any]) -> ModelConfig:
-    names = {field.name for field in fields(ModelConfig)}
-    if set(stored) != names:
+    """The model config of the header, every field of the type it has in `ModelConfig`."""
+    defaults = {field.name: field.default for field in fields(ModelConfig)}
+    if set(stored) != set(defaults):
         raise InputError(
             f"{path}: its model config has other fields than this release "
-            f"(differing: {', '.join(sorted(set(stored) ^ names))}); export it again"
+            f"(differing: {', '.join(sorted(set(stored) ^ set(defaults)))}); export it again"
         )
-    return ModelConfig(**{name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()})
-
-
-def _decompress(path: Path, frame: bytes, size: int) -> bytes:
-    """Exactly `size` bytes, never holding more than one beyond them."""
+    values: dict[str, Any] = {}
+    for name, value in stored.items():
+        if isinstance(value, list) and all(type(entry) is int for entry in value):
+            value = tuple(value)
+        if isinstance(defaults[name], float) and type(value) is int:
+            value = float(value)
+        if type(value) is not type(defaults[name]):
+            raise TypeError(f"{name} is {value!r}")
+        values[name] = value
     try:
-        with zstandard.ZstdDecompressor().stream_reader(io.BytesIO(frame), read_across_frames=False) as reader:
-            payload: bytes = reader.read(size + 1)
+        return ModelConfig(**values)
+    except InputError as error:
+        raise InputError(f"{path}: artifact of another model, {error}") from error
+
+
+def _interpret(path: Path, header: Any) -> _Header:
+    """The header's fields, refused where they could not be of an artifact that `save` wrote."""
+    config = _model_config(path, header["model"])
+    train_seq_len, size = header["train_seq_len"], header["unpacked_bytes"]
+    for name, value in (("train_seq_len", train_seq_len), ("unpacked_bytes", size)):
+        if type(value) is not int or value < 1:
+            raise TypeError(f"{name} is {value!r}")
+    if config.mtp_heads:
+        raise InputError(f"{path}: artifact of another model, multi-token-prediction heads are never exported")
+    return _Header(config, train_seq_len, size)
+
+
+def _unpack(path: Path, payload: bytes, size: int) -> bytes:
+    """The `size` bytes of the zstd frame."""
+    try:
+        declared = zstandard.frame_content_size(payload)
+        if declared != size:  # checked first: the frame can't unpack to more than it declares
+            raise InputError(
+                f"{path}: oversized or corrupted, it unpacks to {declared} bytes, "
+                f"its header says {size}; export it again"
+            )
+        unpacked: bytes = zstandard.ZstdDecompressor().decompress(payload, allow_extra_data=False)
     except zstandard.ZstdError as error:
-        raise InputError(f"{path}: corrupted, zstd says {error}; fetch the file again") from error
-    if len(payload) > size:
-        raise InputError(f"{path}: oversized, it unpacks to more than the {size} bytes its header declares")
-    if len(payload) < size:
-        raise InputError(f"{path}: truncated, it unpacks to {len(payload)} of {size} bytes; fetch the file again")
-    return payload
+        raise InputError(f"{path}: corrupted, zstd says {error}; export it again") from error
+    return unpacked
 
 
 def _dequantised(path: Path, model: Transformer, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -178,14 +234,16 @@ def _dequantised(path: Path, model: Transformer, tensors: dict[str, Tensor]) -> 
                 f"{path}: artifact of another model, {name} has shape {tuple(stored.shape)}, "
                 f"its config asks for {tuple(parameter.shape)}"
             )
-        if stored.dtype == torch.int8:
+        if stored.dtype == torch.int8 and stored.ndim == 2:
             scale = tensors.pop(name + ".scale", None)
             if scale is None or scale.shape != stored.shape[:1]:
                 raise InputError(f"{path}: artifact of another model, no row scales for {name}")
             stored = stored.float() * scale.float()[:, None]
-        if not stored.is_floating_point() or not bool(stored.isfinite().all()):
-            raise InputError(f"{path}: {name} is {stored.dtype} or not finite everywhere; export it again")
+        if not stored.is_floating_point():
+            raise InputError(f"{path}: artifact of another model, {name} is {stored.dtype}")
         state[name] = stored.to(parameter.dtype)
+        if not bool(state[name].isfinite().all()):
+            raise InputError(f"{path}: {name} is not finite everywhere; export it again")
     if tensors:
         raise InputError(f"{path}: artifact of another model, unknown tensors {', '.join(sorted(tensors))}")
     return state
@@ -202,43 +260,43 @@ def load(path: Path) -> tuple[Transformer, int]:
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror}); check --artifact") from error
     try:
-        header, frame = _parse_header(path, data)
-        config = _model_config(path, header["model"])
-        train_seq_len = int(header["train_seq_len"])
-        size, digest = int(header["payload_bytes"]), str(header["payload_sha256"])
-    except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        stored, payload = _verify(path, data)
+        header = _interpret(path, stored)
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise InputError(f"{path}: corrupted, its header can't be read ({error!r}); export it again") from error
     with torch.device("meta"):
-        model = Transformer(config)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+        model = Transformer(header.config)
+    parameters, size = parameter_count(model), header.unpacked_bytes
     # float32 is the widest storage; the slack holds the safetensors header and the row scales.
     if parameters > MAX_PARAMETERS or size > 5 * parameters + (1 << 20):
         raise InputError(f"{path}: oversized, it declares {size} bytes for a model of {parameters} parameters")
-    payload = _decompress(path, frame, size)
-    if hashlib.sha256(payload).hexdigest() != digest:
-        raise InputError(f"{path}: corrupted, the payload does not match its sha256; fetch the file again")
     try:
-        tensors = load_tensors(payload)
+        tensors = load_tensors(_unpack(path, payload, size))
     except SafetensorError as error:
         raise InputError(f"{path}: the payload is not a safetensors file ({error}); export it again") from error
     model.load_state_dict(_dequantised(path, model, tensors), assign=True)
-    return model.eval().requires_grad_(False), train_seq_len
+    return model.eval().requires_grad_(False), header.train_seq_len
 
 
-def code_bytes() -> int:
-    """Bytes of every .py, .cc and .h that an evaluation imports or is built from, found by importing it."""
+def code_files() -> list[Path]:
+    """Every .py, .cc and .h that an evaluation imports or is built from; the modules are found by importing it."""
     script = (
-        "import sys, ngram_eval.run, ngram_eval.counts.cpu\n"
+        "import sys, ngram_eval.run, ngram_eval.forward, ngram_eval.counts.cpu\n"
         "for name, module in sys.modules.items():\n"
         "    if name.split('.')[0] == 'ngram_eval' and (module.__file__ or '').endswith('.py'): print(module.__file__)"
     )
     listed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    sources = [Path(line) for line in listed.stdout.splitlines()]
     csrc = Path(__file__).resolve().parents[1] / "csrc"
     if not csrc.is_dir():
         raise InputError(f"{csrc}: the C++ sources are not there to be counted; install with `pip install -e .`")
-    sources += [*csrc.glob("*.cc"), *csrc.glob("*.h")]
-    return sum(source.stat().st_size for source in sources)
+    return [*map(Path, listed.stdout.splitlines()), *csrc.glob("*.cc"), *csrc.glob("*.h")]
+
+
+def code_bytes() -> int:
+    """Bytes of the code that counts towards the limit."""
+    return sum(source.stat().st_size for source in code_files())
 
 
 def size_report(path: Path) -> str:

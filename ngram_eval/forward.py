@@ -90,8 +90,8 @@ class ModelSource:
 
     def _stats_in_parts(self, hidden: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         rows = max(1, _LOGITS_AT_ONCE // self._model.config.vocab_size)
-        for part, part_targets in zip(hidden.split(rows), targets.split(rows), strict=True):
-            yield target_stats(self._model.logits(part), part_targets)
+        for row in range(0, len(hidden), rows):
+            yield target_stats(self._model.logits(hidden[row : row + rows]), targets[row : row + rows])
 
 
 def load_model_source(path: Path, *, device: str, local_rank: int, dtype: str, batch_windows: int) -> ModelSource:

@@ -217,7 +217,7 @@ class Attention(nn.Module):
         self.k = Linear(config.width, config.kv_width)
         self.v = Linear(config.width, config.kv_width)
         self.out = Linear(config.width, config.width)
-        self.q_gain = nn.Parameter(torch.full((config.heads,), config.q_gain))
+        self.q_gain = nn.Parameter(torch.full((config.heads,), float(config.q_gain)))
         self.kernel: AttentionKernel = "sdpa"
 
     def forward(self, x: Tensor, value: Tensor | None, rotation: _Rotation | None, scored: int) -> Tensor:
