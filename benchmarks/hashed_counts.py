@@ -30,6 +30,7 @@ from ngram_eval.counts.cpu import CpuCounts
 from ngram_eval.hashing import PRIMES, bucket_pair
 from ngram_eval.neural import ScoresSource
 from ngram_eval.options import asset
+from ngram_eval.run import charge
 from ngram_eval.tokens import read_shards
 from ngram_eval.windows import Windows, batches, plan_windows
 
@@ -167,7 +168,7 @@ def evaluate(
     for batch in batches(windows, source.batch_windows):
         stats = source.stats(tokens, batch)
         best = counts.score_windows(tokens, batch.first, batch.stop)
-        tally.add(blend(stats, best), stats.p_target, best.order)
+        charge(tally, blend, stats, best)
     return tally
 
 
