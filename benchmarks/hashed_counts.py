@@ -22,13 +22,17 @@ from numpy.typing import NDArray
 
 from benchmarks.machine import describe_machine
 from ngram_eval._core import HashedCounts, random_increments
+from ngram_eval.blend import GatedBackoff
+from ngram_eval.bpb import Tally
 from ngram_eval.config import GateConfig, NgramConfig, WindowConfig
 from ngram_eval.counts import Best, Tokens
 from ngram_eval.counts.cpu import CpuCounts
 from ngram_eval.hashing import PRIMES, bucket_pair
+from ngram_eval.neural import ScoresSource
 from ngram_eval.options import asset
+from ngram_eval.run import charge
 from ngram_eval.tokens import read_shards
-from ngram_eval.windows import plan_windows
+from ngram_eval.windows import Windows, batches, plan_windows
 
 KEPT_FROM = "\n## Reading the figures\n"  # a result file is written by hand from here on, and that part is kept
 AHEADS = (16, 32, 64, 128)  # the machine's limit is the best of these
@@ -152,6 +156,22 @@ def counts_of(config: NgramConfig, threads: int = 1, state: NDArray[np.uint32] |
     return counts
 
 
+def evaluate(
+    counts: CpuCounts,
+    tokens: Tokens,
+    windows: Windows,
+    p_model: NDArray[np.float32],
+    entropy: NDArray[np.float32],
+) -> Tally:
+    """Score, update, gate, blend and sum, in the batches of the evaluator's `--scores`."""
+    blend, tally, source = GatedBackoff(GateConfig()), Tally(), ScoresSource(p_model, entropy)
+    for batch in batches(windows, source.batch_windows):
+        stats = source.stats(tokens, batch)
+        best = counts.score_windows(tokens, batch.first, batch.stop)
+        charge(tally, blend, stats, best)
+    return tally
+
+
 def speed_up_of_arithmetic(increments: int) -> float:
     """Speed-up of two threads on work without memory (tables of the L1 cache's size): what the machine gives to two."""
     threads = [threading.Thread(target=increment_at_random, args=(core(1 << 10, 2), increments)) for _ in range(2)]
@@ -233,6 +253,8 @@ def measure(options: Options) -> str:
         timed("fused", stop, lambda: one.score_windows(tokens, firsts, stops))
         two.state()[:] = 0
         timed("fused, two threads", stop, lambda: two.score_windows(tokens, firsts, stops))
+        one.state()[:] = 0
+        timed("evaluated", stop, lambda: evaluate(one, tokens, windows, p_model, entropy))
         for ahead in AHEADS:
             timed(f"limit {ahead}", limit_tokens, partial(increment_at_random, tables, 16 * limit_tokens, ahead))
         one.state()[:] = 0
@@ -282,6 +304,7 @@ def measure(options: Options) -> str:
         f"| the same, two threads | {rate('fused, two threads')} |",
         f"| the same, one thread, only the last {slice_tokens:,} positions (tables just overwritten) "
         f"| {rate('fused slice')} |",
+        f"| score + update + gate + blend + sums, whole stream, as the evaluator does it | {rate('evaluated')} |",
         f"| published method in numpy, the last {slice_tokens:,} positions | {rate('published')} |",
         f"| 16 random increments a token over all tables, requested {ahead} ahead | {rate(f'limit {ahead}')} |",
         f"| update only | {rate('update')} |",
@@ -293,6 +316,7 @@ def measure(options: Options) -> str:
         "|---|---|---|",
         f"| fused call to published numpy | {ratio('fused', 'published'):.0f} | 200 |",
         f"| fused call to published numpy, both on the slice | {ratio('fused slice', 'published'):.0f} | |",
+        f"| the evaluator's whole work to published numpy | {ratio('evaluated', 'published'):.0f} | |",
         f"| fused call to the random increments | {median['fused'] / limit:.2f} | 1.3 |",
         f"| update to np.add.at | {ratio('update', 'add.at'):.1f} | 25 |",
         f"| update to np.bincount | {ratio('update', 'bincount'):.1f} | 3 |",

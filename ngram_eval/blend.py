@@ -30,7 +30,7 @@ class GatedBackoff:
         gate = self.gate
         if gate.alpha_range == 0:
             return np.full(entropy.shape, gate.alpha_fixed)
-        argument = gate.alpha_slope * (entropy.astype(np.float64) - self._centres[order])
+        argument = gate.alpha_slope * (entropy.astype(np.float64) - self._centres.take(order))
         sigmoid = 0.5 + 0.5 * np.tanh(0.5 * argument)  # unlike 1 / (1 + exp(-x)), never overflows
         weight: NDArray[np.float64] = gate.alpha_base + gate.alpha_range * sigmoid
         return weight

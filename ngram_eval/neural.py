@@ -42,7 +42,7 @@ class NeuralSource(Protocol):
         """Statistics of the scored positions of `windows`, all of one shape (see `windows.batch_bounds`)."""
 
 
-_LIGHT_BATCH = 1 << 13
+_LIGHT_BATCH = 1 << 15
 
 
 class UniformSource:

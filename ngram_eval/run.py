@@ -18,10 +18,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from ngram_eval.blend import GatedBackoff
 from ngram_eval.bpb import Tally, as_nats, bits_per_byte
 from ngram_eval.config import ByteRule, EvalConfig, WindowConfig
-from ngram_eval.counts import Tokens, make_counts, resolve_backend
+from ngram_eval.counts import Best, Tokens, make_counts, resolve_backend
 from ngram_eval.errors import InputError, exit_on_input_error
 from ngram_eval.files import require_writable
-from ngram_eval.neural import NeuralSource, RememberingSource, UniformSource, load_scores, save_scores
+from ngram_eval.neural import NeuralSource, RememberingSource, Stats, UniformSource, load_scores, save_scores
 from ngram_eval.options import Options, asset, parse
 from ngram_eval.prefill import prefill_locally, prefill_stop
 from ngram_eval.ranks import Ranks, joined_ranks
@@ -29,6 +29,8 @@ from ngram_eval.report import Result, print_table, write_json
 from ngram_eval.timing import Stopwatch
 from ngram_eval.tokens import Manifest, Tokenizer, TokenStream, check_vocabulary, read_manifest, read_shards
 from ngram_eval.windows import Windows, batches, plan_windows, share, target_count
+
+_BLEND_AT_ONCE = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,12 +66,21 @@ def evaluate(job: Job, name: str, config: EvalConfig, clock: Stopwatch, progress
         with clock.stage("counts"):
             best = counts.score_windows(tokens, batch.first, batch.stop)
         with clock.stage("blend"):
-            tally.add(blend(stats, best), stats.p_target, best.order)
+            charge(tally, blend, stats, best)
         if job.tokenizer is not None:
             with clock.stage("bytes"):
                 count_bytes(tally, tokens, job.tokenizer, batch, config.byte_rule)
         progress.advance(task, batch.scored)
     return tally
+
+
+def charge(tally: Tally, blend: GatedBackoff, stats: Stats, best: Best) -> None:
+    """Add what the blend charges for each position; a part at a time, so that temporaries stay in the cache."""
+    for start in range(0, len(best.order), _BLEND_AT_ONCE):
+        part = slice(start, start + _BLEND_AT_ONCE)
+        p_neural, order = stats.p_target[part], best.order[part]
+        p = blend(Stats(p_neural, stats.entropy[part]), Best(order, best.context[part], best.full[part]))
+        tally.add(p, p_neural, order)
 
 
 def count_bytes(tally: Tally, tokens: Tokens, tokenizer: Tokenizer, windows: Windows, rule: ByteRule) -> None:
