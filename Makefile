@@ -1,10 +1,12 @@
-# demo | test | test-all | check | bench: each makes and reuses .venv. PYTHON chooses the interpreter (3.10 to 3.13).
+# Targets: demo, test, test-all, check, bench. Each makes and reuses .venv; PYTHON chooses its interpreter (3.10 to 3.13).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TYPED := build/typed
 SOURCES := setup.py pyproject.toml requirements.txt $(wildcard csrc/*)
 
 .PHONY: demo test test-all check bench
+
 demo: $(VENV)/installed
 	$(BIN)/python -m ngram_eval.run
 
@@ -14,21 +16,25 @@ test: $(VENV)/installed
 test-all: $(VENV)/installed
 	$(BIN)/python -m pytest
 
+# mypy reads folders, not package mappings: it is given the package in its installed shape.
 check: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	# mypy reads folders, not package mappings: give it the package in its installed shape.
-	rm -rf build/typed && mkdir -p build/typed/ngram_eval
-	ln -s $(CURDIR)/ngram_eval/* build/typed/ngram_eval/ && ln -s $(CURDIR)/train build/typed/ngram_eval/train
-	cd build/typed && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p ngram_eval
-	$(BIN)/mypy tests benchmarks
+	rm -rf $(TYPED) && mkdir -p $(TYPED)/ngram_eval
+	ln -s $(CURDIR)/ngram_eval/* $(TYPED)/ngram_eval/
+	ln -s $(CURDIR)/train $(TYPED)/ngram_eval/train
+	ln -s $(CURDIR)/benchmarks $(TYPED)/benchmarks
+	MYPYPATH=$(TYPED) $(BIN)/mypy -p ngram_eval -p benchmarks
+	MYPYPATH=$(TYPED) $(BIN)/mypy tests
 
+# DATA: shards of real text; the embedded sample is too short for figures worth keeping.
+DATA ?= ngram_eval/assets/sample_000000.bin
 bench: $(VENV)/installed
-	$(BIN)/python -m benchmarks.hashed_counts
-	$(BIN)/python -m benchmarks.last_block
-	$(BIN)/python -m benchmarks.demo
+	$(BIN)/python -m benchmarks.hashed_counts --data $(DATA) --out benchmarks/results/hashed_counts.md
+	$(BIN)/python -m benchmarks.last_block --out benchmarks/results/last_block.md
+	$(BIN)/python -m benchmarks.demo --out benchmarks/results/demo.md
 
-# The package is installed editable; it is built again when what it is built from changes.
+# The package is installed editable; what it is built from changing, it is built again.
 $(VENV)/installed: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -e .

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from benchmarks import hashed_counts
+from benchmarks import hashed_counts, last_block
 from ngram_eval.tokens import write_shard
 
 
@@ -14,3 +15,15 @@ def test_hashed_counts(tmp_path: Path) -> None:
     text = hashed_counts.measure(hashed_counts.Options(data=(str(shard),), toy=True))
     assert "| fused call to published numpy |" in text
     assert "## Which memory level binds" in text
+
+
+def test_last_block_notices_logits_that_differ_or_are_nan() -> None:
+    good = torch.zeros(2, 3)
+    assert last_block.largest_difference([good, good, good + 1]) == 1
+    for bad in ([good, good, good / 0], [good, good / 0, good], [good / 0, good, good]):
+        assert not last_block.largest_difference(bad) <= 1
+
+
+def test_last_block() -> None:
+    text = last_block.measure(last_block.Options(toy=True, stride=8))
+    assert text.count("| last block and head at scored positions |") == 2

@@ -300,7 +300,7 @@ def test_from_shards_to_an_evaluated_artifact(
     model, train_seq_len = artifact.load(first)
     assert model.config == replace(TINY, rope_train_len=256)
     assert train_seq_len == 32
-    result = evaluate("--artifact", first, "--data", shard, "--seq-len", 32, "--stride", 8, "--buckets", 64)
+    result = evaluate("--artifact", first, "--data", shard, "--seq-len", 32, "--stride", 32, "--buckets", 64)
     for one in result.values():
         assert one["neural_nats"] / one["positions"] < 0.8 * np.log(20)
 
