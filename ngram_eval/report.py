@@ -1,7 +1,12 @@
 """Results: what one preset's evaluation found, as JSON and as a table."""
 
 import json
+import platform
+import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +14,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from ngram_eval.blend import GatedBackoff
+from ngram_eval.bpb import Tally, as_nats, bits_per_byte
+from ngram_eval.config import EvalConfig
+from ngram_eval.counts import resolve_backend
 from ngram_eval.files import replacing
+from ngram_eval.job import Job
+
+_PACKAGES = ("ngram_eval", "numpy", "torch", "triton", "sentencepiece")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +76,55 @@ class Result:
     command: list[str]
 
 
+def summarise(job: Job, name: str, config: EvalConfig, tally: Tally, seconds: dict[str, float], reused: int) -> Result:
+    """The result of a preset from the tally of all ranks."""
+    options, stream, manifest = job.options, job.stream, job.manifest
+    nats, neural_nats, hits = as_nats(tally.nats), as_nats(tally.neural_nats), sum(tally.hits_by_order.values())
+    # The manifest knows the whole text; what part of it was scored is known in decoded bytes.
+    original = (
+        round(tally.decoded_bytes * manifest.original_bytes / manifest.decoded_bytes)
+        if manifest is not None and manifest.decoded_bytes
+        else 0
+    )
+    return Result(
+        preset=name,
+        normalised=GatedBackoff.normalised,
+        vocabulary_sum=None,
+        subset=stream.total > len(stream.tokens),
+        tokens=len(stream.tokens),
+        positions=tally.positions,
+        nats=nats,
+        val_loss=nats / tally.positions,
+        neural_nats=neural_nats,
+        bytes=tally.bytes if job.tokenizer else None,
+        val_bpb=bits_per_byte(nats, tally.bytes),
+        neural_bpb=bits_per_byte(neural_nats, tally.bytes),
+        original_bytes=original or None,
+        original_bpb=bits_per_byte(nats, original),
+        neural_original_bpb=bits_per_byte(neural_nats, original),
+        unknown_targets=tally.unknown_targets if job.tokenizer else None,
+        hits=hits,
+        hit_rate=hits / tally.positions,
+        hits_by_order={str(order): tally.hits_by_order.get(order, 0) for order in config.ngram.orders},
+        neural_source=job.source.name,
+        neural_reused=reused,
+        world_size=job.ranks.world,
+        backend=resolve_backend(options.backend),
+        threads=options.count_threads(),
+        neural_settings=job.source.settings,
+        seconds={stage: round(value, 6) for stage, value in seconds.items()},
+        data=[str(path) for path in stream.paths],
+        config=asdict(config),
+        versions={"python": platform.python_version(), **_versions()},
+        command=sys.argv,
+    )
+
+
+def _versions() -> dict[str, str]:
+    installed = {package: next(iter(distributions(name=package)), None) for package in _PACKAGES}
+    return {package: found.version for package, found in installed.items() if found is not None}
+
+
 def write_json(path: Path, results: list[Result]) -> None:
     """Write `{"runs": [...]}` atomically, one object a preset. Never holds NaN or Infinity."""
     text = json.dumps({"runs": [asdict(result) for result in results]}, indent=2, allow_nan=False)
@@ -75,33 +136,32 @@ def print_table(results: list[Result], console: Console) -> None:
     """The results side by side, one column each; a pseudo-probability is called a score, never bits per byte."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     table.add_column("")
-    for name in ("neural only", *(result.preset for result in results)):
-        table.add_column(name, justify="right")
-    first = results[0]
+    for result in results:
+        table.add_column(result.preset, justify="right")
 
-    def row(label: str, neural: str, *values: str) -> None:
-        table.add_row(label, neural, *values)
+    def row(label: str, value: Callable[[Result], str]) -> None:
+        table.add_row(label, *map(value, results))
 
-    row("bits per byte", _number(first.neural_bpb), *(_number(r.val_bpb if r.normalised else None) for r in results))
+    row("neural only: bits per byte", lambda r: _number(r.neural_bpb))
+    if any(r.normalised for r in results):
+        row("bits per byte", lambda r: _number(r.val_bpb if r.normalised else None))
     if not all(r.normalised for r in results):
-        row("score (not normalised)", "-", *(_number(None if r.normalised else r.val_bpb) for r in results))
+        row("score (not normalised)", lambda r: _number(None if r.normalised else r.val_bpb))
     if any(r.config["byte_rule"] == "decoded" and r.original_bytes not in (None, r.bytes) for r in results):
-        row(
-            "  per original byte",
-            _number(first.neural_original_bpb),
-            *(_number(r.original_bpb) for r in results),
-        )
-    row("nats per token", _number(first.neural_nats / first.positions), *(_number(r.val_loss) for r in results))
-    row("tokens", f"{first.tokens:,}", *(f"{r.tokens:,}" for r in results))
-    row("positions scored", f"{first.positions:,}", *(f"{r.positions:,}" for r in results))
-    row("bytes", _count(first.bytes), *(_count(r.bytes) for r in results))
+        row("neural only, over original bytes", lambda r: _number(r.neural_original_bpb))
+        row("with n-grams, over original bytes", lambda r: _number(r.original_bpb))
+    row("neural only: nats per token", lambda r: _number(r.neural_nats / r.positions))
+    row("nats per token", lambda r: _number(r.val_loss))
+    row("tokens", lambda r: f"{r.tokens:,}")
+    row("positions scored", lambda r: f"{r.positions:,}")
+    row("bytes", lambda r: _count(r.bytes))
     if any(r.unknown_targets for r in results):
-        row("unknown targets", _count(first.unknown_targets), *(_count(r.unknown_targets) for r in results))
-    row("hit rate", "", *(f"{r.hit_rate:.2%}" for r in results))
+        row("unknown targets", lambda r: _count(r.unknown_targets))
+    row("hit rate", lambda r: f"{r.hit_rate:.2%}")
     for order in sorted({int(n) for r in results for n in r.hits_by_order}, reverse=True):
-        row(f"  order {order}", "", *(f"{r.hits_by_order.get(str(order), 0) / r.positions:.2%}" for r in results))
+        row(f"  order {order}", partial(_order_rate, str(order)))
     for stage in dict.fromkeys(stage for r in results for stage in r.seconds):
-        row(f"seconds: {stage}", "", *(f"{r.seconds.get(stage, 0.0):.2f}" for r in results))
+        row(f"seconds: {stage}", partial(_stage_seconds, stage))
     console.print(table)
     for note in _notes(results):
         console.print(note, soft_wrap=True, highlight=False)
@@ -126,6 +186,14 @@ def _notes(results: list[Result]) -> list[str]:
     settings = f"{first.neural_source}, {first.backend} tables, {first.threads} thread(s), {first.world_size} rank(s)"
     notes.append(f"Neural source {settings}" + "".join(f", {v}" for v in first.neural_settings.values()) + ".")
     return notes
+
+
+def _order_rate(order: str, result: Result) -> str:
+    return f"{result.hits_by_order.get(order, 0) / result.positions:.2%}"
+
+
+def _stage_seconds(stage: str, result: Result) -> str:
+    return f"{result.seconds.get(stage, 0.0):.2f}"
 
 
 def _number(value: float | None) -> str:

@@ -3,11 +3,9 @@
 `evaluate` is the whole method in six steps: tokens → windows → logits → counts → blend → bits per byte.
 """
 
-import platform
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import reduce
-from importlib.metadata import version
 from operator import add
 from pathlib import Path
 
@@ -16,33 +14,22 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ngram_eval.blend import GatedBackoff
-from ngram_eval.bpb import Tally, as_nats, bits_per_byte
+from ngram_eval.bpb import Tally
 from ngram_eval.config import ByteRule, EvalConfig, WindowConfig
-from ngram_eval.counts import Best, Tokens, make_counts, resolve_backend
-from ngram_eval.errors import InputError, exit_on_input_error
+from ngram_eval.counts import Best, Tokens, make_counts
+from ngram_eval.errors import exit_on_input_error
 from ngram_eval.files import require_writable
-from ngram_eval.neural import NeuralSource, RememberingSource, Stats, UniformSource, load_scores, save_scores
-from ngram_eval.options import Options, asset, parse
+from ngram_eval.job import Job, load_job
+from ngram_eval.neural import RememberingSource, Stats, save_scores
+from ngram_eval.options import Options, parse
 from ngram_eval.prefill import prefill_locally, prefill_stop
 from ngram_eval.ranks import Ranks, joined_ranks
-from ngram_eval.report import Result, print_table, write_json
+from ngram_eval.report import print_table, summarise, write_json
 from ngram_eval.timing import Stopwatch
-from ngram_eval.tokens import Manifest, Tokenizer, TokenStream, check_vocabulary, read_manifest, read_shards
+from ngram_eval.tokens import Tokenizer
 from ngram_eval.windows import Windows, batches, plan_windows, share, target_count
 
 _BLEND_AT_ONCE = 1 << 16
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
-    """What every preset of a call shares."""
-
-    options: Options
-    ranks: Ranks
-    stream: TokenStream
-    tokenizer: Tokenizer | None
-    manifest: Manifest | None
-    source: NeuralSource
 
 
 def evaluate(job: Job, name: str, config: EvalConfig, clock: Stopwatch, progress: Progress) -> Tally:
@@ -92,118 +79,19 @@ def count_bytes(tally: Tally, tokens: Tokens, tokenizer: Tokenizer, windows: Win
         tally.unknown_targets += tokenizer.unknown_targets(tokens, first, stop)
 
 
-def load_inputs(options: Options) -> tuple[TokenStream, Tokenizer | None]:
-    """The token stream and the tokenizer that the options name, checked against each other."""
-    if options.embedded:
-        return read_shards([str(asset("sample_000000.bin"))], options.max_tokens), Tokenizer.load(
-            asset("tokenizer.model")
-        )
-    stream = read_shards(options.data, options.max_tokens)
-    tokenizer = Tokenizer.load(options.tokenizer) if options.tokenizer else None
-    if tokenizer is not None:
-        check_vocabulary(stream.tokens, tokenizer.vocab_size, str(options.tokenizer))
-    return stream, tokenizer
-
-
-def load_manifest(stream: TokenStream, tokenizer: Tokenizer | None) -> Manifest | None:
-    """The manifest beside the shards, where there is one and a tokenizer to count bytes with."""
-    manifest = read_manifest(stream.paths) if tokenizer else None
-    if manifest is not None and tokenizer is not None and manifest.tokenizer_sha256 != tokenizer.sha256:
-        raise InputError(
-            f"the tokenizer (sha256 {tokenizer.sha256[:12]}...) is not the one that made {stream.paths[0]} "
-            f"(its manifest says {manifest.tokenizer_sha256[:12]}...): give that one"
-        )
-    return manifest
-
-
-def load_source(options: Options, stream: TokenStream, tokenizer: Tokenizer | None, ranks: Ranks) -> NeuralSource:
-    """The neural source that the options name, checked against the stream and the tokenizer."""
-    if options.scores is not None:
-        return load_scores(options.scores, (stream.total - 1, len(stream.tokens) - 1))
-    if options.uniform:
-        vocab_size = options.vocab_size if tokenizer is None else tokenizer.vocab_size
-        assert vocab_size is not None, "Options.check asks for one of the two"
-        check_vocabulary(stream.tokens, vocab_size, "--uniform")
-        return UniformSource(vocab_size)
-    from ngram_eval.forward import load_model_source  # imports torch, which takes seconds
-
-    path = asset("model.ngev") if options.artifact is None else options.artifact
-    source = load_model_source(
-        path,
-        device=options.device,
-        local_rank=ranks.local_rank,
-        dtype=options.dtype,
-        batch_windows=options.batch_windows,
-    )
-    if tokenizer is not None and tokenizer.vocab_size != source.vocab_size:
-        raise InputError(
-            f"{path} has a vocabulary of {source.vocab_size} tokens, the tokenizer {options.tokenizer} one of "
-            f"{tokenizer.vocab_size}: give the tokenizer that the model was trained with"
-        )
-    check_vocabulary(stream.tokens, source.vocab_size, str(path))
-    return source
-
-
-def summarise(job: Job, name: str, config: EvalConfig, tally: Tally, seconds: dict[str, float], reused: int) -> Result:
-    """The result of a preset from the tally of all ranks."""
-    options, stream, manifest = job.options, job.stream, job.manifest
-    nats, neural_nats, hits = as_nats(tally.nats), as_nats(tally.neural_nats), sum(tally.hits_by_order.values())
-    # The manifest knows the whole text; what part of it was scored is known in decoded bytes.
-    original = (
-        round(tally.decoded_bytes * manifest.original_bytes / manifest.decoded_bytes)
-        if manifest is not None and manifest.decoded_bytes
-        else 0
-    )
-    packages = ("ngram_eval", "numpy", "torch", "triton", "sentencepiece")
-    return Result(
-        preset=name,
-        normalised=GatedBackoff.normalised,
-        vocabulary_sum=None,
-        subset=stream.total > len(stream.tokens),
-        tokens=len(stream.tokens),
-        positions=tally.positions,
-        nats=nats,
-        val_loss=nats / tally.positions,
-        neural_nats=neural_nats,
-        bytes=tally.bytes if job.tokenizer else None,
-        val_bpb=bits_per_byte(nats, tally.bytes),
-        neural_bpb=bits_per_byte(neural_nats, tally.bytes),
-        original_bytes=original or None,
-        original_bpb=bits_per_byte(nats, original),
-        neural_original_bpb=bits_per_byte(neural_nats, original),
-        unknown_targets=tally.unknown_targets if job.tokenizer else None,
-        hits=hits,
-        hit_rate=hits / tally.positions,
-        hits_by_order={str(order): tally.hits_by_order.get(order, 0) for order in config.ngram.orders},
-        neural_source=job.source.name,
-        neural_reused=reused,
-        world_size=job.ranks.world,
-        backend=resolve_backend(options.backend),
-        threads=options.count_threads(),
-        neural_settings=job.source.settings,
-        seconds={stage: round(value, 6) for stage, value in seconds.items()},
-        data=[str(path) for path in stream.paths],
-        config=asdict(config),
-        versions={"python": platform.python_version(), **{package: version(package) for package in packages}},
-        command=sys.argv,
-    )
-
-
 def run(options: Options, configs: dict[str, EvalConfig], ranks: Ranks, console: Console) -> None:
     """Evaluate every preset and report on rank 0."""
     clock = Stopwatch()
     require_writable("--json", options.json)
     require_writable("--save-scores", options.save_scores)
     with clock.stage("load"):
-        stream, tokenizer = load_inputs(options)
-        manifest = load_manifest(stream, tokenizer)
-        source = load_source(options, stream, tokenizer, ranks)
+        job = load_job(options, ranks)
     remembering = None
     runs_model = options.artifact is not None or options.embedded
     if options.save_scores is not None or (runs_model and len(configs) > 1):
         seq_len = next(iter(configs.values())).window.seq_len
-        source = remembering = RememberingSource(source, len(stream.tokens) - 1, seq_len)
-    job = Job(options=options, ranks=ranks, stream=stream, tokenizer=tokenizer, manifest=manifest, source=source)
+        remembering = RememberingSource(job.source, len(job.stream.tokens) - 1, seq_len)
+        job = replace(job, source=remembering)
 
     results = []
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f}%"))

@@ -22,6 +22,7 @@ from rich.progress import Progress
 from ngram_eval import run
 from ngram_eval.bpb import as_nats
 from ngram_eval.config import GateConfig, NgramConfig, WindowConfig, preset
+from ngram_eval.job import Job
 from ngram_eval.neural import ScoresSource
 from ngram_eval.options import Options, asset
 from ngram_eval.ranks import Ranks
@@ -88,7 +89,7 @@ def test_agrees_with_the_published_method_at_any_setting(
         ),
     )
     source = ScoresSource(stream.p_target, stream.entropy)
-    job = run.Job(
+    job = Job(
         options=Options(threads=1),
         ranks=Ranks(0, 1, 0),
         stream=TokenStream(tokens, (stream.shard,), length),
@@ -157,7 +158,7 @@ def test_a_model_gives_the_same_bits_on_two_ranks(evaluate: Evaluate, tmp_path: 
 def test_hashed_is_bit_identical_on_any_number_of_ranks(stream: Stream, world: int) -> None:
     config = preset("hashed")
     config = replace(config, window=WindowConfig(seq_len=256, stride=24), ngram=replace(config.ngram, buckets=512))
-    job = run.Job(
+    job = Job(
         options=Options(threads=1, batch_windows=4),
         ranks=Ranks(0, 1, 0),
         stream=TokenStream(stream.tokens, (stream.shard,), len(stream.tokens)),

@@ -1,0 +1,85 @@
+"""What the presets of a call share: token stream, tokenizer and neural source, checked against each other."""
+
+from dataclasses import dataclass
+
+from ngram_eval.errors import InputError
+from ngram_eval.neural import NeuralSource, UniformSource, load_scores
+from ngram_eval.options import Options, asset
+from ngram_eval.ranks import Ranks
+from ngram_eval.tokens import Manifest, Tokenizer, TokenStream, check_vocabulary, read_manifest, read_shards
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """What every preset of a call shares."""
+
+    options: Options
+    ranks: Ranks
+    stream: TokenStream
+    tokenizer: Tokenizer | None
+    manifest: Manifest | None
+    source: NeuralSource
+
+
+def load_job(options: Options, ranks: Ranks) -> Job:
+    """Load what the options name; raises `InputError` for what is missing, broken or does not fit together."""
+    stream, tokenizer = _load_stream(options)
+    return Job(
+        options=options,
+        ranks=ranks,
+        stream=stream,
+        tokenizer=tokenizer,
+        manifest=_load_manifest(stream, tokenizer),
+        source=_load_source(options, stream, tokenizer, ranks),
+    )
+
+
+def _load_stream(options: Options) -> tuple[TokenStream, Tokenizer | None]:
+    """The token stream and the tokenizer that the options name, checked against each other."""
+    if options.embedded:
+        stream = read_shards([str(asset("sample_000000.bin"))], options.max_tokens)
+        return stream, Tokenizer.load(asset("tokenizer.model"))
+    stream = read_shards(options.data, options.max_tokens)
+    tokenizer = Tokenizer.load(options.tokenizer) if options.tokenizer else None
+    if tokenizer is not None:
+        check_vocabulary(stream.tokens, tokenizer.vocab_size, str(options.tokenizer))
+    return stream, tokenizer
+
+
+def _load_manifest(stream: TokenStream, tokenizer: Tokenizer | None) -> Manifest | None:
+    """The manifest beside the shards, where there is one and a tokenizer to count bytes with."""
+    manifest = read_manifest(stream.paths) if tokenizer else None
+    if manifest is not None and tokenizer is not None and manifest.tokenizer_sha256 != tokenizer.sha256:
+        raise InputError(
+            f"the tokenizer (sha256 {tokenizer.sha256[:12]}...) is not the one that made {stream.paths[0]} "
+            f"(its manifest says {manifest.tokenizer_sha256[:12]}...): give that one"
+        )
+    return manifest
+
+
+def _load_source(options: Options, stream: TokenStream, tokenizer: Tokenizer | None, ranks: Ranks) -> NeuralSource:
+    """The neural source that the options name, checked against the stream and the tokenizer."""
+    if options.scores is not None:
+        return load_scores(options.scores, (stream.total - 1, len(stream.tokens) - 1))
+    if options.uniform:
+        vocab_size = options.vocab_size if tokenizer is None else tokenizer.vocab_size
+        assert vocab_size is not None, "Options.check asks for one of the two"
+        check_vocabulary(stream.tokens, vocab_size, "--uniform")
+        return UniformSource(vocab_size)
+    from ngram_eval.forward import load_model_source  # imports torch, which takes seconds
+
+    path = asset("model.ngev") if options.artifact is None else options.artifact
+    source = load_model_source(
+        path,
+        device=options.device,
+        local_rank=ranks.local_rank,
+        dtype=options.dtype,
+        batch_windows=options.batch_windows,
+    )
+    if tokenizer is not None and tokenizer.vocab_size != source.vocab_size:
+        raise InputError(
+            f"{path} has a vocabulary of {source.vocab_size} tokens, the tokenizer {options.tokenizer} one of "
+            f"{tokenizer.vocab_size}: give the tokenizer that the model was trained with"
+        )
+    check_vocabulary(stream.tokens, source.vocab_size, str(path))
+    return source
