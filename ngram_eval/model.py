@@ -221,7 +221,7 @@ class Attention(nn.Module):
         self.kernel: AttentionKernel = "sdpa"
 
     def forward(self, x: Tensor, value: Tensor | None, rotation: _Rotation | None, scored: int) -> Tensor:
-        """X (B, T, W), value embedding (B, T, kv width) or None -> (B, S, W) for the last S = `scored` positions."""
+        """Output (B, S, W) at the last S = `scored` positions of x (B, T, W); value embedding (B, T, kv width)."""
         batch, positions, width = x.shape
         q = self.q(x[:, positions - scored :]).view(batch, scored, self.heads, self.head_dim)
         k = self.k(x).view(batch, positions, self.kv_heads, self.head_dim)
@@ -291,7 +291,7 @@ class Block(nn.Module):
         self.gate_bias = nn.Parameter(torch.tensor(2.0)) if config.depth_gate else None
 
     def forward(self, x: Tensor, x0: Tensor, value: Tensor | None, rotation: _Rotation | None, scored: int) -> Tensor:
-        """x, x0 (B, T, W) -> (B, S, W) for the last S = `scored` positions."""
+        """Output (B, S, W) at the last S = `scored` positions of x and x0 (B, T, W)."""
         if self.mix is not None:
             mix = self.mix.to(x.dtype)
             x = mix[0] * x + mix[1] * x0
@@ -366,9 +366,8 @@ class Transformer(nn.Module):
         scored = positions if last is None else last
         if not 1 <= scored <= positions:
             raise ValueError(f"last is {scored}: the sequences have {positions} positions")
-        working = cast(
-            Block, self.blocks[0]
-        ).attn.q.weight.dtype  # autocast, where on, narrows inside the linear layers
+        # Tables may be narrower than the stream; autocast, where on, narrows inside the linear layers.
+        working = cast(Block, self.blocks[0]).attn.q.weight.dtype
         x = F.embedding(tokens, self.embedding).to(working)
         if self.bigram is not None:
             x = x + self.bigram(bigram_slots(tokens, config.bigram_slots))
