@@ -9,12 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from numpy.typing import NDArray
 from published import Totals
 from published import evaluate as published
 
 from ngram_eval import run
 from ngram_eval.tokens import write_shard
+
+# Machines that run tests are shared: how long an example takes says nothing about the code.
+settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
 
 
 @dataclass(frozen=True)
@@ -27,9 +32,9 @@ class Stream:
     p_target: NDArray[np.float64]
     entropy: NDArray[np.float32]
 
-    def published(self, **settings: Any) -> Totals:
+    def published(self, **arguments: Any) -> Totals:
         """What the independent implementation finds."""
-        return published(self.tokens.tolist(), self.p_target.tolist(), self.entropy.tolist(), **settings)
+        return published(self.tokens.tolist(), self.p_target.tolist(), self.entropy.tolist(), **arguments)
 
 
 @pytest.fixture(scope="session")
