@@ -1,4 +1,4 @@
-"""Make the embedded default again: `python -m ngram_eval.assets.build austen.txt` (about 15 minutes on two cores).
+"""Make the embedded default again: `python -m ngram_eval.assets.build austen.txt` (about 14 minutes on two cores).
 
 Takes a text of Jane Austen's six novels, one after another. Five train the tokenizer and the model; a stretch of the
 sixth, never seen by either, becomes the sample.
