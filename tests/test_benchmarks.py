@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
-from benchmarks import hashed_counts, last_block
+from benchmarks import demo, hashed_counts, last_block
 from ngram_eval.tokens import write_shard
 
 
@@ -27,3 +28,9 @@ def test_last_block_notices_logits_that_differ_or_are_nan() -> None:
 def test_last_block() -> None:
     text = last_block.measure(last_block.Options(toy=True, stride=8))
     assert text.count("| last block and head at scored positions |") == 2
+
+
+@pytest.mark.slow
+def test_demo() -> None:
+    text = demo.measure(demo.Options(toy=True))
+    assert text.count("| the evaluator's own time, ") == 2
