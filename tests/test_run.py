@@ -23,11 +23,12 @@ from ngram_eval import run
 from ngram_eval.bpb import as_nats
 from ngram_eval.config import GateConfig, NgramConfig, WindowConfig, preset
 from ngram_eval.job import Job
-from ngram_eval.neural import ScoresSource
+from ngram_eval.neural import RememberingSource, ScoresSource
 from ngram_eval.options import Options, asset
 from ngram_eval.ranks import Ranks
 from ngram_eval.timing import Stopwatch
 from ngram_eval.tokens import TokenStream, write_shard
+from ngram_eval.windows import batches, plan_windows
 
 Evaluate = Callable[..., dict[str, dict[str, Any]]]
 
@@ -483,3 +484,53 @@ def test_console_shows_which_is_a_probability(stream: Stream, evaluate: Evaluate
     assert "pr890, hashed: a pseudo-probability" in text
     assert "No bytes, so no bits per byte" in text
     assert "order 9" in text
+
+
+def test_bits_per_original_byte_and_the_manifest(tmp_path: Path, evaluate: Evaluate, capsys: Any) -> None:
+    text = "ﬁve ﬂat ﬁgures of a ﬁne oﬃce. " * 40  # ligatures, which NFKC takes apart
+    (tmp_path / "text.txt").write_text(text, encoding="utf-8")
+    for name, rule in (("nfkc", "nfkc"), ("other", "identity")):
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter([text] * 3),
+            model_prefix=str(tmp_path / name),
+            vocab_size=290,
+            byte_fallback=True,
+            model_type="bpe",
+            normalization_rule_name=rule,
+            minloglevel=2,
+        )
+    prepare = [sys.executable, "-m", "ngram_eval.prepare", "text.txt", "--out", "shards", "--tokenizer", "nfkc.model"]
+    subprocess.run(prepare, check=True, capture_output=True, cwd=tmp_path)
+    arguments = ["--data", tmp_path / "shards/*.bin", "--uniform", "--seq-len", 1, "--stride", 1, "--preset", "hashed"]
+    result = evaluate(*arguments, "--tokenizer", tmp_path / "nfkc.model")["hashed"]
+    assert result["original_bytes"] == len(text.encode()) != result["bytes"]
+    assert result["original_bpb"] == pytest.approx(result["nats"] / np.log(2) / len(text.encode()), rel=1e-15)
+    assert result["neural_original_bpb"] == pytest.approx(result["neural_nats"] / np.log(2) / len(text.encode()))
+    assert "with n-grams, over original bytes" in capsys.readouterr().out
+    message = fails(capsys, evaluate, *arguments, "--tokenizer", tmp_path / "other.model")
+    assert "is not the one that made" in message
+
+
+def test_a_position_scored_on_two_ranks_keeps_the_lower_ones_statistics(stream: Stream, tmp_path: Path) -> None:
+    class TwoRanks(Ranks):
+        def gather(self, item: Any) -> list[Any]:
+            known, p_target, entropy = item
+            return [item, (known, 1 - p_target, entropy + 1)]
+
+    seq_len = 256
+    source = RememberingSource(ScoresSource(stream.p_target, stream.entropy), len(stream.tokens) - 1, seq_len)
+    job = Job(
+        options=Options(),
+        ranks=TwoRanks(0, 2, 0),
+        stream=TokenStream(stream.tokens, (stream.shard,), len(stream.tokens)),
+        tokenizer=None,
+        manifest=None,
+        source=source,
+    )
+    config = WindowConfig(seq_len=seq_len)
+    for batch in batches(plan_windows(2816, config), 32):
+        source.stats(stream.tokens, batch)
+    run.write_all_scores(job, source, config, tmp_path / "all.npz")
+    with np.load(tmp_path / "all.npz") as saved:
+        assert (saved["p_target"] == stream.p_target).all(), "rank 0's, and those behind the cut"
+        assert (saved["entropy"] == stream.entropy).all()
