@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from ngram_eval.counts import resolve_backend
 from ngram_eval.errors import InputError
 from ngram_eval.neural import NeuralSource, UniformSource, load_scores
 from ngram_eval.options import Options, asset
@@ -19,10 +20,13 @@ class Job:
     tokenizer: Tokenizer | None
     manifest: Manifest | None
     source: NeuralSource
+    backend: str
+    """The counts backend, `auto` resolved."""
 
 
 def load_job(options: Options, ranks: Ranks) -> Job:
     """Load what the options name; raises `InputError` for what is missing, broken or does not fit together."""
+    backend = resolve_backend(options.backend)
     stream, tokenizer = _load_stream(options)
     return Job(
         options=options,
@@ -31,6 +35,7 @@ def load_job(options: Options, ranks: Ranks) -> Job:
         tokenizer=tokenizer,
         manifest=_load_manifest(stream, tokenizer),
         source=_load_source(options, stream, tokenizer, ranks),
+        backend=backend,
     )
 
 
@@ -62,10 +67,11 @@ def _load_source(options: Options, stream: TokenStream, tokenizer: Tokenizer | N
     if options.scores is not None:
         return load_scores(options.scores, (stream.total - 1, len(stream.tokens) - 1))
     if options.uniform:
-        vocab_size = options.vocab_size if tokenizer is None else tokenizer.vocab_size
-        assert vocab_size is not None, "Options.check asks for one of the two"
-        check_vocabulary(stream.tokens, vocab_size, "--uniform")
-        return UniformSource(vocab_size)
+        if tokenizer is not None:
+            return UniformSource(tokenizer.vocab_size)
+        assert options.vocab_size is not None, "Options.check asks for one of the two"
+        check_vocabulary(stream.tokens, options.vocab_size, "--vocab-size")
+        return UniformSource(options.vocab_size)
     from ngram_eval.forward import load_model_source  # imports torch, which takes seconds
 
     path = asset("model.ngev") if options.artifact is None else options.artifact
@@ -76,10 +82,11 @@ def _load_source(options: Options, stream: TokenStream, tokenizer: Tokenizer | N
         dtype=options.dtype,
         batch_windows=options.batch_windows,
     )
-    if tokenizer is not None and tokenizer.vocab_size != source.vocab_size:
+    if tokenizer is None:
+        check_vocabulary(stream.tokens, source.vocab_size, str(path))
+    elif tokenizer.vocab_size != source.vocab_size:
         raise InputError(
             f"{path} has a vocabulary of {source.vocab_size} tokens, the tokenizer {options.tokenizer} one of "
             f"{tokenizer.vocab_size}: give the tokenizer that the model was trained with"
         )
-    check_vocabulary(stream.tokens, source.vocab_size, str(path))
     return source

@@ -17,7 +17,6 @@ from rich.table import Table
 from ngram_eval.blend import GatedBackoff
 from ngram_eval.bpb import Tally, as_nats, bits_per_byte
 from ngram_eval.config import EvalConfig
-from ngram_eval.counts import resolve_backend
 from ngram_eval.files import replacing
 from ngram_eval.job import Job
 
@@ -109,7 +108,7 @@ def summarise(job: Job, name: str, config: EvalConfig, tally: Tally, seconds: di
         neural_source=job.source.name,
         neural_reused=reused,
         world_size=job.ranks.world,
-        backend=resolve_backend(options.backend),
+        backend=job.backend,
         threads=options.count_threads(),
         neural_settings=job.source.settings,
         seconds={stage: round(value, 6) for stage, value in seconds.items()},

@@ -42,7 +42,7 @@ def evaluate(job: Job, name: str, config: EvalConfig, clock: Stopwatch, progress
     task = progress.add_task(name, total=before + mine.scored)
 
     with clock.stage("prefill"):
-        counts = make_counts(options.backend, config.ngram, options.count_threads())
+        counts = make_counts(job.backend, config.ngram, options.count_threads())
         prefill_locally(counts, tokens, before, lambda positions: progress.advance(task, positions))
 
     blend = GatedBackoff(config.gate)

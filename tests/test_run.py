@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 import sentencepiece
-from conftest import Stream
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.progress import Progress
 
+from conftest import Stream
 from ngram_eval import run
 from ngram_eval.bpb import as_nats
 from ngram_eval.config import GateConfig, NgramConfig, WindowConfig, preset
@@ -97,6 +97,7 @@ def test_agrees_with_the_published_method_at_any_setting(
         tokenizer=None,
         manifest=None,
         source=source,
+        backend="cpu",
     )
     with Progress(disable=True) as progress:
         tallies = [
@@ -166,6 +167,7 @@ def test_hashed_is_bit_identical_on_any_number_of_ranks(stream: Stream, world: i
         tokenizer=None,
         manifest=None,
         source=ScoresSource(stream.p_target, stream.entropy),
+        backend="cpu",
     )
     with Progress(disable=True) as progress:
         alone = run.evaluate(job, "hashed", config, Stopwatch(), progress)
@@ -432,6 +434,16 @@ def test_bad_shards(stream: Stream, evaluate: Evaluate, capsys: Any, tmp_path: P
     assert [path.name for path in tmp_path.iterdir()] == ["shards"]
 
 
+def test_threads_follow_the_environment_unless_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert Options().count_threads() == 3
+    assert Options(threads=5).count_threads() == 5
+    monkeypatch.setenv("OMP_NUM_THREADS", "0")
+    assert Options().count_threads() >= 1
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert Options().count_threads() >= 1
+
+
 def test_bad_device(evaluate: Evaluate, capsys: Any) -> None:
     assert "--device is 'abacus'" in fails(capsys, evaluate, "--max-tokens", 600, "--device", "abacus")
 
@@ -526,6 +538,7 @@ def test_a_position_scored_on_two_ranks_keeps_the_lower_ones_statistics(stream: 
         tokenizer=None,
         manifest=None,
         source=source,
+        backend="cpu",
     )
     config = WindowConfig(seq_len=seq_len)
     for batch in batches(plan_windows(2816, config), 32):

@@ -83,7 +83,7 @@ def resolve_backend(name: str) -> str:
 
 
 def make_counts(backend: str, config: NgramConfig, threads: int = 1) -> Counts:
-    """Empty tables of the named backend (not `auto`: resolve it first).
+    """Empty tables of the named backend.
 
     `threads` is the most threads a call may use; the reference always uses one. Raises `InputError` if the backend
     can't be loaded, saying why and what to do.
