@@ -27,12 +27,13 @@ check: $(VENV)/installed
 	MYPYPATH=$(TYPED) $(BIN)/mypy -p ngram_eval -p benchmarks
 	MYPYPATH=$(TYPED) $(BIN)/mypy tests
 
-# DATA: shards of real text; the embedded sample is too short for figures worth keeping.
+# DATA: shards of real text; the embedded sample is too short for figures worth keeping. Figures worth keeping are written
+# by each script's --out.
 DATA ?= ngram_eval/assets/sample_000000.bin
 bench: $(VENV)/installed
-	$(BIN)/python -m benchmarks.hashed_counts --data $(DATA) --out benchmarks/results/hashed_counts.md
-	$(BIN)/python -m benchmarks.last_block --out benchmarks/results/last_block.md
-	$(BIN)/python -m benchmarks.demo --out benchmarks/results/demo.md
+	$(BIN)/python -m benchmarks.hashed_counts --data $(DATA)
+	$(BIN)/python -m benchmarks.last_block
+	$(BIN)/python -m benchmarks.demo
 
 # The package is installed editable; what it is built from changing, it is built again.
 $(VENV)/installed: $(SOURCES)

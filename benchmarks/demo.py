@@ -18,7 +18,7 @@ from pathlib import Path
 
 import tyro
 
-from benchmarks.machine import describe_machine
+from benchmarks.machine import describe_machine, publish
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,11 +75,7 @@ def measure(options: Options) -> str:
 def main() -> None:
     """The command line."""
     options = tyro.cli(Options, prog="python -m benchmarks.demo")
-    text = measure(options)
-    if options.out is None:
-        print(text)
-    else:
-        options.out.write_text(text, encoding="utf-8")
+    publish(measure(options), options.out)
 
 
 if __name__ == "__main__":

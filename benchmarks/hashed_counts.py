@@ -20,7 +20,7 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from benchmarks.machine import describe_machine
+from benchmarks.machine import describe_machine, publish
 from ngram_eval._core import HashedCounts, random_increments
 from ngram_eval.blend import GatedBackoff
 from ngram_eval.bpb import Tally
@@ -34,7 +34,6 @@ from ngram_eval.run import charge
 from ngram_eval.tokens import read_shards
 from ngram_eval.windows import Windows, batches, plan_windows
 
-KEPT_FROM = "\n## Reading the figures\n"  # a result file is written by hand from here on, and that part is kept
 AHEADS = (16, 32, 64, 128)  # the machine's limit is the best of these
 
 
@@ -340,15 +339,7 @@ def measure(options: Options) -> str:
 def main() -> None:
     """The command line."""
     options = tyro.cli(Options, prog="python -m benchmarks.hashed_counts")
-    text = measure(options)
-    if options.out is None:
-        print(text)
-        return
-    if options.out.exists():
-        _, heading, kept = options.out.read_text(encoding="utf-8").partition(KEPT_FROM)
-        text += heading + kept
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(text, encoding="utf-8")
+    publish(measure(options), options.out)
 
 
 if __name__ == "__main__":

@@ -14,12 +14,11 @@ from pathlib import Path
 
 import torch
 import tyro
-from ngram_eval.train.config import embedded, pr890
 from torch import Tensor
 
-from benchmarks.machine import describe_machine
-from ngram_eval.files import replacing
+from benchmarks.machine import describe_machine, publish
 from ngram_eval.model import ModelConfig, Transformer
+from ngram_eval.train.config import embedded, pr890
 
 _TOLERANCE = 1e-4
 """Largest difference of a logit (float32; kernels differ with the number of rows)."""
@@ -132,12 +131,7 @@ def main() -> None:
     """The command line."""
     options = tyro.cli(Options, prog="python -m benchmarks.last_block")
     with torch.inference_mode():
-        text = measure(options)
-    if options.out is None:
-        print(text, end="")
-    else:
-        with replacing(options.out) as file:
-            file.write(text.encode())
+        publish(measure(options), options.out)
 
 
 if __name__ == "__main__":

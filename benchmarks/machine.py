@@ -1,4 +1,4 @@
-"""What a result was measured on."""
+"""What a result was measured on, and where it goes."""
 
 import os
 import platform
@@ -8,6 +8,22 @@ from pathlib import Path
 import numpy as np
 
 from ngram_eval import _core
+from ngram_eval.files import replacing
+
+KEPT_FROM = "\n## Reading the figures\n"
+"""A result file is written by hand from here on, and that part is kept."""
+
+
+def publish(text: str, out: Path | None) -> None:
+    """Print the Markdown, or write it to `out` and keep what was written there by hand."""
+    if out is None:
+        print(text, end="")
+        return
+    if out.exists():
+        _, heading, kept = out.read_text(encoding="utf-8").partition(KEPT_FROM)
+        text += heading + kept
+    with replacing(out) as file:
+        file.write(text.encode())
 
 
 def describe_machine() -> str:

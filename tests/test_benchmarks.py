@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from benchmarks import demo, hashed_counts, last_block
+from benchmarks.machine import KEPT_FROM, publish
 from ngram_eval.tokens import write_shard
 
 
@@ -34,3 +35,11 @@ def test_last_block() -> None:
 def test_demo() -> None:
     text = demo.measure(demo.Options(toy=True))
     assert text.count("| the evaluator's own time, ") == 2
+
+
+def test_publishing_keeps_what_was_written_by_hand(tmp_path: Path) -> None:
+    out = tmp_path / "result.md"
+    publish("# Old figures\n", out)
+    out.write_text(out.read_text() + KEPT_FROM + "By hand.\n")
+    publish("# New figures\n", out)
+    assert out.read_text() == "# New figures\n" + KEPT_FROM + "By hand.\n"
