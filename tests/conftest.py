@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 from numpy.typing import NDArray
-from published import Totals
-from published import evaluate as published
 
 from ngram_eval import run
 from ngram_eval.tokens import write_shard
+from published import Totals
+from published import evaluate as published
 
 # Machines that run tests are shared: how long an example takes says nothing about the code.
 settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import pytest
-from ngram_eval.train.config import embedded
 
 from ngram_eval import artifact
 from ngram_eval.assets.build import HELD_OUT, split
 from ngram_eval.errors import InputError
 from ngram_eval.options import EMBEDDED_SEQ_LEN, asset
 from ngram_eval.tokens import Tokenizer, read_manifest, read_shards
+from ngram_eval.train.config import embedded
 
 
 def test_the_sample_is_the_beginning_of_the_held_out_novel() -> None:

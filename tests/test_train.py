@@ -12,6 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
+from ngram_eval import artifact
+from ngram_eval.artifact import QuantConfig
+from ngram_eval.errors import InputError
+from ngram_eval.model import Linear, ModelConfig, Transformer
+from ngram_eval.tokens import write_shard
 from ngram_eval.train import __main__ as command
 from ngram_eval.train import qat
 from ngram_eval.train.averaging import Ema
@@ -19,12 +25,6 @@ from ngram_eval.train.config import PRESETS, TrainConfig, embedded, pr890
 from ngram_eval.train.data import batches
 from ngram_eval.train.loop import loss_of, train
 from ngram_eval.train.optim import is_table, lr_multiplier, make_optimizers, momentum_at
-
-from ngram_eval import artifact
-from ngram_eval.artifact import QuantConfig
-from ngram_eval.errors import InputError
-from ngram_eval.model import Linear, ModelConfig, Transformer
-from ngram_eval.tokens import write_shard
 
 TINY = ModelConfig(
     vocab_size=20,

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from ngram_eval.train.config import PRESETS, TrainConfig
-from ngram_eval.train.loop import train
 
 from ngram_eval import artifact
 from ngram_eval.errors import InputError, exit_on_input_error
@@ -16,6 +14,8 @@ from ngram_eval.files import require_writable
 from ngram_eval.forward import choose_device
 from ngram_eval.model import parameter_count
 from ngram_eval.tokens import check_vocabulary, read_shards
+from ngram_eval.train.config import PRESETS, TrainConfig
+from ngram_eval.train.loop import train
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,17 +4,17 @@ import time
 
 import torch
 import torch.nn.functional as F
-from ngram_eval.train import qat
-from ngram_eval.train.averaging import Ema
-from ngram_eval.train.config import TrainConfig
-from ngram_eval.train.data import batches
-from ngram_eval.train.optim import lr_multiplier, make_optimizers, momentum_at
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from ngram_eval.counts import Tokens
 from ngram_eval.model import Transformer, attention_kernel
+from ngram_eval.train import qat
+from ngram_eval.train.averaging import Ema
+from ngram_eval.train.config import TrainConfig
+from ngram_eval.train.data import batches
+from ngram_eval.train.optim import lr_multiplier, make_optimizers, momentum_at
 
 _LOSS_SMOOTHING = 0.98
 

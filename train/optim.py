@@ -1,10 +1,10 @@
 """Muon for matrices, AdamW for the rest, and the schedules of PR #890."""
 
 import torch
-from ngram_eval.train.config import TrainConfig
 from torch import nn
 
 from ngram_eval.errors import InputError
+from ngram_eval.train.config import TrainConfig
 
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
