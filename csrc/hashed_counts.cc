@@ -159,10 +159,11 @@ void HashedCounts::hash(int row, const Token* tokens, std::int64_t start, std::i
               static_cast<std::uint32_t>(config_.buckets - 1), context, full);
 }
 
-template <class Token>
-void HashedCounts::count_span(int row, const Token* tokens, std::int64_t start, std::int64_t stop, Scratch& scratch) {
-  std::uint32_t* const context = table(row, 0);
-  std::uint32_t* const full = table(row, 1);
+template <class Token, class Visit>
+NGRAM_INLINE void HashedCounts::visit_span(int row, const Token* tokens, std::int64_t start, std::int64_t stop,
+                                           Scratch& scratch, const Visit& visit) const {
+  const std::uint32_t* const context = table(row, 0);
+  const std::uint32_t* const full = table(row, 1);
   const std::uint32_t* const c = scratch.context_bucket.data();
   const std::uint32_t* const f = scratch.full_bucket.data();
   for (std::int64_t block = first_valid(row, start, stop); block < stop; block += kBlock) {
@@ -172,10 +173,19 @@ void HashedCounts::count_span(int row, const Token* tokens, std::int64_t start, 
     for (std::int64_t i = 0; i < n; ++i) {
       NGRAM_PREFETCH(context + c[i + kAhead]);
       NGRAM_PREFETCH(full + f[i + kAhead]);
-      ++context[c[i]];
-      ++full[f[i]];
+      visit(block - start + i, c[i], f[i]);
     }
   }
+}
+
+template <class Token>
+void HashedCounts::count_span(int row, const Token* tokens, std::int64_t start, std::int64_t stop, Scratch& scratch) {
+  std::uint32_t* const context = table(row, 0);
+  std::uint32_t* const full = table(row, 1);
+  visit_span(row, tokens, start, stop, scratch, [=](std::int64_t, std::uint32_t c, std::uint32_t f) {
+    ++context[c];
+    ++full[f];
+  });
 }
 
 template <class Token>
@@ -183,22 +193,13 @@ void HashedCounts::lookup_span(int row, const Token* tokens, std::int64_t start,
                                std::uint32_t* context_count, std::uint32_t* full_count, Scratch& scratch) const {
   const std::uint32_t* const context = table(row, 0);
   const std::uint32_t* const full = table(row, 1);
-  const std::uint32_t* const c = scratch.context_bucket.data();
-  const std::uint32_t* const f = scratch.full_bucket.data();
-  const std::int64_t valid = first_valid(row, start, stop);
-  std::fill_n(context_count, valid - start, 0u);
-  std::fill_n(full_count, valid - start, 0u);
-  for (std::int64_t block = valid; block < stop; block += kBlock) {
-    const std::int64_t n = std::min(kBlock, stop - block);
-    hash(row, tokens, block, block + n, scratch.context_bucket.data(), scratch.full_bucket.data());
-    scratch.begin_block(n, context, full);
-    for (std::int64_t i = 0; i < n; ++i) {
-      NGRAM_PREFETCH(context + c[i + kAhead]);
-      NGRAM_PREFETCH(full + f[i + kAhead]);
-      context_count[block - start + i] = context[c[i]];
-      full_count[block - start + i] = full[f[i]];
-    }
-  }
+  const std::int64_t skipped = first_valid(row, start, stop) - start;
+  std::fill_n(context_count, skipped, 0u);
+  std::fill_n(full_count, skipped, 0u);
+  visit_span(row, tokens, start, stop, scratch, [=](std::int64_t i, std::uint32_t c, std::uint32_t f) {
+    context_count[i] = context[c];
+    full_count[i] = full[f];
+  });
 }
 
 template <class Token>

@@ -87,6 +87,10 @@ class HashedCounts {
   template <class Token>
   void hash(int row, const Token* tokens, std::int64_t start, std::int64_t stop, std::uint32_t* context,
             std::uint32_t* full) const;
+  // Calls visit(offset from start, context bucket, full bucket) for each position that has a whole context.
+  template <class Token, class Visit>
+  void visit_span(int row, const Token* tokens, std::int64_t start, std::int64_t stop, Scratch& scratch,
+                  const Visit& visit) const;
   template <class Token>
   void count_span(int row, const Token* tokens, std::int64_t start, std::int64_t stop, Scratch& scratch);
   template <class Token>
