@@ -30,7 +30,7 @@ from ngram_eval.counts.cpu import CpuCounts
 from ngram_eval.hashing import PRIMES, bucket_pair
 from ngram_eval.neural import ScoresSource
 from ngram_eval.options import asset
-from ngram_eval.run import charge
+from ngram_eval.scorers import HashedScorer
 from ngram_eval.tokens import read_shards
 from ngram_eval.windows import Windows, batches, plan_windows
 
@@ -163,12 +163,10 @@ def evaluate(
     entropy: NDArray[np.float32],
 ) -> Tally:
     """Score, update, gate, blend and sum, in the batches of the evaluator's `--scores`."""
-    blend, tally, source = GatedBackoff(GateConfig()), Tally(), ScoresSource(p_model, entropy)
+    scorer, source = HashedScorer(counts, GatedBackoff(GateConfig())), ScoresSource(p_model, entropy)
     for batch in batches(windows, source.batch_windows):
-        stats = source.stats(tokens, batch)
-        best = counts.score_windows(tokens, batch.first, batch.stop)
-        charge(tally, blend, stats, best)
-    return tally
+        scorer.score(tokens, batch, source.stats(tokens, batch))
+    return scorer.tally()
 
 
 def speed_up_of_arithmetic(increments: int) -> float:

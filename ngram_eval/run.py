@@ -13,23 +13,21 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ngram_eval.blend import GatedBackoff
 from ngram_eval.bpb import Tally
 from ngram_eval.config import ByteRule, EvalConfig, WindowConfig
-from ngram_eval.counts import Best, Tokens, make_counts
+from ngram_eval.counts import Tokens
 from ngram_eval.errors import exit_on_input_error
 from ngram_eval.files import require_writable
 from ngram_eval.job import Job, load_job
-from ngram_eval.neural import RememberingSource, Stats, save_scores
+from ngram_eval.neural import RememberingSource, save_scores
 from ngram_eval.options import Options, parse
-from ngram_eval.prefill import prefill_locally, prefill_stop
+from ngram_eval.prefill import prefill_stop
 from ngram_eval.ranks import Ranks, joined_ranks
 from ngram_eval.report import print_table, summarise, write_json
+from ngram_eval.scorers import make_scorer
 from ngram_eval.timing import Stopwatch
 from ngram_eval.tokens import Tokenizer
 from ngram_eval.windows import Windows, batches, plan_windows, share, target_count
-
-_BLEND_AT_ONCE = 1 << 16
 
 
 def evaluate(job: Job, name: str, config: EvalConfig, clock: Stopwatch, progress: Progress) -> Tally:
@@ -42,32 +40,20 @@ def evaluate(job: Job, name: str, config: EvalConfig, clock: Stopwatch, progress
     task = progress.add_task(name, total=before + mine.scored)
 
     with clock.stage("prefill"):
-        counts = make_counts(job.backend, config.ngram, options.count_threads())
-        prefill_locally(counts, tokens, before, lambda positions: progress.advance(task, positions))
+        scorer = make_scorer(job.backend, config, options.count_threads())
+        scorer.prefill(tokens, before, lambda positions: progress.advance(task, positions))
 
-    blend = GatedBackoff(config.gate)
-    tally = Tally()
+    bytes_scored = Tally()
     for batch in batches(mine, source.batch_windows):
         with clock.stage("neural"):
             stats = source.stats(tokens, batch)
-        with clock.stage("counts"):
-            best = counts.score_windows(tokens, batch.first, batch.stop)
-        with clock.stage("blend"):
-            charge(tally, blend, stats, best)
+        with clock.stage("n-gram"):
+            scorer.score(tokens, batch, stats)  # counts, then blend
         if job.tokenizer is not None:
             with clock.stage("bytes"):
-                count_bytes(tally, tokens, job.tokenizer, batch, config.byte_rule)
+                count_bytes(bytes_scored, tokens, job.tokenizer, batch, config.byte_rule)
         progress.advance(task, batch.scored)
-    return tally
-
-
-def charge(tally: Tally, blend: GatedBackoff, stats: Stats, best: Best) -> None:
-    """Add what the blend charges for each position; a part at a time, so that temporaries stay in the cache."""
-    for start in range(0, len(best.order), _BLEND_AT_ONCE):
-        part = slice(start, start + _BLEND_AT_ONCE)
-        p_neural, order = stats.p_target[part], best.order[part]
-        p = blend(Stats(p_neural, stats.entropy[part]), Best(order, best.context[part], best.full[part]))
-        tally.add(p, p_neural, order)
+    return scorer.tally() + bytes_scored
 
 
 def count_bytes(tally: Tally, tokens: Tokens, tokenizer: Tokenizer, windows: Windows, rule: ByteRule) -> None:
