@@ -22,6 +22,7 @@ check: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	rm -rf $(TYPED) && mkdir -p $(TYPED)/ngram_eval
 	ln -s $(CURDIR)/ngram_eval/* $(TYPED)/ngram_eval/
+	ln -s $(CURDIR)/kernels $(TYPED)/ngram_eval/kernels
 	ln -s $(CURDIR)/train $(TYPED)/ngram_eval/train
 	ln -s $(CURDIR)/benchmarks $(TYPED)/benchmarks
 	MYPYPATH=$(TYPED) $(BIN)/mypy -p ngram_eval -p benchmarks

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 P_FLOOR = 1e-30
 """Smallest probability a position is charged for (PR #890)."""
 
-_FRACTION_BITS = 52
-_LIMB_BITS = 26
+FRACTION_BITS = 52
+"""Nats are summed in units of 2^-52: at most 69.1 * 2^52 < 2^59 a position."""
+LIMB_BITS = 26
 
 
 def nats_of(p: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -21,9 +22,17 @@ def nats_of(p: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def fixed_point(nats: NDArray[np.float64]) -> int:
     """The sum in units of 2^-52 nats, each position rounded to one unit: integers add up the same in any order."""
-    units = np.rint(np.ldexp(nats, _FRACTION_BITS)).astype(np.int64)  # at most 69.1 * 2^52 < 2^59
-    high, low = units >> _LIMB_BITS, units & ((1 << _LIMB_BITS) - 1)
-    return (int(high.sum()) << _LIMB_BITS) + int(low.sum())
+    units = np.rint(np.ldexp(nats, FRACTION_BITS)).astype(np.int64)
+    high, low = units >> LIMB_BITS, units & ((1 << LIMB_BITS) - 1)
+    return from_limbs(int(high.sum()), int(low.sum()))
+
+
+def from_limbs(high: int, low: int) -> int:
+    """A fixed-point sum from the sums of its summands' upper parts and of their lowest `LIMB_BITS` bits.
+
+    Neither overflows 64 bits in fewer than 2^30 positions.
+    """
+    return (high << LIMB_BITS) + low
 
 
 @dataclass(kw_only=True, slots=True)
@@ -69,7 +78,7 @@ class Tally:
 
 def as_nats(fixed: int) -> float:
     """Nats from units of 2^-52, correctly rounded."""
-    return fixed / (1 << _FRACTION_BITS)
+    return fixed / (1 << FRACTION_BITS)
 
 
 def bits_per_byte(nats: float, byte_count: int) -> float | None:

@@ -2,17 +2,19 @@
 
 from collections.abc import Iterator
 from contextlib import nullcontext
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ngram_eval import artifact
 from ngram_eval.counts import Tokens
 from ngram_eval.errors import InputError
 from ngram_eval.model import Transformer, attention_kernel
-from ngram_eval.neural import Stats
+from ngram_eval.neural import NeuralStats, Stats, nan_statistics
 from ngram_eval.windows import Windows
 
 _LOGITS_AT_ONCE = 1 << 25
@@ -22,16 +24,29 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """The torch device that `name` stands for; `auto` is this rank's GPU where there is one, else the CPU."""
+    """The torch device that `name` stands for; `auto` is this rank's GPU where there is one, else the CPU.
+
+    A GPU becomes the current one, which is where kernels run.
+    """
     if name == "auto":
         name = f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"--device is {name!r}: torch can't use it ({reason}); try auto or cpu") from error
     return device
+
+
+def check_kernels_run_on(device: torch.device) -> None:
+    """Raise `InputError` unless the kernels of `--backend triton` run on `device`."""
+    from ngram_eval.kernels.runtime import kernel_device  # needs Triton, which not every machine has
+
+    if kernel_device().type != device.type:
+        raise InputError(f"--device is {device}, but --backend triton runs on {kernel_device()}: choose that one")
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
@@ -44,12 +59,34 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 def target_stats(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """(log-probability of the target, entropy in nats), both float32 (...), of logits (..., V) and targets (...)."""
     log_p = torch.log_softmax(logits.float(), dim=-1)
-    entropy = -(log_p.exp() * log_p).sum(dim=-1)
+    entropy = torch.special.entr(log_p.exp()).sum(dim=-1)  # 0 where p is 0
     return log_p.gather(-1, targets[..., None]).squeeze(-1), entropy
 
 
+class DeviceStats:
+    """`NeuralStats` on the device that computed them; copied to the host when, and if, the host asks."""
+
+    def __init__(self, device_p_target: Tensor, device_entropy: Tensor) -> None:
+        self.device_p_target, self.device_entropy = device_p_target, device_entropy
+
+    @cached_property
+    def p_target(self) -> NDArray[np.float64]:
+        """(positions,), on the host."""
+        copied: NDArray[np.float64] = self.device_p_target.cpu().numpy()
+        return copied
+
+    @cached_property
+    def entropy(self) -> NDArray[np.float32]:
+        """(positions,) in nats, on the host."""
+        copied: NDArray[np.float32] = self.device_entropy.cpu().numpy()
+        return copied
+
+
 class ModelSource:
-    """`ngram_eval.neural.NeuralSource` of a transformer, computing logits only where they are scored."""
+    """`ngram_eval.neural.NeuralSource` of a transformer, computing logits only where they are scored.
+
+    With `use_kernels` the logits are reduced by `ngram_eval.kernels.stats`, and the statistics stay on the device.
+    """
 
     name = "artifact"
 
@@ -61,7 +98,9 @@ class ModelSource:
         batch_windows: int,
         device: torch.device,
         dtype: torch.dtype,
+        use_kernels: bool = False,
     ) -> None:
+        self._use_kernels = use_kernels
         self.train_seq_len, self.batch_windows = train_seq_len, batch_windows
         self.device, self.dtype = device, dtype
         self.vocab_size = model.config.vocab_size
@@ -75,7 +114,8 @@ class ModelSource:
         self._model.use_attention(kernel)
 
     @torch.inference_mode()
-    def stats(self, tokens: Tokens, windows: Windows) -> Stats:
+    def stats(self, tokens: Tokens, windows: Windows) -> NeuralStats:
+        """As `NeuralSource.stats`; raises `InputError` for NaN, unless the statistics stay on the device."""
         length, scored = int((windows.stop - windows.start)[0]), int((windows.stop - windows.first)[0])
         # A window cut short by the end is, as published, a full one padded on the right. Attention is causal, so the
         # padding never shows: leaving it out and keeping the RoPE base of the full length gives the same logits.
@@ -83,18 +123,37 @@ class ModelSource:
         sequences = torch.from_numpy(rows).to(self.device)
         autocast = nullcontext() if self.dtype == torch.float32 else torch.autocast(self.device.type, self.dtype)
         with autocast:
-            hidden = self._model.hidden(sequences[:, :-1], last=scored, length=windows.seq_len)
-            parts = list(self._stats_in_parts(hidden.flatten(0, 1), sequences[:, -scored:].flatten()))
+            hidden = self._model.hidden(sequences[:, :-1], last=scored, length=windows.seq_len).flatten(0, 1)
+            targets = sequences[:, -scored:].flatten()
+            if self._use_kernels:
+                return self._stats_on_device(hidden, targets)
+            parts = [target_stats(self._model.logits(hidden[part]), targets[part]) for part in self._parts(len(hidden))]
         log_p, entropy = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
+        if np.isnan(entropy).any() or np.isnan(log_p).any():
+            raise nan_statistics(int(windows.positions()[np.flatnonzero(np.isnan(entropy) | np.isnan(log_p))[0]]))
         return Stats(np.exp(log_p.astype(np.float64)), entropy)
 
-    def _stats_in_parts(self, hidden: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        rows = max(1, _LOGITS_AT_ONCE // self._model.config.vocab_size)
-        for row in range(0, len(hidden), rows):
-            yield target_stats(self._model.logits(hidden[row : row + rows]), targets[row : row + rows])
+    def _stats_on_device(self, hidden: Tensor, targets: Tensor) -> DeviceStats:
+        from ngram_eval.kernels.stats import neural_stats  # needs Triton, which not every machine has
+
+        p_target = torch.empty(len(hidden), dtype=torch.float64, device=self.device)
+        entropy = torch.empty(len(hidden), dtype=torch.float32, device=self.device)
+        for part in self._parts(len(hidden)):
+            logits = self._model.uncapped_logits(hidden[part])
+            cap = self._model.config.logit_softcap
+            neural_stats(logits, targets[part], p_target[part], entropy[part], softcap=cap)
+        return DeviceStats(p_target, entropy)
+
+    def _parts(self, rows: int) -> Iterator[slice]:
+        """Rows whose logits fit into memory together."""
+        at_once = max(1, _LOGITS_AT_ONCE // self._model.config.vocab_size)
+        for row in range(0, rows, at_once):
+            yield slice(row, row + at_once)
 
 
-def load_model_source(path: Path, *, device: str, local_rank: int, dtype: str, batch_windows: int) -> ModelSource:
+def load_model_source(
+    path: Path, *, device: str, local_rank: int, dtype: str, batch_windows: int, use_kernels: bool = False
+) -> ModelSource:
     """The source of an artifact; `device` and `dtype` as on the command line. Raises `InputError`."""
     model, train_seq_len = artifact.load(path)
     chosen = choose_device(device, local_rank)
@@ -104,4 +163,5 @@ def load_model_source(path: Path, *, device: str, local_rank: int, dtype: str, b
         batch_windows=batch_windows,
         device=chosen,
         dtype=choose_dtype(dtype, chosen),
+        use_kernels=use_kernels,
     )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ngram_eval.counts import resolve_backend
+from ngram_eval.counts import load_backend, resolve_backend
 from ngram_eval.errors import InputError
 from ngram_eval.neural import NeuralSource, UniformSource, load_scores
 from ngram_eval.options import Options, asset
@@ -34,7 +34,7 @@ def load_job(options: Options, ranks: Ranks) -> Job:
         stream=stream,
         tokenizer=tokenizer,
         manifest=_load_manifest(stream, tokenizer),
-        source=_load_source(options, stream, tokenizer, ranks),
+        source=_load_source(options, stream, tokenizer, ranks, backend),
         backend=backend,
     )
 
@@ -62,8 +62,16 @@ def _load_manifest(stream: TokenStream, tokenizer: Tokenizer | None) -> Manifest
     return manifest
 
 
-def _load_source(options: Options, stream: TokenStream, tokenizer: Tokenizer | None, ranks: Ranks) -> NeuralSource:
+def _load_source(
+    options: Options, stream: TokenStream, tokenizer: Tokenizer | None, ranks: Ranks, backend: str
+) -> NeuralSource:
     """The neural source that the options name, checked against the stream and the tokenizer."""
+    use_kernels = backend == "triton"
+    if use_kernels:
+        from ngram_eval.forward import check_kernels_run_on, choose_device
+
+        load_backend(backend)  # says what is missing, where something is
+        check_kernels_run_on(choose_device(options.device, ranks.local_rank))
     if options.scores is not None:
         return load_scores(options.scores, (stream.total - 1, len(stream.tokens) - 1))
     if options.uniform:
@@ -81,6 +89,7 @@ def _load_source(options: Options, stream: TokenStream, tokenizer: Tokenizer | N
         local_rank=ranks.local_rank,
         dtype=options.dtype,
         batch_windows=options.batch_windows,
+        use_kernels=use_kernels,
     )
     if tokenizer is None:
         check_vocabulary(stream.tokens, source.vocab_size, str(path))

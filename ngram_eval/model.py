@@ -398,7 +398,11 @@ class Transformer(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Softcapped logits (..., V) float32 of the output of `hidden`."""
-        return self._softcap(F.linear(hidden, self.embedding.to(hidden.dtype)))
+        return self._softcap(self.uncapped_logits(hidden))
+
+    def uncapped_logits(self, hidden: Tensor) -> Tensor:
+        """Logits (..., V) before the softcap, in the precision of the matrix product."""
+        return F.linear(hidden, self.embedding.to(hidden.dtype))
 
     def mtp_logits(self, hidden: Tensor) -> list[Tensor]:
         """Logits of the multi-token-prediction heads; head k at position t predicts x[t + k + 2]."""

@@ -17,13 +17,31 @@ from ngram_eval.files import replacing
 from ngram_eval.windows import Windows
 
 
+class NeuralStats(Protocol):
+    """Neural statistics of scored positions, window after window, wherever they are kept."""
+
+    @property
+    def p_target(self) -> NDArray[np.float64]:
+        """Probability of the target."""
+
+    @property
+    def entropy(self) -> NDArray[np.float32]:
+        """Entropy of the distribution, nats."""
+
+
 class Stats(NamedTuple):
-    """Neural statistics of scored positions, window after window."""
+    """`NeuralStats` in this process's memory."""
 
     p_target: NDArray[np.float64]
-    """Probability of the target."""
     entropy: NDArray[np.float32]
-    """Entropy of the distribution, nats."""
+
+
+def nan_statistics(position: int) -> InputError:
+    """The error for a model that says NaN."""
+    return InputError(
+        f"the model's statistics at position {position} are NaN, so nothing can be charged: its logits hold NaN or "
+        "infinity there; check the artifact, or try --dtype float32"
+    )
 
 
 class NeuralSource(Protocol):
@@ -38,7 +56,7 @@ class NeuralSource(Protocol):
     settings: dict[str, str]
     """What else the result should say of it."""
 
-    def stats(self, tokens: Tokens, windows: Windows) -> Stats:
+    def stats(self, tokens: Tokens, windows: Windows) -> NeuralStats:
         """Statistics of the scored positions of `windows`, all of one shape (see `windows.batch_bounds`)."""
 
 
@@ -145,7 +163,7 @@ class RememberingSource:
         self.reused = 0
         """Positions answered from memory so far."""
 
-    def stats(self, tokens: Tokens, windows: Windows) -> Stats:
+    def stats(self, tokens: Tokens, windows: Windows) -> NeuralStats:
         if windows.seq_len != self._seq_len:
             return self._source.stats(tokens, windows)
         positions, scored = windows.positions(), windows.stop - windows.first
@@ -155,7 +173,8 @@ class RememberingSource:
         self.reused += int(scored[known].sum())
         if not known.all():
             missing = np.repeat(~known, scored)
-            result.p_target[missing], result.entropy[missing] = self._source.stats(tokens, windows[~known])
+            found = self._source.stats(tokens, windows[~known])
+            result.p_target[missing], result.entropy[missing] = found.p_target, found.entropy
             unseen = self._window_start[positions] < 0
             keep = positions[unseen]
             self._window_start[keep] = start[unseen]

@@ -54,7 +54,7 @@ class Options:
     batch_windows: int = 32
     """Windows of one forward pass."""
     backend: str = "auto"
-    """Count tables: auto, cpu (C++) or reference (slow numpy)."""
+    """Count tables: auto, cpu (C++), triton (GPU, with the logits' statistics) or reference (slow numpy)."""
     threads: int | None = None
     """Threads of the count tables; default: OMP_NUM_THREADS if set, else every core this process may use."""
     version: bool = False

@@ -10,7 +10,7 @@ from ngram_eval.blend import GatedBackoff
 from ngram_eval.bpb import Tally
 from ngram_eval.config import EvalConfig
 from ngram_eval.counts import Best, Counts, Tokens, make_counts
-from ngram_eval.neural import Stats
+from ngram_eval.neural import NeuralStats, Stats
 from ngram_eval.prefill import prefill_locally
 from ngram_eval.windows import Windows
 
@@ -26,7 +26,7 @@ class Scorer(Protocol):
     def prefill(self, tokens: Tokens, stop: int, advance: Callable[[int], None]) -> None:
         """Count positions [0, stop), which other ranks score; `advance` hears of positions counted."""
 
-    def score(self, tokens: Tokens, windows: Windows, stats: Stats) -> None:
+    def score(self, tokens: Tokens, windows: Windows, stats: NeuralStats) -> None:
         """Charge for the scored positions of `windows`, whose neural statistics are `stats`, and count them."""
 
     def tally(self) -> Tally:
@@ -44,12 +44,13 @@ class HashedScorer:
     def prefill(self, tokens: Tokens, stop: int, advance: Callable[[int], None]) -> None:
         prefill_locally(self._counts, tokens, stop, advance)
 
-    def score(self, tokens: Tokens, windows: Windows, stats: Stats) -> None:
+    def score(self, tokens: Tokens, windows: Windows, stats: NeuralStats) -> None:
         best = self._counts.score_windows(tokens, windows.first, windows.stop)
+        p_target, entropy = stats.p_target, stats.entropy
         for start in range(0, len(best.order), _BLEND_AT_ONCE):  # a part at a time: temporaries stay in the cache
             part = slice(start, start + _BLEND_AT_ONCE)
-            p_neural, order = stats.p_target[part], best.order[part]
-            p = self._blend(Stats(p_neural, stats.entropy[part]), Best(order, best.context[part], best.full[part]))
+            p_neural, order = p_target[part], best.order[part]
+            p = self._blend(Stats(p_neural, entropy[part]), Best(order, best.context[part], best.full[part]))
             self._tally.add(p, p_neural, order)
 
     def tally(self) -> Tally:
@@ -58,4 +59,8 @@ class HashedScorer:
 
 def make_scorer(backend: str, config: EvalConfig, threads: int = 1) -> Scorer:
     """The scorer that `config` asks for, with empty counts of the named backend."""
+    if backend == "triton":
+        from ngram_eval.device import TritonScorer
+
+        return TritonScorer(config)
     return HashedScorer(make_counts(backend, config.ngram, threads), GatedBackoff(config.gate))

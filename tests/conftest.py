@@ -1,6 +1,7 @@
 """What several test files share: a small stream with repetitions, its neural statistics, and the command line."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,8 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
 from numpy.typing import NDArray
+
+if not torch.cuda.is_available():  # before Triton is imported: without a GPU, kernels run in its interpreter
+    os.environ["TRITON_INTERPRET"] = "1"
 
 from ngram_eval import run
 from ngram_eval.tokens import write_shard

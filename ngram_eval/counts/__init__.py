@@ -69,6 +69,7 @@ class Counts(Protocol):
 BACKENDS: dict[str, str] = {
     "reference": "ngram_eval.counts.reference:ReferenceCounts",
     "cpu": "ngram_eval.counts.cpu:CpuCounts",
+    "triton": "ngram_eval.counts.triton:TritonCounts",
 }
 """Backend name -> "module:class". Modules are imported when asked for, so an unused backend costs nothing."""
 
@@ -82,21 +83,26 @@ def resolve_backend(name: str) -> str:
     return name
 
 
-def make_counts(backend: str, config: NgramConfig, threads: int = 1) -> Counts:
-    """Empty tables of the named backend.
-
-    `threads` is the most threads a call may use; the reference always uses one. Raises `InputError` if the backend
-    can't be loaded, saying why and what to do.
-    """
-    module_name, class_name = BACKENDS[resolve_backend(backend)].split(":")
+def load_backend(name: str) -> type:
+    """The class of the named backend; raises `InputError` if it can't be loaded, saying why and what to do."""
+    module_name, class_name = BACKENDS[resolve_backend(name)].split(":")
     try:
         module = import_module(module_name)
     except ImportError as error:
         raise InputError(
-            f"--backend {backend} can't be loaded ({error}): build it with `pip install -e .`, "
+            f"--backend {name} can't be loaded ({error}): reinstall with `pip install -e .`, "
             "or choose --backend reference"
         ) from error
-    counts: Counts = getattr(module, class_name)(config, threads)
+    found: type = getattr(module, class_name)
+    return found
+
+
+def make_counts(backend: str, config: NgramConfig, threads: int = 1) -> Counts:
+    """Empty tables of the named backend; raises `InputError` if it can't be loaded or has no device to run on.
+
+    `threads` is the most threads a call may use; only `cpu` uses more than one.
+    """
+    counts: Counts = load_backend(backend)(config, threads)
     return counts
 
 

@@ -1,0 +1,26 @@
+"""The gate of `ngram_eval.blend.GatedBackoff` for use inside kernels, in float64 like the original."""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ngram_eval.config import GateConfig
+
+
+def gate_constants(gate: GateConfig, device: torch.device) -> Tensor:
+    """What `alpha` reads: base, range, slope, then the centre of each order from 0 (unused) to 9; float64 (13,)."""
+    weight = (gate.alpha_base, gate.alpha_range, gate.alpha_slope) if gate.alpha_range else (gate.alpha_fixed, 0.0, 0.0)
+    return torch.tensor((*weight, 0.0, *gate.centres), dtype=torch.float64, device=device)
+
+
+@triton.jit
+def alpha(gate: Any, entropy: Any, order: Any, valid: Any) -> Any:
+    """Weight of the n-gram estimate, float64, for entropies (nats) and matched orders of one shape."""
+    centre = tl.load(gate + 3 + order, mask=valid, other=0.0)
+    argument = tl.load(gate + 2) * (entropy.to(tl.float64) - centre)
+    decay = tl.exp(-tl.abs(argument))  # of the negative side, so that nothing overflows
+    sigmoid = tl.where(argument >= 0, 1.0, decay) / (1.0 + decay)
+    return tl.load(gate) + tl.load(gate + 1) * sigmoid

@@ -1,0 +1,157 @@
+"""Logits → what the evaluator needs of them, in one pass: no probabilities are ever written."""
+
+import math
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ngram_eval.kernels.runtime import block
+
+_COLUMNS = 4096  # of the vocabulary, held by a program at a time
+
+
+@triton.jit
+def softcapped(x: Any, CAP: tl.constexpr) -> Any:
+    """CAP * tanh(x / CAP) in float32, within 2e-6 for CAP = 30; x itself where CAP is 0.
+
+    (1 - e) / (1 + e) with e = exp(-2u) loses digits near 0, where a series takes over.
+    """
+    if CAP == 0:
+        return x
+    u = tl.abs(x) * (1 / CAP)
+    v = tl.minimum(u, 0.125)
+    v2 = v * v
+    series = v * (1 + v2 * (-1 / 3 + v2 * (2 / 15 + v2 * (-17 / 315))))
+    e = tl.exp(-2 * u)
+    size = CAP * tl.where(u < 0.125, series, (1 - e) / (1 + e))
+    return tl.where(x < 0, -size, size)
+
+
+@triton.jit
+def stats_kernel(
+    logits: Any,
+    row_stride: tl.int64,
+    targets: Any,
+    hints: Any,
+    p_target: Any,
+    entropy: Any,
+    log_sum: Any,
+    p_hint: Any,
+    rows: Any,
+    vocab: Any,
+    CAP: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+) -> None:
+    """Online softmax over each row; grid (blocks of rows,).
+
+    With m the largest logit so far: s = Σ exp(z - m) and t = Σ (z - m) exp(z - m), rescaled when m grows. Then
+    log Σ exp z = m + ln s and the entropy is ln s - t / s. A row with NaN or +inf, or of -inf alone, gives NaN.
+    """
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    in_rows = row < rows
+    row_start = logits + row.to(tl.int64) * row_stride
+    m = tl.full([ROWS], float("-inf"), tl.float32)
+    base = tl.zeros([ROWS], tl.float32)  # m, or 0 while m is -inf, so that no difference of infinities is taken
+    s = tl.zeros([ROWS], tl.float32)
+    t = tl.zeros([ROWS], tl.float32)
+    for column in range(0, vocab, COLUMNS):
+        v = column + tl.arange(0, COLUMNS)
+        here = in_rows[:, None] & (v < vocab)[None, :]
+        z = softcapped(tl.load(row_start[:, None] + v[None, :], mask=here, other=0.0).to(tl.float32), CAP)
+        z = tl.where(here, z, float("-inf"))
+        m_new = tl.maximum(m, tl.max(z, axis=1))
+        base_new = tl.where(m_new == float("-inf"), 0.0, m_new)
+        d = z - base_new[:, None]
+        e = tl.exp(d)
+        scale = tl.exp(m - base_new)
+        t = (t + s * (base - base_new)) * scale + tl.sum(tl.maximum(d, -1e4) * e, axis=1)  # 0, not NaN, where e is 0
+        s = s * scale + tl.sum(e, axis=1)
+        m, base = m_new, base_new
+    s = tl.where(s > 0, s, float("nan"))
+    log_s = tl.log(s)
+    tl.store(entropy + row, log_s - t / s, mask=in_rows)
+    if log_sum is not None:
+        tl.store(log_sum + row, base + log_s, mask=in_rows)
+    target = tl.load(targets + row, mask=in_rows, other=0).to(tl.int64)
+    z_target = softcapped(tl.load(row_start + target, mask=in_rows, other=0.0).to(tl.float32), CAP)
+    tl.store(p_target + row, tl.exp((z_target - base - log_s).to(tl.float64)), mask=in_rows)
+    if hints is not None:
+        hint = tl.load(hints + row, mask=in_rows, other=0).to(tl.int64)
+        z_hint = softcapped(tl.load(row_start + hint, mask=in_rows, other=0.0).to(tl.float32), CAP)
+        tl.store(p_hint + row, tl.exp((z_hint - base - log_s).to(tl.float64)), mask=in_rows)
+
+
+def neural_stats(
+    logits: Tensor,
+    targets: Tensor,
+    p_target: Tensor,
+    entropy: Tensor,
+    *,
+    softcap: float = 0.0,
+    log_sum: Tensor | None = None,
+    hints: Tensor | None = None,
+    p_hint: Tensor | None = None,
+) -> None:
+    """Statistics of softmax(softcap * tanh(logits / softcap)), or of softmax(logits) with `softcap` 0.
+
+    logits (rows, V): float32, bfloat16 or float16, neighbours in a row adjacent in memory, any row stride. targets and
+    hints (rows,): any integer dtype, within [0, V). Outputs (rows,): p_target and p_hint float64, entropy and log_sum
+    float32, in nats. Raises `ValueError` for other shapes or dtypes; contents are not checked, as that would wait for
+    the device.
+    """
+    _check(logits, {"targets": targets, "hints": hints}, {"p_target": p_target, "p_hint": p_hint}, (entropy, log_sum))
+    if (hints is None) != (p_hint is None):
+        raise ValueError("hints and p_hint go together")
+    if not (math.isfinite(softcap) and softcap >= 0):
+        raise ValueError(f"softcap is {softcap}: give a finite number >= 0")
+    rows, vocab = logits.shape
+    if rows == 0:
+        return
+    columns = min(triton.next_power_of_2(vocab), _COLUMNS)
+    at_once = block(max(1, 1024 // columns), rows, interpreted=1 << 10)
+    stats_kernel[(triton.cdiv(rows, at_once),)](
+        logits,
+        logits.stride(0),
+        targets,
+        hints,
+        p_target,
+        entropy,
+        log_sum,
+        p_hint,
+        rows,
+        vocab,
+        CAP=softcap,
+        ROWS=at_once,
+        COLUMNS=columns,
+        num_warps=8 if columns == _COLUMNS else 4,
+    )
+
+
+def _check(
+    logits: Tensor,
+    indices: dict[str, Tensor | None],
+    probabilities: dict[str, Tensor | None],
+    nats: tuple[Tensor | None, ...],
+) -> None:
+    if logits.ndim != 2 or logits.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        raise ValueError(f"logits are {logits.dtype} of shape {tuple(logits.shape)}: give (rows, V) floats")
+    if logits.shape[1] == 0 or (logits.shape[1] > 1 and logits.stride(1) != 1):
+        raise ValueError(f"logits have strides {logits.stride()}: the values of a row must be adjacent")
+    dtypes: list[tuple[str, Tensor | None, torch.dtype | None]] = [
+        *((name, one, None) for name, one in indices.items()),
+        *((name, one, torch.float64) for name, one in probabilities.items()),
+        *(("nats", one, torch.float32) for one in nats),
+    ]
+    for name, one, dtype in dtypes:
+        if one is None:
+            continue
+        right = one.dtype == dtype if dtype else not (one.is_floating_point() or one.is_complex())
+        if one.shape != logits.shape[:1] or not right or not one.is_contiguous():
+            raise ValueError(
+                f"{name} is {one.dtype} of shape {tuple(one.shape)}: give contiguous {dtype or 'integers'} of shape "
+                f"{tuple(logits.shape[:1])}"
+            )

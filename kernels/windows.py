@@ -1,0 +1,221 @@
+"""Score-first windows: look a window up, choose the order, gate, blend, charge; then count it; then the next window.
+
+**Many windows in two launches.** Windows are sequential, but what window w must see of the windows before it is known
+without running them: the tables as they stood at the start, plus 1 for every earlier position of the call that falls
+into the same bucket. So the first launch (`score_kernel`) only *reads* the tables, and counts those earlier positions
+by comparing bucket numbers; the second (`ngram_eval.kernels.tables.update_kernel`) only adds. Integers are exact, so
+the result equals the sequential one bit for bit.
+
+**Memory order.** No launch reads what it writes, and a kernel sees all that earlier kernels of its stream wrote (CUDA
+programming model, streams). Nothing rests on cache modifiers, fences or barriers, nor on which program runs first. A
+single persistent launch that looks up and adds window after window would need all of those (atomics are performed in
+L2, and a plain load may be served from a line its multiprocessor cached before them), would keep one multiprocessor
+busy out of 132, and its two waits a window (a round trip of loads, one of atomics) cost more than comparing 1024
+numbers.
+
+With one window a call the same two launches are the plainly safe form, in which nothing is compared. Tests hold both
+equal.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ngram_eval.bpb import FRACTION_BITS, LIMB_BITS, P_FLOOR
+from ngram_eval.config import NgramConfig
+from ngram_eval.kernels.gating import alpha
+from ngram_eval.kernels.hashing import bucket_pair
+from ngram_eval.kernels.runtime import block
+from ngram_eval.kernels.tables import update_listed
+
+AT_ONCE = 1024
+"""Most positions of several windows scored by one launch: each is compared with all before it."""
+
+NO_POSITION = torch.iinfo(torch.int64).max
+
+_FLOOR = tl.constexpr(P_FLOOR)
+_UNIT = tl.constexpr(2.0**FRACTION_BITS)
+_LIMB = tl.constexpr(LIMB_BITS)
+_LOW = tl.constexpr((1 << LIMB_BITS) - 1)
+
+
+@triton.jit
+def add_nats(sums: Any, nats: Any, valid: Any) -> None:
+    """Adds nats in units of 2^-52 to two int64 limbs a window, as `ngram_eval.bpb.fixed_point` does."""
+    units = tl.floor(nats * _UNIT + 0.5).to(tl.int64)
+    tl.atomic_add(sums, units >> _LIMB, mask=valid, sem="relaxed")
+    tl.atomic_add(sums + 1, units & _LOW, mask=valid, sem="relaxed")
+
+
+@triton.jit(do_not_specialize=["base", "count"])
+def score_kernel(
+    tables: Any,
+    tokens: Any,
+    listed: Any,
+    before: Any,
+    rows: Any,
+    p_target: Any,
+    entropy: Any,
+    gate: Any,
+    sums: Any,
+    hits: Any,
+    bad: Any,
+    best_order: Any,
+    best_context: Any,
+    best_full: Any,
+    base: tl.int64,
+    count: tl.int64,
+    buckets: tl.int64,
+    min_count: tl.int64,
+    MIN_ORDER: tl.constexpr,
+    MAX_ORDER: tl.constexpr,
+    LAG: tl.constexpr,
+    BACKOFF: tl.constexpr,
+    BLOCK: tl.constexpr,
+    EARLIER: tl.constexpr,
+) -> None:
+    """Scores `count` listed positions; grid (blocks of positions,).
+
+    Of entry i, `before[i]` is the number of entries that were counted before it is looked up: those of earlier
+    windows, which come first in the list. EARLIER of them are compared at a time; 0 says that there are none.
+    """
+    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    valid = i < count
+    positions = tl.load(listed + i, mask=valid, other=0)
+    counted = tl.load(before + i, mask=valid, other=0)
+    most_counted = tl.max(counted, axis=0)
+    tokens = tokens - base
+
+    order = tl.zeros([BLOCK], tl.int32)
+    best_c = tl.zeros([BLOCK], tl.int64)
+    best_f = tl.zeros([BLOCK], tl.int64)
+    for n in tl.static_range(MIN_ORDER, MAX_ORDER + 1):  # lowest first, higher ones overwrite
+        c, f, whole = bucket_pair(tokens, positions, valid, n, buckets - 1, MIN_ORDER, MAX_ORDER, LAG)
+        pair = tables + (n - MIN_ORDER) * 2 * buckets
+        context = tl.load(pair + c, mask=whole, other=0)
+        full = tl.load(pair + buckets + f, mask=whole, other=0)
+        if EARLIER > 0:
+            same_context = tl.zeros([BLOCK, EARLIER], tl.int32)
+            same_full = tl.zeros([BLOCK, EARLIER], tl.int32)
+            for start in range(0, most_counted, EARLIER):
+                j = start + tl.arange(0, EARLIER)
+                earlier = tl.load(listed + j, mask=j < most_counted, other=0)
+                ec, ef, there = bucket_pair(
+                    tokens, earlier, j < most_counted, n, buckets - 1, MIN_ORDER, MAX_ORDER, LAG
+                )
+                seen = there[None, :] & (j[None, :] < counted[:, None])
+                same_context += (seen & (ec[None, :] == c[:, None])).to(tl.int32)
+                same_full += (seen & (ef[None, :] == f[:, None])).to(tl.int32)
+            context += tl.sum(same_context, axis=1)
+            full += tl.sum(same_full, axis=1)
+        # Counts wrap at 2^32 like the tables' own; from here on they are int64.
+        wide_context = context.to(tl.uint32).to(tl.int64)
+        wide_full = full.to(tl.uint32).to(tl.int64)
+        matched = whole & (wide_context >= min_count)
+        if BACKOFF:
+            matched = matched & (wide_full > 0)
+        order = tl.where(matched, n, order)
+        best_c = tl.where(matched, wide_context, best_c)
+        best_f = tl.where(matched, wide_full, best_f)
+
+    if best_order is not None:
+        tl.store(best_order + i, order.to(tl.uint8), mask=valid)
+        tl.store(best_context + i, best_c.to(tl.int32), mask=valid)
+        tl.store(best_full + i, best_f.to(tl.int32), mask=valid)
+    if sums is not None:
+        p_neural = tl.load(p_target + i, mask=valid, other=1.0)
+        h = tl.load(entropy + i, mask=valid, other=0.0)
+        p_ngram = tl.minimum(best_f, best_c).to(tl.float64) / tl.maximum(best_c, 1).to(tl.float64)
+        weight = tl.where(order > 0, alpha(gate, h, order, valid), 0.0)
+        p = (1.0 - weight) * p_neural + weight * p_ngram
+        nan = valid & ((p != p) | (h != h))
+        tl.atomic_min(bad + tl.zeros_like(order), positions, mask=nan, sem="relaxed")
+        floor = tl.full([BLOCK], _FLOOR, tl.float64)
+        row = tl.load(rows + i, mask=valid, other=0)
+        charged = valid & ~nan
+        add_nats(sums + row * 4, -tl.log(tl.where(p > floor, p, floor)), charged)
+        add_nats(sums + row * 4 + 2, -tl.log(tl.where(p_neural > floor, p_neural, floor)), charged)
+        tl.atomic_add(hits + order, 1, mask=charged, sem="relaxed")
+
+
+class Listed(NamedTuple):
+    """The scored positions of some windows, window after window; what `list_windows` makes, on the device."""
+
+    positions: Tensor
+    """(n,) int64."""
+    before: Tensor
+    """(n,) int64: entries of earlier windows of the same launch."""
+    rows: Tensor
+    """(n,) int64: row of `Charges.sums` that the entry's window adds to."""
+
+
+class Charges(NamedTuple):
+    """What windows cost, added up on the device."""
+
+    sums: Tensor
+    """(windows, 4) int64: nats and the neural model's nats, each in two limbs (see `ngram_eval.bpb.fixed_point`)."""
+    hits: Tensor
+    """(10,) int64: positions by matched order, 0 for none."""
+    bad: Tensor
+    """(1,) int64: the first position whose neural statistics are NaN, else `NO_POSITION`. It is charged nothing."""
+
+    def nats(self) -> Tensor:
+        """(windows, 2) float64: nats and the neural model's nats of each window."""
+        high, low = self.sums[:, 0::2].double(), self.sums[:, 1::2].double()
+        return high * 2.0 ** (LIMB_BITS - FRACTION_BITS) + low * 2.0**-FRACTION_BITS
+
+
+def new_charges(windows: int, device: torch.device) -> Charges:
+    """Nothing charged yet."""
+    return Charges(
+        torch.zeros((windows, 4), dtype=torch.int64, device=device),
+        torch.zeros(10, dtype=torch.int64, device=device),
+        torch.full((1,), NO_POSITION, dtype=torch.int64, device=device),
+    )
+
+
+def score_listed(
+    tables: Tensor,
+    tokens: Tensor,
+    base: int,
+    listed: Listed,
+    config: NgramConfig,
+    *,
+    gate: Tensor | None = None,
+    stats: tuple[Tensor, Tensor] | None = None,
+    charges: Charges | None = None,
+    best: tuple[Tensor, Tensor, Tensor] | None = None,
+    one_window: bool = False,
+) -> None:
+    """Score the listed positions, then count them: two launches. `one_window` says that `before` is 0 throughout.
+
+    With `charges` (and `gate` of `gating.gate_constants`, and `stats`: p_target float64 and entropy float32 (n,)) the
+    blend's nats are added to them; with `best` (order uint8, context and full int32 (n,)) the matches are stored.
+    """
+    count = len(listed.positions)
+    if count == 0:
+        return
+    size = block(32, count, interpreted=1 << 13)
+    score_kernel[(triton.cdiv(count, size),)](
+        tables,
+        tokens,
+        *listed,
+        *(stats or (None, None)),
+        gate,
+        *(charges or (None, None, None)),
+        *(best or (None, None, None)),
+        base,
+        count,
+        config.buckets,
+        config.min_count,
+        config.min_order,
+        config.max_order,
+        config.context_lag,
+        BACKOFF=config.target_backoff,
+        BLOCK=size,
+        EARLIER=0 if one_window else block(64, count, interpreted=1 << 10),
+    )
+    update_listed(tables, tokens, base, listed.positions, config)

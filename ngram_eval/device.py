@@ -1,0 +1,69 @@
+"""The hashed scorer on a GPU: counts, gate, blend and sums stay there until the end.
+
+Of a batch, the logits cost one launch (`ngram_eval.forward`), and every 1024 positions two for all the rest. Nothing
+waits for the device until `tally`, so the stages of the result overlap: each shows how long the host was in it.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ngram_eval.blend import GatedBackoff
+from ngram_eval.bpb import Tally, from_limbs
+from ngram_eval.config import EvalConfig
+from ngram_eval.counts import Tokens
+from ngram_eval.counts.triton import TritonCounts
+from ngram_eval.forward import DeviceStats
+from ngram_eval.kernels.gating import gate_constants
+from ngram_eval.kernels.windows import AT_ONCE, NO_POSITION, Charges, new_charges
+from ngram_eval.neural import NeuralStats, nan_statistics
+from ngram_eval.prefill import prefill_locally
+from ngram_eval.windows import Windows
+
+
+class TritonScorer:
+    """`ngram_eval.scorers.Scorer` of PR #890's family on the current CUDA device."""
+
+    normalised = GatedBackoff.normalised
+
+    def __init__(self, config: EvalConfig, at_once: int = AT_ONCE) -> None:
+        self.counts = TritonCounts(config.ngram)
+        self._at_once = at_once
+        self._gate = gate_constants(config.gate, self.counts.device)
+        self._charges = new_charges(0, self.counts.device)
+        self._sums: list[Tensor] = []
+
+    def prefill(self, tokens: Tokens, stop: int, advance: Callable[[int], None]) -> None:
+        prefill_locally(self.counts, tokens, stop, advance)
+
+    def score(self, tokens: Tokens, windows: Windows, stats: NeuralStats) -> None:
+        p_target, entropy = self._on_device(stats)
+        sums = new_charges(len(windows), self.counts.device).sums
+        charges = Charges(sums, self._charges.hits, self._charges.bad)
+        for launch in self.counts.launches(tokens, windows.first, windows.stop, self._at_once):
+            part = (p_target[launch.entries], entropy[launch.entries])
+            launch.score(self.counts.tables, self.counts.config, gate=self._gate, stats=part, charges=charges)
+        self._sums.append(sums)
+
+    def tally(self) -> Tally:
+        """What has been charged so far; raises `InputError` if the neural statistics of a position were NaN."""
+        bad = int(self._charges.bad)
+        if bad != NO_POSITION:
+            raise nan_statistics(bad)
+        sums = torch.cat([self._charges.sums, *self._sums]).sum(dim=0).tolist()
+        hits = self._charges.hits.tolist()
+        return Tally(
+            nats=from_limbs(*sums[:2]),
+            neural_nats=from_limbs(*sums[2:]),
+            positions=sum(hits),
+            hits_by_order={order: found for order, found in enumerate(hits) if order and found},
+        )
+
+    def _on_device(self, stats: NeuralStats) -> tuple[Tensor, Tensor]:
+        if isinstance(stats, DeviceStats):
+            return stats.device_p_target, stats.device_entropy
+        device = self.counts.device
+        p_target, entropy = np.asarray(stats.p_target, np.float64), np.asarray(stats.entropy, np.float32)
+        return torch.from_numpy(p_target).to(device), torch.from_numpy(entropy).to(device)
