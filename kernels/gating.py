@@ -1,7 +1,5 @@
 """The gate of `ngram_eval.blend.GatedBackoff` for use inside kernels, in float64 like the original."""
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -17,7 +15,7 @@ def gate_constants(gate: GateConfig, device: torch.device) -> Tensor:
 
 
 @triton.jit
-def alpha(gate: Any, entropy: Any, order: Any, valid: Any) -> Any:
+def alpha(gate: tl.tensor, entropy: tl.tensor, order: tl.tensor, valid: tl.tensor) -> tl.tensor:
     """Weight of the n-gram estimate, float64, for entropies (nats) and matched orders of one shape."""
     centre = tl.load(gate + 3 + order, mask=valid, other=0.0)
     argument = tl.load(gate + 2) * (entropy.to(tl.float64) - centre)

@@ -5,8 +5,6 @@ most 2^32 buckets. A prime belongs to a place counted from the oldest token, so 
 products, only the tokens; each order reads them again, from the L1 cache.
 """
 
-from typing import Any
-
 import triton
 import triton.language as tl
 
@@ -17,19 +15,19 @@ PRIMES = tl.constexpr(hashing.PRIMES)
 
 @triton.jit
 def bucket_pair(
-    tokens: Any,
-    positions: Any,
-    valid: Any,
-    order: Any,
-    mask: Any,
+    tokens: tl.tensor,
+    positions: tl.tensor,
+    valid: tl.tensor,
+    order: tl.tensor,
+    mask: tl.tensor,
     MIN_ORDER: tl.constexpr,
     MAX_ORDER: tl.constexpr,
     LAG: tl.constexpr,
-) -> Any:
-    """(context bucket, full bucket, has a whole context) of each position, int64, int64 and bool.
+) -> tl.tensor:
+    """(context bucket, full bucket, has a whole context) of each position, uint32, uint32 and bool.
 
     `tokens` points at token 0 of the stream, even where only a part of it is in memory; `positions` int64, `valid` says
-    which of them to look at; `order` may differ from program to program; `mask` is buckets - 1 (int64). A position
+    which of them to look at; `order` may differ from program to program; `mask` is buckets - 1. A position
     without a whole context gives bucket 0: mask it out.
     """
     context = tl.zeros_like(positions).to(tl.uint32)
@@ -42,4 +40,4 @@ def bucket_pair(
                 context ^= token.to(tl.uint32) * PRIMES[k]
             target = tl.load(tokens + (positions + 1), mask=whole, other=0)
             full = context ^ (target.to(tl.uint32) * PRIMES[n - 1])
-    return context.to(tl.int64) & mask, full.to(tl.int64) & mask, whole
+    return context & mask.to(tl.uint32), full & mask.to(tl.uint32), whole

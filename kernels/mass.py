@@ -1,7 +1,5 @@
 """The sum of PR #890's score over the vocabulary: 1 if it were a probability."""
 
-from typing import Any
-
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -15,15 +13,15 @@ from ngram_eval.kernels.stats import softcapped
 
 @triton.jit(do_not_specialize=["base", "count"])
 def mass_kernel(
-    tables: Any,
-    tokens: Any,
-    listed: Any,
-    logits: Any,
+    tables: tl.tensor,
+    tokens: tl.tensor,
+    listed: tl.tensor,
+    logits: tl.tensor,
     row_stride: tl.int64,
-    log_sum: Any,
-    entropy: Any,
-    gate: Any,
-    mass: Any,
+    log_sum: tl.tensor,
+    entropy: tl.tensor,
+    gate: tl.tensor,
+    mass: tl.tensor,
     base: tl.int64,
     count: tl.int64,
     vocab: tl.int64,
@@ -62,9 +60,9 @@ def mass_kernel(
             # The target's share of the full hash is replaced by that of every token in turn.
             c, _, whole = bucket_pair(tokens - base, positions, valid, n, buckets - 1, MIN_ORDER, MAX_ORDER, LAG)
             pair = tables + (n - MIN_ORDER) * 2 * buckets
-            context = tl.load(pair + c, mask=whole, other=0).to(tl.uint32).to(tl.int64)
-            place = (v.to(tl.uint32) * PRIMES[n - 1]).to(tl.int64)
-            bucket = (c[:, None] ^ place[None, :]) & (buckets - 1)
+            context = tl.load(pair + c.to(tl.int64), mask=whole, other=0).to(tl.uint32).to(tl.int64)
+            place = v.to(tl.uint32) * PRIMES[n - 1]
+            bucket = ((c[:, None] ^ place[None, :]) & (buckets - 1).to(tl.uint32)).to(tl.int64)
             there = here & whole[:, None]
             full = tl.load(pair + buckets + bucket, mask=there, other=0).to(tl.uint32).to(tl.int64)
             matched = there & (context >= min_count)[:, None]

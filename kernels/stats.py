@@ -1,7 +1,6 @@
 """Logits → what the evaluator needs of them, in one pass: no probabilities are ever written."""
 
 import math
-from typing import Any
 
 import torch
 import triton
@@ -14,34 +13,35 @@ _COLUMNS = 4096  # of the vocabulary, held by a program at a time
 
 
 @triton.jit
-def softcapped(x: Any, CAP: tl.constexpr) -> Any:
+def softcapped(x: tl.tensor, CAP: tl.constexpr) -> tl.tensor:
     """CAP * tanh(x / CAP) in float32, within 2e-6 for CAP = 30; x itself where CAP is 0.
 
     (1 - e) / (1 + e) with e = exp(-2u) loses digits near 0, where a series takes over.
     """
-    if CAP == 0:
-        return x
-    u = tl.abs(x) * (1 / CAP)
-    v = tl.minimum(u, 0.125)
-    v2 = v * v
-    series = v * (1 + v2 * (-1 / 3 + v2 * (2 / 15 + v2 * (-17 / 315))))
-    e = tl.exp(-2 * u)
-    size = CAP * tl.where(u < 0.125, series, (1 - e) / (1 + e))
-    return tl.where(x < 0, -size, size)
+    z = x
+    if CAP > 0:
+        u = tl.abs(x) * (1 / CAP)
+        v = tl.minimum(u, 0.125)
+        v2 = v * v
+        series = v * (1 + v2 * (-1 / 3 + v2 * (2 / 15 + v2 * (-17 / 315))))
+        e = tl.exp(-2 * u)
+        size = CAP * tl.where(u < 0.125, series, (1 - e) / (1 + e))
+        z = tl.where(x < 0, -size, size)
+    return z
 
 
 @triton.jit
 def stats_kernel(
-    logits: Any,
+    logits: tl.tensor,
     row_stride: tl.int64,
-    targets: Any,
-    hints: Any,
-    p_target: Any,
-    entropy: Any,
-    log_sum: Any,
-    p_hint: Any,
-    rows: Any,
-    vocab: Any,
+    targets: tl.tensor,
+    hints: tl.tensor,
+    p_target: tl.tensor,
+    entropy: tl.tensor,
+    log_sum: tl.tensor,
+    p_hint: tl.tensor,
+    rows: tl.tensor,
+    vocab: tl.tensor,
     CAP: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,

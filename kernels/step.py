@@ -1,4 +1,4 @@
-"""One forward batch in three launches: logits → statistics → lookups, gate, blend, sums → counts."""
+"""One forward batch in four launches: logits → statistics; buckets; lookups, gate, blend, sums; counts."""
 
 from dataclasses import dataclass
 
@@ -31,6 +31,7 @@ class FusedStep:
     """The whole stream, uint16, or int32 holding uint32 bits."""
     charges: Charges
     """What has been charged; sums are added to."""
+    ids: Tensor
     gate: Tensor
     p_target: Tensor
     entropy: Tensor
@@ -53,6 +54,7 @@ class FusedStep:
             listed=Listed(positions, before, rows),
             tokens=tokens,
             charges=new_charges(windows, device),
+            ids=torch.zeros((len(config.ngram.orders), 2, count), dtype=torch.int32, device=device),
             gate=gate_constants(config.gate, device),
             p_target=torch.zeros(count, dtype=torch.float64, device=device),
             entropy=torch.zeros(count, dtype=torch.float32, device=device),
@@ -67,6 +69,7 @@ class FusedStep:
             self.tokens,
             0,
             self.listed,
+            self.ids,
             self.config.ngram,
             gate=self.gate,
             stats=(self.p_target, self.entropy),

@@ -4,8 +4,6 @@ Tables are one int32 tensor (orders, 2, buckets), read as uint32: [i, 0] context
 min_order + i, as in `ngram_eval.counts`. Token tensors are uint16, or int32 holding uint32 bits.
 """
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -18,9 +16,8 @@ from ngram_eval.kernels.runtime import block
 
 @triton.jit(do_not_specialize=["base", "start", "count"])
 def update_kernel(
-    tables: Any,
-    tokens: Any,
-    listed: Any,
+    tables: tl.tensor,
+    tokens: tl.tensor,
     base: tl.int64,
     start: tl.int64,
     count: tl.int64,
@@ -39,20 +36,19 @@ def update_kernel(
     table = tl.program_id(1)
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     valid = i < count
-    positions = start + i if listed is None else tl.load(listed + i, mask=valid, other=0)
     context, full, whole = bucket_pair(
-        tokens - base, positions, valid, MIN_ORDER + table // 2, buckets - 1, MIN_ORDER, MAX_ORDER, LAG
+        tokens - base, start + i, valid, MIN_ORDER + table // 2, buckets - 1, MIN_ORDER, MAX_ORDER, LAG
     )
-    bucket = tl.where(table % 2 == 0, context, full)
+    bucket = tl.where(table % 2 == 0, context, full).to(tl.int64)
     tl.atomic_add(tables + table * buckets + bucket, 1, mask=whole, sem="relaxed")
 
 
 @triton.jit(do_not_specialize=["base", "start", "count"])
 def lookup_kernel(
-    tables: Any,
-    tokens: Any,
-    contexts: Any,
-    fulls: Any,
+    tables: tl.tensor,
+    tokens: tl.tensor,
+    contexts: tl.tensor,
+    fulls: tl.tensor,
     base: tl.int64,
     start: tl.int64,
     count: tl.int64,
@@ -70,8 +66,8 @@ def lookup_kernel(
         tokens - base, start + i, valid, MIN_ORDER + row, buckets - 1, MIN_ORDER, MAX_ORDER, LAG
     )
     pair = tables + row * 2 * buckets
-    tl.store(contexts + row * count + i, tl.load(pair + context, mask=whole, other=0), mask=valid)
-    tl.store(fulls + row * count + i, tl.load(pair + buckets + full, mask=whole, other=0), mask=valid)
+    tl.store(contexts + row * count + i, tl.load(pair + context.to(tl.int64), mask=whole, other=0), mask=valid)
+    tl.store(fulls + row * count + i, tl.load(pair + buckets + full.to(tl.int64), mask=whole, other=0), mask=valid)
 
 
 def _orders(config: NgramConfig) -> tuple[int, int, int]:
@@ -85,15 +81,7 @@ def update(tables: Tensor, tokens: Tensor, base: int, start: int, stop: int, con
         return
     size = block(1024, count, interpreted=1 << 18)
     grid = (triton.cdiv(count, size), 2 * len(config.orders))
-    update_kernel[grid](tables, tokens, None, base, start, count, config.buckets, *_orders(config), BLOCK=size)
-
-
-def update_listed(tables: Tensor, tokens: Tensor, base: int, positions: Tensor, config: NgramConfig) -> None:
-    """Count the positions listed (int64), one as often as it is listed; otherwise as `update`."""
-    count = len(positions)
-    size = block(256, count, interpreted=1 << 18)
-    grid = (triton.cdiv(count, size), 2 * len(config.orders))
-    update_kernel[grid](tables, tokens, positions, base, 0, count, config.buckets, *_orders(config), BLOCK=size)
+    update_kernel[grid](tables, tokens, base, start, count, config.buckets, *_orders(config), BLOCK=size)
 
 
 def lookup(

@@ -1,10 +1,10 @@
 """Score-first windows: look a window up, choose the order, gate, blend, charge; then count it; then the next window.
 
-**Many windows in two launches.** Windows are sequential, but what window w must see of the windows before it is known
-without running them: the tables as they stood at the start, plus 1 for every earlier position of the call that falls
-into the same bucket. So the first launch (`score_kernel`) only *reads* the tables, and counts those earlier positions
-by comparing bucket numbers; the second (`ngram_eval.kernels.tables.update_kernel`) only adds. Integers are exact, so
-the result equals the sequential one bit for bit.
+**Many windows at once.** Windows are sequential, but what window w must see of the windows before it is known without
+running them: the tables as they stood at the start, plus 1 for every earlier position of the call that falls into the
+same bucket. So one launch (`bucket_kernel`) lists the buckets of all positions, the next (`score_kernel`) only *reads*
+the tables, and counts those earlier positions by comparing bucket numbers, and the last (`add_kernel`) only adds.
+Integers are exact, so the result equals the sequential one bit for bit.
 
 **Memory order.** No launch reads what it writes, and a kernel sees all that earlier kernels of its stream wrote (CUDA
 programming model, streams). Nothing rests on cache modifiers, fences or barriers, nor on which program runs first. A
@@ -13,11 +13,11 @@ L2, and a plain load may be served from a line its multiprocessor cached before 
 busy out of 132, and its two waits a window (a round trip of loads, one of atomics) cost more than comparing 1024
 numbers.
 
-With one window a call the same two launches are the plainly safe form, in which nothing is compared. Tests hold both
+With one window a call the same launches are the plainly safe form, in which nothing is compared. Tests hold both
 equal.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import triton
@@ -29,7 +29,6 @@ from ngram_eval.config import NgramConfig
 from ngram_eval.kernels.gating import alpha
 from ngram_eval.kernels.hashing import bucket_pair
 from ngram_eval.kernels.runtime import block
-from ngram_eval.kernels.tables import update_listed
 
 AT_ONCE = 1024
 """Most positions of several windows scored by one launch: each is compared with all before it."""
@@ -43,7 +42,7 @@ _LOW = tl.constexpr((1 << LIMB_BITS) - 1)
 
 
 @triton.jit
-def add_nats(sums: Any, nats: Any, valid: Any) -> None:
+def add_nats(sums: tl.tensor, nats: tl.tensor, valid: tl.tensor) -> None:
     """Adds nats in units of 2^-52 to two int64 limbs a window, as `ngram_eval.bpb.fixed_point` does."""
     units = tl.floor(nats * _UNIT + 0.5).to(tl.int64)
     tl.atomic_add(sums, units >> _LIMB, mask=valid, sem="relaxed")
@@ -51,22 +50,66 @@ def add_nats(sums: Any, nats: Any, valid: Any) -> None:
 
 
 @triton.jit(do_not_specialize=["base", "count"])
-def score_kernel(
-    tables: Any,
-    tokens: Any,
-    listed: Any,
-    before: Any,
-    rows: Any,
-    p_target: Any,
-    entropy: Any,
-    gate: Any,
-    sums: Any,
-    hits: Any,
-    bad: Any,
-    best_order: Any,
-    best_context: Any,
-    best_full: Any,
+def bucket_kernel(
+    ids: tl.tensor,
+    tokens: tl.tensor,
+    listed: tl.tensor,
     base: tl.int64,
+    count: tl.int64,
+    buckets: tl.int64,
+    MIN_ORDER: tl.constexpr,
+    MAX_ORDER: tl.constexpr,
+    LAG: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Buckets of the listed positions into `ids`, (orders, 2, count); grid (blocks of positions, orders)."""
+    row = tl.program_id(1).to(tl.int64)
+    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    valid = i < count
+    positions = tl.load(listed + i, mask=valid, other=0)
+    context, full, _ = bucket_pair(
+        tokens - base, positions, valid, MIN_ORDER + row, buckets - 1, MIN_ORDER, MAX_ORDER, LAG
+    )
+    tl.store(ids + row * 2 * count + i, context.to(tl.int32), mask=valid)
+    tl.store(ids + (row * 2 + 1) * count + i, full.to(tl.int32), mask=valid)
+
+
+@triton.jit(do_not_specialize=["count"])
+def add_kernel(
+    tables: tl.tensor,
+    ids: tl.tensor,
+    listed: tl.tensor,
+    count: tl.int64,
+    buckets: tl.int64,
+    MIN_ORDER: tl.constexpr,
+    LAG: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Adds 1 to the bucket of each listed position in one table; grid (blocks of positions, tables)."""
+    table = tl.program_id(1).to(tl.int64)
+    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    valid = i < count
+    whole = valid & (tl.load(listed + i, mask=valid, other=0) >= MIN_ORDER + table // 2 - 2 + LAG)
+    bucket = tl.load(ids + table * count + i, mask=valid, other=0).to(tl.uint32).to(tl.int64)
+    tl.atomic_add(tables + table * buckets + bucket, 1, mask=whole, sem="relaxed")
+
+
+@triton.jit(do_not_specialize=["count"])
+def score_kernel(
+    tables: tl.tensor,
+    ids: tl.tensor,
+    listed: tl.tensor,
+    before: tl.tensor,
+    rows: tl.tensor,
+    p_target: tl.tensor,
+    entropy: tl.tensor,
+    gate: tl.tensor,
+    sums: tl.tensor,
+    hits: tl.tensor,
+    bad: tl.tensor,
+    best_order: tl.tensor,
+    best_context: tl.tensor,
+    best_full: tl.tensor,
     count: tl.int64,
     buckets: tl.int64,
     min_count: tl.int64,
@@ -76,7 +119,7 @@ def score_kernel(
     BACKOFF: tl.constexpr,
     BLOCK: tl.constexpr,
     EARLIER: tl.constexpr,
-) -> None:
+):
     """Scores `count` listed positions; grid (blocks of positions,).
 
     Of entry i, `before[i]` is the number of entries that were counted before it is looked up: those of earlier
@@ -87,28 +130,31 @@ def score_kernel(
     positions = tl.load(listed + i, mask=valid, other=0)
     counted = tl.load(before + i, mask=valid, other=0)
     most_counted = tl.max(counted, axis=0)
-    tokens = tokens - base
 
     order = tl.zeros([BLOCK], tl.int32)
     best_c = tl.zeros([BLOCK], tl.int64)
     best_f = tl.zeros([BLOCK], tl.int64)
     for n in tl.static_range(MIN_ORDER, MAX_ORDER + 1):  # lowest first, higher ones overwrite
-        c, f, whole = bucket_pair(tokens, positions, valid, n, buckets - 1, MIN_ORDER, MAX_ORDER, LAG)
+        whole = valid & (positions >= n - 2 + LAG)
+        ids_c = ids + (n - MIN_ORDER) * 2 * count
+        ids_f = ids_c + count
+        c = tl.load(ids_c + i, mask=valid, other=0)
+        f = tl.load(ids_f + i, mask=valid, other=0)
         pair = tables + (n - MIN_ORDER) * 2 * buckets
-        context = tl.load(pair + c, mask=whole, other=0)
-        full = tl.load(pair + buckets + f, mask=whole, other=0)
+        context = tl.load(pair + c.to(tl.uint32).to(tl.int64), mask=whole, other=0)
+        full = tl.load(pair + buckets + f.to(tl.uint32).to(tl.int64), mask=whole, other=0)
         if EARLIER > 0:
             same_context = tl.zeros([BLOCK, EARLIER], tl.int32)
             same_full = tl.zeros([BLOCK, EARLIER], tl.int32)
             for start in range(0, most_counted, EARLIER):
                 j = start + tl.arange(0, EARLIER)
-                earlier = tl.load(listed + j, mask=j < most_counted, other=0)
-                ec, ef, there = bucket_pair(
-                    tokens, earlier, j < most_counted, n, buckets - 1, MIN_ORDER, MAX_ORDER, LAG
-                )
+                within = j < most_counted
+                there = within & (tl.load(listed + j, mask=within, other=0) >= n - 2 + LAG)
+                earlier_c = tl.load(ids_c + j, mask=there, other=0)
+                earlier_f = tl.load(ids_f + j, mask=there, other=0)
                 seen = there[None, :] & (j[None, :] < counted[:, None])
-                same_context += (seen & (ec[None, :] == c[:, None])).to(tl.int32)
-                same_full += (seen & (ef[None, :] == f[:, None])).to(tl.int32)
+                same_context += (seen & (earlier_c[None, :] == c[:, None])).to(tl.int32)
+                same_full += (seen & (earlier_f[None, :] == f[:, None])).to(tl.int32)
             context += tl.sum(same_context, axis=1)
             full += tl.sum(same_full, axis=1)
         # Counts wrap at 2^32 like the tables' own; from here on they are int64.
@@ -182,6 +228,7 @@ def score_listed(
     tokens: Tensor,
     base: int,
     listed: Listed,
+    ids: Tensor,
     config: NgramConfig,
     *,
     gate: Tensor | None = None,
@@ -190,24 +237,42 @@ def score_listed(
     best: tuple[Tensor, Tensor, Tensor] | None = None,
     one_window: bool = False,
 ) -> None:
-    """Score the listed positions, then count them: two launches. `one_window` says that `before` is 0 throughout.
+    """Score the listed positions, then count them: three launches. `one_window` says that `before` is 0 throughout.
 
-    With `charges` (and `gate` of `gating.gate_constants`, and `stats`: p_target float64 and entropy float32 (n,)) the
-    blend's nats are added to them; with `best` (order uint8, context and full int32 (n,)) the matches are stored.
+    `tokens` holds what the positions read, from token `base` of the stream on; `ids` is scratch, int32
+    (orders, 2, n). With `charges` (and `gate` of `gating.gate_constants`, and `stats`: p_target float64 and entropy
+    float32 (n,)) the blend's nats are added to them; with `best` (order uint8, context and full int32 (n,)) the matches
+    are stored.
     """
     count = len(listed.positions)
     if count == 0:
         return
-    size = block(32, count, interpreted=1 << 13)
-    score_kernel[(triton.cdiv(count, size),)](
-        tables,
+    orders = len(config.orders)
+    if ids.shape != (orders, 2, count):
+        raise ValueError(f"ids have shape {tuple(ids.shape)}, not {(orders, 2, count)}")
+    size = block(128, count, interpreted=1 << 18)
+    blocks = triton.cdiv(count, size)
+    bucket_kernel[(blocks, orders)](
+        ids,
         tokens,
+        listed.positions,
+        base,
+        count,
+        config.buckets,
+        config.min_order,
+        config.max_order,
+        config.context_lag,
+        BLOCK=size,
+    )
+    few = block(16, count, interpreted=1 << 13)
+    score_kernel[(triton.cdiv(count, few),)](
+        tables,
+        ids,
         *listed,
         *(stats or (None, None)),
         gate,
         *(charges or (None, None, None)),
         *(best or (None, None, None)),
-        base,
         count,
         config.buckets,
         config.min_count,
@@ -215,7 +280,16 @@ def score_listed(
         config.max_order,
         config.context_lag,
         BACKOFF=config.target_backoff,
-        BLOCK=size,
-        EARLIER=0 if one_window else block(64, count, interpreted=1 << 10),
+        BLOCK=few,
+        EARLIER=0 if one_window else block(128, count, interpreted=1 << 10),
     )
-    update_listed(tables, tokens, base, listed.positions, config)
+    add_kernel[(blocks, 2 * orders)](
+        tables,
+        ids,
+        listed.positions,
+        count,
+        config.buckets,
+        config.min_order,
+        config.context_lag,
+        BLOCK=size,
+    )

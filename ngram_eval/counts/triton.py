@@ -27,7 +27,9 @@ class Launch(NamedTuple):
 
     def score(self, tables: Tensor, config: NgramConfig, **results: Any) -> None:
         """`score_listed` of these windows; `results` as there."""
-        score_listed(tables, self.tokens, self.base, self.listed, config, one_window=self.one_window, **results)
+        shape = (len(config.orders), 2, len(self.listed.positions))
+        ids = torch.empty(shape, dtype=torch.int32, device=tables.device)
+        score_listed(tables, self.tokens, self.base, self.listed, ids, config, one_window=self.one_window, **results)
 
 
 class TritonCounts:
