@@ -117,7 +117,7 @@ def variants() -> Iterator[tuple[str, Callable[[], None]]]:
         for rule, config in (("gap", published), ("mended", mended)):
             of = f"{rule}, {bits}-bit tokens"
             yield f"a span, {of}", partial(tables.update, table, tokens, 0, 17, 50_000, config)
-            yield f"a span, {of}", partial(tables.lookup, table, tokens, 0, 17, *ids.movedim(1, 0), config)
+            yield f"a span, {of}", partial(tables.lookup, table, tokens, 0, 17, ids[:, 0], ids[:, 1], config)
             for what, results in (("charged", charging), ("matches", {"best": best})):
                 for one_window in (False, True):
                     yield (

@@ -84,7 +84,7 @@ def add_kernel(
     MIN_ORDER: tl.constexpr,
     LAG: tl.constexpr,
     BLOCK: tl.constexpr,
-):
+) -> None:
     """Adds 1 to the bucket of each listed position in one table; grid (blocks of positions, tables)."""
     table = tl.program_id(1).to(tl.int64)
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -119,7 +119,7 @@ def score_kernel(
     BACKOFF: tl.constexpr,
     BLOCK: tl.constexpr,
     EARLIER: tl.constexpr,
-):
+) -> None:
     """Scores `count` listed positions; grid (blocks of positions,).
 
     Of entry i, `before[i]` is the number of entries that were counted before it is looked up: those of earlier
