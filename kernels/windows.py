@@ -61,7 +61,7 @@ def bucket_kernel(
     MAX_ORDER: tl.constexpr,
     LAG: tl.constexpr,
     BLOCK: tl.constexpr,
-):
+) -> None:
     """Buckets of the listed positions into `ids`, (orders, 2, count); grid (blocks of positions, orders)."""
     row = tl.program_id(1).to(tl.int64)
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
