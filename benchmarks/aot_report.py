@@ -7,7 +7,9 @@ nothing here says that a result is right or fast. Needs `TRITON_INTERPRET` unset
 """
 
 import re
+import shlex
 import subprocess
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -21,6 +23,7 @@ import triton
 import tyro
 from triton.backends.compiler import GPUTarget
 
+from benchmarks.machine import describe_machine, publish
 from ngram_eval.config import GateConfig, NgramConfig
 from ngram_eval.errors import InputError, exit_on_input_error
 from ngram_eval.kernels import mass, stats, tables, windows
@@ -110,7 +113,7 @@ def variants() -> Iterator[tuple[str, Callable[[], None]]]:
     listed = windows.Listed(*torch.zeros((3, count), dtype=torch.int64))
     gate = gate_constants(GateConfig(), _CPU)
     p_target, entropy = torch.zeros(count, dtype=torch.float64), torch.zeros(count)
-    charging = {"gate": gate, "stats": (p_target, entropy), "charges": windows.new_charges(32, _CPU)}
+    charging: dict[str, Any] = {"gate": gate, "stats": (p_target, entropy), "charges": windows.new_charges(32, _CPU)}
     best = tuple(torch.zeros(count, dtype=dtype) for dtype in (torch.uint8, torch.int32, torch.int32))
     for dtype, bits in ((torch.uint16, 16), (torch.int32, 32)):
         tokens = torch.zeros(1 << 16, dtype=dtype)
@@ -134,6 +137,11 @@ def variants() -> Iterator[tuple[str, Callable[[], None]]]:
                             **results,
                         ),
                     )
+    all_orders = replace(mended, min_order=1)
+    yield (
+        "windows, charged, orders 1 to 9",
+        partial(windows.score_listed, table, tokens, 0, listed, torch.cat([ids, ids[:1]]), all_orders, **charging),
+    )
     two = slice(0, 2)
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         for vocab in (256, 1024, 50_257, 131_072):
@@ -220,19 +228,72 @@ def _from_amdgcn(kernel: Any) -> tuple[int, int, int, Counter[str], Counter[str]
         "dwordx2": "64",
         "dwordx4": "128",
     }
-    loads = Counter(bits.get(kind, kind) for kind in re.findall(r"\bglobal_load_([a-z0-9]+)", text))
-    atomics = Counter(re.findall(r"\b(global_atomic_\w+)", text))
+    loads = Counter(bits.get(kind, kind) for kind in re.findall(r"\b(?:global|buffer)_load_([a-z0-9]+)", text))
+    atomics = Counter(re.findall(r"\b((?:global|buffer)_atomic_\w+)", text))
     spilled = 4 * (note("vgpr_spill_count") + note("sgpr_spill_count"))
     return note("vgpr_count"), spilled, kernel.metadata.shared, loads, atomics
 
 
+def report(found: list[Compiled]) -> str:
+    """Markdown: what was compiled, what it takes, and which instructions touch memory."""
+    targets = list(dict.fromkeys(c.target for c in found))
+    by_row: dict[tuple[str, str], dict[str, Compiled]] = {}
+    for c in found:
+        by_row.setdefault((c.kernel, c.variant), {})[c.target] = c
+    spilling = [c for c in found if c.spilled_bytes]
+    lines = [
+        "# What the kernels compile to",
+        "",
+        f"Command: `{shlex.join(['python', '-m', 'benchmarks.aot_report', *sys.argv[1:]])}`",
+        "",
+        f"{describe_machine()}, triton {triton.__version__}, torch {torch.__version__}",
+        "",
+        f"{len(found)} kernels compiled ahead of time for {', '.join(targets)}, specialised as they are launched. "
+        "Nothing was executed: no GPU was there. "
+        + (f"**{len(spilling)} spill registers.**" if spilling else "None spills registers."),
+        "",
+        "## Registers a thread, and bytes of shared memory a program",
+        "",
+        "| kernel | variant | " + " | ".join(targets) + " |",
+        "|---|---|" + "---|" * len(targets),
+    ]
+    for (kernel, variant), row in by_row.items():
+        lines.append(f"| {kernel} | {variant} | " + " | ".join(map(_resources, map(row.get, targets))) + " |")
+    for target in targets:
+        lines += [
+            "",
+            f"## Global loads (width in bits x instructions) and atomics, {target}",
+            "",
+            "| kernel | variant | loads | atomics |",
+            "|---|---|---|---|",
+        ]
+        for (kernel, variant), row in by_row.items():
+            if target in row:
+                loads = ", ".join(
+                    f"{w} x {n}" for w, n in sorted(row[target].loads.items(), key=lambda item: int(item[0]))
+                )
+                atomics = ", ".join(f"`{name}` x {n}" for name, n in row[target].atomics.items())
+                lines.append(f"| {kernel} | {variant} | {loads} | {atomics} |")
+    return "\n".join(lines) + "\n"
+
+
+def _resources(compiled: Compiled | None) -> str:
+    if compiled is None:
+        return "-"
+    spilled = f", {compiled.spilled_bytes} B SPILLED" if compiled.spilled_bytes else ""
+    return f"{compiled.registers}, {compiled.shared_bytes} B{spilled}"
+
+
 def main() -> None:
-    """The command line."""
+    """The command line; exits with 1 if a kernel spills."""
     with exit_on_input_error():
         options = tyro.cli(Options, prog="python -m benchmarks.aot_report")
-        for target in options.targets:
-            for c in compile_all(target):
-                print(c)
+        unknown = set(options.targets) - set(TARGETS)
+        if unknown:
+            raise InputError(f"--targets has {', '.join(unknown)}: choose from {', '.join(TARGETS)}")
+        found = [compiled for target in options.targets for compiled in compile_all(target)]
+        publish(report(found), options.out)
+        sys.exit(int(any(c.spilled_bytes for c in found)))
 
 
 if __name__ == "__main__":

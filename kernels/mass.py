@@ -11,7 +11,7 @@ from ngram_eval.kernels.runtime import block
 from ngram_eval.kernels.stats import softcapped
 
 
-@triton.jit(do_not_specialize=["base", "count"])
+@triton.jit(do_not_specialize=["base", "count", "buckets", "min_count"])
 def mass_kernel(
     tables: tl.tensor,
     tokens: tl.tensor,

@@ -30,7 +30,7 @@ def softcapped(x: tl.tensor, CAP: tl.constexpr) -> tl.tensor:
     return z
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def stats_kernel(
     logits: tl.tensor,
     row_stride: tl.int64,

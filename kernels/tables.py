@@ -14,7 +14,7 @@ from ngram_eval.kernels.hashing import bucket_pair
 from ngram_eval.kernels.runtime import block
 
 
-@triton.jit(do_not_specialize=["base", "start", "count"])
+@triton.jit(do_not_specialize=["base", "start", "count", "buckets"])
 def update_kernel(
     tables: tl.tensor,
     tokens: tl.tensor,
@@ -43,7 +43,7 @@ def update_kernel(
     tl.atomic_add(tables + table * buckets + bucket, 1, mask=whole, sem="relaxed")
 
 
-@triton.jit(do_not_specialize=["base", "start", "count"])
+@triton.jit(do_not_specialize=["base", "start", "count", "buckets"])
 def lookup_kernel(
     tables: tl.tensor,
     tokens: tl.tensor,

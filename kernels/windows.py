@@ -49,7 +49,7 @@ def add_nats(sums: tl.tensor, nats: tl.tensor, valid: tl.tensor) -> None:
     tl.atomic_add(sums + 1, units & _LOW, mask=valid, sem="relaxed")
 
 
-@triton.jit(do_not_specialize=["base", "count"])
+@triton.jit(do_not_specialize=["base", "count", "buckets"])
 def bucket_kernel(
     ids: tl.tensor,
     tokens: tl.tensor,
@@ -74,7 +74,7 @@ def bucket_kernel(
     tl.store(ids + (row * 2 + 1) * count + i, full.to(tl.int32), mask=valid)
 
 
-@triton.jit(do_not_specialize=["count"])
+@triton.jit(do_not_specialize=["count", "buckets"])
 def add_kernel(
     tables: tl.tensor,
     ids: tl.tensor,
@@ -94,7 +94,7 @@ def add_kernel(
     tl.atomic_add(tables + table * buckets + bucket, 1, mask=whole, sem="relaxed")
 
 
-@triton.jit(do_not_specialize=["count"])
+@triton.jit(do_not_specialize=["count", "buckets", "min_count"])
 def score_kernel(
     tables: tl.tensor,
     ids: tl.tensor,
@@ -114,9 +114,10 @@ def score_kernel(
     buckets: tl.int64,
     min_count: tl.int64,
     MIN_ORDER: tl.constexpr,
-    MAX_ORDER: tl.constexpr,
+    ORDERS: tl.constexpr,
     LAG: tl.constexpr,
     BACKOFF: tl.constexpr,
+    ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
     EARLIER: tl.constexpr,
 ) -> None:
@@ -128,44 +129,44 @@ def score_kernel(
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     valid = i < count
     positions = tl.load(listed + i, mask=valid, other=0)
-    counted = tl.load(before + i, mask=valid, other=0)
+    counted = tl.load(before + i, mask=valid, other=0).to(tl.int32)
     most_counted = tl.max(counted, axis=0)
 
-    order = tl.zeros([BLOCK], tl.int32)
-    best_c = tl.zeros([BLOCK], tl.int64)
-    best_f = tl.zeros([BLOCK], tl.int64)
-    for n in tl.static_range(MIN_ORDER, MAX_ORDER + 1):  # lowest first, higher ones overwrite
-        whole = valid & (positions >= n - 2 + LAG)
-        ids_c = ids + (n - MIN_ORDER) * 2 * count
-        ids_f = ids_c + count
-        c = tl.load(ids_c + i, mask=valid, other=0)
-        f = tl.load(ids_f + i, mask=valid, other=0)
-        pair = tables + (n - MIN_ORDER) * 2 * buckets
-        context = tl.load(pair + c.to(tl.uint32).to(tl.int64), mask=whole, other=0)
-        full = tl.load(pair + buckets + f.to(tl.uint32).to(tl.int64), mask=whole, other=0)
-        if EARLIER > 0:
-            same_context = tl.zeros([BLOCK, EARLIER], tl.int32)
-            same_full = tl.zeros([BLOCK, EARLIER], tl.int32)
-            for start in range(0, most_counted, EARLIER):
-                j = start + tl.arange(0, EARLIER)
-                within = j < most_counted
-                there = within & (tl.load(listed + j, mask=within, other=0) >= n - 2 + LAG)
-                earlier_c = tl.load(ids_c + j, mask=there, other=0)
-                earlier_f = tl.load(ids_f + j, mask=there, other=0)
-                seen = there[None, :] & (j[None, :] < counted[:, None])
-                same_context += (seen & (earlier_c[None, :] == c[:, None])).to(tl.int32)
-                same_full += (seen & (earlier_f[None, :] == f[:, None])).to(tl.int32)
-            context += tl.sum(same_context, axis=1)
-            full += tl.sum(same_full, axis=1)
-        # Counts wrap at 2^32 like the tables' own; from here on they are int64.
-        wide_context = context.to(tl.uint32).to(tl.int64)
-        wide_full = full.to(tl.uint32).to(tl.int64)
-        matched = whole & (wide_context >= min_count)
-        if BACKOFF:
-            matched = matched & (wide_full > 0)
-        order = tl.where(matched, n, order)
-        best_c = tl.where(matched, wide_context, best_c)
-        best_f = tl.where(matched, wide_full, best_f)
+    # Tiles are (orders, positions) and (orders, positions, earlier entries).
+    row = tl.arange(0, ROWS)[:, None]
+    shortest = MIN_ORDER + row - 2 + LAG  # a position before this has no whole context
+    whole = (row < ORDERS) & valid[None, :] & (positions[None, :] >= shortest)
+    ids_c = ids + row * 2 * count
+    c = tl.load(ids_c + i[None, :], mask=whole, other=0)
+    f = tl.load(ids_c + count + i[None, :], mask=whole, other=0)
+    pair = tables + row * 2 * buckets
+    counts_c = tl.load(pair + c.to(tl.uint32).to(tl.int64), mask=whole, other=0)
+    counts_f = tl.load(pair + buckets + f.to(tl.uint32).to(tl.int64), mask=whole, other=0)
+    if EARLIER > 0:
+        same_c = tl.zeros([ROWS, BLOCK, EARLIER], tl.int32)
+        same_f = tl.zeros([ROWS, BLOCK, EARLIER], tl.int32)
+        for start in range(0, most_counted, EARLIER):
+            j = start + tl.arange(0, EARLIER)
+            within = (j < most_counted)[None, :]
+            there = (row < ORDERS) & within & (tl.load(listed + j[None, :], mask=within, other=0) >= shortest)
+            earlier_c = tl.load(ids_c + j[None, :], mask=there, other=0)
+            earlier_f = tl.load(ids_c + count + j[None, :], mask=there, other=0)
+            seen = there[:, None, :] & (j[None, :] < counted[:, None])[None, :, :]
+            same_c += (seen & (earlier_c[:, None, :] == c[:, :, None])).to(tl.int32)
+            same_f += (seen & (earlier_f[:, None, :] == f[:, :, None])).to(tl.int32)
+        counts_c += tl.sum(same_c, axis=2)
+        counts_f += tl.sum(same_f, axis=2)
+
+    # Counts wrap at 2^32 like the tables' own; from here on they are int64.
+    context = counts_c.to(tl.uint32).to(tl.int64)
+    full = counts_f.to(tl.uint32).to(tl.int64)
+    matched = whole & (context >= min_count)
+    if BACKOFF:
+        matched = matched & (full > 0)
+    order = tl.max(tl.where(matched, MIN_ORDER + row, 0), axis=0)
+    chosen = matched & (MIN_ORDER + row == order[None, :])
+    best_c = tl.sum(tl.where(chosen, context, 0), axis=0)
+    best_f = tl.sum(tl.where(chosen, full, 0), axis=0)
 
     if best_order is not None:
         tl.store(best_order + i, order.to(tl.uint8), mask=valid)
@@ -180,10 +181,10 @@ def score_kernel(
         nan = valid & ((p != p) | (h != h))
         tl.atomic_min(bad + tl.zeros_like(order), positions, mask=nan, sem="relaxed")
         floor = tl.full([BLOCK], _FLOOR, tl.float64)
-        row = tl.load(rows + i, mask=valid, other=0)
+        window = tl.load(rows + i, mask=valid, other=0)
         charged = valid & ~nan
-        add_nats(sums + row * 4, -tl.log(tl.where(p > floor, p, floor)), charged)
-        add_nats(sums + row * 4 + 2, -tl.log(tl.where(p_neural > floor, p_neural, floor)), charged)
+        add_nats(sums + window * 4, -tl.log(tl.where(p > floor, p, floor)), charged)
+        add_nats(sums + window * 4 + 2, -tl.log(tl.where(p_neural > floor, p_neural, floor)), charged)
         tl.atomic_add(hits + order, 1, mask=charged, sem="relaxed")
 
 
@@ -264,7 +265,8 @@ def score_listed(
         config.context_lag,
         BLOCK=size,
     )
-    few = block(16, count, interpreted=1 << 13)
+    padded = triton.next_power_of_2(orders)
+    few = block(max(1, 32 // padded), count, interpreted=1 << 13 if one_window else 1 << 10)
     score_kernel[(triton.cdiv(count, few),)](
         tables,
         ids,
@@ -277,11 +279,13 @@ def score_listed(
         config.buckets,
         config.min_count,
         config.min_order,
-        config.max_order,
+        orders,
         config.context_lag,
         BACKOFF=config.target_backoff,
+        ROWS=padded,
         BLOCK=few,
-        EARLIER=0 if one_window else block(128, count, interpreted=1 << 10),
+        EARLIER=0 if one_window else block(64, count, interpreted=1 << 7),
+        num_warps=8,
     )
     add_kernel[(blocks, 2 * orders)](
         tables,
