@@ -26,7 +26,7 @@ from triton.backends.compiler import GPUTarget
 from benchmarks.machine import describe_machine, publish
 from ngram_eval.config import GateConfig, NgramConfig
 from ngram_eval.errors import InputError, exit_on_input_error
-from ngram_eval.kernels import mass, stats, tables, windows
+from ngram_eval.kernels import hashing, mass, stats, tables, windows
 from ngram_eval.kernels.gating import gate_constants
 from ngram_eval.kernels.runtime import INTERPRETED
 
@@ -95,7 +95,7 @@ class Compiled:
 KERNELS = (
     tables.update_kernel,
     tables.lookup_kernel,
-    windows.bucket_kernel,
+    hashing.bucket_kernel,
     windows.score_kernel,
     windows.add_kernel,
     stats.stats_kernel,
@@ -160,6 +160,7 @@ def variants() -> Iterator[tuple[str, Callable[[], None]]]:
                 torch.zeros(1 << 16, dtype=torch.uint16),
                 0,
                 listed.positions[two],
+                ids[:, :, two],
                 mended,
                 gate=gate,
                 vocab=1024,

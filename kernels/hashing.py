@@ -7,8 +7,11 @@ products, only the tokens; each order reads them again, from the L1 cache.
 
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from ngram_eval import hashing
+from ngram_eval.config import NgramConfig
+from ngram_eval.kernels.runtime import block
 
 PRIMES = tl.constexpr(hashing.PRIMES)
 
@@ -41,3 +44,52 @@ def bucket_pair(
             target = tl.load(tokens + (positions + 1), mask=whole, other=0)
             full = context ^ (target.to(tl.uint32) * PRIMES[n - 1])
     return context & mask.to(tl.uint32), full & mask.to(tl.uint32), whole
+
+
+@triton.jit(do_not_specialize=["base", "count", "buckets"])
+def bucket_kernel(
+    ids: tl.tensor,
+    tokens: tl.tensor,
+    listed: tl.tensor,
+    base: tl.int64,
+    count: tl.int64,
+    buckets: tl.int64,
+    MIN_ORDER: tl.constexpr,
+    MAX_ORDER: tl.constexpr,
+    LAG: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> None:
+    """Buckets of the listed positions into `ids`, (orders, 2, count); grid (blocks of positions, orders)."""
+    row = tl.program_id(1).to(tl.int64)
+    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    valid = i < count
+    positions = tl.load(listed + i, mask=valid, other=0)
+    context, full, _ = bucket_pair(
+        tokens - base, positions, valid, MIN_ORDER + row, buckets - 1, MIN_ORDER, MAX_ORDER, LAG
+    )
+    tl.store(ids + row * 2 * count + i, context.to(tl.int32), mask=valid)
+    tl.store(ids + (row * 2 + 1) * count + i, full.to(tl.int32), mask=valid)
+
+
+def list_buckets(ids: Tensor, tokens: Tensor, base: int, positions: Tensor, config: NgramConfig) -> None:
+    """Bucket numbers of the listed positions (n,), int64, into `ids` (orders, 2, n), int32 read as uint32.
+
+    `tokens` holds the stream from token `base` on. A position without a whole context in an order has no bucket there,
+    and its entry means nothing.
+    """
+    count, orders = len(positions), len(config.orders)
+    if ids.shape != (orders, 2, count):
+        raise ValueError(f"ids have shape {tuple(ids.shape)}, not {(orders, 2, count)}")
+    size = block(128, count, interpreted=1 << 18)
+    bucket_kernel[(triton.cdiv(count, size), orders)](
+        ids,
+        tokens,
+        positions,
+        base,
+        count,
+        config.buckets,
+        config.min_order,
+        config.max_order,
+        config.context_lag,
+        BLOCK=size,
+    )

@@ -2,9 +2,9 @@
 
 **Many windows at once.** Windows are sequential, but what window w must see of the windows before it is known without
 running them: the tables as they stood at the start, plus 1 for every earlier position of the call that falls into the
-same bucket. So one launch (`bucket_kernel`) lists the buckets of all positions, the next (`score_kernel`) only *reads*
-the tables, and counts those earlier positions by comparing bucket numbers, and the last (`add_kernel`) only adds.
-Integers are exact, so the result equals the sequential one bit for bit.
+same bucket. So one launch (`hashing.bucket_kernel`) lists the buckets of all positions, the next (`score_kernel`) only
+*reads* the tables, and counts those earlier positions by comparing bucket numbers, and the last (`add_kernel`) only
+adds. Integers are exact, so the result equals the sequential one bit for bit.
 
 **Memory order.** No launch reads what it writes, and a kernel sees all that earlier kernels of its stream wrote (CUDA
 programming model, streams). Nothing rests on cache modifiers, fences or barriers, nor on which program runs first. A
@@ -27,7 +27,7 @@ from torch import Tensor
 from ngram_eval.bpb import FRACTION_BITS, LIMB_BITS, P_FLOOR
 from ngram_eval.config import NgramConfig
 from ngram_eval.kernels.gating import alpha
-from ngram_eval.kernels.hashing import bucket_pair
+from ngram_eval.kernels.hashing import list_buckets
 from ngram_eval.kernels.runtime import block
 
 AT_ONCE = 1024
@@ -47,31 +47,6 @@ def add_nats(sums: tl.tensor, nats: tl.tensor, valid: tl.tensor) -> None:
     units = tl.floor(nats * _UNIT + 0.5).to(tl.int64)
     tl.atomic_add(sums, units >> _LIMB, mask=valid, sem="relaxed")
     tl.atomic_add(sums + 1, units & _LOW, mask=valid, sem="relaxed")
-
-
-@triton.jit(do_not_specialize=["base", "count", "buckets"])
-def bucket_kernel(
-    ids: tl.tensor,
-    tokens: tl.tensor,
-    listed: tl.tensor,
-    base: tl.int64,
-    count: tl.int64,
-    buckets: tl.int64,
-    MIN_ORDER: tl.constexpr,
-    MAX_ORDER: tl.constexpr,
-    LAG: tl.constexpr,
-    BLOCK: tl.constexpr,
-) -> None:
-    """Buckets of the listed positions into `ids`, (orders, 2, count); grid (blocks of positions, orders)."""
-    row = tl.program_id(1).to(tl.int64)
-    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    valid = i < count
-    positions = tl.load(listed + i, mask=valid, other=0)
-    context, full, _ = bucket_pair(
-        tokens - base, positions, valid, MIN_ORDER + row, buckets - 1, MIN_ORDER, MAX_ORDER, LAG
-    )
-    tl.store(ids + row * 2 * count + i, context.to(tl.int32), mask=valid)
-    tl.store(ids + (row * 2 + 1) * count + i, full.to(tl.int32), mask=valid)
 
 
 @triton.jit(do_not_specialize=["count", "buckets"])
@@ -249,24 +224,9 @@ def score_listed(
     if count == 0:
         return
     orders = len(config.orders)
-    if ids.shape != (orders, 2, count):
-        raise ValueError(f"ids have shape {tuple(ids.shape)}, not {(orders, 2, count)}")
-    size = block(128, count, interpreted=1 << 18)
-    blocks = triton.cdiv(count, size)
-    bucket_kernel[(blocks, orders)](
-        ids,
-        tokens,
-        listed.positions,
-        base,
-        count,
-        config.buckets,
-        config.min_order,
-        config.max_order,
-        config.context_lag,
-        BLOCK=size,
-    )
+    list_buckets(ids, tokens, base, listed.positions, config)
     padded = triton.next_power_of_2(orders)
-    few = block(max(1, 32 // padded), count, interpreted=1 << 13 if one_window else 1 << 10)
+    few = block(max(1, 64 // padded), count, interpreted=1 << 13 if one_window else 1 << 10)
     score_kernel[(triton.cdiv(count, few),)](
         tables,
         ids,
@@ -284,10 +244,11 @@ def score_listed(
         BACKOFF=config.target_backoff,
         ROWS=padded,
         BLOCK=few,
-        EARLIER=0 if one_window else block(64, count, interpreted=1 << 7),
+        EARLIER=0 if one_window else block(32, count, interpreted=1 << 7),
         num_warps=8,
     )
-    add_kernel[(blocks, 2 * orders)](
+    size = block(128, count, interpreted=1 << 18)
+    add_kernel[(triton.cdiv(count, size), 2 * orders)](
         tables,
         ids,
         listed.positions,
