@@ -1,0 +1,182 @@
+"""`--backend triton`: the whole evaluator on kernels, against the other backends."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import Stream
+from ngram_eval.blend import GatedBackoff
+from ngram_eval.bpb import as_nats
+from ngram_eval.config import WindowConfig, preset
+from ngram_eval.counts import Tokens
+from ngram_eval.counts.reference import ReferenceCounts
+from ngram_eval.device import TritonScorer
+from ngram_eval.errors import InputError
+from ngram_eval.forward import ModelSource
+from ngram_eval.kernels.runtime import kernel_device
+from ngram_eval.model import ModelConfig, Transformer
+from ngram_eval.neural import NeuralStats, ScoresSource, Stats
+from ngram_eval.scorers import HashedScorer, make_scorer
+from ngram_eval.windows import Windows, batches, plan_windows
+
+Evaluate = Callable[..., dict[str, dict[str, Any]]]
+SMALL = ModelConfig(vocab_size=50, width=32, layers=3, heads=2, kv_heads=2, value_layers=(2,))
+
+
+def windows_of(stream: Stream, rescore_tail: bool) -> Windows:
+    return plan_windows(2816, WindowConfig(seq_len=256, stride=24, rescore_tail=rescore_tail))
+
+
+@pytest.mark.parametrize("name", ["hashed", "pr890"])
+@pytest.mark.parametrize("at_once", [1, 100, 1024])
+def test_scores_like_the_reference_however_many_windows_at_once(stream: Stream, name: str, at_once: int) -> None:
+    """Window by window in launches of their own (the plainly safe form), or many compared with each other.
+
+    The charge of a position differs from the host's by rounding of exp and log alone: 1e-12 of the sum.
+    """
+    config = preset(name)
+    config = replace(config, ngram=replace(config.ngram, buckets=256))
+    source = ScoresSource(stream.p_target, stream.entropy)
+    device = TritonScorer(config, at_once)
+    host = HashedScorer(ReferenceCounts(config.ngram), GatedBackoff(config.gate))
+    for scorer in (device, host):
+        scorer.prefill(stream.tokens, 130, lambda positions: None)
+        for batch in batches(windows_of(stream, config.window.rescore_tail), 64):
+            scorer.score(stream.tokens, batch, source.stats(stream.tokens, batch))
+    found, expected = device.tally(), host.tally()
+    assert as_nats(found.nats) == pytest.approx(as_nats(expected.nats), rel=1e-12)
+    assert as_nats(found.neural_nats) == pytest.approx(as_nats(expected.neural_nats), rel=1e-12)
+    assert found.positions == expected.positions
+    assert found.hits_by_order == expected.hits_by_order
+    assert len(found.hits_by_order) == 8
+
+
+def test_the_sum_depends_on_neither_batches_nor_launches(stream: Stream) -> None:
+    """Bit for bit: sums are integers, and each position's charge is computed alone."""
+    config = preset("hashed")
+    config = replace(config, ngram=replace(config.ngram, buckets=256))
+    source = ScoresSource(stream.p_target, stream.entropy)
+    tallies = []
+    for at_once, windows in ((24, 1000), (1024, 1000), (1024, 7), (333, 50)):
+        scorer = TritonScorer(config, at_once)
+        for batch in batches(windows_of(stream, False), windows):
+            scorer.score(stream.tokens, batch, source.stats(stream.tokens, batch))
+        tallies.append(scorer.tally())
+    assert all(tally == tallies[0] for tally in tallies)
+
+
+def test_nothing_scored_is_nothing_charged() -> None:
+    tally = make_scorer("triton", replace(preset("hashed"), ngram=replace(preset("hashed").ngram, buckets=2))).tally()
+    assert (tally.nats, tally.positions, tally.hits_by_order) == (0, 0, {})
+
+
+@pytest.mark.parametrize("name", ["p_target", "entropy"])
+def test_nan_statistics_are_an_error_that_names_the_first_position(stream: Stream, name: str) -> None:
+    config = preset("hashed")
+    config = replace(config, ngram=replace(config.ngram, buckets=256))
+    bad = [2000, 1234, 1235]
+    p_target, entropy = stream.p_target.copy(), stream.entropy.copy()
+    if name == "p_target":
+        p_target[bad] = np.nan
+    else:
+        entropy[bad] = np.nan
+    scorer = TritonScorer(config)
+    windows = windows_of(stream, False)
+    scorer.score(stream.tokens, windows, Stats(p_target[:2816], entropy[:2816]))
+    with pytest.raises(InputError, match="position 1234 are NaN"):
+        scorer.tally()
+
+
+def statistics(model: Transformer, use_kernels: bool, tokens: Tokens, windows: Windows) -> NeuralStats:
+    source = ModelSource(
+        model,
+        train_seq_len=64,
+        batch_windows=4,
+        device=kernel_device() if use_kernels else torch.device("cpu"),
+        dtype=torch.float32,
+        use_kernels=use_kernels,
+    )
+    return source.stats(tokens, windows)
+
+
+def test_the_model_source_reduces_logits_alike_on_both_paths(stream: Stream) -> None:
+    torch.manual_seed(0)
+    model = Transformer(SMALL)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    (windows,) = batches(plan_windows(256, WindowConfig(seq_len=64, stride=64))[1:], 8)
+    host, device = (statistics(model, use_kernels, stream.tokens, windows) for use_kernels in (False, True))
+    np.testing.assert_allclose(device.p_target, host.p_target, rtol=2e-5)
+    np.testing.assert_allclose(device.entropy, host.entropy, rtol=2e-5)
+    assert device.p_target.std() > 0.01
+
+
+def test_a_model_of_nan_is_an_error_on_both_paths(stream: Stream) -> None:
+    model = Transformer(SMALL)
+    with torch.no_grad():
+        model.embedding[3] = float("nan")
+    windows = plan_windows(64, WindowConfig(seq_len=64))
+    with pytest.raises(InputError, match=r"position \d+ are NaN.*--dtype float32"):
+        statistics(model, False, stream.tokens, windows)
+    scorer = TritonScorer(replace(preset("hashed"), ngram=replace(preset("hashed").ngram, buckets=2)))
+    with np.errstate(invalid="ignore"):
+        scorer.score(stream.tokens, windows, statistics(model, True, stream.tokens, windows))
+        with pytest.raises(InputError, match="are NaN"):
+            scorer.tally()
+
+
+@pytest.mark.parametrize("name", ["hashed", "pr890"])
+def test_evaluator_on_scores(stream: Stream, evaluate: Evaluate, name: str) -> None:
+    arguments = ["--data", stream.shard, "--scores", stream.scores, "--seq-len", 256, "--buckets", 512]
+    cpu, triton = (evaluate(*arguments, "--preset", name, "--backend", b)[name] for b in ("cpu", "triton"))
+    assert triton["backend"] == "triton"
+    for key in ("nats", "neural_nats"):
+        assert triton[key] == pytest.approx(cpu[key], rel=1e-12)
+    for key in ("positions", "hits_by_order", "normalised"):
+        assert triton[key] == cpu[key]
+
+
+def test_evaluator_on_the_embedded_model(evaluate: Evaluate) -> None:
+    """Kernels and torch sum the same float32 logits in another order: 1e-6 of the nats. Hits are exact."""
+    arguments = ["--max-tokens", 1025, "--preset", "hashed", "--batch-windows", 8]
+    cpu, triton = (evaluate(*arguments, "--backend", b)["hashed"] for b in ("cpu", "triton"))
+    for key in ("nats", "neural_nats", "val_bpb"):
+        assert triton[key] == pytest.approx(cpu[key], rel=1e-6)
+        assert triton[key] != cpu[key], "the kernels were not used"
+    assert triton["hits_by_order"] == cpu["hits_by_order"]
+    assert triton["positions"] == 1024
+
+
+def test_evaluator_remembers_statistics_of_kernels(evaluate: Evaluate) -> None:
+    arguments = ["--max-tokens", 513, "--batch-windows", 8, "--backend", "triton"]
+    both = evaluate(*arguments, "--preset", "hashed", "--preset", "pr890")
+    alone = evaluate(*arguments, "--preset", "pr890")["pr890"]
+    assert both["pr890"]["neural_reused"] > 0
+    assert both["pr890"]["nats"] == pytest.approx(alone["nats"], rel=1e-6)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here is a GPU")
+def test_without_a_gpu_the_backend_says_so() -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    command = [sys.executable, "-m", "ngram_eval.run", "--backend", "triton", "--max-tokens", "300"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 2
+    assert "--backend triton needs a GPU" in done.stderr
+    assert "TRITON_INTERPRET=1" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels run on the GPU here")
+def test_a_model_on_another_device_than_the_kernels_is_refused(
+    evaluate: Evaluate, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        evaluate("--backend", "triton", "--device", "meta", "--max-tokens", 300)
+    assert "--device is meta, but --backend triton runs on cpu" in capsys.readouterr().err
