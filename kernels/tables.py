@@ -4,6 +4,7 @@ Tables are one int32 tensor (orders, 2, buckets), read as uint32: [i, 0] context
 min_order + i, as in `ngram_eval.counts`. Token tensors are uint16, or int32 holding uint32 bits.
 """
 
+import numpy as np
 import torch
 import triton
 import triton.language as tl
@@ -100,4 +101,7 @@ def lookup(
 
 def empty_tables(config: NgramConfig, device: torch.device) -> Tensor:
     """Tables of zeros."""
-    return torch.zeros((len(config.orders), 2, config.buckets), dtype=torch.int32, device=device)
+    shape = (len(config.orders), 2, config.buckets)
+    if device.type == "cpu":  # numpy leaves pages untouched until they are counted into, torch does not
+        return torch.from_numpy(np.zeros(shape, np.int32))
+    return torch.zeros(shape, dtype=torch.int32, device=device)

@@ -7,6 +7,7 @@ dictionaries and shares no code with the package.
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -179,6 +180,42 @@ def test_windows_longer_than_any_block(backend: str, threads: int) -> None:
     counts = make_counts(backend, case.config, threads)
     assert_same(run(counts, case), best)
     assert_same((counts.state(),), (state,))
+
+
+@every_backend
+def test_positions_past_32_bits(backend: str, threads: int, tmp_path: Path) -> None:
+    """Only the end of the stream is real; the rest is a hole in the file."""
+    length = (1 << 32) + 3000
+    tokens = np.memmap(tmp_path / "tokens", np.uint16, "w+", shape=length)
+    tokens[-3000:] = np.random.default_rng(0).integers(0, 3, 3000)
+    config = NgramConfig(buckets=1 << 10)
+    stops = np.arange(length - 2000, length, 33)
+    case = Case(config, tokens, stops - 33, stops)
+    reference, counts = ReferenceCounts(config), make_counts(backend, config, threads)
+    for c in (reference, counts):
+        c.update(tokens, length - 2500, length - 2033)
+    assert_same(run(counts, case), run(reference, case))
+    assert_same((counts.state(),), (reference.state(),))
+    end = (length - 100, length - 1)
+    assert_same(counts.lookup(tokens, *end), reference.lookup(tokens, *end))
+
+
+@pytest.mark.slow
+@every_backend
+def test_tables_past_31_bits(backend: str, threads: int) -> None:
+    """Two tables of 2^31 counts, 16 GiB: few of their pages are touched."""
+    config = NgramConfig(min_order=9, max_order=9, buckets=1 << 31)
+    tokens = np.random.default_rng(0).choice(np.array([5, 40_000, 2**32 - 1], np.uint32), 1000)
+    counts = make_counts(backend, config, threads)
+    stops = np.arange(64, 1000, 32)
+    best = counts.score_windows(tokens, stops - 32, stops)
+    matches = counts.lookup(tokens, 900, 999)
+    del counts
+    case = Case(config, tokens, stops - 32, stops)
+    assert list(zip(*(a.tolist() for a in best), strict=True)) == published_score(case)
+    reference = ReferenceCounts(config)
+    run(reference, case)
+    assert_same(matches, reference.lookup(tokens, 900, 999))
 
 
 @every_backend
