@@ -1,7 +1,7 @@
 """The neural source that runs a model: windows → logits → the target's probability and the entropy."""
 
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
 
@@ -116,22 +116,41 @@ class ModelSource:
     @torch.inference_mode()
     def stats(self, tokens: Tokens, windows: Windows) -> NeuralStats:
         """As `NeuralSource.stats`; raises `InputError` for NaN, unless the statistics stay on the device."""
+        hidden, targets = self._hidden(tokens, windows)
+        if self._use_kernels:
+            return self._stats_on_device(hidden, targets)
+        parts = [target_stats(self._logits(hidden[part]), targets[part]) for part in self._parts(len(hidden))]
+        log_p, entropy = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
+        if np.isnan(entropy).any() or np.isnan(log_p).any():
+            raise nan_statistics(int(windows.positions()[np.flatnonzero(np.isnan(entropy) | np.isnan(log_p))[0]]))
+        return Stats(np.exp(log_p.astype(np.float64)), entropy)
+
+    @torch.inference_mode()
+    def probabilities(self, tokens: Tokens, windows: Windows) -> NDArray[np.float64]:
+        hidden, _ = self._hidden(tokens, windows)
+        parts = [torch.log_softmax(self._logits(hidden[part]), dim=-1) for part in self._parts(len(hidden))]
+        probabilities: NDArray[np.float64] = np.exp(torch.cat(parts).cpu().numpy().astype(np.float64))
+        if np.isnan(probabilities).any():
+            raise nan_statistics(int(windows.positions()[np.isnan(probabilities).any(axis=1)][0]))
+        return probabilities
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        return nullcontext() if self.dtype == torch.float32 else torch.autocast(self.device.type, self.dtype)
+
+    def _hidden(self, tokens: Tokens, windows: Windows) -> tuple[Tensor, Tensor]:
+        """(last hidden states, targets) of the scored positions: (positions, width) and (positions,)."""
         length, scored = int((windows.stop - windows.start)[0]), int((windows.stop - windows.first)[0])
         # A window cut short by the end is, as published, a full one padded on the right. Attention is causal, so the
         # padding never shows: leaving it out and keeping the RoPE base of the full length gives the same logits.
         rows = tokens[windows.start[:, None] + np.arange(length + 1)].astype(np.int64)  # (B, length + 1)
         sequences = torch.from_numpy(rows).to(self.device)
-        autocast = nullcontext() if self.dtype == torch.float32 else torch.autocast(self.device.type, self.dtype)
-        with autocast:
-            hidden = self._model.hidden(sequences[:, :-1], last=scored, length=windows.seq_len).flatten(0, 1)
-            targets = sequences[:, -scored:].flatten()
-            if self._use_kernels:
-                return self._stats_on_device(hidden, targets)
-            parts = [target_stats(self._model.logits(hidden[part]), targets[part]) for part in self._parts(len(hidden))]
-        log_p, entropy = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
-        if np.isnan(entropy).any() or np.isnan(log_p).any():
-            raise nan_statistics(int(windows.positions()[np.flatnonzero(np.isnan(entropy) | np.isnan(log_p))[0]]))
-        return Stats(np.exp(log_p.astype(np.float64)), entropy)
+        with self._autocast():
+            hidden = self._model.hidden(sequences[:, :-1], last=scored, length=windows.seq_len)
+        return hidden.flatten(0, 1), sequences[:, -scored:].flatten()
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        with self._autocast():
+            return self._model.logits(hidden)
 
     def _stats_on_device(self, hidden: Tensor, targets: Tensor) -> DeviceStats:
         from ngram_eval.kernels.stats import neural_stats  # needs Triton, which not every machine has
@@ -139,7 +158,8 @@ class ModelSource:
         p_target = torch.empty(len(hidden), dtype=torch.float64, device=self.device)
         entropy = torch.empty(len(hidden), dtype=torch.float32, device=self.device)
         for part in self._parts(len(hidden)):
-            logits = self._model.uncapped_logits(hidden[part])
+            with self._autocast():
+                logits = self._model.uncapped_logits(hidden[part])
             cap = self._model.config.logit_softcap
             neural_stats(logits, targets[part], p_target[part], entropy[part], softcap=cap)
         return DeviceStats(p_target, entropy)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from ngram_eval.counts import load_backend, resolve_backend
 from ngram_eval.errors import InputError
-from ngram_eval.neural import NeuralSource, UniformSource, load_scores
+from ngram_eval.neural import NeuralSource, UniformSource, load_logits, load_scores
 from ngram_eval.options import Options, asset
 from ngram_eval.ranks import Ranks
 from ngram_eval.tokens import Manifest, Tokenizer, TokenStream, check_vocabulary, read_manifest, read_shards
@@ -74,6 +74,10 @@ def _load_source(
         check_kernels_run_on(choose_device(options.device, ranks.local_rank))
     if options.scores is not None:
         return load_scores(options.scores, (stream.total - 1, len(stream.tokens) - 1))
+    if options.logits is not None:
+        logits = load_logits(options.logits, (stream.total - 1, len(stream.tokens) - 1))
+        _check_vocabularies(stream, tokenizer, logits.vocab_size, str(options.logits))
+        return logits
     if options.uniform:
         if tokenizer is not None:
             return UniformSource(tokenizer.vocab_size)
@@ -91,11 +95,16 @@ def _load_source(
         batch_windows=options.batch_windows,
         use_kernels=use_kernels,
     )
-    if tokenizer is None:
-        check_vocabulary(stream.tokens, source.vocab_size, str(path))
-    elif tokenizer.vocab_size != source.vocab_size:
-        raise InputError(
-            f"{path} has a vocabulary of {source.vocab_size} tokens, the tokenizer {options.tokenizer} one of "
-            f"{tokenizer.vocab_size}: give the tokenizer that the model was trained with"
-        )
+    _check_vocabularies(stream, tokenizer, source.vocab_size, str(path))
     return source
+
+
+def _check_vocabularies(stream: TokenStream, tokenizer: Tokenizer | None, vocab_size: int, source: str) -> None:
+    """Raise `InputError` unless the stream's tokens, and the tokenizer if there is one, fit the source's vocabulary."""
+    if tokenizer is None:
+        check_vocabulary(stream.tokens, vocab_size, source)
+    elif tokenizer.vocab_size != vocab_size:
+        raise InputError(
+            f"{source} has a vocabulary of {vocab_size} tokens, the tokenizer {tokenizer.vocab_size}: "
+            "give the tokenizer that the model was trained with"
+        )

@@ -59,6 +59,13 @@ class NeuralSource(Protocol):
     def stats(self, tokens: Tokens, windows: Windows) -> NeuralStats:
         """Statistics of the scored positions of `windows`, all of one shape (see `windows.batch_bounds`)."""
 
+    def probabilities(self, tokens: Tokens, windows: Windows) -> NDArray[np.float64]:
+        """(positions, V): the whole distribution at the scored positions of `windows`.
+
+        Its entry of the target is the `p_target` of `stats` on the host, bit for bit on one machine. Raises
+        `InputError` if the source knows only the target's.
+        """
+
 
 _LIGHT_BATCH = 1 << 15
 
@@ -79,6 +86,9 @@ class UniformSource:
         entropy = np.full(scored, math.log(self.vocab_size), np.float32)
         return Stats(np.full(scored, 1 / self.vocab_size), entropy)
 
+    def probabilities(self, tokens: Tokens, windows: Windows) -> NDArray[np.float64]:
+        return np.full((windows.scored, self.vocab_size), 1 / self.vocab_size)
+
 
 class ScoresSource:
     """Statistics computed earlier, by any model, indexed by position."""
@@ -94,6 +104,66 @@ class ScoresSource:
         spans = windows.spans()
         p_target = np.concatenate([self.p_target[first:stop] for first, stop in spans], dtype=np.float64)
         return Stats(p_target, np.concatenate([self.entropy[first:stop] for first, stop in spans], dtype=np.float32))
+
+    def probabilities(self, tokens: Tokens, windows: Windows) -> NDArray[np.float64]:
+        raise InputError(
+            "--scores knows the probability of each target only, and the whole distribution is needed: "
+            "give --artifact, --logits or --uniform"
+        )
+
+
+class LogitsSource:
+    """Whole distributions computed earlier, by any model, indexed by position: logits (positions, V), or their logs."""
+
+    name = "logits"
+    batch_windows = 64
+    train_seq_len = 0
+
+    def __init__(self, logits: NDArray[np.floating], path: Path) -> None:
+        self.logits, self.vocab_size, self._path = logits, logits.shape[1], path
+        self.settings: dict[str, str] = {}
+
+    def _log_probs(self, windows: Windows) -> NDArray[np.float64]:
+        rows = np.concatenate([self.logits[first:stop] for first, stop in windows.spans()]).astype(np.float64)
+        top = rows.max(axis=1, keepdims=True)
+        if not np.isfinite(top).all():
+            raise InputError(
+                f"{self._path}: the row of position {windows.positions()[~np.isfinite(top[:, 0])][0]} holds NaN or "
+                "infinity, or no finite number: compute the logits again"
+            )
+        log_probs: NDArray[np.float64] = rows - top - np.log(np.exp(rows - top).sum(axis=1, keepdims=True))
+        return log_probs
+
+    def stats(self, tokens: Tokens, windows: Windows) -> Stats:
+        log_p = self._log_probs(windows)
+        p = np.exp(log_p)
+        entropy = -(p * np.maximum(log_p, -1e4)).sum(axis=1)  # 0, not NaN, where p is 0
+        return Stats(p[np.arange(len(p)), tokens[windows.positions() + 1]], entropy.astype(np.float32))
+
+    def probabilities(self, tokens: Tokens, windows: Windows) -> NDArray[np.float64]:
+        probabilities: NDArray[np.float64] = np.exp(self._log_probs(windows))
+        return probabilities
+
+
+def load_logits(path: Path, lengths: tuple[int, ...]) -> LogitsSource:
+    """Map an .npy of logits or log-probabilities: float16, float32 or float64, (N - 1, V) for a stream of N tokens.
+
+    `lengths` are the acceptable numbers of rows. Raises `InputError` naming what is wrong.
+    """
+    try:
+        logits = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: not an .npy of plain numbers ({error}); write it with numpy.save") from error
+    if not isinstance(logits, np.ndarray) or logits.ndim != 2 or logits.dtype.kind != "f" or logits.shape[1] < 1:
+        found = f"{logits.dtype} of shape {logits.shape}" if isinstance(logits, np.ndarray) else "several arrays"
+        raise InputError(f"{path}: holds {found}; give one array of floats, (positions, vocabulary)")
+    if len(logits) not in lengths:
+        expected = " or ".join(f"{length:,}" for length in dict.fromkeys(lengths))
+        raise InputError(
+            f"{path}: {len(logits):,} rows, the data asks for {expected} (one less than its tokens); "
+            "these logits are of another stream"
+        )
+    return LogitsSource(logits, path)
 
 
 def load_scores(path: Path, lengths: tuple[int, ...]) -> ScoresSource:
@@ -180,6 +250,9 @@ class RememberingSource:
             self._window_start[keep] = start[unseen]
             self.p_target[keep], self.entropy[keep] = result.p_target[unseen], result.entropy[unseen]
         return result
+
+    def probabilities(self, tokens: Tokens, windows: Windows) -> NDArray[np.float64]:
+        return self._source.probabilities(tokens, windows)
 
 
 def save_scores(path: Path, p_target: NDArray[np.float64], entropy: NDArray[np.float32], train_seq_len: int) -> None:

@@ -33,6 +33,8 @@ class Options:
     """Neural source: a model file of ours."""
     scores: Path | None = None
     """Neural source: an .npz with p_target and entropy of every position, from --save-scores or any other model."""
+    logits: Path | None = None
+    """Neural source: an .npy of logits or log-probabilities, (positions, vocabulary), from any model."""
     uniform: bool = False
     """Neural source: 1/V for every token, so the n-gram memory alone."""
     tokenizer: Path | None = None
@@ -65,15 +67,18 @@ class Options:
     @property
     def embedded(self) -> bool:
         """Whether the embedded default is evaluated."""
-        return not self.data and self.artifact is None and self.scores is None and not self.uniform
+        return not self.data and not self._sources()
+
+    def _sources(self) -> list[str]:
+        return [flag for flag in ("artifact", "scores", "logits", "uniform") if getattr(self, flag)]
 
     def check(self) -> None:
         """Raise `InputError` for flags that do not go together or are out of range."""
-        sources = [flag for flag in ("artifact", "scores", "uniform") if getattr(self, flag)]
+        sources = self._sources()
         if len(sources) > 1:
             raise InputError(f"--{' and --'.join(sources)} are all neural sources: give one of them")
         if self.data and not sources:
-            raise InputError("--data needs a neural source: --artifact FILE, --scores FILE.npz or --uniform")
+            raise InputError("--data needs a neural source: --artifact, --scores or --logits with a file, or --uniform")
         if sources and not self.data:
             raise InputError(f"--{sources[0]} needs the tokens to score: --data 'PATTERN'")
         if self.embedded and (self.tokenizer or self.vocab_size):
