@@ -118,6 +118,25 @@ def test_the_model_source_reduces_logits_alike_on_both_paths(stream: Stream) -> 
     assert device.p_target.std() > 0.01
 
 
+def test_the_model_source_gives_whole_distributions(stream: Stream) -> None:
+    """Their entries of the targets are what is charged for, bit for bit."""
+    torch.manual_seed(0)
+    model = Transformer(SMALL)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    source = ModelSource(model, train_seq_len=64, batch_windows=4, device=torch.device("cpu"), dtype=torch.float32)
+    (windows,) = batches(plan_windows(256, WindowConfig(seq_len=64, stride=64))[1:], 8)
+    probabilities = source.probabilities(stream.tokens, windows)
+    assert probabilities.shape == (192, 50)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
+    targets = stream.tokens[windows.positions() + 1]
+    assert (probabilities[np.arange(192), targets] == source.stats(stream.tokens, windows).p_target).all()
+    with torch.no_grad():
+        model.embedding[3] = float("nan")
+    with pytest.raises(InputError, match="are NaN"):
+        source.probabilities(stream.tokens, windows)
+
+
 def test_a_model_of_nan_is_an_error_on_both_paths(stream: Stream) -> None:
     model = Transformer(SMALL)
     with torch.no_grad():

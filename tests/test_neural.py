@@ -6,11 +6,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from ngram_eval.config import WindowConfig
 from ngram_eval.counts import Tokens
 from ngram_eval.errors import InputError
-from ngram_eval.neural import RememberingSource, Stats, UniformSource, load_scores, save_scores
+from ngram_eval.neural import (
+    RememberingSource,
+    ScoresSource,
+    Stats,
+    UniformSource,
+    load_logits,
+    load_scores,
+    save_scores,
+)
 from ngram_eval.windows import Windows, batches, plan_windows
 
 TOKENS = np.zeros(65, np.uint16)
@@ -105,6 +114,60 @@ def test_uniform() -> None:
     assert stats.entropy[0] == pytest.approx(math.log(50))
 
 
+def logits_file(path: Path, rows: int = 64, vocab: int = 50, dtype: str = "f4") -> tuple[Path, NDArray[np.float64]]:
+    """An .npy of logits, and the distributions that they mean."""
+    logits = np.random.default_rng(2).normal(0, 5, (rows, vocab)).astype(dtype)
+    logits[3, :40] = -np.inf
+    np.save(path, logits)
+    p = np.exp(logits.astype(np.float64) - logits.astype(np.float64).max(axis=1, keepdims=True))
+    return path, p / p.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+def test_logits(tmp_path: Path, dtype: str) -> None:
+    path, p = logits_file(tmp_path / "l.npy", dtype=dtype)
+    source = load_logits(path, (64,))
+    windows = plan_windows(64, WindowConfig(seq_len=32))
+    targets = TOKENS[1:65]
+    np.testing.assert_allclose(source.probabilities(TOKENS, windows), p, rtol=1e-12)
+    stats = source.stats(TOKENS, windows)
+    assert (stats.p_target == source.probabilities(TOKENS, windows)[np.arange(64), targets]).all()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        entropy = -np.nansum(p * np.log(p), axis=1)
+    np.testing.assert_allclose(stats.entropy, entropy, rtol=1e-6)
+    assert stats.entropy.dtype == np.float32
+    assert source.vocab_size == 50
+
+
+def test_logits_refused(tmp_path: Path) -> None:
+    path, _ = logits_file(tmp_path / "l.npy")
+    with pytest.raises(InputError, match=r"l\.npy: 64 rows, the data asks for 99"):
+        load_logits(path, (99,))
+    for name, array in (("i", np.zeros((64, 5), int)), ("one", np.zeros(64)), ("none", np.zeros((64, 0)))):
+        np.save(tmp_path / f"{name}.npy", array)
+        with pytest.raises(InputError, match="give one array of floats"):
+            load_logits(tmp_path / f"{name}.npy", (64,))
+    np.savez(tmp_path / "z.npy", a=np.zeros(3))
+    for bad in (tmp_path / "z.npy.npz", tmp_path / "missing.npy", tmp_path / "cut.npy"):
+        (tmp_path / "cut.npy").write_bytes(path.read_bytes()[:100])
+        with pytest.raises(InputError, match=bad.name):
+            load_logits(bad, (64,))
+    logits = np.load(path)
+    logits[40, 7] = np.nan
+    np.save(path, logits)
+    with pytest.raises(InputError, match=r"l\.npy: the row of position 40 holds NaN"):
+        load_logits(path, (64,)).stats(TOKENS, plan_windows(64, WindowConfig(seq_len=32)))
+
+
+def test_whole_distributions_of_the_other_sources() -> None:
+    windows = plan_windows(64, WindowConfig(seq_len=32))
+    uniform = UniformSource(50)
+    assert (uniform.probabilities(TOKENS, windows) == np.full((64, 50), 1 / 50)).all()
+    assert (RememberingSource(uniform, 64, 32).probabilities(TOKENS, windows) == 1 / 50).all()
+    with pytest.raises(InputError, match="--scores knows the probability of each target only"):
+        ScoresSource(np.zeros(64), np.zeros(64)).probabilities(TOKENS, windows)
+
+
 class CountingSource:
     """Every answer tells its window and position, and calls are counted."""
 
@@ -118,6 +181,9 @@ class CountingSource:
         self.asked += windows.scored
         start = np.repeat(windows.start, windows.stop - windows.first)
         return Stats(windows.positions() + start / 1000, start.astype(np.float32))
+
+    def probabilities(self, tokens: Tokens, windows: Windows) -> NDArray[np.float64]:
+        raise NotImplementedError("the tests of the memory ask for no distributions")
 
 
 def ask(source: Any, config: WindowConfig) -> Stats:

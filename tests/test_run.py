@@ -288,6 +288,23 @@ def test_reference_backend_gives_the_same_bits(stream: Stream, evaluate: Evaluat
         assert slow[name]["hits_by_order"] == fast[name]["hits_by_order"]
 
 
+def test_logits_are_scored_like_the_scores_they_imply(stream: Stream, evaluate: Evaluate, tmp_path: Path) -> None:
+    logits = np.random.default_rng(0).normal(0, 3, (len(stream.tokens) - 1, 50))
+    np.save(tmp_path / "l.npy", logits)
+    p = np.exp(logits)
+    p /= p.sum(axis=1, keepdims=True)
+    p_target = p[np.arange(len(p)), stream.tokens[1:]]
+    np.savez(tmp_path / "s.npz", p_target=p_target, entropy=-(p * np.log(p)).sum(axis=1))
+    common = ["--data", stream.shard, "--seq-len", 256, "--buckets", 512, "--preset", "hashed"]
+    expected = evaluate(*common, "--scores", tmp_path / "s.npz")["hashed"]
+    found = evaluate(*common, "--logits", tmp_path / "l.npy")["hashed"]
+    for key in ("nats", "neural_nats"):
+        assert found[key] == pytest.approx(expected[key], rel=1e-7)
+    np.save(tmp_path / "l.npy", logits[:, :30])
+    with pytest.raises(SystemExit):
+        evaluate(*common, "--logits", tmp_path / "l.npy")
+
+
 def test_uniform_charges_log_v_and_max_tokens_flags_a_subset(stream: Stream, evaluate: Evaluate) -> None:
     arguments = ["--data", stream.shard, "--uniform", "--vocab-size", 64, "--seq-len", 100, "--max-tokens", 1001]
     result = evaluate(*arguments, "--preset", "hashed")["hashed"]
