@@ -226,7 +226,7 @@ def score_listed(
     orders = len(config.orders)
     list_buckets(ids, tokens, base, listed.positions, config)
     padded = triton.next_power_of_2(orders)
-    few = block(max(1, 64 // padded), count, interpreted=1 << 13 if one_window else 1 << 10)
+    few = block(max(1, 16 // padded), count, interpreted=1 << 13 if one_window else 1 << 10)
     score_kernel[(triton.cdiv(count, few),)](
         tables,
         ids,
@@ -244,7 +244,7 @@ def score_listed(
         BACKOFF=config.target_backoff,
         ROWS=padded,
         BLOCK=few,
-        EARLIER=0 if one_window else block(32, count, interpreted=1 << 7),
+        EARLIER=0 if one_window else block(128, count, interpreted=1 << 7),
         num_warps=8,
     )
     size = block(128, count, interpreted=1 << 18)
