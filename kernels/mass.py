@@ -7,7 +7,7 @@ from torch import Tensor
 from ngram_eval.config import NgramConfig
 from ngram_eval.kernels.gating import alpha
 from ngram_eval.kernels.hashing import PRIMES, list_buckets
-from ngram_eval.kernels.runtime import block
+from ngram_eval.kernels.runtime import FLOATS, block
 from ngram_eval.kernels.stats import softcapped
 
 
@@ -138,4 +138,5 @@ def vocabulary_mass(
         ROWS=triton.next_power_of_2(orders),
         BLOCK=size,
         COLUMNS=columns,
+        **FLOATS,
     )

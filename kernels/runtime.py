@@ -15,6 +15,11 @@ def _probe() -> None:
 INTERPRETED = isinstance(_probe, InterpretedFunction)
 """Whether kernels run in the interpreter; decided by the environment when Triton is imported."""
 
+FLOATS = {"enable_fp_fusion": False}
+"""Launch option of every kernel that computes with floats: products and sums are rounded apart, as in C++ and numpy.
+Triton 3.10 changes the default, which would change results.
+"""
+
 
 def kernel_device() -> torch.device:
     """The device whose memory kernels work on; raises `InputError` where there is none."""

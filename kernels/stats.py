@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ngram_eval.kernels.runtime import block
+from ngram_eval.kernels.runtime import FLOATS, block
 
 _COLUMNS = 4096  # of the vocabulary, held by a program at a time
 
@@ -128,6 +128,7 @@ def neural_stats(
         ROWS=at_once,
         COLUMNS=columns,
         num_warps=8 if columns == _COLUMNS else 4,
+        **FLOATS,
     )
 
 

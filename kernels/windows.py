@@ -28,7 +28,7 @@ from ngram_eval.bpb import FRACTION_BITS, LIMB_BITS, P_FLOOR
 from ngram_eval.config import NgramConfig
 from ngram_eval.kernels.gating import alpha
 from ngram_eval.kernels.hashing import list_buckets
-from ngram_eval.kernels.runtime import block
+from ngram_eval.kernels.runtime import FLOATS, block
 
 AT_ONCE = 1024
 """Most positions of several windows scored by one launch: each is compared with all before it."""
@@ -246,6 +246,7 @@ def score_listed(
         BLOCK=few,
         EARLIER=0 if one_window else block(128, count, interpreted=1 << 7),
         num_warps=8,
+        **FLOATS,
     )
     size = block(128, count, interpreted=1 << 18)
     add_kernel[(triton.cdiv(count, size), 2 * orders)](

