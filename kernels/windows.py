@@ -82,6 +82,7 @@ def score_kernel(
     sums: tl.tensor,
     hits: tl.tensor,
     bad: tl.tensor,
+    values: tl.tensor,
     best_order: tl.tensor,
     best_context: tl.tensor,
     best_full: tl.tensor,
@@ -153,6 +154,8 @@ def score_kernel(
         p_ngram = tl.minimum(best_f, best_c).to(tl.float64) / tl.maximum(best_c, 1).to(tl.float64)
         weight = tl.where(order > 0, alpha(gate, h, order, valid), 0.0)
         p = (1.0 - weight) * p_neural + weight * p_ngram
+        if values is not None:
+            tl.store(values + i, p, mask=valid)
         nan = valid & ((p != p) | (h != h))
         tl.atomic_min(bad + tl.zeros_like(order), positions, mask=nan, sem="relaxed")
         floor = tl.full([BLOCK], _FLOOR, tl.float64)
@@ -210,6 +213,7 @@ def score_listed(
     gate: Tensor | None = None,
     stats: tuple[Tensor, Tensor] | None = None,
     charges: Charges | None = None,
+    values: Tensor | None = None,
     best: tuple[Tensor, Tensor, Tensor] | None = None,
     one_window: bool = False,
 ) -> None:
@@ -217,8 +221,8 @@ def score_listed(
 
     `tokens` holds what the positions read, from token `base` of the stream on; `ids` is scratch, int32
     (orders, 2, n). With `charges` (and `gate` of `gating.gate_constants`, and `stats`: p_target float64 and entropy
-    float32 (n,)) the blend's nats are added to them; with `best` (order uint8, context and full int32 (n,)) the matches
-    are stored.
+    float32 (n,)) the blend's nats are added to them, and stored before the logarithm in `values`, float64 (n,); with
+    `best` (order uint8, context and full int32 (n,)) the matches are stored.
     """
     count = len(listed.positions)
     if count == 0:
@@ -234,6 +238,7 @@ def score_listed(
         *(stats or (None, None)),
         gate,
         *(charges or (None, None, None)),
+        values,
         *(best or (None, None, None)),
         count,
         config.buckets,

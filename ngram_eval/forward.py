@@ -69,6 +69,10 @@ class DeviceStats:
     def __init__(self, device_p_target: Tensor, device_entropy: Tensor) -> None:
         self.device_p_target, self.device_entropy = device_p_target, device_entropy
 
+    def part(self, entries: slice) -> "DeviceStats":
+        """The statistics of some of the positions."""
+        return DeviceStats(self.device_p_target[entries], self.device_entropy[entries])
+
     @cached_property
     def p_target(self) -> NDArray[np.float64]:
         """(positions,), on the host."""
@@ -89,6 +93,7 @@ class ModelSource:
     """
 
     name = "artifact"
+    gives_all = True
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ngram_eval.config import NgramConfig
 from ngram_eval.counts import Best, Matches, Tokens, check_span, check_windows
+from ngram_eval.counts.reference import read_targets
 from ngram_eval.kernels.runtime import kernel_device
 from ngram_eval.kernels.tables import empty_tables, lookup, update
 from ngram_eval.kernels.windows import AT_ONCE, Listed, score_listed
@@ -88,6 +89,12 @@ class TritonCounts:
                     one_window=last == window + 1,
                 )
             window, entry = last, entry + len(positions)
+
+    def lookup_targets(self, tokens: Tokens, position: int, vocab: int) -> Matches:
+        def read(row: int, table: int, buckets: NDArray[np.int64]) -> NDArray[np.uint32]:
+            return _unsigned(self.tables[row, table, torch.from_numpy(buckets).to(self.device)])
+
+        return read_targets(read, tokens, position, vocab, self.config)
 
     def state(self) -> NDArray[np.uint32]:
         """A copy of the tables, or in the interpreter the tables themselves."""
