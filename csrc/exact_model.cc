@@ -10,12 +10,12 @@ namespace ngram {
 
 namespace {
 
-constexpr float kLearningRate = 0.2f;
+constexpr float kLearningRate = 0.5f;
 constexpr float kFirstRate = 1.8257419f;  // 1 / sqrt(0.3): AdaGrad's sum starts at 0.3
-constexpr float kFirstValue[] = {-1.0f, 3.0f, -2.4f, -4.0f};
+constexpr float kFirstValue[] = {-1.0f, 2.0f, -2.0f, -3.0f};
 
 // Features: their sizes, and the weights of all levels one after another.
-constexpr int kShape = 13 * 8, kSurprise = 9, kRun = 16, kToken = 1024, kLonger = 14 * 8;
+constexpr int kShape = 13 * 8, kSurprise = 9 * 5, kRun = 16, kToken = 1024, kLonger = 14 * 8;
 constexpr int kOffset[] = {0, kShape, kShape + kSurprise, kShape + kSurprise + kRun, kShape + kSurprise + kRun + kToken};
 constexpr int kWeightsPerLevel = kOffset[4] + kLonger;
 
@@ -42,6 +42,13 @@ int variety_class(std::uint64_t total, std::uint64_t distinct) {  // 0 to 7
 
 int run_class(std::uint32_t run) {  // 0 to 6
   return run <= 3 ? std::max(static_cast<int>(run), 1) - 1 : run <= 5 ? 3 : run <= 8 ? 4 : run <= 16 ? 5 : 6;
+}
+
+// What a position cost, roughly; averaged over positions, each weighing half of the next.
+double cost(double p) { return p > 0.5 ? 0.0 : p > 0.1 ? 1.0 : p > 0.01 ? 2.0 : 3.5; }
+
+int cost_class(double recent_cost) {  // 0 to 4
+  return recent_cost < 0.15 ? 0 : recent_cost < 0.6 ? 1 : recent_cost < 1.3 ? 2 : recent_cost < 2.2 ? 3 : 4;
 }
 
 // Place of p in the learned tilt's map, and how far towards the next.
@@ -82,7 +89,7 @@ void ExactModel::prepare_level(int level, int depth, const Context& context, std
   const int uncertainty = std::clamp(static_cast<int>(entropy * 1.5f), 0, 7);
   const int feature[] = {
       size_class(context.total) * 8 + variety_class(context.total, context.distinct),
-      to.longest ? 1 + static_cast<int>(surprises_ & 7) : 0,
+      (to.longest ? 1 + static_cast<int>(surprises_ & 7) : 0) * 5 + cost_class(recent_cost_),
       varied ? 1 + run_class(context.run) * 2 + to.longest : 0,
       static_cast<int>(newest_ % kToken),
       (longer_total > 0 ? 1 + size_class(longer_total) : 0) * 8 + uncertainty,
@@ -200,6 +207,7 @@ double ExactModel::charge(int depth, const Successor* target, std::uint32_t toke
     }
   }
   ++scored_;
+  recent_cost_ = 0.5 * recent_cost_ + 0.5 * cost(p);
   if (depth > 0) surprises_ = surprises_ << 1 | (target[depth - 1].count == 0);
   newest_ = token;
   return p;

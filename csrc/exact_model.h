@@ -127,6 +127,7 @@ class ExactModel {
   double base_weight_ = 0.5;
   std::uint64_t scored_ = 0;
   std::uint32_t surprises_ = 0;  // of the last positions, newest lowest: whether the longest context missed its target
+  double recent_cost_ = 2.0;
   std::uint32_t newest_ = 0;     // token before the one being scored
   std::uint32_t largest_token_ = 0;
   std::vector<double> hits_, tries_;
