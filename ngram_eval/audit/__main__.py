@@ -5,7 +5,7 @@ Exit code 0: every probe passed; 1: one refutes; 2: bad input; 3: an internal er
 
 import sys
 import traceback
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -86,7 +86,7 @@ def audited_tokens(stream: TokenStream, options: AuditOptions, at_least: int) ->
 
 
 def load_subjects(
-    options: AuditOptions, configs: dict[str, EvalConfig]
+    options: AuditOptions, configs: dict[str, EvalConfig], claim: Claim
 ) -> tuple[list[Subject], Tokens, TokenStream, Tokenizer | None]:
     """(subjects, the tokens to audit them on, the stream these are of, tokenizer)."""
     if options.callable is not None:
@@ -96,29 +96,25 @@ def load_subjects(
         stream, tokenizer = load_stream(options)
         tokens = stream.tokens
         logits = load_logits(options.logits, (stream.total - 1, len(tokens) - 1)) if options.logits else None
-        return [load_claimed(options.claimed, logits, tokens, len(tokens) - 1)], tokens, stream, tokenizer
+        claimed = load_claimed(options.claimed, logits, tokens, options.config.window.seq_len, bool(claim.subset))
+        return [claimed], tokens, stream, tokenizer
     job = load_job(options, Ranks(0, 1, 0))
     source, others, threads = SharedSource(job.source), other_sources(job.source), options.count_threads()
     tokens = audited_tokens(job.stream, options, 2 * max(one.window.seq_len for one in configs.values()))
     window = next(iter(configs.values())).window
     neural = EvalConfig(window=WindowConfig(seq_len=window.seq_len, stride=window.stride))
-    subjects: list[Subject] = [
-        ScorerSubject(
-            name=name,
-            make=make,
-            config=config,
-            source=source,
-            tokenizer=job.tokenizer,
-            backend=job.backend,
-            others=others,
-            hashes=make is not neural_scorer,
-        )
-        for name, config, make in [
-            ("neural", neural, neural_scorer),
-            *((name, config, partial(make_scorer, threads=threads)) for name, config in configs.items()),
-        ]
-    ]
-    return subjects, tokens, job.stream, job.tokenizer
+    alone = ScorerSubject(
+        name="neural",
+        make=neural_scorer,
+        config=neural,
+        source=source,
+        tokenizer=job.tokenizer,
+        backend=job.backend,
+        others=others,
+    )
+    make = partial(make_scorer, threads=threads)
+    presets = [replace(alone, name=name, make=make, config=config, hashes=True) for name, config in configs.items()]
+    return [alone, *presets], tokens, job.stream, job.tokenizer
 
 
 def neural_scorer(backend: str, config: EvalConfig) -> NeuralScorer:
@@ -130,7 +126,7 @@ def audit(options: AuditOptions, configs: dict[str, EvalConfig], console: Consol
     """Probe every subject and report; whether all passed."""
     require_writable("--json", options.json)
     claim = load_claim(options.claim) if options.claim is not None else Claim()
-    subjects, tokens, stream, tokenizer = load_subjects(options, configs)
+    subjects, tokens, stream, tokenizer = load_subjects(options, configs, claim)
     if len(tokens) < len(stream.tokens) and any(one is not None for one in (claim.positions, claim.nats, claim.bytes)):
         raise InputError(
             f"{options.claim} makes a claim of the whole data, and only {len(tokens) - 1:,} positions are audited: "
@@ -148,7 +144,7 @@ def audit(options: AuditOptions, configs: dict[str, EvalConfig], console: Consol
                 samples=options.samples,
                 cuts=options.cuts,
                 seed=options.seed,
-                claim=claim,
+                claim=claim if subject.name != "neural" else replace(claim, positions=None, nats=None, bytes=None),
                 artifact=artifact,
             )
             task = progress.add_task(subject.name, total=len(PROBES))

@@ -335,18 +335,18 @@ class Probe(NamedTuple):
 
 
 PROBES = (
-    Probe("values sum to 1", "mean sum", sums_to_one),
-    Probe("the future is unseen", "nats", future_is_unseen),
-    Probe("the target changes no other", "change", target_changes_no_other),
+    Probe("sum to 1", "mean", sums_to_one),
+    Probe("future unseen", "nats", future_is_unseen),
+    Probe("target unseen", "change", target_changes_no_other),
     Probe("scored, then counted", "nats", scores_before_counting),
-    Probe("every position once", "positions", each_position_once),
-    Probe("the text's bytes", "bytes off", bytes_are_the_text_s),
-    Probe("weight 0 is the model", "differ", without_weight_it_is_the_model),
-    Probe("the same number again", "nats", same_number_again),
-    Probe("no gain from collisions", "nats", no_gain_from_collisions),
+    Probe("each position once", "off", each_position_once),
+    Probe("the text's bytes", "off", bytes_are_the_text_s),
+    Probe("weight 0 is the model", "off", without_weight_it_is_the_model),
+    Probe("same number again", "nats", same_number_again),
+    Probe("no collision gain", "nats", no_gain_from_collisions),
     Probe("renormalised", "bpb", renormalised),
-    Probe("documents on their own", "nats", documents_are_apart),
-    Probe("size in decimal MB", "MB", size_is_decimal),
+    Probe("documents apart", "nats", documents_are_apart),
+    Probe("size", "MB", size_is_decimal),
 )
 """Numbered from 1."""
 

@@ -29,19 +29,24 @@ class Audited:
         """Numbers of the probes that refute it."""
         return [number for number, one in enumerate(self.findings, 1) if one.verdict == "refuted"]
 
+    @property
+    def passed(self) -> int:
+        """How many probes it passes."""
+        return sum(one.verdict == "pass" for one in self.findings)
+
 
 def verdict(audited: list[Audited]) -> str:
     """The last line."""
     refuted = [f"{one.subject} ({', '.join(map(str, one.refuted))})" for one in audited if one.refuted]
-    sound = [one.subject for one in audited if not one.refuted]
+    sound = [f"{one.subject} ({one.passed} of {len(PROBES)})" for one in audited if not one.refuted]
     parts = [f"refuted: {', '.join(refuted)}"] if refuted else []
-    return "verdict: " + "; ".join(parts + ([f"every probe passed: {', '.join(sound)}"] if sound else []))
+    return "verdict: " + "; ".join(parts + ([f"every probe that applies passed: {', '.join(sound)}"] if sound else []))
 
 
 def print_table(audited: list[Audited], console: Console) -> None:
     """Probes down, subjects across; then the evidence of every refutation, and why probes did not apply."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    table.add_column("probe (and its number)")
+    table.add_column("✓ pass, ✗ refuted", no_wrap=True)
     for one in audited:
         table.add_column(one.subject, justify="right")
     for number, probe in enumerate(PROBES, 1):
@@ -67,8 +72,8 @@ def print_table(audited: list[Audited], console: Console) -> None:
 def _cell(found: Finding) -> str:
     style = _STYLES[found.verdict]
     if found.value is None:
-        return f"[{style}]n/a[/{style}]"
-    mark = "pass" if found.verdict == "pass" else "REFUTED"
+        return f"[{style}]-[/{style}]"
+    mark = "✓" if found.verdict == "pass" else "✗"
     return f"[{style}]{mark}[/{style}] {_number(found.value)}"
 
 

@@ -229,7 +229,8 @@ class ScorerSubject(Subject):
         blind = np.append(tokens[: position + 1], tokens[position])  # a repeated token in the target's place
         values, neural, entropy = look(scorer, self.source, blind, windows, position)
         given = {}
-        for target in (int(np.argmax(values)), int(tokens[position // 2]), int(tokens[position // 3])):
+        raised = values / np.maximum(neural, np.finfo(np.float64).tiny)
+        for target in (int(np.argmin(raised)), int(np.argmax(raised)), int(np.argmax(values))):
             blind[-1] = target
             given[target] = scorer.given_target(blind, position, neural, entropy)
         return Glimpse(position, values, neural, _largest_change(given))
@@ -357,7 +358,7 @@ class ClaimedSubject(Subject):
         return self.whole
 
     def score(self, tokens: Tokens) -> Trace:
-        if tokens is not self.tokens:
+        if not np.array_equal(tokens, self.tokens):
             raise NotApplicable("a file of claims can't be computed again")
         return Trace(self.positions, self.values, None, Claim())
 
@@ -370,10 +371,10 @@ class ClaimedSubject(Subject):
             yield Glimpse(position, values, None, None)
 
 
-def load_claimed(path: Path, logits: LogitsSource | None, tokens: Tokens, whole: int) -> ClaimedSubject:
+def load_claimed(path: Path, logits: LogitsSource | None, tokens: Tokens, seq_len: int, subset: bool) -> ClaimedSubject:
     """Read an .npz with `p`, what each position was charged with, and `positions` unless they are 0, 1, 2, ...
 
-    Raises `InputError` naming what is wrong.
+    A whole evaluation has all positions, or those of all whole sequences. Raises `InputError` naming what is wrong.
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:
@@ -391,13 +392,14 @@ def load_claimed(path: Path, logits: LogitsSource | None, tokens: Tokens, whole:
         raise InputError(
             f"{path}: positions reach from {positions.min()} to {positions.max()}; the data has {len(tokens) - 1:,}"
         )
+    end = int(positions.max()) + 1
     return ClaimedSubject(
         name=path.name,
         positions=positions.astype(np.int64),
         values=values.astype(np.float64),
         logits=logits,
         tokens=tokens,
-        whole=whole,
+        whole=end if subset or end == (len(tokens) - 1) // seq_len * seq_len else len(tokens) - 1,
     )
 
 
