@@ -114,12 +114,13 @@ def summarise(job: Job, name: str, config: EvalConfig, tally: Tally, seconds: di
         seconds={stage: round(value, 6) for stage, value in seconds.items()},
         data=[str(path) for path in stream.paths],
         config=asdict(config),
-        versions={"python": platform.python_version(), **_versions()},
+        versions={"python": platform.python_version(), **installed_versions()},
         command=sys.argv,
     )
 
 
-def _versions() -> dict[str, str]:
+def installed_versions() -> dict[str, str]:
+    """Versions of the packages that decide a result."""
     installed = {package: next(iter(distributions(name=package)), None) for package in _PACKAGES}
     return {package: found.version for package, found in installed.items() if found is not None}
 

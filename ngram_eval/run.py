@@ -130,7 +130,7 @@ def write_all_scores(job: Job, source: RememberingSource, config: WindowConfig, 
 def main() -> None:
     """The command line."""
     with exit_on_input_error(), joined_ranks() as ranks:
-        options, configs = parse(sys.argv[1:])
+        options, configs = parse(sys.argv[1:], Options(), "python -m ngram_eval.run")
         run(options, configs, ranks, Console())
 
 

@@ -331,6 +331,16 @@ class Tokenizer:
         texts: list[str] = self._processor.decode(ids, num_threads=-1) if ids else []
         return texts
 
+    def text_bytes(self, tokens: Tokens) -> int:
+        """UTF-8 bytes of the text of all tokens but the first, by the decoder alone: what `target_bytes` adds up to.
+
+        Unknown tokens have no bytes, and a byte that is part of no character counts as one.
+        """
+        known = tokens[~self._unknown[tokens]]
+        first = tokens[:1][~self._unknown[tokens[:1]]]
+        whole, before = self.decode_batch([known, first])
+        return _bytes_of(whole) - _bytes_of(before)
+
     @property
     def splits_at_newlines(self) -> bool:
         """Whether a text encodes to the tokens of its lines (each with its newline), one after another.
@@ -434,3 +444,7 @@ class Tokenizer:
             sizes[self._byte] = 1  # alone, a byte above 127 decodes to U+FFFD
             sizes[self._unknown] = 0
         self._first_bytes, self._later_bytes = first, later
+
+
+def _bytes_of(text: str) -> int:
+    return len(text.encode()) - 2 * text.count("\ufffd")  # the decoder shows a stray byte as U+FFFD, three bytes
