@@ -234,6 +234,19 @@ py::array exact_distribution(ExactModel& self, const py::array& base, float entr
   return std::move(p);
 }
 
+py::array exact_distribution_after(ExactModel& self, const py::array& tokens, const py::array& base, float entropy) {
+  check_exact_tokens(tokens);
+  check_row(self, base);
+  check_vocabulary(tokens, base.size());
+  if (self.config().tilt != ngram::Tilt::kOff) fail("a tilt scores position by position");
+  py::array_t<double> p(base.size());
+  double* const to = p.mutable_data();
+  const auto* row = static_cast<const double*>(base.data());
+  const auto n = tokens.size(), vocab_size = base.size();
+  with_tokens(tokens, [&](auto data) { self.distribution_after(data, n, row, entropy, vocab_size, to); });
+  return std::move(p);
+}
+
 // The distribution before each of the tokens, each token then scored.
 py::array exact_distributions(ExactModel& self, const py::array& tokens, const py::array& base,
                               const py::array& entropy) {
@@ -304,6 +317,7 @@ PYBIND11_MODULE(_core, m) {
       .def("score", &exact_score, "tokens"_a.noconvert(), "base"_a.noconvert(), "entropy"_a.noconvert(), py::kw_only(),
            "together"_a)
       .def("distribution", &exact_distribution, "base"_a.noconvert(), "entropy"_a)
+      .def("distribution_after", &exact_distribution_after, "tokens"_a.noconvert(), "base"_a.noconvert(), "entropy"_a)
       .def("distributions", &exact_distributions, "tokens"_a.noconvert(), "base"_a.noconvert(), "entropy"_a.noconvert())
       .def("evidence", &exact_evidence, "token"_a)
       .def("size", &exact_size);

@@ -172,7 +172,7 @@ void ExactCounts::append_level(int level, const std::uint32_t* tokens, int n, st
 }
 
 void ExactCounts::append(const std::uint32_t* tokens, int n) {
-  peeking_.reset();
+  rewind();
   const std::uint64_t first = stream_.size();
   stream_.insert(stream_.end(), tokens, tokens + n);
   std::fill_n(depth_.begin(), n, 0);
@@ -183,13 +183,15 @@ void ExactCounts::append(const std::uint32_t* tokens, int n) {
   }
 }
 
-// The n-gram of `id`, which has `length` tokens, as a context: the occurrence that ends the stream has no successor yet.
+// The n-gram of `id`, which has `length` tokens, as a context: an occurrence that ends the stream has no successor yet.
 ExactCounts::Place ExactCounts::place(std::uint32_t id, int length) const {
   const Node& found = node(id);
-  const std::uint64_t times = total(id, found.count) - (length > 0 && ending_[length] == id ? 1 : 0);
-  if (times == 0) return {};
-  if (found.distinct > 0) return {id, times, false};
-  return {kNone, std::uint64_t{found.position_high} << 32 | found.link, true};
+  if (found.distinct > 0) {
+    const std::uint64_t times = total(id, found.count) - (length > 0 && ending_[length] == id ? 1 : 0);
+    return {times > 0 ? id : kNone, times, false};
+  }
+  const std::uint64_t position = std::uint64_t{found.position_high} << 32 | found.link;
+  return {kNone, position, position + 1 < stream_.size()};
 }
 
 void ExactCounts::peek(const std::uint32_t* tokens, int n) {

@@ -71,8 +71,9 @@ class ExactCounts {
   void append(const std::uint32_t* tokens, int n);
 
   // The same evidence for tokens that follow the stream, without counting any. Calls go on from each other until
-  // `append`: so a window is scored from the counts before it.
+  // `rewind` or `append`: so a window is scored from the counts before it.
   void peek(const std::uint32_t* tokens, int n);
+  void rewind() { peeking_.reset(); }
 
   int depth(int i) const { return depth_[i]; }
   const Evidence& evidence(int level, int i) const { return evidence_[level * kChunk + i]; }

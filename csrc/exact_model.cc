@@ -53,7 +53,7 @@ int cost_class(double recent_cost) {  // 0 to 4
 
 // Place of p in the learned tilt's map, and how far towards the next.
 std::pair<int, double> octave(double p) {
-  const double odds = std::clamp(p / (1.0 - p), 0x1p-20, 0x1.ffffffp+19);
+  const double odds = std::clamp(p / (1.0 - p), 0x1p-20, 0x1.fffffffffffffp+19);
   const auto bits = std::bit_cast<std::uint64_t>(odds);
   const int exponent = static_cast<int>(bits >> 52) - 1023;
   const double fraction = std::bit_cast<double>((bits & 0x000FFFFFFFFFFFFFu) | 0x3FF0000000000000u) - 1.0;
@@ -239,35 +239,71 @@ void ExactModel::score(const Token* tokens, std::int64_t n, const Base& base, do
     count(chunk, size);
     for (int i = 0; i < size; ++i) {
       const std::int64_t at = start + i;
-      p[at] = charge_evidence(i, chunk[i], base.target(at, chunk[i]), base.entropy[at], order[at]);
+      Successor target[kMaxLevels];
+      const int depth = prepare_evidence(i, base.entropy[at], target);
+      order[at] = static_cast<std::uint8_t>(depth);
+      p[at] = charge(depth, target, chunk[i], base.target(at, chunk[i]));
     }
   }
 }
 
-template <class Token>
-void ExactModel::score_together(const Token* tokens, std::int64_t n, const Base& base, double* p,
-                                std::uint8_t* order) {
+// Calls visit(i, index in the counts' chunk) for each token, its evidence being that from before the first of them.
+template <class Token, class Visit>
+void ExactModel::peek_each(const Token* tokens, std::int64_t n, const Visit& visit) {
   std::uint32_t chunk[ExactCounts::kChunk];
+  counts_.rewind();
+  const std::uint32_t newest = newest_;
   for (std::int64_t start = 0; start < n; start += ExactCounts::kChunk) {
     const int size = static_cast<int>(std::min<std::int64_t>(n - start, ExactCounts::kChunk));
     std::copy_n(tokens + start, size, chunk);
     counts_.peek(chunk, size);
     for (int i = 0; i < size; ++i) {
-      const std::int64_t at = start + i;
-      p[at] = charge_evidence(i, chunk[i], base.target(at, chunk[i]), base.entropy[at], order[at]);
+      visit(start + i, i);
+      newest_ = chunk[i];
     }
   }
+  newest_ = newest;
+}
+
+template <class Token>
+void ExactModel::score_together(const Token* tokens, std::int64_t n, const Base& base, double* p,
+                                std::uint8_t* order) {
+  Successor target[kMaxLevels];
+  peek_each(tokens, n, [&](std::int64_t at, int i) {
+    const double below = base.target(at, tokens[at]);
+    const int depth = prepare_evidence(i, base.entropy[at], target);
+    order[at] = static_cast<std::uint8_t>(depth);
+    p[at] = config_.chain ? blended(below, chained(depth, target, below)) : below;
+  });
+  peek_each(tokens, n, [&](std::int64_t at, int i) {  // now learn
+    const int depth = prepare_evidence(i, base.entropy[at], target);
+    charge(depth, target, tokens[at], base.target(at, tokens[at]));
+  });
   append(tokens, n);
 }
 
-// Charges for position i of the counts' last chunk.
-double ExactModel::charge_evidence(int i, std::uint32_t token, double base, float entropy, std::uint8_t& order) {
-  const int depth = counts_.depth(i);
+template <class Token>
+void ExactModel::distribution_after(const Token* tokens, std::int64_t n, const double* row, float entropy,
+                                    std::int64_t vocab_size, double* p) {
+  std::vector<std::uint32_t> with(tokens, tokens + n);
+  with.push_back(0);
   Successor target[kMaxLevels];
+  for (std::int64_t token = 0; token < vocab_size; ++token) {
+    with.back() = static_cast<std::uint32_t>(token);
+    peek_each(with.data(), n + 1, [&](std::int64_t at, int i) {
+      if (at < n) return;
+      const int depth = prepare_evidence(i, entropy, target);
+      p[token] = config_.chain ? blended(row[token], chained(depth, target, row[token])) : row[token];
+    });
+  }
+}
+
+// Prepares position i of the counts' last chunk and collects its target's statistics; the number of levels.
+int ExactModel::prepare_evidence(int i, float entropy, Successor* target) {
+  const int depth = counts_.depth(i);
   for (int level = 0; level < depth; ++level) target[level] = counts_.evidence(level, i).target;
   if (config_.chain) prepare(depth, [&](int level) { return counts_.evidence(level, i).context; }, entropy);
-  order = static_cast<std::uint8_t>(depth);
-  return charge(depth, target, token, base);
+  return depth;
 }
 
 // Probability of `token` at the tip, prepared, before the tilt.
@@ -373,7 +409,8 @@ void ExactModel::distribution(const double* row, float entropy, std::int64_t voc
 #define NGRAM_INSTANTIATE(Token)                                                                            \
   template void ExactModel::append(const Token*, std::int64_t);                                             \
   template void ExactModel::score(const Token*, std::int64_t, const Base&, double*, std::uint8_t*);         \
-  template void ExactModel::score_together(const Token*, std::int64_t, const Base&, double*, std::uint8_t*);
+  template void ExactModel::score_together(const Token*, std::int64_t, const Base&, double*, std::uint8_t*); \
+  template void ExactModel::distribution_after(const Token*, std::int64_t, const double*, float, std::int64_t, double*);
 NGRAM_INSTANTIATE(std::uint16_t)
 NGRAM_INSTANTIATE(std::uint32_t)
 #undef NGRAM_INSTANTIATE

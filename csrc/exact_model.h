@@ -65,9 +65,14 @@ class ExactModel {
   template <class Token>
   void score(const Token* tokens, std::int64_t n, const Base& base, double* p, std::uint8_t* order);
 
-  // The same with counts as before the first of these tokens for all of them. Not with a tilt.
+  // The same with counts and weights as before the first of these tokens for all of them. Not with a tilt.
   template <class Token>
   void score_together(const Token* tokens, std::int64_t n, const Base& base, double* p, std::uint8_t* order);
+
+  // What `score_together` would charge each token with after the `n` tokens. Takes as long as that many charges.
+  template <class Token>
+  void distribution_after(const Token* tokens, std::int64_t n, const double* row, float entropy,
+                          std::int64_t vocab_size, double* p);
 
   // What `score` would charge each token with. `row` and `p` have `vocab_size` entries.
   void distribution(const double* row, float entropy, std::int64_t vocab_size, double* p);
@@ -112,7 +117,9 @@ class ExactModel {
   double charge(int depth, const Successor* target, std::uint32_t token, double base);
   void learn(int depth, const Successor* target, double chained);
   double tip_probability(std::uint32_t token, double base);
-  double charge_evidence(int i, std::uint32_t token, double base, float entropy, std::uint8_t& order);
+  int prepare_evidence(int i, float entropy, Successor* target);
+  template <class Token, class Visit>
+  void peek_each(const Token* tokens, std::int64_t n, const Visit& visit);
   bool find_hint(const double* row, Hint& hint);
   void learn_tilt(const Hint& hint, bool came_true);
   void count(const std::uint32_t* tokens, int n);
