@@ -179,8 +179,8 @@ def report(options: Options, positions: int, lines: dict[int, Line], beside: dic
         "",
         describe_machine(),
         "",
-        f"The embedded model on the embedded held-out novel, {positions:,} positions, preset `{options.preset}` with the "
-        "last stride scored once. Bits per byte, lower is better. Of the last three columns, at sampled positions.",
+        f"The embedded model on the embedded held-out novel, {positions:,} positions, preset `{options.preset}` with "
+        "the last stride scored once. Bits per byte, lower is better. Of the last three columns, at sampled positions.",
         "",
         "| buckets a table | positions a bucket | claimed score | mean Σ | claimed at the samples | renormalised |",
         "|---|---|---|---|---|---|",
