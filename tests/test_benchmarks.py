@@ -1,13 +1,17 @@
 """The benchmarks run at toy size, so that they do not rot."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks import demo, hashed_counts, last_block
+from benchmarks import collisions, demo, hashed_counts, last_block
 from benchmarks.machine import KEPT_FROM, publish
+from conftest import Stream
+from ngram_eval.config import preset
+from ngram_eval.counts.reference import ReferenceCounts
 from ngram_eval.tokens import write_shard
 
 
@@ -43,3 +47,30 @@ def test_publishing_keeps_what_was_written_by_hand(tmp_path: Path) -> None:
     out.write_text(out.read_text() + KEPT_FROM + "By hand.\n")
     publish("# New figures\n", out)
     assert out.read_text() == "# New figures\n" + KEPT_FROM + "By hand.\n"
+
+
+def test_collisions(tmp_path: Path) -> None:
+    options = collisions.Options(toy=True)
+    positions, lines, beside = collisions.measure_all(options)
+    sizes = sorted(lines)
+    assert [lines[size].claimed for size in sizes] == sorted(line.claimed for line in lines.values())
+    sums = [lines[size].vocabulary_sum for size in sizes] + [line.vocabulary_sum for line in beside.values()]
+    assert sums == sorted(sums, reverse=True)
+    assert sums[-1] == pytest.approx(1, abs=1e-6)
+    assert collisions.report(options, positions, lines, beside).count("| 2^") == 3
+    pytest.importorskip("matplotlib")
+    collisions.draw(tmp_path / "c.svg", lines, beside)
+    assert "svg" in (tmp_path / "c.svg").read_text()[:300]
+
+
+def test_exact_counts_are_those_of_tables_without_collisions(stream: Stream) -> None:
+    tokens = stream.tokens[:600]
+    config = replace(preset("pr890").ngram, buckets=1 << 24, max_order=5)
+    exact, tables = collisions.DictionaryCounts(config), ReferenceCounts(config)
+    firsts, stops = np.arange(0, 590, 10), np.arange(10, 600, 10)
+    for found, expected in (
+        (exact.score_windows(tokens, firsts, stops), tables.score_windows(tokens, firsts, stops)),
+        (exact.lookup_targets(tokens, 400, 50), tables.lookup_targets(tokens, 400, 50)),
+    ):
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(one, other)

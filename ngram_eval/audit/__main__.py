@@ -100,7 +100,8 @@ def load_subjects(
         return [claimed], tokens, stream, tokenizer
     job = load_job(options, Ranks(0, 1, 0))
     source, others, threads = SharedSource(job.source), other_sources(job.source), options.count_threads()
-    tokens = audited_tokens(job.stream, options, 2 * max(one.window.seq_len for one in configs.values()))
+    longest = max(source.train_seq_len, *(one.window.seq_len for one in configs.values()))
+    tokens = audited_tokens(job.stream, options, 2 * longest)
     window = next(iter(configs.values())).window
     neural = EvalConfig(window=WindowConfig(seq_len=window.seq_len, stride=window.stride))
     alone = ScorerSubject(

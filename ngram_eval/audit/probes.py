@@ -266,17 +266,18 @@ def same_number_again(case: Case) -> Finding:
 
 
 def no_gain_from_collisions(case: Case) -> Finding:
-    """Smaller tables, which forget and confuse more, are not better."""
-    full = case.subject.buckets
-    sizes = [size for size in (1 << 10, 1 << 13, 1 << 16, 1 << 19) if size < full]
-    scores = {size: float(nats_of(case.subject.with_buckets(size).score(case.tokens).values).mean()) for size in sizes}
-    scores[full] = float(nats_of(case.trace.values).mean())
+    """Smaller tables, which tell fewer contexts apart, are not better."""
+    own = case.subject.buckets
+    scores = {own: float(nats_of(case.trace.values).mean())}
+    for size in {1 << 10, 1 << 13, 1 << 16, 1 << 19, 1 << 22} - {own}:
+        scores[size] = float(nats_of(case.subject.with_buckets(size).score(case.tokens).values).mean())
     order = sorted(scores)
     gains = [scores[large] - scores[small] for small, large in pairwise(order)]
     text = ", ".join(f"{scores[size]:.4f} with 2^{size.bit_length() - 1}" for size in order) + " buckets"
-    best = min(scores.values())
-    holds = all(gain <= GAIN * best for gain in gains)
-    return finding(holds, scores[full] - best, f"nats a position: {text}", **{str(k): v for k, v in scores.items()})
+    largest, best = scores[order[-1]], min(scores.values())
+    holds = all(gain <= GAIN * largest for gain in gains)
+    details = {str(size): scores[size] for size in order}
+    return finding(holds, largest - best, f"nats a position: {text}", **details)
 
 
 def renormalised(case: Case) -> Finding:
