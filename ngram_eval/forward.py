@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ngram_eval import artifact
 from ngram_eval.counts import Tokens
 from ngram_eval.errors import InputError
 from ngram_eval.model import Transformer, attention_kernel
@@ -175,6 +174,8 @@ def load_model_source(
     path: Path, *, device: str, local_rank: int, dtype: str, batch_windows: int, use_kernels: bool = False
 ) -> ModelSource:
     """The source of an artifact; `device` and `dtype` as on the command line. Raises `InputError`."""
+    from ngram_eval import artifact  # here and not above: running a model needs no zstandard or safetensors
+
     model, train_seq_len = artifact.load(path)
     chosen = choose_device(device, local_rank)
     return ModelSource(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ngram_eval.config import NgramConfig
 from ngram_eval.counts import Best, Matches, Tokens, check_span, check_windows
-from ngram_eval.kernels.runtime import kernel_device
+from ngram_eval.kernels.runtime import kernel_device, to_device
 from ngram_eval.kernels.tables import empty_tables, lookup, update
 from ngram_eval.kernels.windows import AT_ONCE, Listed, score_listed
 
@@ -80,7 +80,7 @@ class TritonCounts:
             row = np.repeat(np.arange(window, last), length)
             positions = np.arange(len(before)) - before + np.repeat(firsts[window:last], length)
             if len(positions):
-                on_device = torch.from_numpy(np.stack([positions, before, row])).to(self.device, non_blocking=True)
+                on_device = to_device(np.stack([positions, before, row]), self.device)
                 yield Launch(
                     slice(entry, entry + len(positions)),
                     *self._send(tokens, int(positions.min()), int(positions.max()) + 1),
@@ -103,7 +103,7 @@ class TritonCounts:
         base = max(start + 1 - self.config.context_lag - (self.config.max_order - 1), 0)
         part = np.array(tokens[base : stop + 1])  # a copy: torch takes no read-only memory maps
         signed = part.view(np.int32) if part.dtype == np.uint32 else part
-        return torch.from_numpy(signed).to(self.device, non_blocking=True), base
+        return to_device(signed, self.device), base
 
 
 def _unsigned(counts: Tensor) -> NDArray[np.uint32]:
