@@ -8,22 +8,18 @@ TRITON_INTERPRET=1 it is a dry run at toy sizes, whose numbers mean nothing. Exi
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 from statistics import median
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import triton
-from numpy.typing import NDArray
-from torch import Tensor
 from triton.testing import get_dram_gbps
 
-from benchmarks import gpu_peers as peers
+from benchmarks.gpu_cases import Case, Inputs, cases
 from benchmarks.gpu_clock import seconds
 from benchmarks.gpu_prediction import (
     EVALUATION,
-    STEP,
     TARGETS,
     Assumptions,
     Sizes,
@@ -31,18 +27,15 @@ from benchmarks.gpu_prediction import (
     kernels,
     predicted_evaluation,
 )
-from ngram_eval.config import WindowConfig, preset
+from ngram_eval.config import WindowConfig
 from ngram_eval.counts import Counts, make_counts
-from ngram_eval.forward import ModelSource, choose_dtype
-from ngram_eval.kernels import hashing, mass, stats, tables, windows
+from ngram_eval.device import TritonScorer
+from ngram_eval.errors import InputError
+from ngram_eval.forward import DeviceStats, ModelSource, choose_dtype
 from ngram_eval.kernels.runtime import INTERPRETED, kernel_device
-from ngram_eval.kernels.step import FusedStep
 from ngram_eval.model import ModelConfig, Transformer
 from ngram_eval.windows import batches, plan_windows
 
-SOFTCAP = 30.0
-FIRST = 64
-"""First position that is counted: from here on every order has a whole context."""
 TOY = Sizes(vocab=64, buckets=1 << 8, prefill=1 << 11, lookup=1 << 9, batch=64, stride=8, seq_len=64)
 TOY_MODEL = ModelConfig(vocab_size=64, width=32, layers=2, heads=2, kv_heads=2, value_layers=(1,))
 FORWARD_WINDOWS = 32
@@ -51,68 +44,14 @@ H100 = Assumptions()
 T = TypeVar("T")
 
 
-class Case(NamedTuple):
-    """Something that kernels do, and how else it is done."""
-
-    name: str
-    launches: tuple[str, ...]
-    """Of `gpu_prediction.kernels`: what the floor is made of."""
-    ours: Callable[[], object]
-    peer: Callable[..., Any]
-    """Of `gpu_peers`."""
-    arguments: tuple[Any, ...]
-    """Of the peer."""
-    result: Callable[[], tuple[Tensor, ...]] = tuple
-    """What `ours` has computed, to compare with what the peer returns; both may also count into the tables."""
-    outputs: tuple[Tensor, ...] = ()
-    """Where `ours` writes: overwritten before the comparison."""
-    cpu: Callable[[Counts], NDArray[np.int64] | None] | None = None
-    """The same on the C++ backend; may return the positions by matched order."""
-
-
-@dataclass
 class Bench:
-    """The inputs of all cases, and what went wrong."""
+    """The inputs, what has been measured on them, and what went wrong."""
 
-    sizes: Sizes
-    rounds: int
-    device: torch.device = field(default_factory=kernel_device)
-    failures: list[str] = field(default_factory=list)
-    microseconds: dict[str, float] = field(default_factory=dict)
-    """Medians by name."""
-
-    def __post_init__(self) -> None:
-        sizes = self.sizes
-        hashed = preset("hashed")
-        self.config = replace(hashed, ngram=replace(hashed.ngram, buckets=sizes.buckets))
-        self.rules = peers.Rules.of(self.config, SOFTCAP, self.device)
-        self.stream = repeating_tokens(FIRST + sizes.prefill + sizes.batch + 1, sizes.vocab)
-        self.tokens = torch.from_numpy(self.stream.astype(np.int64)).to(self.device)
-        self.prefilled = torch.arange(FIRST, FIRST + sizes.prefill, device=self.device)
-        generator = torch.Generator().manual_seed(0)
-        logits = (4 * torch.randn(sizes.batch, sizes.vocab, generator=generator)).bfloat16().to(self.device)
-        # A step with its inputs in place; what it works out for itself, PyTorch works out here.
-        self.step = FusedStep.allocate(
-            self.config,
-            tables.empty_tables(self.config.ngram, self.device),
-            logits,
-            torch.from_numpy(self.stream).to(self.device),
-            windows=sizes.batch // sizes.stride,
-            softcap=SOFTCAP,
-        )
-        entries = torch.arange(sizes.batch, device=self.device)
-        self.step.listed.positions.copy_(FIRST + sizes.prefill + entries)
-        self.step.listed.before.copy_(entries // sizes.stride * sizes.stride)
-        self.step.listed.rows.copy_(entries // sizes.stride)
-        self.step.targets.copy_(self.tokens[self.step.listed.positions + 1])
-        for buffer, values in zip(
-            (self.step.p_target, self.step.entropy), peers.stats(self.rules, logits, self.step.targets), strict=True
-        ):
-            buffer.copy_(values)
-        self.step.ids.copy_(peers.bucket(self.rules, self.tokens, self.step.listed.positions))
-        self.log_sum = torch.logsumexp(SOFTCAP * torch.tanh(logits.float() / SOFTCAP), dim=1)
-        peers.update(self.rules, self.step.tables, self.tokens, self.prefilled)
-        self.counted = self.step.tables.clone()
+    def __init__(self, sizes: Sizes, rounds: int) -> None:
+        self.sizes, self.rounds, self.device = sizes, rounds, kernel_device()
+        self.inputs = Inputs(sizes, self.device)
+        self.microseconds: dict[str, float] = {}  # medians, by name of the case
+        self.failures: list[str] = []
 
     def attempt(self, what: str, function: Callable[[], T]) -> T | None:
         """The function's value; None if it fails, which is remembered."""
@@ -122,23 +61,17 @@ class Bench:
             self.failures.append(f"### {what}\n\n```\n{traceback.format_exc()}```\n")
             return None
 
-    def reset(self) -> None:
-        """Tables and sums as they were at the start."""
-        self.step.tables.copy_(self.counted)
-        self.step.charges.sums.zero_()
-        self.step.charges.hits.zero_()
-
     def check(self, case: Case, peer: Callable[..., Any]) -> None:
         """Raise `AssertionError` unless kernels and peer compute the same: integers exactly, floats to 1e-5."""
-        self.reset()
+        self.inputs.reset()
         for output in case.outputs:
             output.fill_(-1)
         case.ours()
-        found, ours = [one.clone() for one in case.result()], self.step.tables.clone()
-        self.reset()
+        found, ours = [one.clone() for one in case.result()], self.inputs.step.tables.clone()
+        self.inputs.reset()
         returned = peer(*case.arguments)
         expected = () if returned is None else returned if isinstance(returned, tuple) else (returned,)
-        for one, other in zip((ours, *found), (self.step.tables, *expected), strict=True):
+        for one, other in zip((ours, *found), (self.inputs.step.tables, *expected), strict=True):
             exact = not one.is_floating_point()
             torch.testing.assert_close(
                 one, other, rtol=0 if exact else 1e-5, atol=0 if exact else 1e-5, check_dtype=False
@@ -147,191 +80,66 @@ class Bench:
     def check_cpu(self, case: Case, counts: Counts) -> None:
         """The same for the C++ backend: tables, and positions by matched order."""
         assert case.cpu is not None
-        self.reset()
+        self.inputs.reset()
         case.ours()
-        counts.load_state(self.counted.cpu().numpy().view(np.uint32))
+        counts.load_state(self.inputs.counted.cpu().numpy().view(np.uint32))
         hits = case.cpu(counts)
-        np.testing.assert_array_equal(self.step.tables.cpu().numpy().view(np.uint32), counts.state())
+        np.testing.assert_array_equal(self.inputs.step.tables.cpu().numpy().view(np.uint32), counts.state())
         if hits is not None:
-            np.testing.assert_array_equal(self.step.charges.hits.cpu().numpy(), hits)
-
-
-def repeating_tokens(count: int, vocab: int) -> NDArray[np.uint16]:
-    """Tokens as frequent as words are, in phrases that come back, so that every order matches."""
-    rng = np.random.default_rng(0)
-    frequency = 1 / (np.arange(vocab) + 10)
-    pool = rng.choice(vocab, 1 << 18, p=frequency / frequency.sum()).astype(np.uint16)
-    starts = rng.integers(0, len(pool) - 12, count // 12 + 1)
-    return np.ascontiguousarray(pool[starts[:, None] + np.arange(12)].ravel()[:count])
-
-
-def cases(bench: Bench) -> list[Case]:
-    """Every kernel, and the launches that go together."""
-    sizes, step, rules, ngram = bench.sizes, bench.step, bench.rules, bench.config.ngram
-    positions, orders = step.listed.positions, len(ngram.orders)
-    looked_up = bench.prefilled[: sizes.lookup]
-    contexts, fulls = torch.empty((2, orders, sizes.lookup), dtype=torch.int32, device=bench.device)
-    masses = torch.empty(sizes.batch, dtype=torch.float64, device=bench.device)
-    ids, scratch = step.ids.long(), torch.empty_like(step.ids)
-    charging: dict[str, Any] = {
-        "gate": step.gate,
-        "stats": (step.p_target, step.entropy),
-        "charges": step.charges,
-    }
-    given = (positions, step.listed.before, sizes.stride)
-
-    def charged() -> tuple[Tensor, ...]:
-        return step.charges.nats()[:, 0], step.charges.hits
-
-    def update_cpu(counts: Counts) -> None:
-        counts.update(bench.stream, FIRST, FIRST + sizes.prefill)
-
-    def windows_cpu(counts: Counts) -> NDArray[np.int64]:
-        firsts = FIRST + sizes.prefill + np.arange(0, sizes.batch, sizes.stride)
-        best = counts.score_windows(bench.stream, firsts, firsts + sizes.stride)
-        return np.bincount(best.order, minlength=10)
-
-    return [
-        Case(
-            "update",
-            ("update",),
-            lambda: tables.update(step.tables, step.tokens, 0, FIRST, FIRST + sizes.prefill, ngram),
-            peers.update,
-            (rules, step.tables, bench.tokens, bench.prefilled),
-            cpu=update_cpu,
-        ),
-        Case(
-            "lookup",
-            ("lookup",),
-            lambda: tables.lookup(step.tables, step.tokens, 0, FIRST, contexts, fulls, ngram),
-            peers.lookup,
-            (rules, step.tables, bench.tokens, looked_up),
-            result=lambda: (torch.stack([contexts, fulls], dim=1),),
-            outputs=(contexts, fulls),
-        ),
-        Case(
-            "stats",
-            ("stats",),
-            lambda: stats.neural_stats(step.logits, step.targets, step.p_target, step.entropy, softcap=SOFTCAP),
-            peers.stats,
-            (rules, step.logits, step.targets),
-            result=lambda: (step.p_target, step.entropy),
-            outputs=(step.p_target, step.entropy),
-        ),
-        Case(
-            "bucket",
-            ("bucket",),
-            lambda: hashing.list_buckets(step.ids, step.tokens, 0, positions, ngram),
-            peers.bucket,
-            (rules, bench.tokens, positions),
-            result=lambda: (step.ids,),
-            outputs=(step.ids,),
-        ),
-        Case(
-            "score",
-            ("score",),
-            lambda: windows.score_buckets(step.tables, step.ids, step.listed, ngram, **charging),
-            peers.score,
-            (rules, step.tables, ids, step.listed.before, sizes.stride, step.p_target, step.entropy),
-            result=charged,
-        ),
-        Case(
-            "add",
-            ("add",),
-            lambda: windows.add_buckets(step.tables, step.ids, positions, ngram),
-            peers.add,
-            (step.tables, ids),
-        ),
-        Case(
-            "windows: bucket, score, add",
-            ("bucket", "score", "add"),
-            lambda: windows.score_listed(step.tables, step.tokens, 0, step.listed, scratch, ngram, **charging),
-            peers.windows,
-            (rules, step.tables, bench.tokens, *given, step.p_target, step.entropy),
-            result=charged,
-            cpu=windows_cpu,
-        ),
-        Case(
-            "step: stats and windows",
-            STEP,
-            step,
-            peers.step,
-            (rules, step.tables, bench.tokens, *given, step.logits, step.targets),
-            result=charged,
-        ),
-        Case(
-            "mass, with its buckets",
-            ("bucket", "mass"),
-            lambda: mass.vocabulary_mass(
-                step.tables,
-                step.tokens,
-                0,
-                positions,
-                scratch,
-                ngram,
-                gate=step.gate,
-                vocab=sizes.vocab,
-                logits=step.logits,
-                log_sum=bench.log_sum,
-                entropy=step.entropy,
-                mass=masses,
-                softcap=SOFTCAP,
-            ),
-            peers.mass,
-            (rules, step.tables, bench.tokens, positions, step.logits, bench.log_sum, step.entropy),
-            result=lambda: (masses,),
-            outputs=(masses,),
-        ),
-    ]
+            np.testing.assert_array_equal(self.inputs.step.charges.hits.cpu().numpy(), hits)
 
 
 def measure(bench: Bench, case: Case, bandwidth: float, cpu: Counts | None) -> str:
     """The case's row of the table."""
-    predicted = [kernels(H100, bench.sizes)[name] for name in case.launches]
 
-    def timed(ours: Callable[[], object], rounds: int = bench.rounds) -> list[float]:
-        return [1e6 * one for one in seconds(ours, rounds, bench.device)]
+    def timed(call: Callable[[], object]) -> list[float]:
+        return [1e6 * one for one in seconds(call, bench.rounds, bench.device)]
 
     def of_peer(peer: Callable[..., Any]) -> float:
         bench.check(case, peer)
         return median(timed(lambda: peer(*case.arguments)))
 
-    def of_cpu() -> float:
-        assert case.cpu is not None
-        assert cpu is not None
-        bench.check_cpu(case, cpu)
-        return 1e6 * median(seconds(lambda: case.cpu and case.cpu(cpu), 3, torch.device("cpu")))
+    def of_cpu(call: Callable[[Counts], object], counts: Counts) -> float:
+        bench.check_cpu(case, counts)
+        return 1e6 * median(seconds(lambda: call(counts), 3, torch.device("cpu")))
 
+    # In a dry run the graph is traced and run as it is: compiling it takes a minute.
+    compiler: dict[str, Any] = {"backend": "eager"} if INTERPRETED else {}
     plain = bench.attempt(f"{case.name}, against PyTorch", lambda: of_peer(case.peer))
     ours = bench.attempt(case.name, lambda: timed(case.ours))
-    # In a dry run the graph is only traced, as compiling it takes minutes.
-    compiler: dict[str, Any] = {"backend": "eager"} if INTERPRETED else {}
     compiled = bench.attempt(
         f"{case.name}, against torch.compile",
         lambda: of_peer(torch.compile(case.peer, fullgraph=True, dynamic=False, **compiler)),
     )
-    on_cpu = bench.attempt(f"{case.name}, against C++", of_cpu) if case.cpu and cpu else None
-    middle = median(ours) if ours else None
-    if middle is not None:
-        bench.microseconds[case.name] = middle
-    floor = 1e6 * sum(kernel.floor(bandwidth) for kernel in predicted)
+    on_cpu = "-"
+    if case.cpu is not None and cpu is not None:
+        call = case.cpu
+        on_cpu = against(bench.attempt(f"{case.name}, against C++", lambda: of_cpu(call, cpu)), ours)
+    if ours:
+        bench.microseconds[case.name] = median(ours)
+
+    launches = [kernels(H100, bench.sizes)[name] for name in case.launches]
+    nominal, reached = (1e6 * sum(one.floor(by) for one in launches) for by in (nominal_bandwidth(), bandwidth))
     cells = [
         case.name,
-        f"{predicted[0].positions:,}",
-        f"{middle:,.1f} ({min(ours):,.1f} to {max(ours):,.1f})" if ours else "FAILED",
-        f"{1e6 * sum(kernel.floor(nominal_bandwidth()) for kernel in predicted):,.2f}",
-        f"{floor:,.2f}",
-        f"{middle / floor:,.1f}" if middle else "-",
-        f"{1e6 * sum(kernel.seconds(H100) for kernel in predicted):,.1f}",
-        *(against(other, middle) for other in (plain, compiled)),
-        against(on_cpu, middle) if case.cpu and cpu else "-",
+        f"{launches[0].positions:,}",
+        f"{median(ours):,.1f} ({min(ours):,.1f} to {max(ours):,.1f})" if ours else "FAILED",
+        f"{nominal:,.2f}",
+        f"{reached:,.2f}",
+        f"{median(ours) / reached:,.1f}" if ours else "-",
+        f"{1e6 * sum(one.seconds(H100) for one in launches):,.1f}",
+        against(plain, ours),
+        against(compiled, ours),
+        on_cpu,
     ]
     return f"| {' | '.join(cells)} |"
 
 
-def against(other: float | None, ours: float | None) -> str:
+def against(other: float | None, ours: list[float] | None) -> str:
     """A peer's time, and how many times ours that is."""
-    return "FAILED" if other is None else f"{other:,.1f}" + (f" ({other / ours:,.1f}x)" if ours else "")
+    if other is None:
+        return "FAILED"
+    return f"{other:,.1f} ({other / median(ours):,.1f}x)" if ours else f"{other:,.1f}"
 
 
 def nominal_bandwidth() -> float:
@@ -348,15 +156,15 @@ def copy_bandwidth(bench: Bench) -> float:
 
 def replayed(bench: Bench) -> list[float]:
     """Microseconds of the step replayed from a CUDA graph, which is first checked to do what the step does."""
-    graph = torch.cuda.CUDAGraph()
-    bench.reset()
-    bench.step()
-    expected = [one.clone() for one in (bench.step.tables, *bench.step.charges)]
-    bench.reset()
+    graph, step = torch.cuda.CUDAGraph(), bench.inputs.step
+    bench.inputs.reset()
+    step()
+    expected = [one.clone() for one in (step.tables, *step.charges)]
+    bench.inputs.reset()
     with torch.cuda.graph(graph):
-        bench.step()
+        step()
     graph.replay()
-    for one, other in zip((bench.step.tables, *bench.step.charges), expected, strict=True):
+    for one, other in zip((step.tables, *step.charges), expected, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
     return [1e6 * one for one in seconds(graph.replay, bench.rounds, bench.device)]
 
@@ -374,69 +182,99 @@ def forward_seconds(bench: Bench) -> float:
     cut = WindowConfig(seq_len=bench.sizes.seq_len, stride=bench.sizes.stride)
     planned = plan_windows(bench.sizes.seq_len + FORWARD_WINDOWS * cut.stride, cut)[1:]
     (batch,) = batches(planned, FORWARD_WINDOWS)
-    return median(seconds(lambda: source.stats(bench.stream, batch), min(bench.rounds, 10), bench.device)) / len(batch)
+    rounds = min(bench.rounds, 10)
+    return median(seconds(lambda: source.stats(bench.inputs.stream, batch), rounds, bench.device)) / len(batch)
 
 
-def load_cpu(bench: Bench) -> Counts | None:
-    """The C++ backend on one thread, if it could be built."""
-    try:
-        return make_counts("cpu", bench.config.ngram, 1)
-    except Exception as error:
-        print(f"The C++ backend was skipped: {error}.\n")
-        return None
+def scorer_seconds(bench: Bench) -> float:
+    """Of a batch in `--backend triton` behind the forward: what host and GPU together take, by the host's clock."""
+    sizes, step = bench.sizes, bench.inputs.step
+    cut = WindowConfig(seq_len=sizes.stride, stride=sizes.stride)
+    windows = plan_windows((4 if INTERPRETED else 64) * sizes.batch, cut)
+    scorer = TritonScorer(bench.inputs.config, at_once=sizes.batch)
+    stats = DeviceStats(step.p_target, step.entropy)
+
+    def score() -> None:
+        for batch in batches(windows, sizes.batch // sizes.stride):
+            scorer.score(bench.inputs.stream, batch, stats)
+        scorer.tally()
+
+    return median(seconds(score, 3, torch.device("cpu"))) * sizes.batch / windows.scored
 
 
-def main() -> None:
-    """Everything, printed as it is measured."""
+def print_setting(bench: Bench, bandwidth: float) -> None:
+    """What the table was measured on, and how to read it."""
+    sizes = bench.sizes
     if INTERPRETED:
         print("**A dry run in Triton's interpreter, at toy sizes, by the host's clock: its numbers mean nothing.**\n")
-    name = "none" if INTERPRETED else torch.cuda.get_device_name()
-    print(
-        f"GPU: {name}; torch {torch.__version__} (CUDA {torch.version.cuda}), triton {triton.__version__}, "
-        f"numpy {np.__version__}\n"
-    )
-    sizes = TOY if INTERPRETED else Sizes()
-    bench = Bench(sizes, rounds=2 if INTERPRETED else 30)
-    cpu = load_cpu(bench)
-    bandwidth = copy_bandwidth(bench)
     idle = median(seconds(lambda: None, bench.rounds, bench.device))
     print(
-        f"A copy within its memory reaches {bandwidth / 1e12:.2f} of the nominal {nominal_bandwidth() / 1e12:.2f} TB/s. "
-        f"Medians (and ranges) of {bench.rounds} calls in µs, each with an empty L2 cache and enqueued before it starts; "
-        f"an empty interval reads {1e6 * idle:.1f} µs. {len(bench.config.ngram.orders)} orders, {sizes.buckets:,} "
-        f"buckets, {sizes.vocab:,} tokens, windows of {sizes.stride} scored positions, logits in bfloat16. Floors are the "
-        "least bytes over the nominal and the copy's bandwidth. PyTorch and C++ (one thread, host's clock) were checked "
-        "to compute the same: integers exactly, floats to 1e-5.\n"
+        f"GPU: {'none' if INTERPRETED else torch.cuda.get_device_name()}; torch {torch.__version__} "
+        f"(CUDA {torch.version.cuda}), triton {triton.__version__}, numpy {np.__version__}. A copy within its memory "
+        f"reaches {bandwidth / 1e12:.2f} of the nominal {nominal_bandwidth() / 1e12:.2f} TB/s.\n\n"
+        f"Orders 2 to 9, {sizes.buckets:,} buckets, {sizes.vocab:,} tokens, windows of {sizes.stride} scored "
+        f"positions, logits in bfloat16. Medians (and ranges) of {bench.rounds} calls in µs, "
+        "each with an empty L2 cache and everything enqueued before it starts; an interval with nothing in it reads "
+        f"{1e6 * idle:.1f} µs. Floors are the least bytes over the nominal and over the copy's bandwidth. PyTorch and "
+        "C++ (one thread, host's clock) were first checked to compute the same: integers exactly, floats to 1e-5.\n"
     )
+
+
+def print_table(bench: Bench, bandwidth: float) -> None:
+    """One row a case."""
+    cpu: Counts | None = None
+    try:
+        cpu = make_counts("cpu", bench.inputs.config.ngram, 1)
+    except InputError as error:
+        print(f"C++ was skipped: {error}.\n")
     print(
         "| | positions | µs | floor, nominal | floor, copy | times that | predicted for an H100 SXM | PyTorch | "
-        "torch.compile | C++ |"
+        "torch.compile | C++ |\n|---|---|---|---|---|---|---|---|---|---|",
+        flush=True,
     )
-    print("|---|---|---|---|---|---|---|---|---|---|", flush=True)
-    for case in cases(bench):
+    for case in cases(bench.inputs):
         print(measure(bench, case, bandwidth, cpu), flush=True)
 
-    graph = None
+
+def print_evaluation(bench: Bench) -> None:
+    """What batches take outside the table, and what all of it makes of the whole evaluation."""
+    update = bench.microseconds.get("update")
+    forward = bench.attempt("the forward pass", lambda: forward_seconds(bench))
+    known = "dry run" if INTERPRETED else "measured"
+    steps = {
+        known: bench.microseconds.get("step: stats and windows"),
+        f"{known}, as `--backend triton` runs": bench.attempt("the scorer", lambda: 1e6 * scorer_seconds(bench)),
+    }
     if INTERPRETED:
         print("\nThe step in a CUDA graph was skipped: there is no GPU.")
     else:
         graph = bench.attempt("the step in a CUDA graph", lambda: replayed(bench))
-        print(
-            f"\nThe step replayed from a CUDA graph: {median(graph):,.1f} µs ({min(graph):,.1f} to {max(graph):,.1f})."
-            if graph
-            else "\nThe step in a CUDA graph FAILED."
-        )
-    forward = bench.attempt("the forward pass", lambda: forward_seconds(bench))
+        if graph:
+            print(f"\nThe step from a CUDA graph: {median(graph):,.1f} µs ({min(graph):,.1f} to {max(graph):,.1f}).")
+            steps[f"{known}, from a CUDA graph"] = median(graph)
+
     print(f"\n## The whole evaluation, {TARGETS:,} positions\n")
-    print("Predicted for H100 SXM GPUs, and the medians above in the same formulas.\n")
-    print("\n".join([*EVALUATION, *predicted_evaluation("predicted", H100, sizes)]))
-    steps = {"measured": bench.microseconds.get("step: stats and windows"), "with a graph": graph and median(graph)}
+    print(
+        "Predicted for H100 SXM GPUs, and from medians by the same formulas: of the step above; of "
+        "`TritonScorer.score`, with what the host does for it; of the step in a CUDA graph. Forward passes are those "
+        "of the published model, untrained.\n"
+    )
+    print("\n".join([*EVALUATION, *predicted_evaluation("predicted", H100, bench.sizes)]))
     for source, step in steps.items():
-        update = bench.microseconds.get("update")
-        if step and update and forward:
-            print("\n".join(evaluation(source, sizes, update=update / 1e6, step=step / 1e6, forward=forward)))
+        if update and step and forward:
+            rows = evaluation(source, bench.sizes, update=update / 1e6, step=step / 1e6, forward=forward)
+            print("\n".join(rows))
+
+
+def main() -> None:
+    """Everything, printed as it is measured."""
+    bench = Bench(TOY, rounds=2) if INTERPRETED else Bench(Sizes(), rounds=30)
+    bandwidth = copy_bandwidth(bench)
+    print_setting(bench, bandwidth)
+    print_table(bench, bandwidth)
+    print_evaluation(bench)
     if bench.failures:
-        print(f"\n## {len(bench.failures)} failures\n")
+        print(f"\n## What failed: {len(bench.failures)}\n")
         print("\n".join(bench.failures))
     sys.exit(int(bool(bench.failures)))
 

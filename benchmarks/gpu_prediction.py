@@ -202,9 +202,8 @@ def evaluation(source: str, sizes: Sizes, *, update: float, step: float, forward
         prefill = (TARGETS - scored) / sizes.prefill * update
         steps, forwards = scored / sizes.batch * step, scored / sizes.stride * forward
         gpus = "1 GPU" if ranks == 1 else f"{ranks} GPUs"
-        rows.append(
-            f"| {source}, {gpus} | {prefill:,.2f} | {steps:,.2f} | {forwards:,.1f} | {prefill + steps + forwards:,.1f} |"
-        )
+        together = prefill + steps + forwards
+        rows.append(f"| {source}, {gpus} | {prefill:,.2f} | {steps:,.2f} | {forwards:,.1f} | {together:,.1f} |")
     return rows
 
 

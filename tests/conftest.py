@@ -62,7 +62,7 @@ def stream(tmp_path_factory: pytest.TempPathFactory) -> Stream:
 @pytest.fixture
 def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, dict[str, Any]]]:
     """Run the evaluator's command line in this process; returns its runs by preset."""
-    for needed in ("rich", "safetensors", "sentencepiece", "tyro", "zstandard"):
+    for needed in ("ngram_eval._core", "rich", "safetensors", "sentencepiece", "tyro", "zstandard"):
         pytest.importorskip(needed)
     from ngram_eval import run
 

@@ -182,6 +182,7 @@ def test_evaluator_remembers_statistics_of_kernels(evaluate: Evaluate) -> None:
     assert both["pr890"]["nats"] == pytest.approx(alone["nats"], rel=1e-6)
 
 
+@pytest.mark.usefixtures("evaluate")  # so that it is skipped where the command line can't run
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here is a GPU")
 def test_without_a_gpu_the_backend_says_so() -> None:
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}

@@ -32,7 +32,7 @@ from ngram_eval.neural import Stats
 DEVICE = kernel_device()
 NAN = float("nan")
 APPROXIMATE = 0.0 if INTERPRETED else 1.5e-5
-"""What a GPU adds to bounds in nats: its float32 exp, log and division are approximate, to 2^-22, so that the softcap at
+"""What a GPU adds to bounds in nats: its float32 exp, log and division are approximate, to 2^-22, so that a softcap of
 30 is off by up to 5e-7 * 30 (`kernels.stats.softcapped`). The interpreter rounds them correctly.
 """
 POISON = -7.0
@@ -122,7 +122,9 @@ def test_softcap_edges(cap: float) -> None:
     targets, others = torch.zeros(len(x), dtype=torch.int64), torch.ones(len(x), dtype=torch.int64)
     p_target, _, _, p_other = run_stats(rows, targets, cap, others)
     capped = cap * torch.tanh(x.double() / cap)
-    torch.testing.assert_close(p_target.log() - p_other.log(), capped, rtol=1e-7, atol=(7e-8 if INTERPRETED else 5e-7) * cap)
+    torch.testing.assert_close(
+        p_target.log() - p_other.log(), capped, rtol=1e-7, atol=(7e-8 if INTERPRETED else 5e-7) * cap
+    )
 
 
 def test_stats_refuse_other_shapes() -> None:
@@ -263,6 +265,28 @@ def test_fused_step(buckets: int) -> None:
     np.testing.assert_array_equal(step.charges.hits.cpu().numpy(), hits)
     assert hits[2:].all()
     assert step.charges.bad.item() == NO_POSITION
+
+
+def test_runs_are_bit_identical() -> None:
+    """Also where nearly everything is added to the same few counts and sums. (Only a GPU could break this.)"""
+    config = preset("hashed")
+    config = replace(config, ngram=replace(config.ngram, buckets=4))
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(0, 3, (AT_ONCE + 1,), generator=generator).to(DEVICE, torch.uint16)
+    logits = torch.randn(AT_ONCE, 100, generator=generator).to(DEVICE)
+    runs = []
+    for _ in range(2 if INTERPRETED else 20):
+        step = FusedStep.allocate(
+            config, empty_tables(config.ngram, DEVICE), logits, tokens, windows=AT_ONCE // 32, softcap=30.0
+        )
+        entries = torch.arange(AT_ONCE, device=DEVICE)
+        for buffer, values in zip(step.listed, (entries, entries // 32 * 32, entries // 32), strict=True):
+            buffer.copy_(values)
+        for _ in range(2):
+            step()
+        runs.append((step.tables, *step.charges, step.p_target, step.entropy))
+    assert all(torch.equal(one, first) for run in runs for one, first in zip(run, runs[0], strict=True))
+    assert runs[0][2].count_nonzero() > 1
 
 
 def test_fused_step_takes_no_more_than_is_compared_at_once() -> None:
