@@ -39,7 +39,7 @@ elif ! "$python" -c "import sys, torch; sys.exit(not torch.cuda.is_available())"
 fi
 
 # The package in its installed shape, and what runs it.
-rm -rf "$work" && mkdir -p "$work" && cp -R ngram_eval tests benchmarks pyproject.toml "$work" || exit
+rm -rf "$work" && mkdir -p "$work" && cp -R ngram_eval tests benchmarks docs pyproject.toml "$work" || exit
 rm -f "$work"/ngram_eval/_core*.so
 cp -R kernels train "$work/ngram_eval" && cd "$work" || exit
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)

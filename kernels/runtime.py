@@ -1,11 +1,7 @@
 """Where kernels run: a GPU, or Triton's interpreter on the CPU (`TRITON_INTERPRET=1`), which is slow and for tests."""
 
-from typing import Any
-
 import torch
 import triton
-from numpy.typing import NDArray
-from torch import Tensor
 from triton.runtime.interpreter import InterpretedFunction
 
 from ngram_eval.errors import InputError
@@ -35,16 +31,6 @@ def kernel_device() -> torch.device:
             "TRITON_INTERPRET=1 to run the kernels in Triton's interpreter (slow, for tests)"
         )
     return torch.device("cuda", torch.cuda.current_device())
-
-
-def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
-    """`array` on the device, on its way when this returns; on the CPU the array's own memory.
-
-    From pinned memory, which torch keeps until it has been read: copying from memory that may be paged out would wait
-    for what the device is doing, or on some machines read it after this returned.
-    """
-    host = torch.from_numpy(array)
-    return host if device.type == "cpu" else host.pin_memory().to(device, non_blocking=True)
 
 
 def block(wanted: int, positions: int, interpreted: int) -> int:

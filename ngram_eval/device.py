@@ -17,10 +17,10 @@ from ngram_eval.counts import Tokens
 from ngram_eval.counts.triton import TritonCounts
 from ngram_eval.forward import DeviceStats
 from ngram_eval.kernels.gating import gate_constants
-from ngram_eval.kernels.runtime import to_device
 from ngram_eval.kernels.windows import AT_ONCE, NO_POSITION, Charges, new_charges
 from ngram_eval.neural import NeuralStats, nan_statistics
 from ngram_eval.prefill import prefill_locally
+from ngram_eval.transfer import to_device
 from ngram_eval.windows import Windows
 
 

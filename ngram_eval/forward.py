@@ -14,6 +14,7 @@ from ngram_eval.counts import Tokens
 from ngram_eval.errors import InputError
 from ngram_eval.model import Transformer, attention_kernel
 from ngram_eval.neural import NeuralStats, Stats, nan_statistics
+from ngram_eval.transfer import to_device
 from ngram_eval.windows import Windows
 
 _LOGITS_AT_ONCE = 1 << 25
@@ -142,7 +143,7 @@ class ModelSource:
         # A window cut short by the end is, as published, a full one padded on the right. Attention is causal, so the
         # padding never shows: leaving it out and keeping the RoPE base of the full length gives the same logits.
         rows = tokens[windows.start[:, None] + np.arange(length + 1)].astype(np.int64)  # (B, length + 1)
-        sequences = torch.from_numpy(rows).to(self.device)
+        sequences = to_device(rows, self.device)
         with self._autocast():
             hidden = self._model.hidden(sequences[:, :-1], last=scored, length=windows.seq_len)
         return hidden.flatten(0, 1), sequences[:, -scored:].flatten()

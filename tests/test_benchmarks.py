@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from benchmarks import demo, gpu_bench, gpu_peers, hashed_counts, last_block
-from benchmarks.gpu_prediction import Assumptions, Sizes, kernels
+from benchmarks.gpu_prediction import Assumptions, Sizes, kernels, predict
 from benchmarks.machine import KEPT_FROM, publish
 from ngram_eval.kernels import mass
 from ngram_eval.kernels.runtime import INTERPRETED
 from ngram_eval.tokens import write_shard
 
+ROOT = Path(__file__).parents[1]
 interpreted = pytest.mark.skipif(not INTERPRETED, reason="benchmarks/gpu_suite.sh runs it where there is a GPU")
 
 
@@ -84,10 +85,24 @@ def test_gpu_bench_reports_what_differs_and_goes_on(
     assert text.count("| dry run, ") == 4
 
 
+def test_the_documents_have_the_predictions() -> None:
+    """As the formulas give them, and no other figures."""
+    rows = [line for line in predict(Assumptions()).splitlines() if re.match(r"\| (?!kernel|\|)", line)]
+    assert len(rows) == 7 + 2
+    kept = (ROOT / "benchmarks/results/gpu_prediction.md").read_text("utf-8")
+    page = (ROOT / "docs/gpu.md").read_text("utf-8")
+    for row in rows:
+        name, figures = row[2:].split(" | ", 1)
+        assert row in kept
+        assert re.search(
+            rf"^\| `?{re.escape(name)}`? \| .*{re.escape(figures)}$|^{re.escape(row)}$", page, re.MULTILINE
+        )
+
+
 @pytest.mark.slow
 def test_gpu_suite_dry_run(tmp_path: Path) -> None:
     report = tmp_path / "report.md"
-    script = Path(__file__).parents[1] / "benchmarks" / "gpu_suite.sh"
+    script = ROOT / "benchmarks/gpu_suite.sh"
     environment = {**os.environ, "PYTHON": sys.executable}
     subprocess.run([script, "--dry-run", report], check=True, env=environment)
     text = report.read_text()

@@ -1,8 +1,11 @@
 """The Triton kernels against float64 and against the reference, in the interpreter unless there is a GPU."""
 
 import itertools
+import re
 import traceback
+from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -265,6 +268,31 @@ def test_fused_step(buckets: int) -> None:
     np.testing.assert_array_equal(step.charges.hits.cpu().numpy(), hits)
     assert hits[2:].all()
     assert step.charges.bad.item() == NO_POSITION
+
+
+class StandInGraph:
+    """For `torch.cuda.CUDAGraph` where there is no GPU; replays the step of the namespace given."""
+
+    def __init__(self, namespace: dict[str, Any]) -> None:
+        self.namespace = namespace
+
+    def replay(self) -> None:
+        self.namespace["step"]()
+
+
+def test_the_graph_in_the_documents(monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[1] / "docs/gpu.md").read_text("utf-8"), re.S)
+    found: dict[str, Any] = {}
+    if not torch.cuda.is_available():
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: StandInGraph(found))
+        monkeypatch.setattr(torch.cuda, "graph", lambda graph: nullcontext())
+    exec(code, found)
+    step = found["step"]
+    assert found["neural_nats"] == pytest.approx(8192 * np.log(1024), rel=1e-6)
+    assert step.charges.hits.sum().item() == 8192
+    reference = ReferenceCounts(step.config.ngram)
+    reference.update(found["tokens"].cpu().numpy().astype(np.uint16), 0, 8192)
+    np.testing.assert_array_equal(step.tables.cpu().numpy().view(np.uint32), reference.state())
 
 
 def test_runs_are_bit_identical() -> None:

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from ngram_eval.config import NgramConfig
 from ngram_eval.counts import Best, Matches, Tokens, check_span, check_windows
-from ngram_eval.kernels.runtime import kernel_device, to_device
+from ngram_eval.kernels.runtime import kernel_device
 from ngram_eval.kernels.tables import empty_tables, lookup, update
 from ngram_eval.kernels.windows import AT_ONCE, Listed, score_listed
+from ngram_eval.transfer import to_device
 
 
 class Launch(NamedTuple):
