@@ -14,7 +14,7 @@ export OMP_NUM_THREADS=1
 
 usage() { echo "usage: benchmarks/gpu_suite.sh [--dry-run] [REPORT.md]" >&2; exit 2; }
 
-command_line="$0 $*"
+command_line="benchmarks/gpu_suite.sh $*"
 dry_run=
 if [ "${1:-}" = --dry-run ]; then dry_run=1; shift; fi
 case "${1:-}" in -*) usage ;; esac

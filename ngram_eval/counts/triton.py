@@ -67,7 +67,7 @@ class TritonCounts:
 
     def launches(
         self, tokens: Tokens, firsts: NDArray[np.int64], stops: NDArray[np.int64], at_once: int = AT_ONCE
-    ) -> Iterator["Launch"]:
+    ) -> Iterator[Launch]:
         """The windows' positions in the parts that are scored at once: whole windows with at most `at_once` positions
         together, or a single window. Rows of the parts count the windows from 0.
         """
