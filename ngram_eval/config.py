@@ -74,9 +74,7 @@ class NgramConfig:
 
     def __post_init__(self) -> None:
         _require(self.min_order >= 1, "min_order", self.min_order, "the lowest order is 1 (no context)")
-        _require(
-            self.max_order <= MAX_EXACT_ORDER, "max_order", self.max_order, f"give at most {MAX_EXACT_ORDER}"
-        )
+        _require(self.max_order <= MAX_EXACT_ORDER, "max_order", self.max_order, f"give at most {MAX_EXACT_ORDER}")
         _require(
             self.min_order <= self.max_order,
             "min_order",

@@ -22,6 +22,7 @@ from ngram_eval.kernels.gating import gate_constants
 from ngram_eval.kernels.windows import AT_ONCE, NO_POSITION, Charges, new_charges
 from ngram_eval.neural import NeuralStats, nan_statistics
 from ngram_eval.prefill import prefill_locally
+from ngram_eval.transfer import to_device
 from ngram_eval.windows import Windows
 
 
@@ -100,6 +101,5 @@ class TritonScorer:
     def _on_device(self, stats: NeuralStats) -> tuple[Tensor, Tensor]:
         if isinstance(stats, DeviceStats):
             return stats.device_p_target, stats.device_entropy
-        device = self.counts.device
         p_target, entropy = np.asarray(stats.p_target, np.float64), np.asarray(stats.entropy, np.float32)
-        return torch.from_numpy(p_target).to(device), torch.from_numpy(entropy).to(device)
+        return to_device(p_target, self.counts.device), to_device(entropy, self.counts.device)

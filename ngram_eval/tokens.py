@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import sentencepiece
 from numpy.typing import DTypeLike, NDArray
 
 from ngram_eval.config import ByteRule
@@ -297,6 +296,8 @@ class Tokenizer:
         """Take a serialised SentencePiece model; raises `InputError`, naming `source`, if it is none."""
         if not model:
             raise InputError(f"{source} is empty, no SentencePiece model: give a .model file")
+        import sentencepiece  # here and not above: shards are read without it
+
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         except RuntimeError as error:

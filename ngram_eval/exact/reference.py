@@ -289,7 +289,9 @@ class ReferenceModel:
                 share = 1.0 / (self._scored + 2)
                 self._base_weight = self._base_weight * base / p * (1.0 - share) + 0.5 * share
         self._scored += 1
-        self._recent_cost = 0.5 * self._recent_cost + 0.5 * (0.0 if p > 0.5 else 1.0 if p > 0.1 else 2.0 if p > 0.01 else 3.5)
+        self._recent_cost = 0.5 * self._recent_cost + 0.5 * (
+            0.0 if p > 0.5 else 1.0 if p > 0.1 else 2.0 if p > 0.01 else 3.5
+        )
         if seen:
             self._surprises = self._surprises << 1 | (seen[-1].count == 0)
         return p
