@@ -212,8 +212,9 @@ def test_never_much_worse_than_the_base(text: str) -> None:
     length, vocab, rng = 40_000, 64, np.random.default_rng(5)
     rows = rng.dirichlet(np.full(vocab, 0.2), 50)
     which = rng.integers(0, 50, length)
+    tokens: NDArray[np.int64]
     if text == "one token":
-        tokens: NDArray[np.int64] = np.zeros(length, np.int64)
+        tokens = np.zeros(length, np.int64)
         p = np.full(length, 0.999999)
     elif text == "noise":
         tokens, p = rng.integers(0, vocab, length), np.full(length, 1 / vocab)
