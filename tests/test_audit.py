@@ -20,6 +20,7 @@ from ngram_eval.audit.subjects import (
     CallableSubject,
     Claim,
     ClaimedSubject,
+    MakeScorer,
     ScorerSubject,
     SharedSource,
     Subject,
@@ -125,7 +126,7 @@ class Bigram(Scorer):
 
     normalised, window_wise = True, True
 
-    def __init__(self, backend: str, config: EvalConfig) -> None:
+    def __init__(self, backend: str, config: EvalConfig, source: NeuralSource) -> None:
         self.pairs = np.zeros((VOCAB, VOCAB))
         self.charged = Tally()
 
@@ -311,7 +312,7 @@ class DrawnAnew(ScorerSubject):
 
 
 def subject(
-    make: Callable[[str, EvalConfig], Scorer] = Bigram,
+    make: MakeScorer = Bigram,
     kind: type[ScorerSubject] = ScorerSubject,
     model: NeuralSource | None = None,
     window: WindowConfig = WINDOW,
@@ -328,15 +329,19 @@ def subject(
         config=config,
         source=SharedSource(source),
         others=other_sources(source),
-        **arguments,
+        **{"remembers": False, **arguments},
     )
 
 
-def weightless(backend: str, config: EvalConfig) -> Scorer:
+def hashing(backend: str, config: EvalConfig, source: NeuralSource) -> Scorer:
+    return make_scorer(backend, config)
+
+
+def weightless(backend: str, config: EvalConfig, source: NeuralSource) -> Scorer:
     return WeightNeverZero(make_counts(backend, config.ngram), GatedBackoff(config.gate))
 
 
-def alone(backend: str, config: EvalConfig) -> Scorer:
+def alone(backend: str, config: EvalConfig, source: NeuralSource) -> Scorer:
     return NeuralScorer()
 
 
@@ -357,9 +362,9 @@ BUGS: dict[str, tuple[Callable[[], Subject], set[int]]] = {
     "repeated tail": (lambda: subject(window=replace(WINDOW, rescore_tail=True)), {5}),
     "smear comes around": (lambda: subject(alone, model=RolledSmear()), {2, 4}),
     "smear over the rows of a batch": (lambda: subject(alone, model=SmearOverRows()), {8}),
-    "weight 0 is not the model": (lambda: subject(weightless, hashes=True), {7}),
+    "weight 0 is not the model": (lambda: subject(weightless, remembers=True), {7}),
     "another number every time": (lambda: subject(alone, kind=DrawnAnew), {8}),
-    "collisions": (lambda: subject(make_scorer, hashes=True), {1, 3, 10}),
+    "collisions": (lambda: subject(hashing, remembers=True), {1, 3, 10}),
 }
 
 
@@ -378,7 +383,7 @@ def test_every_probe_can_refute() -> None:
 
 
 @pytest.mark.parametrize("make", [Bigram, Stepwise, alone])
-def test_an_honest_scorer_passes(stream: Stream, make: Callable[[str, EvalConfig], Scorer]) -> None:
+def test_an_honest_scorer_passes(stream: Stream, make: MakeScorer) -> None:
     findings = probe(subject(make), stream.tokens[:LENGTH])
     assert refuted(findings) == set()
     assert {number for number, one in findings.items() if one.verdict == "pass"} >= {1, 2, 3, 4, 5, 8, 10}
@@ -388,7 +393,7 @@ def test_an_honest_scorer_passes(stream: Stream, make: Callable[[str, EvalConfig
 def test_a_gain_from_collisions_is_caught(stream: Stream) -> None:
     """Enough tokens to crowd 2^10 buckets, a model that is bad enough to gain."""
     tokens = np.random.default_rng(0).integers(0, VOCAB, 3000).astype(np.uint16)
-    found = probe(subject(make_scorer, model=UniformSource(VOCAB), hashes=True), tokens)[9]
+    found = probe(subject(hashing, model=UniformSource(VOCAB), remembers=True), tokens)[9]
     assert found.verdict == "refuted"
     assert found.details["1024"] < found.details["65536"] - 0.1
 

@@ -6,7 +6,6 @@ Exit code 0: every probe passed; 1: one refutes; 2: bad input; 3: an internal er
 import sys
 import traceback
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -29,10 +28,10 @@ from ngram_eval.counts import Tokens
 from ngram_eval.errors import InputError, exit_on_input_error
 from ngram_eval.files import require_writable
 from ngram_eval.job import load_job, load_stream
-from ngram_eval.neural import load_logits
+from ngram_eval.neural import NeuralSource, load_logits
 from ngram_eval.options import JobOptions, asset, parse
 from ngram_eval.ranks import Ranks
-from ngram_eval.scorers import NeuralScorer, make_scorer
+from ngram_eval.scorers import NeuralScorer, Scorer, make_scorer
 from ngram_eval.tokens import Tokenizer, TokenStream
 
 
@@ -112,13 +111,17 @@ def load_subjects(
         tokenizer=job.tokenizer,
         backend=job.backend,
         others=others,
+        remembers=False,
     )
-    make = partial(make_scorer, threads=threads)
-    presets = [replace(alone, name=name, make=make, config=config, hashes=True) for name, config in configs.items()]
+
+    def make(backend: str, config: EvalConfig, source: NeuralSource) -> Scorer:
+        return make_scorer(backend, config, threads, source)
+
+    presets = [replace(alone, name=name, make=make, config=config, remembers=True) for name, config in configs.items()]
     return [alone, *presets], tokens, job.stream, job.tokenizer
 
 
-def neural_scorer(backend: str, config: EvalConfig) -> NeuralScorer:
+def neural_scorer(backend: str, config: EvalConfig, source: NeuralSource) -> NeuralScorer:
     """The model alone, on any backend."""
     return NeuralScorer()
 
