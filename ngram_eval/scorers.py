@@ -173,7 +173,7 @@ class ExactScorer(Scorer):
         return Values(p)
 
     def _parts(self, windows: Windows) -> Iterator[Windows]:
-        """The windows: one by one where each is counted as a whole, few of one shape where a source is asked of them."""
+        """The windows: one by one where each is counted as a whole, few of one shape where a source is asked."""
         if self._tilted_source is not None:
             widest = int((windows.stop - windows.first).max(initial=1))
             yield from batches(windows, max(1, _DISTRIBUTIONS_AT_ONCE // widest))

@@ -603,19 +603,20 @@ Run = Callable[..., tuple[int, Any]]
 
 
 def test_the_embedded_default(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    code, found = run("--positions", 700, "--stride", 64, "--samples", 8, "--cuts", 1)
+    presets = [flag for name in ("pr890", "hashed", "exact", "tilt") for flag in ("--preset", name)]
+    code, found = run("--positions", 700, "--stride", 64, "--samples", 8, "--cuts", 1, *presets)
     assert code == 1
     assert found["verdict"] == "refuted"
     numbers = {
         one["subject"]: [p["number"] for p in one["probes"] if p["verdict"] == "refuted"] for one in found["audits"]
     }
-    assert numbers["neural"] == []
+    assert numbers["neural"] == numbers["exact"] == numbers["tilt"] == []
     assert {1, 3, 5, 6} <= set(numbers["pr890"])
     assert 1 in numbers["hashed"]
     assert not {2, 4, 5, 6, 7, 8} & set(numbers["hashed"])
     printed = capsys.readouterr().out.splitlines()
     assert printed[-1].startswith("verdict: refuted: pr890 (1, ")
-    assert "neural" in printed[-1]
+    assert "; every probe that applies passed: neural (8 of 12), exact (8 of 12), tilt (9 of 12)" in printed[-1]
     assert any("✗" in line for line in printed)
 
 
@@ -710,3 +711,4 @@ def test_the_whole_default_as_a_user_runs_it() -> None:
     assert done.returncode == 1, done.stderr
     assert "pr890 (1, 3, 5, 6, 8, 9, 10)" in done.stdout.splitlines()[-1]
     assert "hashed (1, 3, 9, 10)" in done.stdout.splitlines()[-1]
+    assert "exact (8 of 12)" in done.stdout.splitlines()[-1]
