@@ -31,8 +31,12 @@ from ngram_eval.job import load_job, load_stream
 from ngram_eval.neural import NeuralSource, load_logits
 from ngram_eval.options import JobOptions, asset, parse
 from ngram_eval.ranks import Ranks
+from ngram_eval.run import runnable
 from ngram_eval.scorers import NeuralScorer, Scorer, make_scorer
 from ngram_eval.tokens import Tokenizer, TokenStream
+
+
+ALONE = Ranks(0, 1, 0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,7 +101,7 @@ def load_subjects(
         logits = load_logits(options.logits, (stream.total - 1, len(tokens) - 1)) if options.logits else None
         claimed = load_claimed(options.claimed, logits, tokens, options.config.window.seq_len, bool(claim.subset))
         return [claimed], tokens, stream, tokenizer
-    job = load_job(options, Ranks(0, 1, 0))
+    job = load_job(options, ALONE)
     source, others, threads = SharedSource(job.source), other_sources(job.source), options.count_threads()
     longest = max(source.train_seq_len, *(one.window.seq_len for one in configs.values()))
     tokens = audited_tokens(job.stream, options, 2 * longest)
@@ -130,6 +134,7 @@ def audit(options: AuditOptions, configs: dict[str, EvalConfig], console: Consol
     """Probe every subject and report; whether all passed."""
     require_writable("--json", options.json)
     claim = load_claim(options.claim) if options.claim is not None else Claim()
+    configs = runnable(options, configs, ALONE)
     subjects, tokens, stream, tokenizer = load_subjects(options, configs, claim)
     if len(tokens) < len(stream.tokens) and any(one is not None for one in (claim.positions, claim.nats, claim.bytes)):
         raise InputError(
