@@ -35,7 +35,6 @@ from ngram_eval.run import runnable
 from ngram_eval.scorers import NeuralScorer, Scorer, make_scorer
 from ngram_eval.tokens import Tokenizer, TokenStream
 
-
 ALONE = Ranks(0, 1, 0)
 
 
