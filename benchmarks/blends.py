@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import tyro
+from numpy.typing import NDArray
 
 from benchmarks.collisions import DictionaryCounts
 from benchmarks.machine import describe_machine, publish
@@ -81,7 +82,7 @@ def measure(options: Options) -> str:
     )
     text_bytes = int(job.tokenizer.target_bytes(tokens, 0, targets, "decoded").sum())
 
-    def bpb(p: np.ndarray) -> float:
+    def bpb(p: NDArray[np.float64]) -> float:
         return float(bits_per_byte(float(nats_of(p).sum()), text_bytes) or np.nan)
 
     def scored(scorer: Scorer) -> float:

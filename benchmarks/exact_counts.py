@@ -118,7 +118,7 @@ def measure(options: Options) -> str:
     """The Markdown report."""
     tokens = read_shards(options.data).tokens
     lengths = [n for n in options.tokens if n <= len(tokens)] or [len(tokens)]
-    lines = [measure_length(np.ascontiguousarray(tokens[:n]), options) for n in lengths]
+    lines = [measure_length(tokens[:n], options) for n in lengths]
     vocab = 1024
     rows = [
         f"| {line.tokens / 1e6:g} M | {line.tokens / line.scored / 1e6:.2f} | {line.tokens / line.counted / 1e6:.2f} "
