@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 
 from benchmarks.collisions import DictionaryCounts
 from benchmarks.machine import describe_machine, publish
-from ngram_eval.audit.subjects import SharedSource
 from ngram_eval.blend import GatedBackoff
 from ngram_eval.bpb import bits_per_byte, nats_of
 from ngram_eval.config import EvalConfig, ExactConfig, GateConfig, NgramConfig, preset
 from ngram_eval.job import load_job
-from ngram_eval.neural import Stats
+from ngram_eval.neural import LogitsSource, Stats
 from ngram_eval.options import EMBEDDED_SEQ_LEN, JobOptions
 from ngram_eval.ranks import Ranks
 from ngram_eval.scorers import Scorer, make_scorer
@@ -70,13 +69,15 @@ def measure(options: Options) -> str:
         ),
         Ranks(rank=0, world=1, local_rank=0),
     )
-    tokens, source = job.stream.tokens, SharedSource(job.source)
+    tokens = job.stream.tokens
     assert job.tokenizer is not None
     base = preset("exact")
     base = replace(base, window=replace(base.window, seq_len=options.seq_len))
-    targets = target_count(len(tokens), max(options.seq_len, source.train_seq_len))
+    targets = target_count(len(tokens), max(options.seq_len, job.source.train_seq_len))
     windows = plan_windows(targets, base.window)
-    parts = [(batch, source.stats(tokens, batch)) for batch in batches(windows, source.batch_windows)]
+    rows = [job.source.probabilities(tokens, batch) for batch in batches(windows, job.source.batch_windows)]
+    source = LogitsSource(np.log(np.maximum(np.concatenate(rows), 1e-30)), Path("computed"))
+    parts = [(batch, source.stats(tokens, batch)) for batch in batches(windows, 64)]
     stats = Stats(
         np.concatenate([part.p_target for _, part in parts]), np.concatenate([part.entropy for _, part in parts])
     )
