@@ -334,11 +334,7 @@ class Tokenizer:
     def surfaces(self) -> list[bytes | None]:
         """What each token stands for within a text; None where that is nothing, or lost."""
         return [
-            bytes([int(piece[3:5], 16)])
-            if byte
-            else None
-            if boundary
-            else piece.replace("▁", " ").encode()
+            bytes([int(piece[3:5], 16)]) if byte else None if boundary else piece.replace("▁", " ").encode()
             for piece, byte, boundary in zip(self._pieces, self._byte.tolist(), self._boundary.tolist(), strict=True)
         ]
 

@@ -3,9 +3,12 @@
 import math
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from rich import box
@@ -14,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from ngram_eval.codec import container, files
-from ngram_eval.codec.files import PACKAGED, Backend, Packed
+from ngram_eval.codec.files import PACKAGED, Backend, Packed, Track
 from ngram_eval.codec.method import Method, code_presets
 from ngram_eval.config import ExactConfig, WindowConfig, preset
 from ngram_eval.errors import InputError, exit_on_input_error
@@ -26,9 +29,9 @@ from ngram_eval.options import EMBEDDED_SEQ_LEN
 class Compress:
     """Compress a file with the probabilities that a preset gives its tokens."""
 
-    input: tyro.conf.Positional[Path]
+    input: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IN")]
     """Any file."""
-    output: tyro.conf.Positional[Path]
+    output: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """The compressed file; replaced if it is there."""
     preset: str = "exact"
     """Method: a preset whose probabilities sum to 1."""
@@ -37,8 +40,8 @@ class Compress:
     artifact: str | None = None
     """Base distribution: a model file of ours, or `packaged`; it is needed again to decompress, and is not counted."""
     tokenizer: str = PACKAGED
-    """`packaged`, a SentencePiece model file, `train` (one trained on the input), or `bytes`. Those that are not packaged
-    travel in the compressed file."""
+    """`packaged`, a SentencePiece model file, `train` (one trained on the input), or `bytes`. What the tokens of a file
+    or a trained one stand for travels in the compressed file."""
     pieces: int = 1024
     """Most pieces of a tokenizer that is trained."""
     backend: Backend = "cpu"
@@ -78,9 +81,9 @@ class Compress:
 class Decompress:
     """Restore a file, byte for byte, or write nothing."""
 
-    input: tyro.conf.Positional[Path]
+    input: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IN")]
     """A compressed file."""
-    output: tyro.conf.Positional[Path]
+    output: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """Where its content goes; replaced if it is there."""
     artifact: str | None = None
     """The model it was compressed with, if any; the packaged one need not be named."""
@@ -92,9 +95,9 @@ class Decompress:
 class Verify:
     """Decompress in memory and compare with the checksum of the content, and with the original if it is given."""
 
-    input: tyro.conf.Positional[Path]
+    input: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IN")]
     """A compressed file."""
-    original: tyro.conf.Positional[Path | None] = None
+    original: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="ORIGINAL")] = None
     """What it should hold."""
     artifact: str | None = None
     """The model it was compressed with, if any; the packaged one need not be named."""
@@ -102,13 +105,16 @@ class Verify:
     """Who computes: cpu (C++), or reference (slow numpy, the same bits)."""
 
 
-_COMMANDS = {"compress": Compress, "decompress": Decompress, "verify": Verify}
+Command = Compress | Decompress | Verify
+
+_COMMANDS: dict[str, Callable[..., Any]] = {"compress": Compress, "decompress": Decompress, "verify": Verify}
 _PROG = "python -m ngram_eval.codec"
+_CONFIG = (tyro.conf.OmitArgPrefixes,)
 
 
-def parse(arguments: list[str]) -> Compress | Decompress | Verify:
-    """The command with the defaults of its preset. Exits for --help."""
-    command = tyro.extras.subcommand_cli_from_dict(_COMMANDS, prog=_PROG, args=arguments, config=_CONFIG)
+def parse(arguments: list[str]) -> Command:
+    """The command, with the defaults of its preset. Exits for --help."""
+    command: Command = tyro.extras.subcommand_cli_from_dict(_COMMANDS, prog=_PROG, args=arguments, config=_CONFIG)
     if not isinstance(command, Compress):
         return command
     if command.preset in code_presets():
@@ -120,10 +126,7 @@ def parse(arguments: list[str]) -> Compress | Decompress | Verify:
     return command
 
 
-_CONFIG = (tyro.conf.OmitArgPrefixes,)
-
-
-def compress(command: Compress, progress: Progress) -> Table:
+def compress(command: Compress, track: Track) -> Table:
     """Run the command; the table says what it did."""
     data = _read(command.input)
     _check_output(command.input, command.output)
@@ -135,7 +138,7 @@ def compress(command: Compress, progress: Progress) -> Table:
         pieces=command.pieces,
         artifact=command.artifact,
         backend=command.backend,
-        progress=progress,
+        track=track,
     )
     written = packed.container.to_bytes()
     with replacing(command.output) as file:
@@ -181,13 +184,11 @@ def _table(rows: list[tuple[str, str]]) -> Table:
     return table
 
 
-def _restore(command: Decompress | Verify, progress: Progress) -> tuple[bytes, list[tuple[str, str]]]:
+def _restore(command: Decompress | Verify, track: Track) -> tuple[bytes, list[tuple[str, str]]]:
     """(content, what restoring it came to)."""
     found = container.read(command.input)
     start = time.perf_counter()
-    data = files.decompress(
-        found, command.input, artifact=command.artifact, backend=command.backend, progress=progress
-    )
+    data = files.decompress(found, command.input, artifact=command.artifact, backend=command.backend, track=track)
     seconds = time.perf_counter() - start
     return data, [
         ("bytes in", f"{len(found.to_bytes()):,}"),
@@ -199,19 +200,19 @@ def _restore(command: Decompress | Verify, progress: Progress) -> tuple[bytes, l
     ]
 
 
-def decompress(command: Decompress, progress: Progress) -> Table:
+def decompress(command: Decompress, track: Track) -> Table:
     """Run the command; the table says what it did."""
     _check_output(command.input, command.output)
-    data, rows = _restore(command, progress)
+    data, rows = _restore(command, track)
     with replacing(command.output) as file:
         file.write(data)
     return _table(rows)
 
 
-def verify(command: Verify, progress: Progress) -> Table:
+def verify(command: Verify, track: Track) -> Table:
     """Run the command; raises `InputError` if the content is not the original."""
     original = None if command.original is None else _read(command.original)
-    data, rows = _restore(command, progress)
+    data, rows = _restore(command, track)
     if original is not None and data != original:
         pairs = enumerate(zip(data, original, strict=False))
         differs = next((at for at, (a, b) in pairs if a != b), min(len(data), len(original)))
@@ -232,24 +233,41 @@ def _read(path: Path) -> bytes:
 
 
 def _check_output(source: Path, output: Path) -> None:
-    require_writable("OUTPUT", output)
+    require_writable("OUT", output)
     if output.exists() and output.samefile(source):
-        raise InputError(f"OUTPUT is {output}, the input itself: give another name")
+        raise InputError(f"OUT is {output}, the input itself: give another name")
+
+
+@contextmanager
+def progress_bars() -> Iterator[Track]:
+    """Bars on stderr, from the first that is asked for."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f}%"))
+    times = (TimeElapsedColumn(), TimeRemainingColumn())
+    progress = Progress(*columns, *times, console=Console(stderr=True))
+
+    def track(title: str, total: int) -> Callable[[int], None]:
+        progress.start()
+        task = progress.add_task(title, total=total)
+        return partial(progress.advance, task)
+
+    try:
+        yield track
+    finally:
+        if progress.tasks:
+            progress.stop()
 
 
 def main() -> None:
     """The command line."""
     with exit_on_input_error():
         command = parse(sys.argv[1:])
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f}%"))
-        times = (TimeElapsedColumn(), TimeRemainingColumn())
-        with Progress(*columns, *times, console=Console(stderr=True)) as progress:
+        with progress_bars() as track:
             if isinstance(command, Compress):
-                table = compress(command, progress)
+                table = compress(command, track)
             elif isinstance(command, Decompress):
-                table = decompress(command, progress)
+                table = decompress(command, track)
             else:
-                table = verify(command, progress)
+                table = verify(command, track)
         Console().print(table)
 
 

@@ -5,7 +5,6 @@ A byte that no token spells is written as it is behind a token that stands for n
 
 import hashlib
 import lzma
-import os
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -122,19 +121,25 @@ def pack(alphabet: Alphabet) -> bytes:
 
 def _table(alphabet: Alphabet) -> bytes:
     """Escape + 1 (0: none) and number of tokens, uint32 each; bytes that each token shares with the one before; bytes
-    of its own (255: it stands for nothing); these bytes, one token after another."""
+    of its own (255: it stands for nothing); these bytes, one token after another.
+    """
     if alphabet.longest > _MAX_SURFACE:
         raise InputError(f"the tokenizer has a piece of {alphabet.longest} bytes: at most {_MAX_SURFACE} can be stored")
     shared, own, text = bytearray(), bytearray(), bytearray()
     before = b""
     for surface in alphabet.surfaces:
-        common = 0 if surface is None else len(os.path.commonprefix([before, surface]))
+        common = 0 if surface is None else _shared(before, surface)
         shared.append(common)
         own.append(_NOTHING if surface is None else len(surface) - common)
         if surface is not None:
             text += surface[common:]
             before = surface
     return _COUNTS.pack(0 if alphabet.escape is None else alphabet.escape + 1, alphabet.size) + shared + own + text
+
+
+def _shared(a: bytes, b: bytes) -> int:
+    """Bytes at the start that are alike."""
+    return next((at for at, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def unpack(packed: bytes) -> Alphabet:

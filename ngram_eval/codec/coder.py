@@ -83,6 +83,7 @@ def decode(
                 raw.append(decoder.decode(any_byte))
             if i % _REPORT == _REPORT - 1:
                 advance(_REPORT)
+        advance(count % _REPORT)
     except AssertionError as error:
         raise InputError(f"its payload is not of this model ({error})") from error
     return tokens, bytes(raw)

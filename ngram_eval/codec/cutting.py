@@ -26,7 +26,7 @@ _FOREIGN = re.compile("([\udc80-\udcff\u2581]+)")
 """What SentencePiece can't carry: bytes that are no UTF-8 (as Python escapes them), and its own sign for a space."""
 _TRAINING_CHARACTERS = 20_000_000
 _TRIALS = ((1, 0.9995), (1, 0.98), (1, 0.9), (2, 0.9995), (4, 0.9995), (1, 0.5), (4, 0.5))
-"""(divisor of the pieces asked for, share of the characters that get a piece): the first that a text allows is taken."""
+"""(divisor of the pieces asked for, share of the characters that get a piece): the first that the text allows is it."""
 _LEAST_PIECES = 256 + 3 + 1
 
 
@@ -45,7 +45,7 @@ def cut_bytes(data: bytes) -> Cut:
 
 
 def cut_with(model: bytes, source: str, data: bytes, advance: Callable[[int], None]) -> Cut:
-    """The text cut by a SentencePiece model; `advance` hears of characters."""
+    """The text cut by a SentencePiece model; `advance` hears of bytes."""
     tokenizer = lossless_tokenizer(model, source)
     alphabet = of_surfaces(tokenizer.surfaces(), tokenizer.unknown_id)
     if not 2 <= alphabet.size <= MAX_TOKENS:
@@ -63,14 +63,15 @@ def cut_with(model: bytes, source: str, data: bytes, advance: Callable[[int], No
                 tokens = np.array(listed, tokenizer.dtype)
                 raw += behind
             parts.append(tokens)
-            advance(len(text))
+            advance(len(spelt))
     return Cut(alphabet, np.concatenate([np.zeros(0, tokenizer.dtype), *parts]), bytes(raw))
 
 
-def cut_trained(data: bytes, pieces: int, advance: Callable[[int], None]) -> Cut | None:
+def cut_trained(data: bytes, pieces: int, begin: Callable[[], Callable[[int], None]]) -> Cut | None:
     """The text cut by a tokenizer trained on it, in the alphabet of the pieces that occur.
 
-    None if there is too little text for any. Fewer than `pieces` are taken where the text allows no more.
+    None if there is too little text for any. Fewer than `pieces` are taken where the text allows no more. `begin` is
+    called when the training is done; what it returns hears of bytes.
     """
     text = data.decode(errors="ignore")
     segments = [Segment(True, text)]
@@ -80,7 +81,7 @@ def cut_trained(data: bytes, pieces: int, advance: Callable[[int], None]) -> Cut
             model = train_tokenizer(segments, wanted, _TRAINING_CHARACTERS, coverage)
         except InputError:
             continue
-        cut = cut_with(model, "the trained tokenizer", data, advance)
+        cut = cut_with(model, "the trained tokenizer", data, begin())
         return Cut(*in_use(cut.alphabet, cut.tokens), cut.raw)
     return None
 

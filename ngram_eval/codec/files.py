@@ -2,12 +2,11 @@
 
 import hashlib
 import platform
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
-
-from rich.progress import Progress
+from typing import Literal, NamedTuple
 
 from ngram_eval.bpb import as_nats
 from ngram_eval.codec.alphabet import BYTES, Alphabet, of_surfaces, pack, unpack
@@ -25,6 +24,8 @@ PACKAGED = "packaged"
 """The tokenizer or the artifact that is installed with the package."""
 NO_DIGEST = bytes(16)
 Backend = Literal["cpu", "reference"]
+Track = Callable[[str, int], Callable[[int], None]]
+"""Begins to show how far something has come: (title, total) -> what to call with each part done."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,20 +60,18 @@ def compress(
     pieces: int,
     artifact: str | None,
     backend: Backend,
-    progress: Progress,
+    track: Track,
 ) -> Packed:
     """Compress; `artifact` None is the uniform base. Raises `InputError` for what does not go together."""
     neural = None
     with _one_thread(artifact is not None):
         if artifact is not None:
             neural = _load_neural(artifact_path(artifact), method)
-        kind, said, cut = _cut(data, tokenizer, pieces, progress)
+        kind, said, cut = _cut(data, tokenizer, pieces, track)
         base = _base(neural, cut.alphabet, f"--tokenizer {tokenizer}")
         model = make_model(backend, method.max_order, method.exact)
-        task = progress.add_task("compressing", total=len(cut.tokens))
-        payload, nats = encode(
-            model, base, cut.tokens, cut.alphabet.escape, cut.raw, lambda tokens: progress.advance(task, tokens)
-        )
+        advance = track("compressing", len(cut.tokens))
+        payload, nats = encode(model, base, cut.tokens, cut.alphabet.escape, cut.raw, advance)
     settings, table = method.to_json(), pack(cut.alphabet) if TOKENIZERS[kind] == "table" else b""
     header = Header(
         tokenizer=kind,
@@ -91,47 +90,37 @@ def compress(
     return Packed(container=container, nats=as_nats(nats), tokenizer=said)
 
 
-def _cut(data: bytes, tokenizer: str, pieces: int, progress: Progress) -> tuple[int, str, Cut]:
+def _cut(data: bytes, tokenizer: str, pieces: int, track: Track) -> tuple[int, str, Cut]:
     """(number of the kind of tokenizer, which it is for people, the text in tokens)."""
-    task = progress.add_task("cutting into tokens", total=len(data))  # in bytes; characters are at most as many
-
-    def advance(characters: int) -> None:
-        progress.advance(task, characters)
-
+    if tokenizer == "bytes":
+        return TOKENIZERS.index("bytes"), "bytes", cut_bytes(data)
+    if tokenizer == "train":
+        cut = cut_trained(data, pieces, lambda: track("cutting into tokens", len(data)))
+        if cut is None:
+            return TOKENIZERS.index("bytes"), "bytes (too little text to train one on)", cut_bytes(data)
+        return TOKENIZERS.index("table"), f"trained, {cut.alphabet.size:,} pieces in use", cut
+    packaged = tokenizer == PACKAGED
+    path = asset("tokenizer.model") if packaged else Path(tokenizer)
     try:
-        if tokenizer == "bytes":
-            return TOKENIZERS.index("bytes"), "bytes", cut_bytes(data)
-        if tokenizer == "train":
-            cut = cut_trained(data, pieces, advance)
-            if cut is None:
-                return TOKENIZERS.index("bytes"), "bytes (too little text to train one on)", cut_bytes(data)
-            return TOKENIZERS.index("table"), f"trained, {cut.alphabet.size:,} pieces in use", cut
-        packaged = tokenizer == PACKAGED
-        path = asset("tokenizer.model") if packaged else Path(tokenizer)
-        try:
-            model = path.read_bytes()
-        except OSError as error:
-            raise InputError(
-                f"--tokenizer {tokenizer} can't be read ({error.strerror}): give a SentencePiece .model file, "
-                "packaged, train or bytes"
-            ) from error
-        cut = cut_with(model, str(path), data, advance)
-        return TOKENIZERS.index("packaged" if packaged else "table"), f"{tokenizer}, {cut.alphabet.size:,} pieces", cut
-    finally:
-        progress.update(task, completed=len(data))
+        model = path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"--tokenizer {tokenizer} can't be read ({error.strerror}): give a SentencePiece .model file, "
+            "packaged, train or bytes"
+        ) from error
+    cut = cut_with(model, str(path), data, track("cutting into tokens", len(data)))
+    return TOKENIZERS.index("packaged" if packaged else "table"), f"{tokenizer}, {cut.alphabet.size:,} pieces", cut
 
 
-def decompress(
-    container: Container, path: Path, *, artifact: str | None, backend: Backend, progress: Progress
-) -> bytes:
+def decompress(container: Container, path: Path, *, artifact: str | None, backend: Backend, track: Track) -> bytes:
     """The content of a container, proven by its checksum; raises `InputError` naming `path`."""
     try:
-        return _decompress(container, artifact, backend, progress)
+        return _decompress(container, artifact, backend, track)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 
 
-def _decompress(container: Container, artifact: str | None, backend: Backend, progress: Progress) -> bytes:
+def _decompress(container: Container, artifact: str | None, backend: Backend, track: Track) -> bytes:
     header = container.header
     method = Method.from_json(container.settings)
     if method.digest != header.config_digest:
@@ -145,16 +134,8 @@ def _decompress(container: Container, artifact: str | None, backend: Backend, pr
     with _one_thread(header.artifact_digest != NO_DIGEST):
         base = _base(_matching_neural(header, method, artifact), alphabet, "its tokenizer")
         model = make_model(backend, method.max_order, method.exact)
-        task = progress.add_task("decompressing", total=header.tokens)
-        tokens, raw = decode(
-            model,
-            base,
-            header.tokens,
-            alphabet.escape,
-            container.payload,
-            lambda tokens: progress.advance(task, tokens),
-        )
-        progress.update(task, completed=header.tokens)
+        advance = track("decompressing", header.tokens)
+        tokens, raw = decode(model, base, header.tokens, alphabet.escape, container.payload, advance)
     data = alphabet.spell(tokens, raw)
     if len(data) != header.content_bytes or hashlib.sha256(data).digest() != header.content_sha256:
         raise InputError(

@@ -73,11 +73,10 @@ def _changes(base: Config, config: Config) -> dict[str, Any]:
 
 
 def _changed(base: Config, changes: dict[str, Any]) -> Config:
-    known = {name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()}
-    for name, value in known.items():
+    for name, value in changes.items():
         if type(value) is not type(getattr(base, name)):
             raise TypeError(f"{name} is {value!r}")
-    return replace(base, **known)
+    return replace(base, **changes)
 
 
 def _canonical(value: object) -> bytes:
