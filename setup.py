@@ -7,16 +7,25 @@ setup(
     ext_modules=[
         Pybind11Extension(
             "ngram_eval._core",
-            ["csrc/bind.cc", "csrc/hashed_counts.cc", "csrc/increment_limit.cc"],
+            [
+                "csrc/bind.cc",
+                "csrc/exact_counts.cc",
+                "csrc/exact_model.cc",
+                "csrc/hashed_counts.cc",
+                "csrc/increment_limit.cc",
+            ],
             depends=[
+                "csrc/exact_counts.h",
+                "csrc/exact_model.h",
                 "csrc/hash.h",
                 "csrc/hashed_counts.h",
                 "csrc/increment_limit.h",
+                "csrc/portable_math.h",
                 "csrc/prefetch.h",
                 "csrc/zero_pages.h",
             ],
             cxx_std=20,
-            extra_compile_args=["-O3", "-Wall", "-Wextra"],
+            extra_compile_args=["-O3", "-Wall", "-Wextra", "-ffp-contract=off"],
         )
     ]
 )

@@ -64,7 +64,7 @@ def measure(options: Options) -> str:
     ]
     for preset in presets:
         own = statistics.median(
-            sum(seconds for stage, seconds in stages[preset].items() if stage not in ("neural", "load"))
+            sum(seconds for stage, seconds in stages[preset].items() if stage not in ("neural", "load", "samples"))
             for _, stages in runs
         )
         touch = ", first touch of the tables included" if preset == presets[0] else ""

@@ -1,7 +1,8 @@
 """What the kernels must move, what they move, and the times that follow: `python -m benchmarks.gpu_prediction`.
 
 Arithmetic, not measurement: bytes are counted from the kernels as written, times follow from an H100's data sheet and
-from the assumptions below. `benchmarks/gpu_suite.sh` measures the same things on a GPU.
+from the assumptions below. `benchmarks/gpu_suite.sh` measures the same things on a GPU and puts them into the same
+formulas.
 """
 
 import shlex
@@ -10,7 +11,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
-import tyro
 
 from benchmarks.machine import publish
 from ngram_eval.config import preset
@@ -61,11 +61,28 @@ class Options:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Sizes:
+    """What is launched: the published evaluation."""
+
+    vocab: int = 1024
+    buckets: int = 1 << 22
+    prefill: int = 1 << 22
+    """Positions of an update."""
+    lookup: int = 1 << 20
+    """Positions of a lookup without windows."""
+    batch: int = AT_ONCE
+    """Positions scored together."""
+    stride: int = 32
+    """Scored positions of a window."""
+    seq_len: int = 2048
+    """Positions of a window."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Kernel:
     """One launch."""
 
     name: str
-    over: str
     positions: int
     least: float
     """Bytes a position: inputs read once, outputs written once, of the tables only the counts themselves."""
@@ -78,62 +95,68 @@ class Kernel:
     work: float = 0.0
     """Seconds of comparing, or of atomic adds in the L2 cache."""
 
+    def floor(self, bandwidth: float) -> float:
+        """Seconds in which the least bytes pass, and nothing else happens."""
+        return self.positions * self.least / bandwidth
+
     def seconds(self, a: Assumptions) -> float:
         """Of the launch: its waits, and the larger of traffic and work."""
         traffic = self.streamed / a.bandwidth + self.random / (a.bandwidth * a.random_efficiency)
         return a.launch + self.waits + max(self.positions * traffic, self.work)
 
 
-def kernels(a: Assumptions) -> dict[str, Kernel]:
-    """Every kernel of an evaluation with 1024 tokens in bfloat16, orders 2 to 9, 2^22 buckets and stride 32."""
-    config = preset("hashed").ngram
-    orders, vocab, token, result = len(config.orders), 1024, 2, 12
+def kernels(a: Assumptions, sizes: Sizes) -> dict[str, Kernel]:
+    """Every kernel of an evaluation with logits in bfloat16, tokens in 16 bits and the orders of the presets."""
+    orders, token, result = len(preset("hashed").ngram.orders), 2, 12
     tables = 2 * orders
     ids, listed, counts, sectors = 4 * tables, 24, 4 * tables, a.sector * tables
-    logits = 2 * vocab
-    chunk = 1 << 22
-    # Each position against all before it, half of AT_ONCE on average, in every table: a compare and an add.
-    comparing = AT_ONCE * AT_ONCE / 2 * tables * 2 / (a.multiprocessors * 128 * a.clock)
+    logits = 2 * sizes.vocab
+    sweep = 2 * counts * sizes.buckets / sizes.prefill  # every table read and written once
+    # Each position against all before it, half of the batch on average, in every table: a compare and an add.
+    comparing = sizes.batch**2 / 2 * tables * 2 / (a.multiprocessors * 128 * a.clock)
     found = [
         Kernel(
             name="update",
-            over="prefill, 2^22 positions",
-            positions=chunk,
-            least=token + 2 * counts * config.buckets / chunk,
-            streamed=token * tables + 2 * counts * config.buckets / chunk,
+            positions=sizes.prefill,
+            least=token + sweep,
+            streamed=token * tables + sweep,
             waits=a.memory_wait,
-            work=chunk * tables / a.atomics,
+            work=sizes.prefill * tables / a.atomics,
+        ),
+        Kernel(
+            name="lookup",
+            positions=sizes.lookup,
+            least=token + 2 * counts,
+            streamed=token * orders + counts,
+            random=sectors,
+            waits=2 * a.memory_wait,
         ),
         Kernel(
             name="stats",
-            over="1024 positions",
-            positions=AT_ONCE,
+            positions=sizes.batch,
             least=logits + 8 + result,
             streamed=logits + 8 + result,
             waits=2 * a.memory_wait,
         ),
         Kernel(
             name="bucket",
-            over="1024 positions",
-            positions=AT_ONCE,
+            positions=sizes.batch,
             least=token + 8 + ids,
             streamed=token + 8 + ids,
             waits=2 * a.cache_wait,
         ),
         Kernel(
             name="score",
-            over="1024 positions",
-            positions=AT_ONCE,
+            positions=sizes.batch,
             least=ids + counts + listed + result,
             streamed=ids + listed + result,
             random=sectors,
-            waits=a.memory_wait + 2 * a.cache_wait + AT_ONCE / 128 * a.cache_wait,
+            waits=a.memory_wait + 2 * a.cache_wait + sizes.batch / 128 * a.cache_wait,
             work=comparing,
         ),
         Kernel(
             name="add",
-            over="1024 positions",
-            positions=AT_ONCE,
+            positions=sizes.batch,
             least=ids + 8 + 2 * counts,
             streamed=ids + 8,
             random=sectors,  # `score` has just read them into the L2 cache; they are written back
@@ -141,29 +164,64 @@ def kernels(a: Assumptions) -> dict[str, Kernel]:
         ),
         Kernel(
             name="mass",
-            over="1024 positions",
-            positions=AT_ONCE,
-            least=logits + 4 * orders * (vocab + 1),
+            positions=sizes.batch,
+            least=logits + 4 * orders * (sizes.vocab + 1),
             streamed=logits + result,
-            random=a.sector * orders * (vocab + 1),
-            waits=a.memory_wait * vocab / 256,
+            random=a.sector * orders * (sizes.vocab + 1),
+            waits=a.memory_wait * sizes.vocab / 256,
         ),
     ]
     return {kernel.name: kernel for kernel in found}
 
 
-def forward_flops() -> float:
-    """Operations of the published model's forward a token: matrices twice, and causal attention over 2048 positions."""
+STEP = ("stats", "bucket", "score", "add")
+"""The launches of one `ngram_eval.kernels.step.FusedStep`."""
+
+
+def forward_flops(sizes: Sizes) -> float:
+    """Operations of the published model's forward a token: matrices twice, and causal attention over a window."""
     with torch.device("meta"):
         model = Transformer(ModelConfig())
     tables = model.config.vocab_size * model.config.width  # the head is one more product with them
     matrices = sum(p.numel() for p in model.parameters() if p.ndim == 2 and min(p.shape) >= 64) - tables
-    return 2 * (matrices + tables) + model.config.layers * 4 * model.config.width * 2048 / 2
+    return 2 * (matrices + tables) + model.config.layers * 4 * model.config.width * sizes.seq_len / 2
+
+
+EVALUATION = ["| | prefill, s | steps, s | forward passes, s | together, s |", "|---|---|---|---|---|"]
+"""Head of the table that `evaluation` makes rows of."""
+
+
+def evaluation(source: str, sizes: Sizes, *, update: float, step: float, forward: float) -> list[str]:
+    """Seconds of the whole evaluation on 1 and on 8 GPUs, from those of an update, a step, and a window's forward.
+
+    The last rank is the slowest: it counts what all others score before it scores its own share.
+    """
+    rows = []
+    for ranks in (1, 8):
+        scored = TARGETS / ranks
+        prefill = (TARGETS - scored) / sizes.prefill * update
+        steps, forwards = scored / sizes.batch * step, scored / sizes.stride * forward
+        gpus = "1 GPU" if ranks == 1 else f"{ranks} GPUs"
+        together = prefill + steps + forwards
+        rows.append(f"| {source}, {gpus} | {prefill:,.2f} | {steps:,.2f} | {forwards:,.1f} | {together:,.1f} |")
+    return rows
+
+
+def predicted_evaluation(source: str, a: Assumptions, sizes: Sizes) -> list[str]:
+    """`evaluation` by the predicted times."""
+    found = kernels(a, sizes)
+    return evaluation(
+        source,
+        sizes,
+        update=found["update"].seconds(a),
+        step=sum(found[name].seconds(a) for name in STEP),
+        forward=sizes.seq_len * forward_flops(sizes) / (a.flops * a.utilisation),
+    )
 
 
 def predict(a: Assumptions) -> str:
     """The tables, as Markdown."""
-    found = kernels(a)
+    sizes = Sizes()
     lines = [
         "# Predicted times on H100 SXM GPUs",
         "",
@@ -173,44 +231,29 @@ def predict(a: Assumptions) -> str:
         "bfloat16. Assumed: " + ", ".join(f"{f.name} {getattr(a, f.name):g}" for f in fields(a)) + " (meanings in "
         "`benchmarks/gpu_prediction.py`).",
         "",
-        "| kernel | launched over | bytes a position, at least | moved | bandwidth alone, µs | predicted, µs |",
+        "| kernel | positions | bytes a position, at least | moved | floor by bandwidth, µs | predicted, µs |",
         "|---|---|---|---|---|---|",
     ]
-    for k in found.values():
-        floor = k.positions * k.least / a.bandwidth
+    for k in kernels(a, sizes).values():
         lines.append(
-            f"| {k.name} | {k.over} | {k.least:,.0f} | {k.streamed + k.random:,.0f} | {1e6 * floor:,.2f} | "
-            f"{1e6 * k.seconds(a):,.1f} |"
+            f"| {k.name} | {k.positions:,} | {k.least:,.0f} | {k.streamed + k.random:,.0f} | "
+            f"{1e6 * k.floor(a.bandwidth):,.2f} | {1e6 * k.seconds(a):,.1f} |"
         )
     lines += [
         "",
-        f"The whole evaluation, {TARGETS:,} positions, on the slowest rank; PR #890 took {PUBLISHED[0]} to "
-        f"{PUBLISHED[1]} s on 8 GPUs:",
+        f"The whole evaluation, {TARGETS:,} positions, on the slowest rank; a step is {', '.join(STEP[:-1])} and "
+        f"{STEP[-1]} of {sizes.batch} positions. PR #890 took {PUBLISHED[0]} to {PUBLISHED[1]} s on 8 GPUs.",
         "",
-        "| | 1 GPU | 8 GPUs |",
-        "|---|---|---|",
+        *EVALUATION,
+        *predicted_evaluation("predicted", a, sizes),
     ]
-    shares: dict[str, list[float]] = {
-        "prefill": [],
-        "statistics": [],
-        "lookups, gate, blend, sums, counts": [],
-        "forward passes": [],
-    }
-    per_batch = sum(found[name].seconds(a) for name in ("bucket", "score", "add"))
-    for ranks in (1, 8):
-        scored = TARGETS / ranks
-        shares["prefill"].append((TARGETS - scored) / found["update"].positions * found["update"].seconds(a))
-        shares["statistics"].append(scored / AT_ONCE * found["stats"].seconds(a))
-        shares["lookups, gate, blend, sums, counts"].append(scored / AT_ONCE * per_batch)
-        shares["forward passes"].append(scored / 32 * 2048 * forward_flops() / (a.flops * a.utilisation))
-    lines += [f"| {name} | {one:,.2f} s | {eight:,.2f} s |" for name, (one, eight) in shares.items()]
-    one, eight = (sum(values[i] for values in shares.values()) for i in (0, 1))
-    lines.append(f"| together | {one:,.0f} s | {eight:,.0f} s |")
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     """The command line."""
+    import tyro  # here and not above: benchmarks/gpu_suite.sh takes the formulas where it may be missing
+
     options = tyro.cli(Options, prog="python -m benchmarks.gpu_prediction")
     publish(predict(options.assumptions), options.out)
 

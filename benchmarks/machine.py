@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ngram_eval import _core
 from ngram_eval.files import replacing
 
 KEPT_FROM = "\n## Reading the figures\n"
@@ -28,6 +27,8 @@ def publish(text: str, out: Path | None) -> None:
 
 def describe_machine() -> str:
     """Date, processor, cores, and the versions that matter, in one line."""
+    from ngram_eval import _core  # here and not above: benchmarks/gpu_suite.sh may have to do without
+
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]

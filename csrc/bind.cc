@@ -7,6 +7,7 @@
 #include <string>
 #include <utility>
 
+#include "exact_model.h"
 #include "hash.h"
 #include "hashed_counts.h"
 #include "increment_limit.h"
@@ -15,6 +16,7 @@ namespace py = pybind11;
 
 namespace {
 
+using ngram::ExactModel;
 using ngram::HashedCounts;
 using py::literals::operator""_a;
 
@@ -132,6 +134,167 @@ void random_increments(HashedCounts& self, std::uint64_t increments, std::uint64
   ngram::random_increments(self.data(), self.size(), increments, ahead);
 }
 
+std::unique_ptr<ExactModel> make_exact(int max_order, bool chain, const std::string& tilt, double tilt_factor,
+                                       double tilt_confidence) {
+  if (!(1 <= max_order && max_order <= ngram::kMaxLevels)) {
+    fail("max_order is " + std::to_string(max_order) + ": give 1 to " + std::to_string(ngram::kMaxLevels));
+  }
+  const ngram::Tilt kind = tilt == "off"       ? ngram::Tilt::kOff
+                           : tilt == "fixed"   ? ngram::Tilt::kFixed
+                           : tilt == "learned" ? ngram::Tilt::kLearned
+                                               : throw py::value_error("tilt is " + tilt + ": off, fixed or learned");
+  if (!(tilt_factor > 0.0) || !(tilt_confidence >= 0.0)) fail("tilt_factor must be positive, tilt_confidence not negative");
+  return std::make_unique<ExactModel>(ngram::ExactModelConfig{max_order, chain, kind, tilt_factor, tilt_confidence});
+}
+
+void check_exact_tokens(const py::array& tokens) {
+  check_tokens(tokens);
+  if (!holds<std::uint32_t>(tokens)) return;
+  const auto* data = static_cast<const std::uint32_t*>(tokens.data());
+  for (py::ssize_t i = 0; i < tokens.size(); ++i) {
+    if (data[i] >= ngram::kVocabularyLimit) {
+      fail("token " + std::to_string(data[i]) + " at " + std::to_string(i) + ": the vocabulary has at most " +
+           std::to_string(ngram::kVocabularyLimit) + " tokens");
+    }
+  }
+}
+
+// The base of `n` positions: (n,) probabilities of the targets, or whole rows, (n, V) or (1, V) for all.
+ngram::Base check_base(const py::array& base, const py::array& entropy, py::ssize_t n) {
+  const bool rows = base.ndim() == 2 && (base.shape(0) == n || base.shape(0) == 1);
+  if (!holds<double>(base) || !(base.flags() & py::array::c_style) ||
+      !(rows || (base.ndim() == 1 && base.size() == n))) {
+    fail("base must be contiguous float64 of shape (" + std::to_string(n) + ",), (" + std::to_string(n) +
+         ", V) or (1, V), not " + describe(base));
+  }
+  if (!holds<float>(entropy) || !is_vector(entropy) || entropy.size() != n) {
+    fail("entropy must be float32 of shape (" + std::to_string(n) + ",), not " + describe(entropy));
+  }
+  const auto* values = static_cast<const double*>(base.data());
+  return {rows ? nullptr : values, rows ? values : nullptr, rows && base.shape(0) > 1 ? base.shape(1) : 0,
+          static_cast<const float*>(entropy.data())};
+}
+
+void check_vocabulary(const py::array& tokens, py::ssize_t vocab_size) {
+  const auto check = [&](auto* data) {
+    for (py::ssize_t i = 0; i < tokens.size(); ++i) {
+      if (data[i] >= vocab_size) {
+        fail("token " + std::to_string(data[i]) + " for rows of " + std::to_string(vocab_size) + " probabilities");
+      }
+    }
+  };
+  holds<std::uint16_t>(tokens) ? check(static_cast<const std::uint16_t*>(tokens.data()))
+                               : check(static_cast<const std::uint32_t*>(tokens.data()));
+}
+
+void exact_append(ExactModel& self, const py::array& tokens) {
+  check_exact_tokens(tokens);
+  with_tokens(tokens, [&](auto data) { self.append(data, tokens.size()); });
+}
+
+py::tuple exact_score(ExactModel& self, const py::array& tokens, const py::array& base, const py::array& entropy,
+                      bool together) {
+  check_exact_tokens(tokens);
+  const ngram::Base of = check_base(base, entropy, tokens.size());
+  if (of.rows) check_vocabulary(tokens, base.shape(1));
+  const bool tilted = self.config().tilt != ngram::Tilt::kOff;
+  if (tilted && !of.rows) fail("a tilt needs whole base distributions, not those of the targets alone");
+  if (tilted && of.rows && !(self.counts().positions() == 0 || self.largest_token() < base.shape(1))) {
+    fail("rows of " + std::to_string(base.shape(1)) + " probabilities, but token " +
+         std::to_string(self.largest_token()) + " was counted");
+  }
+  if (tilted && together) fail("a tilt scores position by position");
+  py::array_t<double> p(tokens.size());
+  py::array_t<std::uint8_t> order(tokens.size());
+  double* const charged = p.mutable_data();
+  std::uint8_t* const orders = order.mutable_data();
+  const auto n = tokens.size();
+  with_tokens(tokens, [&](auto data) {
+    together ? self.score_together(data, n, of, charged, orders) : self.score(data, n, of, charged, orders);
+  });
+  return py::make_tuple(p, order);
+}
+
+void check_row(const ExactModel& self, const py::array& row) {
+  if (!holds<double>(row) || !is_vector(row)) fail("base must be float64 of shape (V,), not " + describe(row));
+  if (self.counts().positions() > 0 && self.largest_token() >= row.size()) {
+    fail("base has " + std::to_string(row.size()) + " entries, but token " + std::to_string(self.largest_token()) +
+         " was counted");
+  }
+}
+
+py::array exact_distribution(ExactModel& self, const py::array& base, float entropy) {
+  check_row(self, base);
+  py::array_t<double> p(base.size());
+  double* const to = p.mutable_data();
+  const auto* row = static_cast<const double*>(base.data());
+  const auto vocab_size = base.size();
+  const py::gil_scoped_release release;
+  self.distribution(row, entropy, vocab_size, to);
+  return std::move(p);
+}
+
+py::array exact_distribution_after(ExactModel& self, const py::array& tokens, const py::array& base, float entropy) {
+  check_exact_tokens(tokens);
+  check_row(self, base);
+  check_vocabulary(tokens, base.size());
+  if (self.config().tilt != ngram::Tilt::kOff) fail("a tilt scores position by position");
+  py::array_t<double> p(base.size());
+  double* const to = p.mutable_data();
+  const auto* row = static_cast<const double*>(base.data());
+  const auto n = tokens.size(), vocab_size = base.size();
+  with_tokens(tokens, [&](auto data) { self.distribution_after(data, n, row, entropy, vocab_size, to); });
+  return std::move(p);
+}
+
+// The distribution before each of the tokens, each token then scored.
+py::array exact_distributions(ExactModel& self, const py::array& tokens, const py::array& base,
+                              const py::array& entropy) {
+  check_exact_tokens(tokens);
+  const ngram::Base of = check_base(base, entropy, tokens.size());
+  if (!of.rows) fail("distributions need whole base distributions, (n, V) or (1, V)");
+  const auto vocab_size = base.shape(1);
+  check_vocabulary(tokens, vocab_size);
+  if (self.counts().positions() > 0 && self.largest_token() >= vocab_size) {
+    fail("rows of " + std::to_string(vocab_size) + " probabilities, but token " + std::to_string(self.largest_token()) +
+         " was counted");
+  }
+  py::array_t<double> p({tokens.size(), vocab_size});
+  double* const to = p.mutable_data();
+  const auto n = tokens.size();
+  with_tokens(tokens, [&](auto data) {
+    for (py::ssize_t i = 0; i < n; ++i) {
+      self.distribution(of.row(i), of.entropy[i], vocab_size, to + i * vocab_size);
+      const ngram::Base here{nullptr, of.row(i), 0, of.entropy + i};
+      double charged;
+      std::uint8_t order;
+      self.score(data + i, 1, here, &charged, &order);
+    }
+  });
+  return std::move(p);
+}
+
+py::dict exact_size(const ExactModel& self) {
+  return py::dict("positions"_a = self.counts().positions(), "nodes"_a = self.counts().nodes() - 1,
+                  "bytes"_a = self.counts().bytes());
+}
+
+// What the counts know of `token` as the next one: a row a level, (total, novel_total, distinct, run, count, novel,
+// recent); for tests and for looking inside.
+py::array exact_evidence(const ExactModel& self, std::uint32_t token) {
+  const auto& counts = self.counts();
+  py::array_t<std::uint64_t> rows({static_cast<py::ssize_t>(counts.tip_depth()), py::ssize_t{7}});
+  auto to = rows.mutable_unchecked<2>();
+  for (int level = 0; level < counts.tip_depth(); ++level) {
+    const ngram::Context context = counts.tip(level);
+    const ngram::Successor successor = counts.tip_successor(level, token);
+    const std::uint64_t row[] = {context.total, context.novel_total, context.distinct, context.run,
+                                 successor.count, successor.novel, successor.recent};
+    for (int i = 0; i < 7; ++i) to(level, i) = row[i];
+  }
+  return std::move(rows);
+}
+
 #if defined(__clang__)
 constexpr const char* kCompiler = __VERSION__;
 #elif defined(__GNUC__)
@@ -147,6 +310,17 @@ PYBIND11_MODULE(_core, m) {
   m.attr("compiler") = kCompiler;
   m.def("random_increments", &random_increments, py::kw_only(), "counts"_a, "increments"_a, "ahead"_a,
         "For benchmarks: random increments over all tables, each requested `ahead` increments early.");
+  py::class_<ExactModel>(m, "ExactModel", "Exact n-gram counts and their normalised blend; see ngram_eval.exact.")
+      .def(py::init(&make_exact), py::kw_only(), "max_order"_a, "chain"_a, "tilt"_a, "tilt_factor"_a,
+           "tilt_confidence"_a)
+      .def("append", &exact_append, "tokens"_a.noconvert())
+      .def("score", &exact_score, "tokens"_a.noconvert(), "base"_a.noconvert(), "entropy"_a.noconvert(), py::kw_only(),
+           "together"_a)
+      .def("distribution", &exact_distribution, "base"_a.noconvert(), "entropy"_a)
+      .def("distribution_after", &exact_distribution_after, "tokens"_a.noconvert(), "base"_a.noconvert(), "entropy"_a)
+      .def("distributions", &exact_distributions, "tokens"_a.noconvert(), "base"_a.noconvert(), "entropy"_a.noconvert())
+      .def("evidence", &exact_evidence, "token"_a)
+      .def("size", &exact_size);
   py::class_<HashedCounts>(m, "HashedCounts", "Hashed n-gram counts; see ngram_eval.counts.cpu.")
       .def(py::init(&make), py::kw_only(), "min_order"_a, "max_order"_a, "buckets"_a, "min_count"_a, "context_lag"_a,
            "target_backoff"_a, "threads"_a)

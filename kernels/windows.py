@@ -82,6 +82,7 @@ def score_kernel(
     sums: tl.tensor,
     hits: tl.tensor,
     bad: tl.tensor,
+    values: tl.tensor,
     best_order: tl.tensor,
     best_context: tl.tensor,
     best_full: tl.tensor,
@@ -153,6 +154,8 @@ def score_kernel(
         p_ngram = tl.minimum(best_f, best_c).to(tl.float64) / tl.maximum(best_c, 1).to(tl.float64)
         weight = tl.where(order > 0, alpha(gate, h, order, valid), 0.0)
         p = (1.0 - weight) * p_neural + weight * p_ngram
+        if values is not None:
+            tl.store(values + i, p, mask=valid)
         nan = valid & ((p != p) | (h != h))
         tl.atomic_min(bad + tl.zeros_like(order), positions, mask=nan, sem="relaxed")
         floor = tl.full([BLOCK], _FLOOR, tl.float64)
@@ -164,7 +167,7 @@ def score_kernel(
 
 
 class Listed(NamedTuple):
-    """The scored positions of some windows, window after window; what `list_windows` makes, on the device."""
+    """The scored positions of some windows, window after window, on the device (`TritonCounts.launches` lists them)."""
 
     positions: Tensor
     """(n,) int64."""
@@ -210,6 +213,7 @@ def score_listed(
     gate: Tensor | None = None,
     stats: tuple[Tensor, Tensor] | None = None,
     charges: Charges | None = None,
+    values: Tensor | None = None,
     best: tuple[Tensor, Tensor, Tensor] | None = None,
     one_window: bool = False,
 ) -> None:
@@ -217,23 +221,42 @@ def score_listed(
 
     `tokens` holds what the positions read, from token `base` of the stream on; `ids` is scratch, int32
     (orders, 2, n). With `charges` (and `gate` of `gating.gate_constants`, and `stats`: p_target float64 and entropy
-    float32 (n,)) the blend's nats are added to them; with `best` (order uint8, context and full int32 (n,)) the matches
-    are stored.
+    float32 (n,)) the blend's nats are added to them, and stored before the logarithm in `values`, float64 (n,); with
+    `best` (order uint8, context and full int32 (n,)) the matches are stored.
     """
-    count = len(listed.positions)
-    if count == 0:
+    if len(listed.positions) == 0:
         return
-    orders = len(config.orders)
     list_buckets(ids, tokens, base, listed.positions, config)
-    padded = triton.next_power_of_2(orders)
-    few = block(max(1, 16 // padded), count, interpreted=1 << 13 if one_window else 1 << 10)
-    score_kernel[(triton.cdiv(count, few),)](
+    score_buckets(
+        tables, ids, listed, config, gate=gate, stats=stats, charges=charges, best=best, one_window=one_window
+    )
+    add_buckets(tables, ids, listed.positions, config)
+
+
+def score_buckets(
+    tables: Tensor,
+    ids: Tensor,
+    listed: Listed,
+    config: NgramConfig,
+    *,
+    gate: Tensor | None = None,
+    stats: tuple[Tensor, Tensor] | None = None,
+    charges: Charges | None = None,
+    best: tuple[Tensor, Tensor, Tensor] | None = None,
+    one_window: bool = False,
+) -> None:
+    """The second launch of `score_listed`, which only reads the tables; `ids` as `list_buckets` left them."""
+    count, orders = len(listed.positions), len(config.orders)
+    rows = triton.next_power_of_2(orders)
+    size = block(max(1, 16 // rows), count, interpreted=1 << 13 if one_window else 1 << 10)
+    score_kernel[(triton.cdiv(count, size),)](
         tables,
         ids,
         *listed,
         *(stats or (None, None)),
         gate,
         *(charges or (None, None, None)),
+        values,
         *(best or (None, None, None)),
         count,
         config.buckets,
@@ -242,17 +265,22 @@ def score_listed(
         orders,
         config.context_lag,
         BACKOFF=config.target_backoff,
-        ROWS=padded,
-        BLOCK=few,
+        ROWS=rows,
+        BLOCK=size,
         EARLIER=0 if one_window else block(128, count, interpreted=1 << 7),
         num_warps=8,
         **FLOATS,
     )
+
+
+def add_buckets(tables: Tensor, ids: Tensor, positions: Tensor, config: NgramConfig) -> None:
+    """The third launch of `score_listed`, which only adds to the tables."""
+    count = len(positions)
     size = block(128, count, interpreted=1 << 18)
-    add_kernel[(triton.cdiv(count, size), 2 * orders)](
+    add_kernel[(triton.cdiv(count, size), 2 * len(config.orders))](
         tables,
         ids,
-        listed.positions,
+        positions,
         count,
         config.buckets,
         config.min_order,

@@ -3,6 +3,32 @@ from numpy.typing import NDArray
 
 compiler: str
 
+class ExactModel:
+    def __init__(
+        self, *, max_order: int, chain: bool, tilt: str, tilt_factor: float, tilt_confidence: float
+    ) -> None: ...
+    def append(self, tokens: NDArray[np.uint16] | NDArray[np.uint32]) -> None: ...
+    def score(
+        self,
+        tokens: NDArray[np.uint16] | NDArray[np.uint32],
+        base: NDArray[np.float64],
+        entropy: NDArray[np.float32],
+        *,
+        together: bool,
+    ) -> tuple[NDArray[np.float64], NDArray[np.uint8]]: ...
+    def distribution(self, base: NDArray[np.float64], entropy: float) -> NDArray[np.float64]: ...
+    def distribution_after(
+        self, tokens: NDArray[np.uint16] | NDArray[np.uint32], base: NDArray[np.float64], entropy: float
+    ) -> NDArray[np.float64]: ...
+    def distributions(
+        self,
+        tokens: NDArray[np.uint16] | NDArray[np.uint32],
+        base: NDArray[np.float64],
+        entropy: NDArray[np.float32],
+    ) -> NDArray[np.float64]: ...
+    def evidence(self, token: int) -> NDArray[np.uint64]: ...
+    def size(self) -> dict[str, int]: ...
+
 class HashedCounts:
     def __init__(
         self,

@@ -283,7 +283,7 @@ def load(path: Path) -> tuple[Transformer, int]:
 def code_files() -> list[Path]:
     """Every .py, .cc and .h that an evaluation imports or is built from; the modules are found by importing it."""
     script = (
-        "import sys, ngram_eval.run, ngram_eval.forward, ngram_eval.counts.cpu\n"
+        "import sys, ngram_eval.run, ngram_eval.forward, ngram_eval.artifact, ngram_eval.counts.cpu\n"
         "for name, module in sys.modules.items():\n"
         "    if name.split('.')[0] == 'ngram_eval' and (module.__file__ or '').endswith('.py'): print(module.__file__)"
     )

@@ -4,7 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ngram_eval.config import GateConfig
-from ngram_eval.counts import Best
+from ngram_eval.counts import Best, Counts, Tokens
+from ngram_eval.counts.reference import best_match
 from ngram_eval.neural import Stats
 
 
@@ -42,3 +43,27 @@ class GatedBackoff:
         alpha = np.where(best.order > 0, self.alpha(stats.entropy, best.order), 0.0)
         blended: NDArray[np.float64] = (1.0 - alpha) * stats.p_target + alpha * p_ngram
         return blended
+
+    def distribution(
+        self, counts: Counts, tokens: Tokens, position: int, probabilities: NDArray[np.float64], entropy: float
+    ) -> NDArray[np.float64]:
+        """(V,): what each token would be charged with at `position`, were it the target, as the counts stand."""
+        matches = counts.lookup_targets(tokens, position, len(probabilities))
+        return self(_stats(probabilities, entropy), best_match(matches, counts.config))
+
+    def given_target(
+        self, counts: Counts, tokens: Tokens, position: int, probabilities: NDArray[np.float64], entropy: float
+    ) -> NDArray[np.float64]:
+        """(V,): the values of all tokens in the order that tokens[position + 1] is charged in."""
+        matches = counts.lookup_targets(tokens, position, len(probabilities))
+        order = best_match(matches, counts.config).order[tokens[position + 1]]
+        if order == 0:
+            return probabilities
+        row = order - counts.config.min_order
+        best = Best(np.full(len(probabilities), order), matches.context[row], matches.full[row])
+        return self(_stats(probabilities, entropy), best)
+
+
+def _stats(probabilities: NDArray[np.float64], entropy: float) -> Stats:
+    """Every token of one position as if each were the target of its own."""
+    return Stats(probabilities, np.full(len(probabilities), entropy, np.float32))

@@ -53,6 +53,10 @@ class Tally:
     """Targets that are the tokenizer's unknown piece."""
     hits_by_order: dict[int, int] = field(default_factory=dict)
     """Positions matched, by order."""
+    sampled: int = 0
+    """Positions at which the charges of the whole vocabulary were added up."""
+    vocabulary_sums: int = 0
+    """Their sums, in units of 2^-52."""
 
     def add(self, p: NDArray[np.float64], p_neural: NDArray[np.float64], order: NDArray[np.uint8]) -> None:
         """Count positions by their blended and neural probabilities and matched order (0: none)."""
@@ -63,6 +67,11 @@ class Tally:
             if n and hits:
                 self.hits_by_order[n] = self.hits_by_order.get(n, 0) + hits
 
+    def add_vocabulary(self, values: NDArray[np.float64]) -> None:
+        """Count the sum over the vocabulary at one sampled position."""
+        self.sampled += 1
+        self.vocabulary_sums += round(float(values.sum()) * 2**FRACTION_BITS)
+
     def __add__(self, other: "Tally") -> "Tally":
         orders = self.hits_by_order.keys() | other.hits_by_order.keys()
         return Tally(
@@ -72,6 +81,8 @@ class Tally:
             bytes=self.bytes + other.bytes,
             decoded_bytes=self.decoded_bytes + other.decoded_bytes,
             unknown_targets=self.unknown_targets + other.unknown_targets,
+            sampled=self.sampled + other.sampled,
+            vocabulary_sums=self.vocabulary_sums + other.vocabulary_sums,
             hits_by_order={n: self.hits_by_order.get(n, 0) + other.hits_by_order.get(n, 0) for n in sorted(orders)},
         )
 

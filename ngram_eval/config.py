@@ -13,6 +13,10 @@ from ngram_eval.errors import InputError
 from ngram_eval.hashing import MAX_ORDER
 
 
+MAX_EXACT_ORDER = 32
+"""Highest order of the exact counts (kMaxLevels of csrc/exact_counts.h)."""
+
+
 def _require(condition: bool, name: str, value: object, remedy: str) -> None:
     if not condition:
         flag = "--" + name.replace("_", "-")
@@ -48,10 +52,10 @@ class NgramConfig:
     """The hashed n-gram tables: per order one of context counts and one of full (context + target) counts."""
 
     min_order: int = 2
-    """Lowest order n; its context has n - 1 tokens."""
+    """Lowest order n; its context has n - 1 tokens. With exact counts: the lowest that counts as a hit."""
 
     max_order: int = 9
-    """Highest order n, tried first (nine hash primes: at most 9)."""
+    """Highest order n, tried first: at most 9 hashed (nine hash primes), 32 exact."""
 
     buckets: int = 1 << 22
     """Buckets per table, a power of two; memory is orders x 2 x buckets x 4 bytes."""
@@ -70,9 +74,7 @@ class NgramConfig:
 
     def __post_init__(self) -> None:
         _require(self.min_order >= 1, "min_order", self.min_order, "the lowest order is 1 (no context)")
-        _require(
-            self.max_order <= MAX_ORDER, "max_order", self.max_order, f"the hash has primes up to order {MAX_ORDER}"
-        )
+        _require(self.max_order <= MAX_EXACT_ORDER, "max_order", self.max_order, f"give at most {MAX_EXACT_ORDER}")
         _require(
             self.min_order <= self.max_order,
             "min_order",
@@ -136,6 +138,37 @@ class GateConfig:
         )
 
 
+Tilt = Literal["off", "fixed", "learned"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExactConfig:
+    """The normalised blend of exact counts (`ngram_eval.exact`)."""
+
+    chain: bool = True
+    """Blend all contexts, from the neural distribution up; without it only the tilt is left."""
+
+    tilt: Tilt = "off"
+    """Multiply the odds of one hint by e^beta: never, by a fixed beta, or by one learned from how hints came true."""
+
+    tilt_beta: float = 2.0
+    """Natural logarithm of the odds' factor, for a fixed tilt."""
+
+    tilt_confidence: float = 0.0
+    """Smallest share of the hint among the successors of the longest known context; below it there is no tilt."""
+
+    by_window: bool = False
+    """Count and learn after each whole window, as PR #890 does, instead of after each position."""
+
+    def __post_init__(self) -> None:
+        _require(abs(self.tilt_beta) <= 50.0, "tilt_beta", self.tilt_beta, "give -50 to 50")
+        _require(0.0 <= self.tilt_confidence <= 1.0, "tilt_confidence", self.tilt_confidence, "give a share in [0, 1]")
+        _require(self.chain or self.tilt != "off", "chain", self.chain, "give --tilt learned or fixed, or the chain")
+        _require(
+            not (self.by_window and self.tilt != "off"), "by_window", self.by_window, "a tilt goes position by position"
+        )
+
+
 ByteRule = Literal["decoded", "piece"]
 
 
@@ -143,17 +176,38 @@ ByteRule = Literal["decoded", "piece"]
 class EvalConfig:
     """One preset: everything that decides a result, given the tokens and the neural statistics."""
 
+    scorer: Literal["hashed", "exact"] = "hashed"
+    """The family: hashed counts and a gate (a pseudo-probability), or exact counts and a normalised blend."""
+
     window: WindowConfig = field(default_factory=WindowConfig)
     """The windows."""
 
     ngram: NgramConfig = field(default_factory=NgramConfig)
-    """The count tables."""
+    """The orders, and the hashed count tables."""
 
     gate: GateConfig = field(default_factory=GateConfig)
     """The weight of the n-gram estimate."""
 
+    exact: ExactConfig = field(default_factory=ExactConfig)
+    """The blend of exact counts."""
+
     byte_rule: ByteRule = "decoded"
     """Bytes of a target: what it decodes to, or the published formula on its piece (see `tokens.py`)."""
+
+    def __post_init__(self) -> None:
+        exact = self.scorer == "exact"
+        _require(
+            exact or self.ngram.max_order <= MAX_ORDER,
+            "max_order",
+            self.ngram.max_order,
+            f"the hash has primes up to order {MAX_ORDER}; --preset exact goes to {MAX_EXACT_ORDER}",
+        )
+        for name, value in (
+            ("rescore_tail", self.window.rescore_tail),
+            ("context_gap", self.ngram.context_gap),
+            ("target_backoff", self.ngram.target_backoff),
+        ):
+            _require(not (exact and value), name, value, "exact counts score each position once, without the target")
 
 
 def hashed() -> EvalConfig:
@@ -172,8 +226,21 @@ def pr890() -> EvalConfig:
     )
 
 
-PRESETS: dict[str, Callable[[], EvalConfig]] = {"pr890": pr890, "hashed": hashed}
+def exact() -> EvalConfig:
+    """Exact counts after each position, and a chain of learned weights over them: a probability."""
+    return EvalConfig(scorer="exact", ngram=NgramConfig(max_order=24))
+
+
+def tilt() -> EvalConfig:
+    """The neural distribution with one hint's odds raised by a learned factor: a probability. Needs whole distributions."""
+    return replace(exact(), exact=ExactConfig(chain=False, tilt="learned"))
+
+
+PRESETS: dict[str, Callable[[], EvalConfig]] = {"pr890": pr890, "hashed": hashed, "exact": exact, "tilt": tilt}
 """Preset name -> its configuration: the only list of presets."""
+
+DEFAULT_PRESETS = ("pr890", "hashed", "exact")
+"""Evaluated where none is named."""
 
 
 def preset(name: str) -> EvalConfig:

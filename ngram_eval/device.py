@@ -5,9 +5,11 @@ waits for the device until `tally`, so the stages of the result overlap: each sh
 """
 
 from collections.abc import Callable
+from functools import cached_property
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ngram_eval.blend import GatedBackoff
@@ -20,17 +22,33 @@ from ngram_eval.kernels.gating import gate_constants
 from ngram_eval.kernels.windows import AT_ONCE, NO_POSITION, Charges, new_charges
 from ngram_eval.neural import NeuralStats, nan_statistics
 from ngram_eval.prefill import prefill_locally
+from ngram_eval.transfer import to_device
 from ngram_eval.windows import Windows
+
+
+class DeviceCharges:
+    """`ngram_eval.scorers.Charged` on the device; copied to the host when, and if, the host asks."""
+
+    def __init__(self, device_values: Tensor) -> None:
+        self.device_values = device_values
+
+    @cached_property
+    def values(self) -> NDArray[np.float64]:
+        """(positions,), on the host."""
+        copied: NDArray[np.float64] = self.device_values.cpu().numpy()
+        return copied
 
 
 class TritonScorer:
     """`ngram_eval.scorers.Scorer` of PR #890's family on the current CUDA device."""
 
     normalised = GatedBackoff.normalised
+    window_wise = True
 
     def __init__(self, config: EvalConfig, at_once: int = AT_ONCE) -> None:
         self.counts = TritonCounts(config.ngram)
         self._at_once = at_once
+        self._blend = GatedBackoff(config.gate)
         self._gate = gate_constants(config.gate, self.counts.device)
         self._charges = new_charges(0, self.counts.device)
         self._sums: list[Tensor] = []
@@ -38,14 +56,33 @@ class TritonScorer:
     def prefill(self, tokens: Tokens, stop: int, advance: Callable[[int], None]) -> None:
         prefill_locally(self.counts, tokens, stop, advance)
 
-    def score(self, tokens: Tokens, windows: Windows, stats: NeuralStats) -> None:
+    def score(self, tokens: Tokens, windows: Windows, stats: NeuralStats) -> DeviceCharges:
         p_target, entropy = self._on_device(stats)
         sums = new_charges(len(windows), self.counts.device).sums
+        values = torch.empty_like(p_target)
         charges = Charges(sums, self._charges.hits, self._charges.bad)
         for launch in self.counts.launches(tokens, windows.first, windows.stop, self._at_once):
             part = (p_target[launch.entries], entropy[launch.entries])
-            launch.score(self.counts.tables, self.counts.config, gate=self._gate, stats=part, charges=charges)
+            launch.score(
+                self.counts.tables,
+                self.counts.config,
+                gate=self._gate,
+                stats=part,
+                charges=charges,
+                values=values[launch.entries],
+            )
         self._sums.append(sums)
+        return DeviceCharges(values)
+
+    def distribution(
+        self, tokens: Tokens, position: int, probabilities: NDArray[np.float64], entropy: float
+    ) -> NDArray[np.float64]:
+        return self._blend.distribution(self.counts, tokens, position, probabilities, entropy)
+
+    def given_target(
+        self, tokens: Tokens, position: int, probabilities: NDArray[np.float64], entropy: float
+    ) -> NDArray[np.float64]:
+        return self._blend.given_target(self.counts, tokens, position, probabilities, entropy)
 
     def tally(self) -> Tally:
         """What has been charged so far; raises `InputError` if the neural statistics of a position were NaN."""
@@ -64,6 +101,5 @@ class TritonScorer:
     def _on_device(self, stats: NeuralStats) -> tuple[Tensor, Tensor]:
         if isinstance(stats, DeviceStats):
             return stats.device_p_target, stats.device_entropy
-        device = self.counts.device
         p_target, entropy = np.asarray(stats.p_target, np.float64), np.asarray(stats.entropy, np.float32)
-        return torch.from_numpy(p_target).to(device), torch.from_numpy(entropy).to(device)
+        return to_device(p_target, self.counts.device), to_device(entropy, self.counts.device)

@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ngram_eval import artifact
 from ngram_eval.counts import Tokens
 from ngram_eval.errors import InputError
 from ngram_eval.model import Transformer, attention_kernel
 from ngram_eval.neural import NeuralStats, Stats, nan_statistics
+from ngram_eval.transfer import to_device
 from ngram_eval.windows import Windows
 
 _LOGITS_AT_ONCE = 1 << 25
@@ -69,6 +69,10 @@ class DeviceStats:
     def __init__(self, device_p_target: Tensor, device_entropy: Tensor) -> None:
         self.device_p_target, self.device_entropy = device_p_target, device_entropy
 
+    def part(self, entries: slice) -> "DeviceStats":
+        """The statistics of some of the positions."""
+        return DeviceStats(self.device_p_target[entries], self.device_entropy[entries])
+
     @cached_property
     def p_target(self) -> NDArray[np.float64]:
         """(positions,), on the host."""
@@ -89,6 +93,7 @@ class ModelSource:
     """
 
     name = "artifact"
+    gives_all = True
 
     def __init__(
         self,
@@ -143,7 +148,7 @@ class ModelSource:
         # A window cut short by the end is, as published, a full one padded on the right. Attention is causal, so the
         # padding never shows: leaving it out and keeping the RoPE base of the full length gives the same logits.
         rows = tokens[windows.start[:, None] + np.arange(length + 1)].astype(np.int64)  # (B, length + 1)
-        sequences = torch.from_numpy(rows).to(self.device)
+        sequences = to_device(rows, self.device)
         with self._autocast():
             hidden = self._model.hidden(sequences[:, :-1], last=scored, length=windows.seq_len)
         return hidden.flatten(0, 1), sequences[:, -scored:].flatten()
@@ -175,6 +180,8 @@ def load_model_source(
     path: Path, *, device: str, local_rank: int, dtype: str, batch_windows: int, use_kernels: bool = False
 ) -> ModelSource:
     """The source of an artifact; `device` and `dtype` as on the command line. Raises `InputError`."""
+    from ngram_eval import artifact  # here and not above: running a model needs no zstandard or safetensors
+
     model, train_seq_len = artifact.load(path)
     chosen = choose_device(device, local_rank)
     return ModelSource(

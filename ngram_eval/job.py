@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ngram_eval.counts import load_backend, resolve_backend
 from ngram_eval.errors import InputError
 from ngram_eval.neural import NeuralSource, UniformSource, load_logits, load_scores
-from ngram_eval.options import Options, asset
+from ngram_eval.options import JobOptions, asset
 from ngram_eval.ranks import Ranks
 from ngram_eval.tokens import Manifest, Tokenizer, TokenStream, check_vocabulary, read_manifest, read_shards
 
@@ -14,7 +14,7 @@ from ngram_eval.tokens import Manifest, Tokenizer, TokenStream, check_vocabulary
 class Job:
     """What every preset of a call shares."""
 
-    options: Options
+    options: JobOptions
     ranks: Ranks
     stream: TokenStream
     tokenizer: Tokenizer | None
@@ -24,10 +24,10 @@ class Job:
     """The counts backend, `auto` resolved."""
 
 
-def load_job(options: Options, ranks: Ranks) -> Job:
+def load_job(options: JobOptions, ranks: Ranks) -> Job:
     """Load what the options name; raises `InputError` for what is missing, broken or does not fit together."""
     backend = resolve_backend(options.backend)
-    stream, tokenizer = _load_stream(options)
+    stream, tokenizer = load_stream(options)
     return Job(
         options=options,
         ranks=ranks,
@@ -39,7 +39,7 @@ def load_job(options: Options, ranks: Ranks) -> Job:
     )
 
 
-def _load_stream(options: Options) -> tuple[TokenStream, Tokenizer | None]:
+def load_stream(options: JobOptions) -> tuple[TokenStream, Tokenizer | None]:
     """The token stream and the tokenizer that the options name, checked against each other."""
     if options.embedded:
         stream = read_shards([str(asset("sample_000000.bin"))], options.max_tokens)
@@ -63,7 +63,7 @@ def _load_manifest(stream: TokenStream, tokenizer: Tokenizer | None) -> Manifest
 
 
 def _load_source(
-    options: Options, stream: TokenStream, tokenizer: Tokenizer | None, ranks: Ranks, backend: str
+    options: JobOptions, stream: TokenStream, tokenizer: Tokenizer | None, ranks: Ranks, backend: str
 ) -> NeuralSource:
     """The neural source that the options name, checked against the stream and the tokenizer."""
     use_kernels = backend == "triton"

@@ -28,12 +28,19 @@ class NeuralStats(Protocol):
     def entropy(self) -> NDArray[np.float32]:
         """Entropy of the distribution, nats."""
 
+    def part(self, entries: slice) -> "NeuralStats":
+        """The statistics of some of the positions."""
+
 
 class Stats(NamedTuple):
     """`NeuralStats` in this process's memory."""
 
     p_target: NDArray[np.float64]
     entropy: NDArray[np.float32]
+
+    def part(self, entries: slice) -> "Stats":
+        """The statistics of some of the positions."""
+        return Stats(self.p_target[entries], self.entropy[entries])
 
 
 def nan_statistics(position: int) -> InputError:
@@ -55,6 +62,8 @@ class NeuralSource(Protocol):
     """Sequence length the model was trained on, 0 where unknown; takes part in the cut of the stream."""
     settings: dict[str, str]
     """What else the result should say of it."""
+    gives_all: bool
+    """Whether it knows whole distributions, not just the target's probability."""
 
     def stats(self, tokens: Tokens, windows: Windows) -> NeuralStats:
         """Statistics of the scored positions of `windows`, all of one shape (see `windows.batch_bounds`)."""
@@ -63,7 +72,7 @@ class NeuralSource(Protocol):
         """(positions, V): the whole distribution at the scored positions of `windows`.
 
         Its entry of the target is the `p_target` of `stats` on the host, bit for bit on one machine. Raises
-        `InputError` if the source knows only the target's.
+        `InputError` unless `gives_all`.
         """
 
 
@@ -76,6 +85,7 @@ class UniformSource:
     name = "uniform"
     batch_windows = _LIGHT_BATCH
     train_seq_len = 0
+    gives_all = True
 
     def __init__(self, vocab_size: int) -> None:
         self.vocab_size = vocab_size
@@ -95,6 +105,7 @@ class ScoresSource:
 
     name = "scores"
     batch_windows = _LIGHT_BATCH
+    gives_all = False
 
     def __init__(self, p_target: NDArray[np.floating], entropy: NDArray[np.floating], train_seq_len: int = 0) -> None:
         self.p_target, self.entropy, self.train_seq_len = p_target, entropy, train_seq_len
@@ -118,6 +129,7 @@ class LogitsSource:
     name = "logits"
     batch_windows = 64
     train_seq_len = 0
+    gives_all = True
 
     def __init__(self, logits: NDArray[np.floating], path: Path) -> None:
         self.logits, self.vocab_size, self._path = logits, logits.shape[1], path
@@ -226,7 +238,7 @@ class RememberingSource:
     def __init__(self, source: NeuralSource, positions: int, seq_len: int) -> None:
         self._source, self._seq_len = source, seq_len
         self.name, self.batch_windows, self.train_seq_len = source.name, source.batch_windows, source.train_seq_len
-        self.settings = source.settings
+        self.settings, self.gives_all = source.settings, source.gives_all
         self.p_target = np.full(positions, np.nan)
         self.entropy = np.full(positions, np.nan, np.float32)
         self._window_start = np.full(positions, -1, np.int64)

@@ -1,4 +1,4 @@
-"""The evaluator's command line: `Options`, and one `EvalConfig` for each preset asked for.
+"""Command lines that evaluate: what they share, the evaluator's own, and one `EvalConfig` for each preset asked for.
 
 Flags are generated from the dataclasses by tyro. A flag given overrides that field in every preset.
 """
@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import tyro
 
@@ -21,11 +21,8 @@ EMBEDDED_SEQ_LEN = 256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
-    """Score a token stream in bits per byte: a language model, an n-gram memory, and both together.
-
-    Without --data and a neural source, the embedded default is evaluated: a small model on a held-out novel.
-    """
+class JobOptions:
+    """Data, neural source and method: what every command line that evaluates takes."""
 
     data: tuple[str, ...] = ()
     """Shards (.bin): file names or quoted patterns, read in sorted order as one stream."""
@@ -47,8 +44,6 @@ class Options:
     """Evaluate only the first tokens of the stream; the result is flagged as a subset."""
     json: Path | None = None
     """Write the full results here."""
-    save_scores: Path | None = None
-    """Write the neural statistics of every position here, for --scores."""
     device: str = "auto"
     """torch device of the model: auto, cpu, cuda, cuda:1 ..."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -100,9 +95,23 @@ class Options:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def parse(arguments: list[str]) -> tuple[Options, dict[str, EvalConfig]]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options(JobOptions):
+    """Score a token stream in bits per byte: a language model, an n-gram memory, and both together.
+
+    Without --data and a neural source, the embedded default is evaluated: a small model on a held-out novel.
+    """
+
+    save_scores: Path | None = None
+    """Write the neural statistics of every position here, for --scores."""
+
+
+AnyOptions = TypeVar("AnyOptions", bound=JobOptions)
+
+
+def parse(arguments: list[str], default: AnyOptions, prog: str) -> tuple[AnyOptions, dict[str, EvalConfig]]:
     """(options, preset name -> its configuration with the flags given applied). Exits for --help and --version."""
-    options = _parse(arguments, Options())
+    options = _parse(arguments, default, prog)
     if options.version:
         print(f"ngram_eval {__version__}")
         sys.exit(0)
@@ -112,14 +121,12 @@ def parse(arguments: list[str]) -> tuple[Options, dict[str, EvalConfig]]:
         config = preset(name)
         if options.embedded:
             config = replace(config, window=replace(config.window, seq_len=EMBEDDED_SEQ_LEN))
-        configs[name] = _parse(arguments, Options(config=config)).config
+        configs[name] = _parse(arguments, replace(default, config=config), prog).config
     return options, configs
 
 
-def _parse(arguments: list[str], default: Options) -> Options:
-    return tyro.cli(
-        Options, prog="python -m ngram_eval.run", args=arguments, default=default, config=(tyro.conf.OmitArgPrefixes,)
-    )
+def _parse(arguments: list[str], default: AnyOptions, prog: str) -> AnyOptions:
+    return tyro.cli(type(default), prog=prog, args=arguments, default=default, config=(tyro.conf.OmitArgPrefixes,))
 
 
 def asset(name: str) -> Path:

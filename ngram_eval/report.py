@@ -31,7 +31,7 @@ class Result:
     normalised: bool
     """Whether the values over the vocabulary sum to 1, so that nats are a code length."""
     vocabulary_sum: float | None
-    """Audited mean sum over the vocabulary; None where it was not audited."""
+    """Mean, over sampled positions, of the sum over the vocabulary; None where only target probabilities are known."""
     subset: bool
     """Whether --max-tokens cut the stream."""
     tokens: int
@@ -88,7 +88,7 @@ def summarise(job: Job, name: str, config: EvalConfig, tally: Tally, seconds: di
     return Result(
         preset=name,
         normalised=GatedBackoff.normalised,
-        vocabulary_sum=None,
+        vocabulary_sum=as_nats(tally.vocabulary_sums) / tally.sampled if tally.sampled else None,
         subset=stream.total > len(stream.tokens),
         tokens=len(stream.tokens),
         positions=tally.positions,
@@ -114,12 +114,13 @@ def summarise(job: Job, name: str, config: EvalConfig, tally: Tally, seconds: di
         seconds={stage: round(value, 6) for stage, value in seconds.items()},
         data=[str(path) for path in stream.paths],
         config=asdict(config),
-        versions={"python": platform.python_version(), **_versions()},
+        versions={"python": platform.python_version(), **installed_versions()},
         command=sys.argv,
     )
 
 
-def _versions() -> dict[str, str]:
+def installed_versions() -> dict[str, str]:
+    """Versions of the packages that decide a result."""
     installed = {package: next(iter(distributions(name=package)), None) for package in _PACKAGES}
     return {package: found.version for package, found in installed.items() if found is not None}
 
@@ -149,6 +150,8 @@ def print_table(results: list[Result], console: Console) -> None:
     if any(r.config["byte_rule"] == "decoded" and r.original_bytes not in (None, r.bytes) for r in results):
         row("neural only, over original bytes", lambda r: _number(r.neural_original_bpb))
         row("with n-grams, over original bytes", lambda r: _number(r.original_bpb))
+    if any(r.vocabulary_sum is not None for r in results):
+        row("sum over the vocabulary", lambda r: _number(r.vocabulary_sum))
     row("neural only: nats per token", lambda r: _number(r.neural_nats / r.positions))
     row("nats per token", lambda r: _number(r.val_loss))
     row("tokens", lambda r: f"{r.tokens:,}")

@@ -24,10 +24,14 @@ from ngram_eval.options import Options, parse
 from ngram_eval.prefill import prefill_stop
 from ngram_eval.ranks import Ranks, joined_ranks
 from ngram_eval.report import print_table, summarise, write_json
+from ngram_eval.samples import choose_samples, cut, look
 from ngram_eval.scorers import make_scorer
 from ngram_eval.timing import Stopwatch
 from ngram_eval.tokens import Tokenizer
 from ngram_eval.windows import Windows, batches, plan_windows, share, target_count
+
+SAMPLES = 64
+"""Positions at which the sum over the vocabulary is taken, for the result's `vocabulary_sum`."""
 
 
 def evaluate(job: Job, name: str, config: EvalConfig, clock: Stopwatch, progress: Progress) -> Tally:
@@ -43,17 +47,24 @@ def evaluate(job: Job, name: str, config: EvalConfig, clock: Stopwatch, progress
         scorer = make_scorer(job.backend, config, options.count_threads())
         scorer.prefill(tokens, before, lambda positions: progress.advance(task, positions))
 
-    bytes_scored = Tally()
+    samples = choose_samples(targets, SAMPLES if source.gives_all else 0, config.window)
+    beside = Tally()
     for batch in batches(mine, source.batch_windows):
         with clock.stage("neural"):
             stats = source.stats(tokens, batch)
-        with clock.stage("n-gram"):
-            scorer.score(tokens, batch, stats)  # counts, then blend
+        entry = 0
+        for looks, part in cut(batch, samples, scorer.window_wise):
+            with clock.stage("samples"):
+                for position in looks:
+                    beside.add_vocabulary(look(scorer, source, tokens, batch, position)[0])
+            with clock.stage("n-gram"):
+                scorer.score(tokens, part, stats.part(slice(entry, entry + part.scored)))  # counts, then blend
+            entry += part.scored
         if job.tokenizer is not None:
             with clock.stage("bytes"):
-                count_bytes(bytes_scored, tokens, job.tokenizer, batch, config.byte_rule)
+                count_bytes(beside, tokens, job.tokenizer, batch, config.byte_rule)
         progress.advance(task, batch.scored)
-    return scorer.tally() + bytes_scored
+    return scorer.tally() + beside
 
 
 def count_bytes(tally: Tally, tokens: Tokens, tokenizer: Tokenizer, windows: Windows, rule: ByteRule) -> None:
@@ -119,7 +130,7 @@ def write_all_scores(job: Job, source: RememberingSource, config: WindowConfig, 
 def main() -> None:
     """The command line."""
     with exit_on_input_error(), joined_ranks() as ranks:
-        options, configs = parse(sys.argv[1:])
+        options, configs = parse(sys.argv[1:], Options(), "python -m ngram_eval.run")
         run(options, configs, ranks, Console())
 
 

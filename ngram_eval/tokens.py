@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import sentencepiece
 from numpy.typing import DTypeLike, NDArray
 
 from ngram_eval.config import ByteRule
@@ -297,6 +296,8 @@ class Tokenizer:
         """Take a serialised SentencePiece model; raises `InputError`, naming `source`, if it is none."""
         if not model:
             raise InputError(f"{source} is empty, no SentencePiece model: give a .model file")
+        import sentencepiece  # here and not above: shards are read without it
+
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         except RuntimeError as error:
@@ -342,6 +343,16 @@ class Tokenizer:
     def unknown_id(self) -> int:
         """The unknown token."""
         return int(np.argmax(self._unknown))
+
+    def text_bytes(self, tokens: Tokens) -> int:
+        """UTF-8 bytes of the text of all tokens but the first, by the decoder alone: what `target_bytes` adds up to.
+
+        Unknown tokens have no bytes, and a byte that is part of no character counts as one.
+        """
+        known = tokens[~self._unknown[tokens]]
+        first = tokens[:1][~self._unknown[tokens[:1]]]
+        whole, before = self.decode_batch([known, first])
+        return _bytes_of(whole) - _bytes_of(before)
 
     @property
     def splits_at_newlines(self) -> bool:
@@ -446,3 +457,7 @@ class Tokenizer:
             sizes[self._byte] = 1  # alone, a byte above 127 decodes to U+FFFD
             sizes[self._unknown] = 0
         self._first_bytes, self._later_bytes = first, later
+
+
+def _bytes_of(text: str) -> int:
+    return len(text.encode()) - 2 * text.count("\ufffd")  # the decoder shows a stray byte as U+FFFD, three bytes

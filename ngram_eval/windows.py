@@ -47,6 +47,13 @@ class Windows:
         """The scored positions, window after window."""
         return np.concatenate([np.zeros(0, np.int64), *(np.arange(first, stop) for first, stop in self.spans())])
 
+    def scoring(self, position: int) -> "Windows":
+        """The first window that scores `position`, cut to score nothing else; empty if there is none."""
+        row = int(np.searchsorted(self.stop, position, side="right"))
+        if row == len(self) or self.first[row] > position:
+            return self[:0]
+        return replace(self[row : row + 1], first=np.array([position]), stop=np.array([position + 1]))
+
 
 def target_count(tokens: int, length: int) -> int:
     """Targets T = floor((tokens - 1) / length) * length that are evaluated (PR #890's cut of the validation split)."""

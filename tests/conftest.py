@@ -5,26 +5,28 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, settings
 from numpy.typing import NDArray
 
 if not torch.cuda.is_available():  # before Triton is imported: without a GPU, kernels run in its interpreter
     os.environ["TRITON_INTERPRET"] = "1"
 
-from ngram_eval import run
 from ngram_eval.tokens import write_shard
 from published import Totals
 from published import evaluate as published
 
-# Machines that run tests are shared: how long an example takes says nothing about the code.
-settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("steady")
+if find_spec("hypothesis"):  # benchmarks/gpu_suite.sh runs some of the tests where little is installed
+    from hypothesis import HealthCheck, settings
+
+    # Machines that run tests are shared: how long an example takes says nothing about the code.
+    settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("steady")
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,9 @@ def stream(tmp_path_factory: pytest.TempPathFactory) -> Stream:
 @pytest.fixture
 def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, dict[str, Any]]]:
     """Run the evaluator's command line in this process; returns its runs by preset."""
+    for needed in ("ngram_eval._core", "rich", "safetensors", "sentencepiece", "tyro", "zstandard"):
+        pytest.importorskip(needed)
+    from ngram_eval import run
 
     def call(*arguments: object) -> dict[str, dict[str, Any]]:
         out = tmp_path / "out.json"

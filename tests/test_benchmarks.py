@@ -1,14 +1,28 @@
 """The benchmarks run at toy size, so that they do not rot."""
 
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks import demo, hashed_counts, last_block
+from benchmarks import collisions, demo, gpu_bench, gpu_peers, hashed_counts, last_block
+from benchmarks.gpu_prediction import Assumptions, Sizes, kernels, predict
 from benchmarks.machine import KEPT_FROM, publish
+from conftest import Stream
+from ngram_eval.config import preset
+from ngram_eval.counts.reference import ReferenceCounts
+from ngram_eval.kernels import mass
+from ngram_eval.kernels.runtime import INTERPRETED
 from ngram_eval.tokens import write_shard
+
+ROOT = Path(__file__).parents[1]
+interpreted = pytest.mark.skipif(not INTERPRETED, reason="benchmarks/gpu_suite.sh runs it where there is a GPU")
 
 
 def test_hashed_counts(tmp_path: Path) -> None:
@@ -43,3 +57,87 @@ def test_publishing_keeps_what_was_written_by_hand(tmp_path: Path) -> None:
     out.write_text(out.read_text() + KEPT_FROM + "By hand.\n")
     publish("# New figures\n", out)
     assert out.read_text() == "# New figures\n" + KEPT_FROM + "By hand.\n"
+
+
+def test_collisions(tmp_path: Path) -> None:
+    options = collisions.Options(toy=True)
+    positions, lines, beside = collisions.measure_all(options)
+    sizes = sorted(lines)
+    assert [lines[size].claimed for size in sizes] == sorted(line.claimed for line in lines.values())
+    sums = [lines[size].vocabulary_sum for size in sizes] + [line.vocabulary_sum for line in beside.values()]
+    assert sums == sorted(sums, reverse=True)
+    assert sums[-1] == pytest.approx(1, abs=1e-6)
+    assert collisions.report(options, positions, lines, beside).count("| 2^") == 3
+    pytest.importorskip("matplotlib")
+    collisions.draw(tmp_path / "c.svg", lines, beside)
+    assert "svg" in (tmp_path / "c.svg").read_text()[:300]
+
+
+def test_exact_counts_are_those_of_tables_without_collisions(stream: Stream) -> None:
+    tokens = stream.tokens[:600]
+    config = replace(preset("pr890").ngram, buckets=1 << 24, max_order=5)
+    exact, tables = collisions.DictionaryCounts(config), ReferenceCounts(config)
+    firsts, stops = np.arange(0, 590, 10), np.arange(10, 600, 10)
+    for found, expected in (
+        (exact.score_windows(tokens, firsts, stops), tables.score_windows(tokens, firsts, stops)),
+        (exact.lookup_targets(tokens, 400, 50), tables.lookup_targets(tokens, 400, 50)),
+    ):
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@interpreted
+def test_gpu_bench_measures_everything(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as done:
+        gpu_bench.main()
+    text = capsys.readouterr().out
+    assert done.value.code == 0, text
+    assert "dry run" in text
+    for kernel in kernels(Assumptions(), Sizes()):
+        assert re.search(rf"^\| {kernel}\b.* \| [\d,.]+ \(.*x\) \| [\d,.]+ \(.*x\) \| ", text, re.MULTILINE), kernel
+    assert text.count("| dry run, ") == 4
+
+
+@interpreted
+def test_gpu_bench_reports_what_differs_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gpu_peers, "lookup", lambda *arguments: torch.zeros(8, 2, gpu_bench.TOY.lookup).int())
+    monkeypatch.setattr(mass, "vocabulary_mass", lambda *arguments, **more: 1 / 0)
+    with pytest.raises(SystemExit) as done:
+        gpu_bench.main()
+    text = capsys.readouterr().out
+    assert done.value.code == 1
+    assert "### lookup, against PyTorch\n" in text
+    assert "AssertionError: Tensor-likes are not equal" in text
+    assert "### mass, with its buckets\n" in text
+    assert "ZeroDivisionError" in text
+    assert len(re.findall(r"^\| .*FAILED", text, re.MULTILINE)) == 2
+    assert text.count("| dry run, ") == 4
+
+
+def test_the_documents_have_the_predictions() -> None:
+    """As the formulas give them, and no other figures."""
+    rows = [line for line in predict(Assumptions()).splitlines() if re.match(r"\| (?!kernel|\|)", line)]
+    assert len(rows) == 7 + 2
+    kept = (ROOT / "benchmarks/results/gpu_prediction.md").read_text("utf-8")
+    page = (ROOT / "docs/gpu.md").read_text("utf-8")
+    for row in rows:
+        name, figures = row[2:].split(" | ", 1)
+        assert row in kept
+        assert re.search(
+            rf"^\| `?{re.escape(name)}`? \| .*{re.escape(figures)}$|^{re.escape(row)}$", page, re.MULTILINE
+        )
+
+
+@pytest.mark.slow
+def test_gpu_suite_dry_run(tmp_path: Path) -> None:
+    report = tmp_path / "report.md"
+    script = ROOT / "benchmarks/gpu_suite.sh"
+    environment = {**os.environ, "PYTHON": sys.executable}
+    subprocess.run([script, "--dry-run", report], check=True, env=environment)
+    text = report.read_text()
+    assert text.startswith("# DRY RUN")
+    assert re.search(r"^    \d+ passed", text, re.MULTILINE)
+    assert "FAILED" not in text
+    assert "skipped" not in text.replace("The step in a CUDA graph was skipped", "")

@@ -285,3 +285,19 @@ def test_cpu_takes_no_other_integers() -> None:
 def test_unknown_backend_names_the_others() -> None:
     with pytest.raises(InputError, match=r"choose from auto, reference, cpu"):
         make_counts("gpu", NgramConfig())
+
+
+@every_backend
+@quick
+@given(case=cases(), data=st.data())
+def test_lookup_targets(backend: str, threads: int, case: Case, data: st.DataObject) -> None:
+    """As if the target were each token in turn."""
+    counts = make_counts(backend, case.config, threads)
+    counts.update(case.tokens, 0, len(case.tokens) - 1)
+    position = data.draw(st.integers(0, len(case.tokens) - 2))
+    found = counts.lookup_targets(case.tokens, position, 4)
+    for target in range(4):
+        tokens = case.tokens.copy()
+        tokens[position + 1] = target
+        expected = counts.lookup(tokens, position, position + 1)
+        assert_same(tuple(table[:, target : target + 1] for table in found), tuple(expected))

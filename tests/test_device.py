@@ -95,11 +95,12 @@ def test_nan_statistics_are_an_error_that_names_the_first_position(stream: Strea
 
 
 def statistics(model: Transformer, use_kernels: bool, tokens: Tokens, windows: Windows) -> NeuralStats:
+    """On one device either way, so that the logits are the same."""
     source = ModelSource(
         model,
         train_seq_len=64,
         batch_windows=4,
-        device=kernel_device() if use_kernels else torch.device("cpu"),
+        device=kernel_device(),
         dtype=torch.float32,
         use_kernels=use_kernels,
     )
@@ -164,7 +165,7 @@ def test_evaluator_on_scores(stream: Stream, evaluate: Evaluate, name: str) -> N
 
 def test_evaluator_on_the_embedded_model(evaluate: Evaluate) -> None:
     """Kernels and torch sum the same float32 logits in another order: 1e-6 of the nats. Hits are exact."""
-    arguments = ["--max-tokens", 1025, "--preset", "hashed", "--batch-windows", 8]
+    arguments = ["--max-tokens", 1025, "--preset", "hashed", "--batch-windows", 8, "--dtype", "float32"]
     cpu, triton = (evaluate(*arguments, "--backend", b)["hashed"] for b in ("cpu", "triton"))
     for key in ("nats", "neural_nats", "val_bpb"):
         assert triton[key] == pytest.approx(cpu[key], rel=1e-6)
@@ -174,13 +175,14 @@ def test_evaluator_on_the_embedded_model(evaluate: Evaluate) -> None:
 
 
 def test_evaluator_remembers_statistics_of_kernels(evaluate: Evaluate) -> None:
-    arguments = ["--max-tokens", 513, "--batch-windows", 8, "--backend", "triton"]
+    arguments = ["--max-tokens", 513, "--batch-windows", 8, "--backend", "triton", "--dtype", "float32"]
     both = evaluate(*arguments, "--preset", "hashed", "--preset", "pr890")
     alone = evaluate(*arguments, "--preset", "pr890")["pr890"]
     assert both["pr890"]["neural_reused"] > 0
     assert both["pr890"]["nats"] == pytest.approx(alone["nats"], rel=1e-6)
 
 
+@pytest.mark.usefixtures("evaluate")  # so that it is skipped where the command line can't run
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here is a GPU")
 def test_without_a_gpu_the_backend_says_so() -> None:
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}

@@ -171,7 +171,7 @@ def test_whole_distributions_of_the_other_sources() -> None:
 class CountingSource:
     """Every answer tells its window and position, and calls are counted."""
 
-    name, batch_windows, train_seq_len = "counting", 4, 0
+    name, batch_windows, train_seq_len, gives_all = "counting", 4, 0, False
 
     def __init__(self) -> None:
         self.settings: dict[str, str] = {}

@@ -25,6 +25,7 @@ def test_the_wheel_holds_one_package_and_no_sources_of_tests(tmp_path: Path) -> 
         "py.typed",
         "counts/cpu.py",
         "train/loop.py",
+        *(f"kernels/{path.name}" for path in (ROOT / "kernels").glob("*.py")),
         "assets/model.ngev",
         "assets/tokenizer.model",
         "assets/sample_000000.bin",

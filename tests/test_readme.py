@@ -22,7 +22,7 @@ def commands() -> list[tuple[str, str]]:
     return sorted(found)
 
 
-@pytest.mark.parametrize("module", ["ngram_eval.run", "ngram_eval.prepare", "ngram_eval.train"])
+@pytest.mark.parametrize("module", ["ngram_eval.run", "ngram_eval.audit", "ngram_eval.prepare", "ngram_eval.train"])
 def test_flags_in_the_documents_exist(module: str) -> None:
     flags = {flag for name, flag in commands() if name == module}
     assert flags

@@ -56,6 +56,12 @@ class Counts(Protocol):
         `target_backoff`, whose full count is not 0.
         """
 
+    def lookup_targets(self, tokens: Tokens, position: int, vocab: int) -> Matches:
+        """Counts of every order at one position, were its target each of the tokens below `vocab`: (orders, vocab).
+
+        As the tables stand; tokens[position + 1] is not read.
+        """
+
     def state(self) -> NDArray[np.uint32]:
         """The tables, (orders, 2, buckets): [i, 0] context counts and [i, 1] full counts of order min_order + i.
 

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from ngram_eval._core import HashedCounts
 from ngram_eval.config import NgramConfig
 from ngram_eval.counts import Best, Matches, Tokens
+from ngram_eval.counts.reference import read_targets
 
 
 class CpuCounts:
@@ -31,6 +32,10 @@ class CpuCounts:
 
     def score_windows(self, tokens: Tokens, firsts: NDArray[np.int64], stops: NDArray[np.int64]) -> Best:
         return Best(*self._counts.score_windows(tokens, firsts, stops))
+
+    def lookup_targets(self, tokens: Tokens, position: int, vocab: int) -> Matches:
+        tables = self.state()
+        return read_targets(lambda *where: tables[where], tokens, position, vocab, self.config)
 
     def state(self) -> NDArray[np.uint32]:
         """The tables themselves, not a copy; the array keeps them alive."""

@@ -1,5 +1,7 @@
 """The specification of the counts in plain numpy: slow, readable, and what every other backend equals."""
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +22,26 @@ def best_match(matches: Matches, config: NgramConfig) -> Best:
         best.context[matched] = context[matched]
         best.full[matched] = full[matched]
     return best
+
+
+def read_targets(
+    read: Callable[[int, int, NDArray[np.int64]], NDArray[np.uint32]],
+    tokens: Tokens,
+    position: int,
+    vocab: int,
+    config: NgramConfig,
+) -> Matches:
+    """`Counts.lookup_targets`; `read(row, table, buckets)` gives counters of the tables, table 0 for contexts."""
+    check_span(tokens, position, position + 1)
+    shape = (len(config.orders), vocab)
+    matches = Matches(np.zeros(shape, np.uint32), np.zeros(shape, np.uint32))
+    end = position + 1 - config.context_lag
+    for row, order in enumerate(config.orders):
+        if end >= order - 1:
+            ends, targets = np.full(vocab, end), np.arange(vocab)
+            context, full = bucket_pair(tokens, ends, targets, order, config.buckets)
+            matches.context[row], matches.full[row] = read(row, 0, context), read(row, 1, full)
+    return matches
 
 
 class ReferenceCounts:
@@ -63,6 +85,9 @@ class ReferenceCounts:
             scored.append(best_match(self.lookup(tokens, first, stop), self.config))
             self.update(tokens, first, stop)
         return Best(*map(np.concatenate, zip(*scored, strict=True)))
+
+    def lookup_targets(self, tokens: Tokens, position: int, vocab: int) -> Matches:
+        return read_targets(lambda *where: self._tables[where], tokens, position, vocab, self.config)
 
     def state(self) -> NDArray[np.uint32]:
         return self._tables

@@ -10,9 +10,11 @@ from torch import Tensor
 
 from ngram_eval.config import NgramConfig
 from ngram_eval.counts import Best, Matches, Tokens, check_span, check_windows
+from ngram_eval.counts.reference import read_targets
 from ngram_eval.kernels.runtime import kernel_device
 from ngram_eval.kernels.tables import empty_tables, lookup, update
 from ngram_eval.kernels.windows import AT_ONCE, Listed, score_listed
+from ngram_eval.transfer import to_device
 
 
 class Launch(NamedTuple):
@@ -66,7 +68,7 @@ class TritonCounts:
 
     def launches(
         self, tokens: Tokens, firsts: NDArray[np.int64], stops: NDArray[np.int64], at_once: int = AT_ONCE
-    ) -> Iterator["Launch"]:
+    ) -> Iterator[Launch]:
         """The windows' positions in the parts that are scored at once: whole windows with at most `at_once` positions
         together, or a single window. Rows of the parts count the windows from 0.
         """
@@ -80,7 +82,7 @@ class TritonCounts:
             row = np.repeat(np.arange(window, last), length)
             positions = np.arange(len(before)) - before + np.repeat(firsts[window:last], length)
             if len(positions):
-                on_device = torch.from_numpy(np.stack([positions, before, row])).to(self.device, non_blocking=True)
+                on_device = to_device(np.stack([positions, before, row]), self.device)
                 yield Launch(
                     slice(entry, entry + len(positions)),
                     *self._send(tokens, int(positions.min()), int(positions.max()) + 1),
@@ -88,6 +90,12 @@ class TritonCounts:
                     one_window=last == window + 1,
                 )
             window, entry = last, entry + len(positions)
+
+    def lookup_targets(self, tokens: Tokens, position: int, vocab: int) -> Matches:
+        def read(row: int, table: int, buckets: NDArray[np.int64]) -> NDArray[np.uint32]:
+            return _unsigned(self.tables[row, table, torch.from_numpy(buckets).to(self.device)])
+
+        return read_targets(read, tokens, position, vocab, self.config)
 
     def state(self) -> NDArray[np.uint32]:
         """A copy of the tables, or in the interpreter the tables themselves."""
@@ -103,7 +111,7 @@ class TritonCounts:
         base = max(start + 1 - self.config.context_lag - (self.config.max_order - 1), 0)
         part = np.array(tokens[base : stop + 1])  # a copy: torch takes no read-only memory maps
         signed = part.view(np.int32) if part.dtype == np.uint32 else part
-        return torch.from_numpy(signed).to(self.device, non_blocking=True), base
+        return to_device(signed, self.device), base
 
 
 def _unsigned(counts: Tensor) -> NDArray[np.uint32]:

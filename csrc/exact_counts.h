@@ -1,0 +1,166 @@
+// Exact n-gram counts: every context's successors, counted after each position, for contexts of 0 to levels - 1 tokens.
+// `ngram_eval/exact/reference.py` is the specification; every number equals it.
+//
+// What is stored
+//   A tree of n-grams. A node is an n-gram that has occurred; its parent is the n-gram without its newest token, so the
+//   context of a position is a node and its successors are that node's children. Children are found by a hash of
+//   (parent, token), and both are compared: no collision ever changes a number.
+//   An n-gram that has occurred once gets no children: its only successor is read off the stored stream when it occurs
+//   again ("expanded"). So nodes exist for n-grams whose context occurred at least twice, whatever `levels` is.
+//
+// Statistics of a context, over the times it occurred before: how often (total), how many different successors
+// (distinct), how often the last one came in a row (run). Of a successor: how often it followed (count); before how
+// many different longer contexts it was new (novel: the continuation count of Kneser and Ney, 1995); at which of the
+// last 32 times it followed (recent: the newest is the highest bit, so the sum over successors is 2^32 - 2^(32 - times)).
+//
+// Cost
+//   A node has 40 bytes and 8 / 0.75 to 16 / 0.75 bytes of index; the stream is kept in 4 bytes a token. A position
+//   costs one random index line and one random node line a level, requested ahead of use: `append` works level by level
+//   over a chunk, which leaves every statistic as it stood before its position, since levels only wait for their lower
+//   neighbour.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "zero_pages.h"
+
+namespace ngram {
+
+inline constexpr int kMaxLevels = 32;
+inline constexpr std::uint32_t kVocabularyLimit = 1u << 18;
+
+// A context, as it stood before a position.
+struct Context {
+  std::uint64_t total;
+  std::uint64_t novel_total;  // sum of `novel` over its successors
+  std::uint32_t distinct;
+  std::uint32_t run;  // stops counting at kRunLimit
+};
+inline constexpr std::uint32_t kRunLimit = 8191;
+
+// A successor in a context; all zero if it never followed.
+struct Successor {
+  std::uint32_t count;
+  std::uint32_t novel;
+  std::uint32_t recent;  // stays 0 in the empty context
+};
+
+struct Evidence {
+  Context context;
+  Successor target;
+};
+
+// Sum of `recent` over the successors of a context that occurred `total` times.
+inline std::uint32_t recent_total(std::uint64_t total) {
+  return total >= 32 ? ~std::uint32_t{0} : ~(~std::uint32_t{0} >> total);
+}
+
+class ExactCounts {
+ public:
+  static constexpr int kChunk = 256;  // most positions of one call
+
+  explicit ExactCounts(int levels);
+
+  // Counts the next `n` tokens. Afterwards `evidence(level, i)`, level < depth(i), says what was known of tokens[i]
+  // before it was counted. Throws std::length_error when a count or the nodes would pass 32 bits.
+  void append(const std::uint32_t* tokens, int n);
+
+  // The same evidence for tokens that follow the stream, without counting any. Calls go on from each other until
+  // `rewind` or `append`: so a window is scored from the counts before it.
+  void peek(const std::uint32_t* tokens, int n);
+  void rewind() { peeking_.reset(); }
+
+  int depth(int i) const { return depth_[i]; }
+  const Evidence& evidence(int level, int i) const { return evidence_[level * kChunk + i]; }
+
+  // The contexts of the next token: those with level < tip_depth() have occurred before.
+  int tip_depth() const;
+  Context tip(int level) const;
+  Successor tip_successor(int level, std::uint32_t token) const;
+  // Calls visit(token, Successor) for every token that followed the context.
+  template <class Visit>
+  void visit_successors(int level, const Visit& visit) const;
+
+  int levels() const { return levels_; }
+  std::uint64_t positions() const { return stream_.size(); }
+  std::uint64_t nodes() const { return nodes_; }
+  std::uint64_t bytes() const;
+  std::uint32_t token(std::uint64_t position) const { return stream_[position]; }
+
+ private:
+  struct Node {
+    std::uint32_t parent;
+    std::uint32_t token : 18;
+    std::uint32_t position_high : 14;
+    std::uint32_t count;
+    std::uint32_t link;  // not expanded: position (low bits) of its newest token; else its first child
+    std::uint32_t next;  // the parent's next child, 0 at the end
+    std::uint32_t distinct : 19;
+    std::uint32_t run : 13;
+    std::uint32_t novel;
+    std::uint32_t novel_total;
+    std::uint32_t recent;     // as of last_seen
+    std::uint32_t last_seen;  // the parent's total when this child last followed
+  };
+  static_assert(sizeof(Node) == 40);
+
+  static constexpr std::uint32_t kRoot = 0;  // the empty n-gram
+  static constexpr std::uint32_t kNone = ~std::uint32_t{0};
+  static constexpr int kSegmentBits = 18;
+
+  // A context while peeking: an expanded node and how often it occurred, or an n-gram that occurred once and the
+  // position of its newest token there, or (neither) one that never occurred.
+  struct Place {
+    std::uint32_t node = kNone;
+    std::uint64_t times_or_position = 0;
+    bool once = false;
+  };
+
+  Node& node(std::uint32_t id) { return segments_[id >> kSegmentBits]->data()[id & ((1u << kSegmentBits) - 1)]; }
+  const Node& node(std::uint32_t id) const {
+    return segments_[id >> kSegmentBits]->data()[id & ((1u << kSegmentBits) - 1)];
+  }
+  std::uint64_t total(std::uint32_t id, std::uint32_t count) const { return id == kRoot ? stream_.size() : count; }
+  std::uint32_t& tip_node(int level, int i) { return tip_[level * (kChunk + 1) + i]; }
+  std::uint32_t& tip_total(int level, int i) { return tip_total_[level * (kChunk + 1) + i]; }
+  std::uint32_t& child(int level, int i) { return child_[level * kChunk + i]; }
+
+  void append_level(int level, const std::uint32_t* tokens, int n, std::uint64_t first);
+  void count_novel(int level, int i, bool is_new);
+  std::uint32_t find(std::uint32_t parent, std::uint32_t token) const;
+  std::uint32_t add_child(std::uint32_t parent, std::uint32_t token, std::uint64_t position);
+  void expand(std::uint32_t id);
+  void insert(std::uint32_t id);
+  void grow();
+  Successor successor(const Node& child, std::uint64_t total, bool recency) const;
+  Place place(std::uint32_t id, int length) const;
+
+  int levels_;
+  std::vector<std::uint32_t> stream_;
+  std::vector<std::unique_ptr<ZeroPages<Node>>> segments_;
+  std::uint64_t nodes_ = 0;
+  std::unique_ptr<ZeroPages<std::uint64_t>> index_;  // node id, and 32 bits of its hash above; 0: free
+
+  // By level, then position in the chunk; of tips entry 0 is before the chunk's first token.
+  std::vector<std::uint32_t> tip_, tip_total_, child_;
+  std::vector<Evidence> evidence_;
+  std::array<int, kChunk> depth_{};
+  std::vector<std::uint32_t> ending_;          // node of the newest n-gram of each length, new ones too, or kNone
+  std::optional<std::vector<Place>> peeking_;  // by level; empty unless peeking
+};
+
+template <class Visit>
+void ExactCounts::visit_successors(int level, const Visit& visit) const {
+  const std::uint32_t id = tip_[level * (kChunk + 1)];
+  const std::uint64_t times = total(id, tip_total_[level * (kChunk + 1)]);
+  for (std::uint32_t c = node(id).link; c != 0; c = node(c).next) {
+    visit(static_cast<std::uint32_t>(node(c).token), successor(node(c), times, level > 0));
+  }
+}
+
+}  // namespace ngram

@@ -1,0 +1,364 @@
+"""The probes: each asks one thing of a subject and says what it found. `PROBES` lists them.
+
+A value may be compared in three ways. With itself when the same numbers are computed again from the same past: exactly,
+but for `SAME`. With what was computed from an input of another shape, where a forward rounds differently: to `CLOSE`.
+And a sum over the vocabulary with 1: to `UNIT`, besides what the neural softmax itself misses.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ngram_eval.audit.subjects import Claim, Glimpse, NotApplicable, Subject, Trace
+from ngram_eval.bpb import bits_per_byte, nats_of
+from ngram_eval.config import WindowConfig
+from ngram_eval.counts import Tokens
+from ngram_eval.samples import choose_samples
+from ngram_eval.tokens import Tokenizer
+
+SAME, CLOSE, UNIT = 1e-6, 1e-4, 1e-6
+"""Nats, nats, and distance from 1: see above."""
+SOFTMAX = 1e-5
+"""Most that a neural softmax in float32 may miss 1 by."""
+GAIN = 0.005
+"""Part of the score by which smaller tables may be better: noise, no gain."""
+
+Verdict = Literal["pass", "refuted", "not applicable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a probe found."""
+
+    verdict: Verdict
+    value: float | None
+    """The probe's number, in the unit that its row names."""
+    evidence: str
+    details: dict[str, Any] = field(default_factory=dict)
+    """The same for machines."""
+
+
+def finding(holds: bool, value: float, evidence: str, **details: Any) -> Finding:
+    """Pass or refuted."""
+    return Finding("pass" if holds else "refuted", value, evidence, details)
+
+
+def apart(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Nats between two charges; infinity where one is not a number."""
+    return np.nan_to_num(np.abs(nats_of(a) - nats_of(b)), nan=np.inf)
+
+
+class Case:
+    """A subject and what it is probed with. What several probes need is computed once."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        tokens: Tokens,
+        tokenizer: Tokenizer | None,
+        *,
+        samples: int = 128,
+        cuts: int = 2,
+        seed: int = 0,
+        stride: int = 32,
+        claim: Claim | None = None,
+        artifact: Path | None = None,
+    ) -> None:
+        self.subject, self.tokens, self.tokenizer, self.artifact = subject, tokens, tokenizer, artifact
+        self.expected = subject.expected(tokens)
+        self._claim, self._seed = claim or Claim(), seed
+        # One choice for every subject of an audit: also those that score the last stride again and again.
+        self.samples = choose_samples(self.expected, samples, WindowConfig(stride=stride, rescore_tail=True), seed)
+        self.cuts = self.samples[np.arange(1, cuts + 1) * len(self.samples) // (cuts + 1)].tolist()
+        self._altered: dict[int, tuple[Tokens, Trace]] = {}
+
+    @cached_property
+    def trace(self) -> Trace:
+        """The stream as it is."""
+        return self.subject.score(self.tokens)
+
+    @property
+    def claim(self) -> Claim:
+        """What is said of it: first by whom the audit is made of, then by the subject itself."""
+        return self._claim | self.trace.claim
+
+    @cached_property
+    def glimpses(self) -> list[Glimpse]:
+        """The samples with all that comes after them withheld."""
+        assert len(self.trace.values)  # neural statistics are computed once, in whole batches
+        return list(self.subject.glimpses(self.tokens, self.samples))
+
+    def altered(self, cut: int) -> tuple[Tokens, Trace]:
+        """(the stream with its tokens after position `cut` replaced, the target of `cut` the first; it scored)."""
+        if cut not in self._altered:
+            rng = np.random.default_rng((self._seed, cut))
+            tokens = np.append(self.tokens[: cut + 1], rng.choice(self.tokens, len(self.tokens) - cut - 1))
+            others = self.tokens[self.tokens != self.tokens[cut + 1]]
+            tokens[cut + 1] = rng.choice(others) if len(others) else tokens[cut + 1]
+            self._altered[cut] = tokens, self.subject.score(tokens)
+        return self._altered[cut]
+
+    @cached_property
+    def charged(self) -> NDArray[np.float64]:
+        """What the samples were charged with, the first time where it was several times."""
+        return self.trace.values[[self.first_entry(self.trace, position) for position in self.samples.tolist()]]
+
+    @cached_property
+    def foretold(self) -> NDArray[np.float64]:
+        """What was foretold for their targets."""
+        targets = self.tokens[self.samples + 1].tolist()
+        return np.array([one.values[target] for one, target in zip(self.glimpses, targets, strict=True)])
+
+    def first_entry(self, trace: Trace, position: int) -> int:
+        """Where the position was first charged for; raises `NotApplicable` if it never was."""
+        found = np.flatnonzero(trace.positions == position)
+        if len(found) == 0:
+            raise NotApplicable(f"position {position} was not charged for")
+        return int(found[0])
+
+    def per_token(self, nats: float) -> tuple[float, str]:
+        """(nats of the samples in bits per byte, or nats a token where bytes are unknown; the unit)."""
+        size = 0
+        if self.tokenizer is not None:
+            sizes = self.tokenizer.target_bytes(self.tokens, 0, int(self.samples[-1]) + 1, "decoded")
+            size = int(sizes[self.samples].sum())
+        bits = bits_per_byte(nats, size)
+        return (nats / len(self.samples), "nats a token") if bits is None else (bits, "bits per byte")
+
+
+def sums_to_one(case: Case) -> Finding:
+    """The values of all tokens at a position are probabilities: none is negative, and they add up to 1."""
+    most = int(np.argmax(case.trace.values))
+    if case.trace.values[most] > 1 + UNIT:
+        value = float(case.trace.values[most])
+        return finding(False, value, f"position {case.trace.positions[most]} is charged {value:.6g}, more than 1")
+    sums = np.array([one.values.sum() for one in case.glimpses])
+    lowest = min(float(one.values.min()) for one in case.glimpses)
+    missed = np.array([0.0 if one.neural is None else abs(one.neural.sum() - 1) for one in case.glimpses])
+    off = np.abs(sums - 1)
+    worst = int(np.nanargmax(np.where(np.isnan(off), np.inf, off)))
+    holds = bool((off <= UNIT + np.minimum(missed, SOFTMAX)).all()) and lowest >= 0
+    text = f"mean {sums.mean():.7g}, {sums.min():.7g} to {sums.max():.7g} at {len(sums)} positions; "
+    text += f"{sums[worst]:.7g} at position {case.samples[worst]}"
+    text += f"; a token has {lowest:g}" if lowest < 0 else ""
+    return finding(
+        holds, float(sums.mean()), text, mean=float(sums.mean()), least=float(sums.min()), most=float(sums.max())
+    )
+
+
+def future_is_unseen(case: Case) -> Finding:
+    """Other tokens from some point on: what was charged before stays the same."""
+    worst, text = 0.0, ""
+    for cut in case.cuts:
+        _, other = case.altered(cut)
+        if not np.array_equal(other.positions, case.trace.positions):
+            return finding(False, np.inf, f"other positions are charged for when tokens after {cut + 1} change")
+        before = np.flatnonzero(case.trace.positions < cut)
+        difference = apart(case.trace.values, other.values)[before]
+        entry = before[int(np.argmax(difference))]
+        if difference.max() > worst:
+            values = f"{case.trace.values[entry]:.6g} becomes {other.values[entry]:.6g}"
+            text = f"position {case.trace.positions[entry]}: {values} when tokens after {cut + 1} change"
+            worst = float(difference.max())
+    text = text or f"all that comes before is the same bit for bit when tokens change from {_list(case.cuts)} on"
+    if case.subject.source_is_given:
+        text += " (the neural statistics are given: that they don't see the future can't be probed)"
+    return finding(worst <= SAME, worst, text)
+
+
+def target_changes_no_other(case: Case) -> Finding:
+    """Another target: the values of the other tokens stay the same, and it is charged what was foretold for it."""
+    glimpses = {one.position: one for one in case.glimpses}
+    worst, text = 0.0, ""
+    for one in case.glimpses:
+        if one.change is not None and abs(one.change.values[0] - one.change.values[1]) > worst:
+            (first, second), (a, b) = one.change.targets, one.change.values
+            worst = abs(a - b)
+            text = f"position {one.position}: token {one.change.token} has {a:.6g} if the target is {first}, "
+            text += f"{b:.6g} if it is {second}"
+    if worst > SAME:
+        return finding(False, worst, text)
+    for cut in case.cuts:
+        tokens, other = case.altered(cut)
+        target = int(tokens[cut + 1])
+        charged, foretold = other.values[case.first_entry(other, cut)], glimpses[cut].values[target]
+        difference = float(apart(charged, foretold))
+        if difference > worst:
+            worst = difference
+            text = f"position {cut}: with target {target} it is charged {charged:.6g}, foretold was {foretold:.6g}"
+    return finding(worst <= CLOSE, worst, text or "no value of another token depends on the target")
+
+
+def scores_before_counting(case: Case) -> Finding:
+    """A charge is what the past alone foretells: a second pass is never given the target, nor anything after it."""
+    difference = apart(case.charged, case.foretold)
+    worst = int(np.argmax(difference))
+    text = f"position {case.samples[worst]}: charged {case.charged[worst]:.6g}, "
+    text += f"foretold {case.foretold[worst]:.6g} with its target withheld"
+    return finding(bool(difference.max() <= CLOSE), float(difference.max()), text)
+
+
+def each_position_once(case: Case) -> Finding:
+    """Every position of the stream is charged for, once; and the sums are those of its charges."""
+    trace, expected, claim = case.trace, case.expected, case.claim
+    times = np.bincount(trace.positions, minlength=expected)
+    dropped, repeated = np.flatnonzero(times[:expected] == 0), np.flatnonzero(times > 1)
+    wrong = []
+    if len(dropped) and not claim.subset:
+        wrong.append(f"{len(dropped):,} of {expected:,} positions are not charged for, {dropped[0]} the first")
+    if len(repeated):
+        wrong.append(f"{len(repeated):,} are charged for up to {times.max()} times, {repeated[0]} the first")
+    if len(times) > expected:
+        wrong.append(f"{np.count_nonzero(times[expected:]):,} behind the end are charged for")
+    if claim.positions is not None and claim.positions != len(trace.positions):
+        wrong.append(f"{claim.positions:,} positions are claimed, {len(trace.positions):,} have charges")
+    nats = float(nats_of(trace.values).sum())
+    if claim.nats is not None and not abs(claim.nats - nats) <= SAME * max(len(trace.positions), 1):
+        wrong.append(f"{claim.nats:.6f} nats are claimed, the charges add up to {nats:.6f}")
+    behind = len(case.tokens) - 1 - expected
+    text = f"positions 0 to {expected - 1}, each once"
+    text += f" ({behind:,} behind the last whole sequence are left out by rule)" if behind else ""
+    text += " (a subset, and it says so)" if claim.subset else ""
+    return finding(not wrong, float(len(dropped) + (times[repeated] - 1).sum()), "; ".join(wrong) or text)
+
+
+def bytes_are_the_text_s(case: Case) -> Finding:
+    """The bytes that the score is divided by are those of the text."""
+    if case.tokenizer is None:
+        raise NotApplicable("there are no bytes without a --tokenizer")
+    if case.claim.bytes is None:
+        raise NotApplicable("it claims no bytes")
+    charged = len(np.unique(case.trace.positions)) if case.claim.subset else case.expected
+    size = case.tokenizer.text_bytes(case.tokens[: charged + 1])
+    text = f"{case.claim.bytes:,} bytes are claimed, the text has {size:,} ({case.claim.bytes / size - 1:+.2%})"
+    return finding(case.claim.bytes == size, float(case.claim.bytes - size), text)
+
+
+def without_weight_it_is_the_model(case: Case) -> Finding:
+    """With the memory's weight at 0 the charges are the neural model's own, bit for bit."""
+    trace = case.subject.without_memory().score(case.tokens)
+    if trace.neural is None:
+        raise NotApplicable("no neural model is known")
+    differ = np.flatnonzero(trace.values != trace.neural)
+    text = f"all {len(trace.values):,} charges are the model's"
+    if len(differ):
+        at = differ[0]
+        text = f"position {trace.positions[at]}: {trace.values[at]!r}, the model has {trace.neural[at]!r}"
+    return finding(len(differ) == 0, float(len(differ)), text)
+
+
+def same_number_again(case: Case) -> Finding:
+    """Run again, in other batches, on other tables, on several ranks: the same number."""
+    mean = float(nats_of(case.trace.values).mean())
+    wrong, found, worst = [], {}, 0.0
+    for name, (variant, tolerance) in case.subject.variants().items():
+        found[name] = float(nats_of(variant.score(case.tokens).values).mean())
+        worst = max(worst, abs(found[name] - mean))
+        if not abs(found[name] - mean) <= tolerance:
+            wrong.append(f"{name}: {found[name]:.8f} nats a position, not {mean:.8f}")
+    return finding(not wrong, worst, "; ".join(wrong) or f"the same: {', '.join(found)}", **found)
+
+
+def no_gain_from_collisions(case: Case) -> Finding:
+    """Smaller tables, which tell fewer contexts apart, are not better."""
+    own = case.subject.buckets
+    scores = {own: float(nats_of(case.trace.values).mean())}
+    for size in {1 << 10, 1 << 13, 1 << 16, 1 << 19, 1 << 22} - {own}:
+        scores[size] = float(nats_of(case.subject.with_buckets(size).score(case.tokens).values).mean())
+    order = sorted(scores)
+    gains = [scores[large] - scores[small] for small, large in pairwise(order)]
+    text = ", ".join(f"{scores[size]:.4f} with 2^{size.bit_length() - 1}" for size in order) + " buckets"
+    largest, best = scores[order[-1]], min(scores.values())
+    holds = all(gain <= GAIN * largest for gain in gains)
+    details = {str(size): scores[size] for size in order}
+    return finding(holds, largest - best, f"nats a position: {text}", **details)
+
+
+def renormalised(case: Case) -> Finding:
+    """Divided by their sums, the values cost as much as was claimed."""
+    sums = np.array([one.values.sum() for one in case.glimpses])
+    charged, divided = float(nats_of(case.charged).sum()), float(nats_of(case.foretold / sums).sum())
+    said, unit = case.per_token(charged)
+    honest, _ = case.per_token(divided)
+    text = f"{honest:.4f} {unit} at {len(sums)} positions; {said:.4f} before the values are divided by their sums"
+    if case.trace.neural is not None:
+        model = case.trace.neural[[case.first_entry(case.trace, position) for position in case.samples.tolist()]]
+        text += f"; {case.per_token(float(nats_of(model).sum()))[0]:.4f} the neural model alone"
+    holds = divided - charged <= CLOSE * len(sums)
+    return finding(holds, honest, text, claimed=said, renormalised=honest, unit=unit)
+
+
+def documents_are_apart(case: Case) -> Finding:
+    """Where documents are said to be scored on their own, those before one do not matter."""
+    start = case.claim.document_start
+    if start is None:
+        raise NotApplicable("it does not claim to score documents on their own")
+    starts = np.flatnonzero(case.tokens[: case.expected] == start)
+    starts = starts[starts > 0]
+    if len(starts) == 0:
+        raise NotApplicable(f"no document starts (token {start}) behind the first position")
+    begin = int(starts[len(starts) // 2])
+    tokens = case.tokens.copy()
+    tokens[:begin] = np.random.default_rng(0).permutation(tokens[:begin])
+    ours, other = case.trace, case.subject.score(tokens)
+    pairs = (ours.values, other.values) if ours.neural is None or other.neural is None else (ours.neural, other.neural)
+    within = np.flatnonzero(ours.positions >= begin)
+    difference = apart(*pairs)[within]
+    at = within[int(np.argmax(difference))]
+    text = f"position {ours.positions[at]}: {pairs[0][at]:.6g} becomes {pairs[1][at]:.6g} "
+    text += f"when tokens before the document's start at {begin} change"
+    return finding(bool(difference.max() <= SAME), float(difference.max()), text)
+
+
+def size_is_decimal(case: Case) -> Finding:
+    """The artifact is as small as is said, in MB of 1,000,000 bytes."""
+    claimed = case.claim.megabytes
+    if claimed is None or case.artifact is None:
+        raise NotApplicable("no size of an artifact is claimed")
+    size = case.artifact.stat().st_size
+    text = f"{claimed:g} MB are claimed; {size:,} bytes are {size / 1e6:.3f} MB ({size / (1 << 20):.3f} MiB)"
+    return finding(size / 1e6 <= claimed * 1.005, size / 1e6, text)
+
+
+class Probe(NamedTuple):
+    """A row of the audit."""
+
+    name: str
+    unit: str
+    """Of its number."""
+    ask: Callable[[Case], Finding]
+
+
+PROBES = (
+    Probe("sum to 1", "mean", sums_to_one),
+    Probe("future unseen", "nats", future_is_unseen),
+    Probe("target unseen", "change", target_changes_no_other),
+    Probe("scored, then counted", "nats", scores_before_counting),
+    Probe("each position once", "off", each_position_once),
+    Probe("the text's bytes", "off", bytes_are_the_text_s),
+    Probe("weight 0 is the model", "off", without_weight_it_is_the_model),
+    Probe("same number again", "nats", same_number_again),
+    Probe("no collision gain", "nats", no_gain_from_collisions),
+    Probe("renormalised", "bpb", renormalised),
+    Probe("documents apart", "nats", documents_are_apart),
+    Probe("size", "MB", size_is_decimal),
+)
+"""Numbered from 1."""
+
+
+def ask(probe: Probe, case: Case) -> Finding:
+    """What the probe finds, or why it can't."""
+    try:
+        return probe.ask(case)
+    except NotApplicable as reason:
+        return Finding("not applicable", None, str(reason))
+
+
+def _list(positions: list[int]) -> str:
+    return " or ".join(str(position + 1) for position in positions)

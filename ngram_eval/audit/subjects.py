@@ -1,0 +1,421 @@
+"""What is audited, behind one interface: it scores a stream, and shows whole distributions with the target withheld.
+
+A subject that can't do what a probe asks for raises `NotApplicable` with the reason.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ngram_eval.bpb import Tally, as_nats
+from ngram_eval.config import EvalConfig, GateConfig
+from ngram_eval.counts import Tokens
+from ngram_eval.errors import InputError
+from ngram_eval.neural import LogitsSource, NeuralSource, NeuralStats, RememberingSource
+from ngram_eval.prefill import prefill_stop
+from ngram_eval.run import count_bytes
+from ngram_eval.samples import cut, look
+from ngram_eval.scorers import Scorer
+from ngram_eval.tokens import Tokenizer
+from ngram_eval.windows import Windows, batches, plan_windows, share, target_count
+
+
+class NotApplicable(Exception):
+    """A probe can't be made of this subject; says why."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claim:
+    """What is said of an evaluation; None where nothing is. The fields of a --claim file."""
+
+    positions: int | None = None
+    """Positions charged for."""
+    nats: float | None = None
+    """Their sum."""
+    bytes: int | None = None
+    """Bytes of their targets."""
+    subset: bool | None = None
+    """Whether only a first part of the data was evaluated."""
+    megabytes: float | None = None
+    """Size of the artifact, in MB of 1,000,000 bytes."""
+    document_start: int | None = None
+    """A token that starts a document, and each is said to be scored without those before it."""
+
+    def __or__(self, other: "Claim") -> "Claim":
+        """What is claimed here, and where that is nothing, what the other claims."""
+        own = {field.name: getattr(self, field.name) for field in fields(Claim)}
+        return replace(other, **{name: value for name, value in own.items() if value is not None})
+
+
+class Trace(NamedTuple):
+    """A stream scored once."""
+
+    positions: NDArray[np.int64]
+    """What was charged for, in order; a position may come twice."""
+    values: NDArray[np.float64]
+    """What each was charged with, before the floor."""
+    neural: NDArray[np.float64] | None
+    """The neural model's probability of the targets, where it is known."""
+    claim: Claim
+    """What the subject reports of it."""
+
+
+class Change(NamedTuple):
+    """Of all tokens, the one whose value depends most on which token the target is."""
+
+    token: int
+    targets: tuple[int, int]
+    values: tuple[float, float]
+
+
+class Glimpse(NamedTuple):
+    """A position just before it is scored, its target and all later tokens withheld."""
+
+    position: int
+    values: NDArray[np.float64]
+    """(V,): what each token would be charged with."""
+    neural: NDArray[np.float64] | None
+    """(V,): the neural model's distribution, where it is known."""
+    change: Change | None
+    """How the values of the others depend on the target, where the subject is told the target at all."""
+
+
+class Subject:
+    """What is audited."""
+
+    name: str
+
+    @property
+    def source_is_given(self) -> bool:
+        """Whether neural statistics were computed elsewhere, so that they stay as they are whatever the tokens."""
+        return False
+
+    def score(self, tokens: Tokens) -> Trace:
+        """Evaluate a stream as the subject always does, from its beginning."""
+        raise NotImplementedError
+
+    def expected(self, tokens: Tokens) -> int:
+        """The positions [0, expected) are those that an evaluation of the stream should charge for."""
+        return len(tokens) - 1
+
+    def glimpses(self, tokens: Tokens, samples: NDArray[np.int64]) -> Iterator[Glimpse]:
+        """The samples, one pass from left to right; what comes after a sample is not even in memory."""
+        raise NotImplementedError
+
+    def without_memory(self) -> "Subject":
+        """The subject with the weight of its memory set to 0."""
+        raise NotApplicable("it has no weight that could be set to 0 from outside")
+
+    def with_buckets(self, buckets: int) -> "Subject":
+        """The subject with fewer buckets."""
+        raise NotApplicable("it has no buckets")
+
+    @property
+    def buckets(self) -> int:
+        """Buckets a table."""
+        raise NotApplicable("it has no buckets: nothing can collide")
+
+    def variants(self) -> dict[str, tuple["Subject", float]]:
+        """Circumstances that must not matter: name -> (the subject in them, nats a position by which it may differ)."""
+        raise NotApplicable("it can't be run again")
+
+
+class SharedSource:
+    """A neural source whose statistics are computed once a stream, for all subjects of an audit."""
+
+    def __init__(self, source: NeuralSource, batch_windows: int | None = None) -> None:
+        self._source = source
+        self.name, self.settings, self.train_seq_len = source.name, source.settings, source.train_seq_len
+        self.gives_all = source.gives_all
+        self.batch_windows = batch_windows or source.batch_windows
+        self._stats: dict[object, RememberingSource] = {}
+        self._probabilities: dict[object, NDArray[np.float64]] = {}
+
+    def stats(self, tokens: Tokens, windows: Windows) -> NeuralStats:
+        key = (_digest(tokens), windows.seq_len)
+        if key not in self._stats:
+            self._stats[key] = RememberingSource(self._source, len(tokens) - 1, windows.seq_len)
+        return self._stats[key].stats(tokens, windows)
+
+    def probabilities(self, tokens: Tokens, windows: Windows) -> NDArray[np.float64]:
+        key = (_digest(tokens), windows.start.tobytes(), windows.first.tobytes())
+        if key not in self._probabilities:
+            self._probabilities[key] = self._source.probabilities(tokens, windows)
+        return self._probabilities[key]
+
+
+def _digest(tokens: Tokens) -> bytes:
+    return hashlib.sha256(tokens.tobytes()).digest()
+
+
+MakeScorer = Callable[[str, EvalConfig], Scorer]
+"""(backend, configuration) -> a new scorer."""
+
+_EXACTLY, _ROUNDING, _BATCHES = 0.0, 1e-9, 1e-4
+_OTHER_BATCH = 7
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScorerSubject(Subject):
+    """A scorer of ours, or one that keeps to the same protocol, with its neural source."""
+
+    name: str
+    make: MakeScorer
+    config: EvalConfig
+    source: NeuralSource
+    tokenizer: Tokenizer | None = None
+    backend: str = "cpu"
+    world: int = 1
+    others: dict[str, NeuralSource] | None = None
+    """The source again, nothing remembered: "the same again", and with other batches."""
+    hashes: bool = False
+    """Whether it has PR #890's tables and gate."""
+
+    @property
+    def source_is_given(self) -> bool:
+        return self.source.name in ("scores", "logits")
+
+    def expected(self, tokens: Tokens) -> int:
+        return target_count(len(tokens), max(self.config.window.seq_len, self.source.train_seq_len))
+
+    def _windows(self, tokens: Tokens) -> Windows:
+        return plan_windows(self.expected(tokens), self.config.window)
+
+    def score(self, tokens: Tokens) -> Trace:
+        windows, config = self._windows(tokens), self.config
+        positions, values, neural = [], [], []
+        tally = Tally()
+        for rank in range(self.world):
+            mine = share(windows, rank, self.world, config.window, self.source.batch_windows)
+            scorer = self.make(self.backend, config)
+            scorer.prefill(tokens, prefill_stop(mine, config.ngram), lambda counted: None)
+            for batch in batches(mine, self.source.batch_windows):
+                stats = self.source.stats(tokens, batch)
+                values.append(scorer.score(tokens, batch, stats).values)
+                neural.append(stats.p_target)
+                positions.append(batch.positions())
+                if self.tokenizer is not None:
+                    count_bytes(tally, tokens, self.tokenizer, batch, config.byte_rule)
+            tally += scorer.tally()
+        claim = Claim(
+            positions=tally.positions, nats=as_nats(tally.nats), bytes=tally.bytes if self.tokenizer else None
+        )
+        return Trace(np.concatenate(positions), np.concatenate(values), np.concatenate(neural), claim)
+
+    def glimpses(self, tokens: Tokens, samples: NDArray[np.int64]) -> Iterator[Glimpse]:
+        if not self.source.gives_all:
+            raise NotApplicable("only the target's probability is known: give --artifact, --logits or --uniform")
+        windows = self._windows(tokens)
+        for batch in batches(windows, self.source.batch_windows):
+            self.source.stats(tokens, batch)  # remembered, so that parts of any shape may be asked for below
+        scorer = self.make(self.backend, self.config)
+        for looks, part in cut(windows, samples, scorer.window_wise):
+            for position in looks:
+                yield self._glimpse(scorer, tokens, windows, position)
+            if samples[-1] in looks:
+                return
+            past = tokens[: int(part.stop.max()) + 1].copy()
+            scorer.score(past, part, self.source.stats(tokens, part))
+
+    def _glimpse(self, scorer: Scorer, tokens: Tokens, windows: Windows, position: int) -> Glimpse:
+        blind = np.append(tokens[: position + 1], tokens[position])  # a repeated token in the target's place
+        values, neural, entropy = look(scorer, self.source, blind, windows, position)
+        given = {}
+        raised = values / np.maximum(neural, np.finfo(np.float64).tiny)
+        for target in (int(np.argmin(raised)), int(np.argmax(raised)), int(np.argmax(values))):
+            blind[-1] = target
+            given[target] = scorer.given_target(blind, position, neural, entropy)
+        return Glimpse(position, values, neural, _largest_change(given))
+
+    def without_memory(self) -> Subject:
+        if not self.hashes:
+            return super().without_memory()
+        gate = GateConfig(alpha_base=0, alpha_range=0, alpha_fixed=0)
+        return replace(self, config=replace(self.config, gate=gate))
+
+    @property
+    def buckets(self) -> int:
+        return self.config.ngram.buckets if self.hashes else super().buckets
+
+    def with_buckets(self, buckets: int) -> "ScorerSubject":
+        return replace(self, config=replace(self.config, ngram=replace(self.config.ngram, buckets=buckets)))
+
+    def variants(self) -> dict[str, tuple[Subject, float]]:
+        found: dict[str, tuple[Subject, float]] = {
+            name: (replace(self, source=source), _BATCHES if source.batch_windows == _OTHER_BATCH else _EXACTLY)
+            for name, source in (self.others or {}).items()
+        }
+        if self.hashes and self.backend != "reference":
+            found["the reference's tables"] = (replace(self, backend="reference"), _ROUNDING)
+        for world in (2, 3):
+            found[f"{world} ranks"] = (replace(self, world=world), _ROUNDING)
+        return found
+
+
+def other_sources(source: NeuralSource) -> dict[str, NeuralSource]:
+    """`ScorerSubject.others`."""
+    again = {"the same again": SharedSource(source)}
+    return {**again, f"batches of {_OTHER_BATCH} windows": SharedSource(source, _OTHER_BATCH)}
+
+
+def _largest_change(given: dict[int, NDArray[np.float64]]) -> Change:
+    """Between the values that two targets leave to a token that is neither."""
+    (base, first), *rest = given.items()
+    largest = Change(base, (base, base), (float(first[base]),) * 2)
+    for target, values in rest:
+        difference = np.abs(values - first)
+        difference[[base, target]] = 0
+        token = int(np.argmax(difference))
+        if difference[token] > abs(largest.values[1] - largest.values[0]):
+            largest = Change(token, (base, target), (float(first[token]), float(values[token])))
+    return largest
+
+
+Probabilities = Callable[[NDArray[np.integer], dict[str, Any]], ArrayLike]
+"""(past tokens, state) -> the probability of each token to come next. `state` starts empty."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallableSubject(Subject):
+    """A third party's function. It is handed the past alone, in memory that the future is not in."""
+
+    name: str
+    function: Probabilities
+
+    def _run(self, tokens: Tokens) -> Iterator[NDArray[np.float64]]:
+        past, state = np.zeros_like(tokens), dict[str, Any]()
+        shown = past.view()
+        shown.flags.writeable = False
+        for position in range(len(tokens) - 1):
+            past[position] = tokens[position]
+            yield self._ask(shown[: position + 1], state, int(tokens.max()))
+
+    def _ask(self, past: NDArray[np.integer], state: dict[str, Any], largest: int) -> NDArray[np.float64]:
+        try:
+            values = np.array(self.function(past, state), np.float64)
+        except Exception as error:
+            raise InputError(
+                f"--callable {self.name} raised {type(error).__name__} at position {len(past) - 1}: {error}"
+            ) from error
+        if values.ndim != 1 or len(values) <= largest:
+            raise InputError(
+                f"--callable {self.name} gave an array of shape {values.shape} at position {len(past) - 1}: give one "
+                f"probability for each token, at least {largest + 1}"
+            )
+        return values
+
+    def score(self, tokens: Tokens) -> Trace:
+        targets = tokens[1:].tolist()
+        values = [float(one[target]) for one, target in zip(self._run(tokens), targets, strict=True)]
+        return Trace(np.arange(len(values)), np.array(values), None, Claim())
+
+    def glimpses(self, tokens: Tokens, samples: NDArray[np.int64]) -> Iterator[Glimpse]:
+        wanted = set(samples.tolist())
+        for position, values in enumerate(self._run(tokens[: samples[-1] + 2])):
+            if position in wanted:
+                yield Glimpse(position, values, None, None)
+
+    def variants(self) -> dict[str, tuple[Subject, float]]:
+        return {"the same again": (self, _EXACTLY)}
+
+
+def load_callable(name: str) -> CallableSubject:
+    """The function named `module:function`; raises `InputError` if there is none."""
+    module_name, _, function_name = name.partition(":")
+    try:
+        function = getattr(import_module(module_name), function_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"--callable is {name!r} ({error}): give module:function, with its folder on PYTHONPATH"
+        ) from error
+    if not callable(function):
+        raise InputError(f"--callable is {name!r}, a {type(function).__name__}: give a function (past_tokens, state)")
+    return CallableSubject(name=name, function=function)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimedSubject(Subject):
+    """Probabilities that someone says were charged, with the logits of the distributions they are said to be of."""
+
+    name: str
+    positions: NDArray[np.int64]
+    values: NDArray[np.float64]
+    logits: LogitsSource | None
+    tokens: Tokens
+    """The stream they belong to."""
+    whole: int
+    """Positions of a whole evaluation."""
+
+    def expected(self, tokens: Tokens) -> int:
+        return self.whole
+
+    def score(self, tokens: Tokens) -> Trace:
+        if not np.array_equal(tokens, self.tokens):
+            raise NotApplicable("a file of claims can't be computed again")
+        return Trace(self.positions, self.values, None, Claim())
+
+    def glimpses(self, tokens: Tokens, samples: NDArray[np.int64]) -> Iterator[Glimpse]:
+        if self.logits is None:
+            raise NotApplicable("only the targets' values are claimed: give the distributions with --logits")
+        for position in samples.tolist():
+            at = np.array([position])
+            (values,) = self.logits.probabilities(tokens, Windows(at, at, at + 1, 1))
+            yield Glimpse(position, values, None, None)
+
+
+def load_claimed(path: Path, logits: LogitsSource | None, tokens: Tokens, seq_len: int, subset: bool) -> ClaimedSubject:
+    """Read an .npz with `p`, what each position was charged with, and `positions` unless they are 0, 1, 2, ...
+
+    A whole evaluation has all positions, or those of all whole sequences. Raises `InputError` naming what is wrong.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            values = arrays["p"]
+            positions = arrays["positions"] if "positions" in arrays else np.arange(len(values))
+    except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: not an .npz with an array p ({error}); write it with numpy.savez") from error
+    if values.ndim != 1 or values.dtype.kind != "f" or len(values) == 0 or not (values >= 0).all():
+        raise InputError(f"{path}: p is {values.dtype} of shape {values.shape}; give one float >= 0 a position")
+    if positions.shape != values.shape or positions.dtype.kind not in "iu":
+        raise InputError(
+            f"{path}: positions is {positions.dtype} of shape {positions.shape}; give one integer for each p"
+        )
+    if positions.min() < 0 or positions.max() >= len(tokens) - 1:
+        raise InputError(
+            f"{path}: positions reach from {positions.min()} to {positions.max()}; the data has {len(tokens) - 1:,}"
+        )
+    end = int(positions.max()) + 1
+    return ClaimedSubject(
+        name=path.name,
+        positions=positions.astype(np.int64),
+        values=values.astype(np.float64),
+        logits=logits,
+        tokens=tokens,
+        whole=end if subset or end == (len(tokens) - 1) // seq_len * seq_len else len(tokens) - 1,
+    )
+
+
+def load_claim(path: Path) -> Claim:
+    """Read a --claim file: JSON with fields of `Claim`, or a result of `ngram_eval.run`. Raises `InputError`."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: no JSON ({error}); check --claim") from error
+    runs = found.get("runs") if isinstance(found, dict) else None
+    if runs is not None:
+        found = {key: value for key, value in runs[0].items() if key in ("positions", "nats", "bytes", "subset")}
+    names = [field.name for field in fields(Claim)]
+    if not isinstance(found, dict) or not found.keys() <= set(names):
+        raise InputError(f"{path}: give a JSON object with some of {', '.join(names)}")
+    for name, value in found.items():
+        if value is not None and not (isinstance(value, (int, float)) and math.isfinite(value)):
+            raise InputError(f"{path}: {name} is {value!r}; give a number")
+    return Claim(**found)

@@ -1,0 +1,75 @@
+"""Exact n-gram counts and a normalised blend of them with any base distribution, one backend a file.
+
+Counts are those of the whole stream so far, for contexts of 0 to max_order - 1 tokens; no collision ever changes a number.
+A token's probability is a chain over the contexts, from the base distribution up, whose weights depend on the contexts
+alone and are learned online; `csrc/exact_model.h` has the formulas, `ngram_eval.exact.reference` the readable form.
+Every backend equals `reference` bit for bit. Backends are named in `BACKENDS` alone.
+"""
+
+from importlib import import_module
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ngram_eval.config import ExactConfig
+from ngram_eval.counts import Tokens
+from ngram_eval.errors import InputError
+
+
+class ExactModel(Protocol):
+    """A stream's counts and the weights learned on it. Tokens are taken in stream order, below 2^18.
+
+    Base distributions come as (n,) probabilities of the targets, float64, or as rows, (n, V) or (1, V) for all. Methods
+    raise `ValueError` for arrays of another form, or where rows are needed and only the targets' are given.
+    """
+
+    def append(self, tokens: Tokens) -> None:
+        """Count tokens without charging for them or learning from them."""
+
+    def score(
+        self, tokens: Tokens, base: NDArray[np.float64], entropy: NDArray[np.float32], *, together: bool
+    ) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
+        """Charge each token, count it, learn from it; then the next. Or, `together`, all from what was known before.
+
+        `entropy` (n,) is the base's, nats. Returns (n,) probabilities and the orders: the longest context that had
+        occurred, its tokens plus one; 1 where only the empty one had, 0 at the start of the stream.
+        """
+
+    def distribution(self, base: NDArray[np.float64], entropy: float) -> NDArray[np.float64]:
+        """(V,): what `score` would charge each token with, bit for bit; `base` (V,). Changes nothing."""
+
+    def distribution_after(self, tokens: Tokens, base: NDArray[np.float64], entropy: float) -> NDArray[np.float64]:
+        """(V,): what `score` would charge each token with that follows `tokens`, scored together with them."""
+
+    def distributions(
+        self, tokens: Tokens, base: NDArray[np.float64], entropy: NDArray[np.float32]
+    ) -> NDArray[np.float64]:
+        """(n, V): the distribution before each token, each token then scored; `base` in rows."""
+
+    def evidence(self, token: int) -> NDArray[np.uint64]:
+        """What is known of `token` as the next one: a row for each context that has occurred, shortest first.
+
+        Columns: the context's total, novel_total, distinct, run; the successor's count, novel, recent.
+        """
+
+    def size(self) -> dict[str, int]:
+        """`positions` counted, `nodes` (n-grams kept) and their `bytes` of memory, the stream's and the index's too."""
+
+
+BACKENDS = {"cpu": "CpuModel", "reference": "ReferenceModel"}
+"""Backend name, which is also its module's, -> its class: the only list of backends."""
+
+
+def make_model(backend: str, max_order: int, config: ExactConfig) -> ExactModel:
+    """An empty model of the named backend, contexts up to max_order - 1 tokens (at most 32 orders).
+
+    Raises `InputError` for a backend that has none.
+    """
+    if backend not in BACKENDS:
+        raise InputError(
+            f"--backend {backend} has no exact counts: choose {' or '.join(BACKENDS)}, or another --preset"
+        )
+    module = import_module(f"ngram_eval.exact.{backend}")
+    model: ExactModel = getattr(module, BACKENDS[backend])(max_order, config)
+    return model
