@@ -22,7 +22,7 @@ _MAX_SURFACE = 254
 _NOTHING = 255
 _COUNTS = struct.Struct("<II")
 _MAX_TABLE = _COUNTS.size + MAX_TOKENS * (2 + _MAX_SURFACE)
-_FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9, "lc": 0, "lp": 0, "pb": 0}]
+_FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9, "dict_size": 1 << 16, "lc": 0, "lp": 0, "pb": 0}]
 _DIGEST_BYTES = 16
 
 

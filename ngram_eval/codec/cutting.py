@@ -30,6 +30,10 @@ _TRIALS = ((1, 0.9995), (1, 0.98), (1, 0.9), (2, 0.9995), (4, 0.9995), (1, 0.5),
 _LEAST_PIECES = 256 + 3 + 1
 
 
+Begin = Callable[[], Callable[[int], None]]
+"""Called when cutting begins; what it returns hears of bytes done."""
+
+
 class Cut(NamedTuple):
     """A text in tokens."""
 
@@ -44,14 +48,15 @@ def cut_bytes(data: bytes) -> Cut:
     return Cut(BYTES, np.frombuffer(data, np.uint8).astype(np.uint16), b"")
 
 
-def cut_with(model: bytes, source: str, data: bytes, advance: Callable[[int], None]) -> Cut:
-    """The text cut by a SentencePiece model; `advance` hears of bytes."""
+def cut_with(model: bytes, source: str, data: bytes, begin: Begin) -> Cut:
+    """The text cut by a SentencePiece model."""
     tokenizer = lossless_tokenizer(model, source)
     alphabet = of_surfaces(tokenizer.surfaces(), tokenizer.unknown_id)
     if not 2 <= alphabet.size <= MAX_TOKENS:
         raise InputError(f"{source} has {alphabet.size} pieces: give one of 2 to {MAX_TOKENS}")
     parts: list[Tokens] = []
     raw = bytearray()
+    advance = begin()
     for batch in _batches(data, _SEGMENT if tokenizer.splits_at_newlines else _LONG_SEGMENT):
         known = [text for text, foreign in batch if not foreign]
         found = iter(tokenizer.encode(known))
@@ -67,11 +72,10 @@ def cut_with(model: bytes, source: str, data: bytes, advance: Callable[[int], No
     return Cut(alphabet, np.concatenate([np.zeros(0, tokenizer.dtype), *parts]), bytes(raw))
 
 
-def cut_trained(data: bytes, pieces: int, begin: Callable[[], Callable[[int], None]]) -> Cut | None:
+def cut_trained(data: bytes, pieces: int, begin: Begin) -> Cut | None:
     """The text cut by a tokenizer trained on it, in the alphabet of the pieces that occur.
 
-    None if there is too little text for any. Fewer than `pieces` are taken where the text allows no more. `begin` is
-    called when the training is done; what it returns hears of bytes.
+    None if there is too little text for any. Fewer than `pieces` are taken where the text allows no more.
     """
     text = data.decode(errors="ignore")
     segments = [Segment(True, text)]
@@ -81,7 +85,7 @@ def cut_trained(data: bytes, pieces: int, begin: Callable[[], Callable[[int], No
             model = train_tokenizer(segments, wanted, _TRAINING_CHARACTERS, coverage)
         except InputError:
             continue
-        cut = cut_with(model, "the trained tokenizer", data, begin())
+        cut = cut_with(model, "the trained tokenizer", data, begin)
         return Cut(*in_use(cut.alphabet, cut.tokens), cut.raw)
     return None
 

@@ -94,8 +94,12 @@ def _cut(data: bytes, tokenizer: str, pieces: int, track: Track) -> tuple[int, s
     """(number of the kind of tokenizer, which it is for people, the text in tokens)."""
     if tokenizer == "bytes":
         return TOKENIZERS.index("bytes"), "bytes", cut_bytes(data)
+
+    def begin() -> Callable[[int], None]:
+        return track("cutting into tokens", len(data))
+
     if tokenizer == "train":
-        cut = cut_trained(data, pieces, lambda: track("cutting into tokens", len(data)))
+        cut = cut_trained(data, pieces, begin)
         if cut is None:
             return TOKENIZERS.index("bytes"), "bytes (too little text to train one on)", cut_bytes(data)
         return TOKENIZERS.index("table"), f"trained, {cut.alphabet.size:,} pieces in use", cut
@@ -108,7 +112,7 @@ def _cut(data: bytes, tokenizer: str, pieces: int, track: Track) -> tuple[int, s
             f"--tokenizer {tokenizer} can't be read ({error.strerror}): give a SentencePiece .model file, "
             "packaged, train or bytes"
         ) from error
-    cut = cut_with(model, str(path), data, track("cutting into tokens", len(data)))
+    cut = cut_with(model, str(path), data, begin)
     return TOKENIZERS.index("packaged" if packaged else "table"), f"{tokenizer}, {cut.alphabet.size:,} pieces", cut
 
 

@@ -22,6 +22,12 @@ class Method:
     window: WindowConfig | None
     """The neural model's windows; None without one."""
 
+    def __post_init__(self) -> None:
+        base = preset(self.preset)
+        replace(
+            base, ngram=replace(base.ngram, max_order=self.max_order), exact=self.exact
+        )  # checks what fits together
+
     @property
     def digest(self) -> bytes:
         """16 bytes of a sha256 over every field, defaults included."""
@@ -56,12 +62,11 @@ class Method:
             max_order = stored.pop("max_order", base.ngram.max_order)
             exact = _changed(base.exact, stored.pop("exact", {}))
             window = _changed(base.window, stored.pop("window")) if "window" in stored else None
-            replace(base, ngram=replace(base.ngram, max_order=max_order))  # checks it
             if stored:
                 raise KeyError(*stored)
+            return cls(preset=name, max_order=max_order, exact=exact, window=window)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise InputError(f"its settings {encoded!r} are not of this release ({error!r})") from error
-        return cls(preset=name, max_order=max_order, exact=exact, window=window)
 
 
 Config = TypeVar("Config", ExactConfig, WindowConfig)
