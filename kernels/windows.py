@@ -228,7 +228,16 @@ def score_listed(
         return
     list_buckets(ids, tokens, base, listed.positions, config)
     score_buckets(
-        tables, ids, listed, config, gate=gate, stats=stats, charges=charges, best=best, one_window=one_window
+        tables,
+        ids,
+        listed,
+        config,
+        gate=gate,
+        stats=stats,
+        charges=charges,
+        values=values,
+        best=best,
+        one_window=one_window,
     )
     add_buckets(tables, ids, listed.positions, config)
 
@@ -242,6 +251,7 @@ def score_buckets(
     gate: Tensor | None = None,
     stats: tuple[Tensor, Tensor] | None = None,
     charges: Charges | None = None,
+    values: Tensor | None = None,
     best: tuple[Tensor, Tensor, Tensor] | None = None,
     one_window: bool = False,
 ) -> None:

@@ -12,7 +12,6 @@ from typing import Literal
 from ngram_eval.errors import InputError
 from ngram_eval.hashing import MAX_ORDER
 
-
 MAX_EXACT_ORDER = 32
 """Highest order of the exact counts (kMaxLevels of csrc/exact_counts.h)."""
 
@@ -209,6 +208,11 @@ class EvalConfig:
         ):
             _require(not (exact and value), name, value, "exact counts score each position once, without the target")
 
+    @property
+    def normalised(self) -> bool:
+        """Whether the method charges probabilities: values that sum to 1 over the vocabulary."""
+        return self.scorer == "exact"
+
 
 def hashed() -> EvalConfig:
     """PR #890's method with quirks 1 to 3 mended. Hash collisions still make it a pseudo-probability."""
@@ -232,7 +236,7 @@ def exact() -> EvalConfig:
 
 
 def tilt() -> EvalConfig:
-    """The neural distribution with one hint's odds raised by a learned factor: a probability. Needs whole distributions."""
+    """The neural distribution, one hint's odds raised by a learned factor: a probability. Needs whole distributions."""
     return replace(exact(), exact=ExactConfig(chain=False, tilt="learned"))
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Literal, TypeVar
 import tyro
 
 from ngram_eval import __version__
-from ngram_eval.config import PRESETS, EvalConfig, preset
+from ngram_eval.config import DEFAULT_PRESETS, EvalConfig, preset
 from ngram_eval.errors import InputError
 
 EMBEDDED_SEQ_LEN = 256
@@ -39,7 +39,8 @@ class JobOptions:
     vocab_size: int | None = None
     """V for --uniform when there is no --tokenizer."""
     preset: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """Method to evaluate, may be repeated: pr890 (as published) or hashed (quirks mended). Default: both."""
+    """Method to evaluate, may be repeated: pr890 (as published), hashed (quirks mended), exact (exact counts, a
+    probability) or tilt (one hint, a probability). Default: the first three; without exact if --backend is triton."""
     max_tokens: int | None = None
     """Evaluate only the first tokens of the stream; the result is flagged as a subset."""
     json: Path | None = None
@@ -117,8 +118,10 @@ def parse(arguments: list[str], default: AnyOptions, prog: str) -> tuple[AnyOpti
         sys.exit(0)
     options.check()
     configs = {}
-    for name in options.preset or tuple(PRESETS):
+    for name in options.preset or DEFAULT_PRESETS:
         config = preset(name)
+        if not options.preset and options.backend == "triton" and config.scorer == "exact":
+            continue
         if options.embedded:
             config = replace(config, window=replace(config.window, seq_len=EMBEDDED_SEQ_LEN))
         configs[name] = _parse(arguments, replace(default, config=config), prog).config

@@ -14,10 +14,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ngram_eval.blend import GatedBackoff
 from ngram_eval.bpb import Tally, as_nats, bits_per_byte
 from ngram_eval.config import EvalConfig
 from ngram_eval.files import replacing
+from ngram_eval.hashing import MAX_ORDER
 from ngram_eval.job import Job
 
 _PACKAGES = ("ngram_eval", "numpy", "torch", "triton", "sentencepiece")
@@ -87,7 +87,7 @@ def summarise(job: Job, name: str, config: EvalConfig, tally: Tally, seconds: di
     )
     return Result(
         preset=name,
-        normalised=GatedBackoff.normalised,
+        normalised=config.normalised,
         vocabulary_sum=as_nats(tally.vocabulary_sums) / tally.sampled if tally.sampled else None,
         subset=stream.total > len(stream.tokens),
         tokens=len(stream.tokens),
@@ -160,7 +160,10 @@ def print_table(results: list[Result], console: Console) -> None:
     if any(r.unknown_targets for r in results):
         row("unknown targets", lambda r: _count(r.unknown_targets))
     row("hit rate", lambda r: f"{r.hit_rate:.2%}")
-    for order in sorted({int(n) for r in results for n in r.hits_by_order}, reverse=True):
+    orders = {int(n) for r in results for n in r.hits_by_order}
+    if max(orders) > MAX_ORDER:
+        row(f"  orders {MAX_ORDER + 1} to {max(orders)}", _high_order_rate)
+    for order in sorted(orders & set(range(MAX_ORDER + 1)), reverse=True):
         row(f"  order {order}", partial(_order_rate, str(order)))
     for stage in dict.fromkeys(stage for r in results for stage in r.seconds):
         row(f"seconds: {stage}", partial(_stage_seconds, stage))
@@ -192,6 +195,11 @@ def _notes(results: list[Result]) -> list[str]:
 
 def _order_rate(order: str, result: Result) -> str:
     return f"{result.hits_by_order.get(order, 0) / result.positions:.2%}"
+
+
+def _high_order_rate(result: Result) -> str:
+    hits = sum(count for order, count in result.hits_by_order.items() if int(order) > MAX_ORDER)
+    return f"{hits / result.positions:.2%}"
 
 
 def _stage_seconds(stage: str, result: Result) -> str:

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from ngram_eval.bpb import Tally
 from ngram_eval.config import ByteRule, EvalConfig, WindowConfig
 from ngram_eval.counts import Tokens
-from ngram_eval.errors import exit_on_input_error
+from ngram_eval.errors import InputError, exit_on_input_error
 from ngram_eval.files import require_writable
 from ngram_eval.job import Job, load_job
 from ngram_eval.neural import RememberingSource, save_scores
@@ -44,7 +44,7 @@ def evaluate(job: Job, name: str, config: EvalConfig, clock: Stopwatch, progress
     task = progress.add_task(name, total=before + mine.scored)
 
     with clock.stage("prefill"):
-        scorer = make_scorer(job.backend, config, options.count_threads())
+        scorer = make_scorer(job.backend, config, options.count_threads(), source)
         scorer.prefill(tokens, before, lambda positions: progress.advance(task, positions))
 
     samples = choose_samples(targets, SAMPLES if source.gives_all else 0, config.window)
@@ -78,6 +78,9 @@ def count_bytes(tally: Tally, tokens: Tokens, tokenizer: Tokenizer, windows: Win
 
 def run(options: Options, configs: dict[str, EvalConfig], ranks: Ranks, console: Console) -> None:
     """Evaluate every preset and report on rank 0."""
+    for name, config in configs.items():
+        if config.scorer == "exact" and ranks.world > 1:
+            raise InputError(f"--preset {name} learns in stream order: run it on one rank, not {ranks.world}")
     clock = Stopwatch()
     require_writable("--json", options.json)
     require_writable("--save-scores", options.save_scores)

@@ -3,7 +3,7 @@
 A scorer owns its counts and its blend and hands back one tally, so that it may keep both wherever they are fastest.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -13,11 +13,14 @@ from ngram_eval.blend import GatedBackoff
 from ngram_eval.bpb import Tally
 from ngram_eval.config import EvalConfig
 from ngram_eval.counts import Best, Counts, Tokens, make_counts
-from ngram_eval.neural import NeuralStats, Stats
+from ngram_eval.errors import InputError
+from ngram_eval.exact import ExactModel, make_model
+from ngram_eval.neural import NeuralSource, NeuralStats, Stats
 from ngram_eval.prefill import prefill_locally
 from ngram_eval.windows import Windows
 
 _BLEND_AT_ONCE = 1 << 16
+_DISTRIBUTIONS_AT_ONCE = 1 << 11
 
 
 class Charged(Protocol):
@@ -138,8 +141,84 @@ class HashedScorer(Scorer):
         return self._tally
 
 
-def make_scorer(backend: str, config: EvalConfig, threads: int = 1) -> Scorer:
-    """The scorer that `config` asks for, with empty counts of the named backend."""
+class ExactScorer(Scorer):
+    """Exact counts and their normalised blend (`ngram_eval.exact`), in stream order."""
+
+    normalised = True
+
+    def __init__(self, model: ExactModel, config: EvalConfig, source: NeuralSource | None) -> None:
+        self.window_wise = config.exact.by_window
+        self._model, self._min_order, self._tally = model, config.ngram.min_order, Tally()
+        self._tilted_source = source if config.exact.tilt != "off" else None
+        self._counted = 0  # positions
+        self._started = False
+
+    def prefill(self, tokens: Tokens, stop: int, advance: Callable[[int], None]) -> None:
+        if stop > 0:
+            raise InputError("exact counts and their weights learn in stream order: evaluate this preset on one rank")
+
+    def score(self, tokens: Tokens, windows: Windows, stats: NeuralStats) -> Values:
+        p_target, entropy = stats.p_target, stats.entropy
+        p, order = np.empty(len(p_target)), np.empty(len(p_target), np.uint8)
+        entry = 0
+        for part in self._parts(windows):
+            here = slice(entry, entry + part.scored)
+            base = p_target[here]
+            if self._tilted_source is not None:
+                base = self._tilted_source.probabilities(tokens, part)
+            targets = self._targets(tokens, int(part.first[0]), int(part.stop[-1]))
+            p[here], order[here] = self._model.score(targets, base, entropy[here], together=self.window_wise)
+            self._counted, entry = int(part.stop[-1]), here.stop
+        self._tally.add(p, p_target, np.where(order >= self._min_order, order, 0).astype(np.uint8))
+        return Values(p)
+
+    def _parts(self, windows: Windows) -> Iterator[Windows]:
+        """The windows: one by one where each is counted as a whole, few where whole distributions are needed."""
+        widest = int((windows.stop - windows.first).max(initial=1))
+        rows = max(1, _DISTRIBUTIONS_AT_ONCE // widest) if self._tilted_source is not None else len(windows)
+        step = 1 if self.window_wise else rows
+        for row in range(0, len(windows), step):
+            yield windows[row : row + step]
+
+    def _targets(self, tokens: Tokens, first: int, stop: int) -> Tokens:
+        """Targets of [first, stop), which must be the next positions."""
+        if first != self._counted:
+            raise ValueError(f"positions are scored in stream order: {self._counted} is next, not {first}")
+        self._start(tokens)
+        return tokens[first + 1 : stop + 1]
+
+    def _start(self, tokens: Tokens) -> None:
+        if not self._started:
+            self._model.append(tokens[:1])  # nobody's target
+            self._started = True
+
+    def distribution(
+        self, tokens: Tokens, position: int, probabilities: NDArray[np.float64], entropy: float
+    ) -> NDArray[np.float64]:
+        self._start(tokens)
+        between = tokens[self._counted + 1 : position + 1]
+        if self.window_wise:
+            return self._model.distribution_after(between, probabilities, entropy)
+        if len(between):
+            raise ValueError(f"position {self._counted} is next, not {position}")
+        return self._model.distribution(probabilities, entropy)
+
+    def tally(self) -> Tally:
+        return self._tally
+
+
+def make_scorer(backend: str, config: EvalConfig, threads: int = 1, source: NeuralSource | None = None) -> Scorer:
+    """The scorer that `config` asks for, with empty counts of the named backend.
+
+    `source` gives the whole distributions that a tilt needs.
+    """
+    if config.scorer == "exact":
+        if config.exact.tilt != "off" and (source is None or not source.gives_all):
+            raise InputError(
+                "a tilt needs the neural distribution of every token, and only the target's probability is known: "
+                "give --artifact, --logits or --uniform, or another --preset"
+            )
+        return ExactScorer(make_model(backend, config.ngram.max_order, config.exact), config, source)
     if backend == "triton":
         from ngram_eval.device import TritonScorer
 

@@ -272,7 +272,7 @@ def test_every_flipped_bit_is_noticed() -> None:
 
 def test_every_cut_and_every_addition_is_noticed(written: bytes) -> None:
     for size in range(len(written)):
-        with pytest.raises(InputError, match="cut short|was not written by"):
+        with pytest.raises(InputError, match=r"cut short|was not written by"):
             container.parse(written[:size], NOWHERE)
     with pytest.raises(InputError, match="damaged"):
         container.parse(written + b"\x00", NOWHERE)
@@ -306,7 +306,7 @@ def test_another_digest_is_refused(field: str, message: str) -> None:
 def test_a_wrong_length_or_count_is_refused() -> None:
     found = compress(b"to be or not to be").container
     for change in ({"content_bytes": 17}, {"tokens": found.header.tokens - 1}, {"tokens": found.header.tokens + 1}):
-        with pytest.raises(InputError, match="does not have the sha256|not of this model"):
+        with pytest.raises(InputError, match=r"does not have the sha256|not of this model"):
             decompress(replace(found, header=replace(found.header, **change)))
 
 

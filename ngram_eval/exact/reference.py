@@ -199,7 +199,7 @@ class Level:
         )
 
     def slopes(self, seen: Evidence, below: float) -> list[float]:
-        """d (probability above this level) / d a, for the four weights."""
+        """D (probability above this level) / d a, for the four weights."""
         count = float(self.counted(seen))
         first = self.per_count if count > 0 else 0.0
         more = (count - 1.0) * self.per_count if count > 0 else 0.0
