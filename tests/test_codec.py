@@ -212,7 +212,7 @@ def test_the_scorer_is_the_evaluators(evaluate: Callable[..., dict[str, dict[str
     packed = compress(text)
     # The evaluator takes the first token as given; the codec writes it.
     assert packed.nats == pytest.approx(result["nats"] + math.log(1024), rel=2e-4)
-    assert 8 * len(packed.container.payload_bytes) / len(text) == pytest.approx(result["val_bpb"], rel=0.002)
+    assert 8 * len(packed.container.payload) / len(text) == pytest.approx(result["val_bpb"], rel=0.002)
 
 
 def test_escaped_bytes_are_charged_for() -> None:
