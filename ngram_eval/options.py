@@ -40,7 +40,7 @@ class JobOptions:
     """V for --uniform when there is no --tokenizer."""
     preset: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Method to evaluate, may be repeated: pr890 (as published), hashed (quirks mended), exact (exact counts, a
-    probability) or tilt (one hint, a probability). Default: the first three; without exact if --backend is triton."""
+    probability), tilt (one hint, a probability). Default: the first three, without exact on several ranks or triton."""
     max_tokens: int | None = None
     """Evaluate only the first tokens of the stream; the result is flagged as a subset."""
     json: Path | None = None
@@ -120,8 +120,6 @@ def parse(arguments: list[str], default: AnyOptions, prog: str) -> tuple[AnyOpti
     configs = {}
     for name in options.preset or DEFAULT_PRESETS:
         config = preset(name)
-        if not options.preset and options.backend == "triton" and config.scorer == "exact":
-            continue
         if options.embedded:
             config = replace(config, window=replace(config.window, seq_len=EMBEDDED_SEQ_LEN))
         configs[name] = _parse(arguments, replace(default, config=config), prog).config

@@ -76,11 +76,24 @@ def count_bytes(tally: Tally, tokens: Tokens, tokenizer: Tokenizer, windows: Win
         tally.unknown_targets += tokenizer.unknown_targets(tokens, first, stop)
 
 
+def runnable(options: Options, configs: dict[str, EvalConfig], ranks: Ranks) -> dict[str, EvalConfig]:
+    """The presets without those that can't run here, if nobody named any; else raises `InputError` for such a one."""
+    kept = {}
+    for name, config in configs.items():
+        if config.scorer == "exact" and (ranks.world > 1 or options.backend == "triton"):
+            why = f"--preset {name} learns position by position: it needs one rank and --backend cpu or reference"
+            if options.preset:
+                raise InputError(why)
+            if ranks.rank == 0:
+                print(f"Left out {name}: {why}.", file=sys.stderr)
+        else:
+            kept[name] = config
+    return kept
+
+
 def run(options: Options, configs: dict[str, EvalConfig], ranks: Ranks, console: Console) -> None:
     """Evaluate every preset and report on rank 0."""
-    for name, config in configs.items():
-        if config.scorer == "exact" and ranks.world > 1:
-            raise InputError(f"--preset {name} learns in stream order: run it on one rank, not {ranks.world}")
+    configs = runnable(options, configs, ranks)
     clock = Stopwatch()
     require_writable("--json", options.json)
     require_writable("--save-scores", options.save_scores)

@@ -224,6 +224,14 @@ class OtherDenominator(Bigram):
         return np.asarray(row / self.pairs.sum())
 
 
+class NormalisedForShow(DistinctDenominator):
+    """Divides by the sum where it is looked at, not where it charges."""
+
+    def distribution(self, tokens: Tokens, position: int, probabilities: Array, entropy: float) -> Array:
+        values = super().distribution(tokens, position, probabilities, entropy)
+        return np.asarray(values / values.sum())
+
+
 class TwoPasses(Bigram):
     """Counts the whole stream first."""
 
@@ -338,6 +346,7 @@ BUGS: dict[str, tuple[Callable[[], Subject], set[int]]] = {
     "target in alpha, denied": (lambda: subject(TargetInAlphaDenied), {4, 10}),
     "wrong denominator": (lambda: subject(DistinctDenominator), {1, 10}),
     "wrong denominator, too large": (lambda: subject(OtherDenominator), {1}),
+    "normalised for show": (lambda: subject(NormalisedForShow), {4, 10}),
     "two passes": (lambda: subject(TwoPasses), {2, 4}),
     "counted, then scored": (lambda: subject(CountedFirst), {2, 4}),
     "whole windows counted": (lambda: subject(WholeWindowsCounted), {8}),

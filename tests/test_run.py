@@ -250,6 +250,12 @@ def test_every_configuration_field_is_a_flag(stream: Stream, evaluate: Evaluate)
         "7",
         "8",
         "9",
+        "--tilt",
+        "learned",
+        "--tilt-beta",
+        "1",
+        "--tilt-confidence",
+        "0.5",
         "--byte-rule",
         "piece",
     ]
@@ -271,6 +277,14 @@ def test_every_configuration_field_is_a_flag(stream: Stream, evaluate: Evaluate)
             "alpha_slope": 1.5,
             "alpha_fixed": 0.4,
             "centres": [1, 2, 3, 4, 5, 6, 7, 8, 9],
+        },
+        "scorer": "hashed",
+        "exact": {
+            "chain": True,
+            "tilt": "learned",
+            "tilt_beta": 1.0,
+            "tilt_confidence": 0.5,
+            "by_window": False,
         },
         "byte_rule": "piece",
     }

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,7 +51,7 @@ class Claim:
 
     def __or__(self, other: "Claim") -> "Claim":
         """What is claimed here, and where that is nothing, what the other claims."""
-        own = {field.name: getattr(self, field.name) for field in fields(Claim)}
+        own = {one.name: getattr(self, one.name) for one in fields(Claim)}
         return replace(other, **{name: value for name, value in own.items() if value is not None})
 
 
@@ -138,22 +138,24 @@ class SharedSource:
         self.batch_windows = batch_windows or source.batch_windows
         self._stats: dict[object, RememberingSource] = {}
         self._probabilities: dict[object, NDArray[np.float64]] = {}
+        self._last: tuple[Tokens | None, bytes] = None, b""
 
     def stats(self, tokens: Tokens, windows: Windows) -> NeuralStats:
-        key = (_digest(tokens), windows.seq_len)
+        key = (self._digest(tokens), windows.seq_len)
         if key not in self._stats:
             self._stats[key] = RememberingSource(self._source, len(tokens) - 1, windows.seq_len)
         return self._stats[key].stats(tokens, windows)
 
     def probabilities(self, tokens: Tokens, windows: Windows) -> NDArray[np.float64]:
-        key = (_digest(tokens), windows.start.tobytes(), windows.first.tobytes())
+        key = (self._digest(tokens), windows.start.tobytes(), windows.first.tobytes())
         if key not in self._probabilities:
             self._probabilities[key] = self._source.probabilities(tokens, windows)
         return self._probabilities[key]
 
-
-def _digest(tokens: Tokens) -> bytes:
-    return hashlib.sha256(tokens.tobytes()).digest()
+    def _digest(self, tokens: Tokens) -> bytes:
+        if tokens is not self._last[0]:  # batch after batch asks of the same, perhaps long, stream
+            self._last = tokens, hashlib.sha256(tokens.tobytes()).digest()
+        return self._last[1]
 
 
 MakeScorer = Callable[[str, EvalConfig], Scorer]
@@ -174,8 +176,8 @@ class ScorerSubject(Subject):
     tokenizer: Tokenizer | None = None
     backend: str = "cpu"
     world: int = 1
-    others: dict[str, NeuralSource] | None = None
-    """The source again, nothing remembered: "the same again", and with other batches."""
+    others: dict[str, tuple[NeuralSource, float]] = field(default_factory=dict)
+    """The source again with nothing remembered, as `other_sources` makes it."""
     hashes: bool = False
     """Whether it has PR #890's tables and gate."""
 
@@ -199,7 +201,10 @@ class ScorerSubject(Subject):
             scorer.prefill(tokens, prefill_stop(mine, config.ngram), lambda counted: None)
             for batch in batches(mine, self.source.batch_windows):
                 stats = self.source.stats(tokens, batch)
-                values.append(scorer.score(tokens, batch, stats).values)
+                charged = scorer.score(tokens, batch, stats).values
+                if len(charged) != batch.scored:
+                    raise ValueError(f"{self.name} gave {len(charged)} values for {batch.scored} positions")
+                values.append(charged)
                 neural.append(stats.p_target)
                 positions.append(batch.positions())
                 if self.tokenizer is not None:
@@ -250,8 +255,7 @@ class ScorerSubject(Subject):
 
     def variants(self) -> dict[str, tuple[Subject, float]]:
         found: dict[str, tuple[Subject, float]] = {
-            name: (replace(self, source=source), _BATCHES if source.batch_windows == _OTHER_BATCH else _EXACTLY)
-            for name, source in (self.others or {}).items()
+            name: (replace(self, source=source), tolerance) for name, (source, tolerance) in self.others.items()
         }
         if self.hashes and self.backend != "reference":
             found["the reference's tables"] = (replace(self, backend="reference"), _ROUNDING)
@@ -260,10 +264,12 @@ class ScorerSubject(Subject):
         return found
 
 
-def other_sources(source: NeuralSource) -> dict[str, NeuralSource]:
-    """`ScorerSubject.others`."""
-    again = {"the same again": SharedSource(source)}
-    return {**again, f"batches of {_OTHER_BATCH} windows": SharedSource(source, _OTHER_BATCH)}
+def other_sources(source: NeuralSource) -> dict[str, tuple[NeuralSource, float]]:
+    """Circumstances of the neural source that must not matter: name -> (it, nats a position it may change)."""
+    return {
+        "the same again": (SharedSource(source), _EXACTLY),
+        f"batches of {_OTHER_BATCH} windows": (SharedSource(source, _OTHER_BATCH), _BATCHES),
+    }
 
 
 def _largest_change(given: dict[int, NDArray[np.float64]]) -> Change:
@@ -412,7 +418,7 @@ def load_claim(path: Path) -> Claim:
     runs = found.get("runs") if isinstance(found, dict) else None
     if runs is not None:
         found = {key: value for key, value in runs[0].items() if key in ("positions", "nats", "bytes", "subset")}
-    names = [field.name for field in fields(Claim)]
+    names = [one.name for one in fields(Claim)]
     if not isinstance(found, dict) or not found.keys() <= set(names):
         raise InputError(f"{path}: give a JSON object with some of {', '.join(names)}")
     for name, value in found.items():

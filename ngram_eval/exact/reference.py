@@ -6,7 +6,7 @@ the order written here, so that a backend can equal this one bit for bit.
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -47,7 +47,8 @@ class ContextCount:
     successors: dict[int, SuccessorCount] = field(default_factory=dict)
 
 
-class Evidence(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Evidence:
     """What is known of one token in one context."""
 
     total: int
@@ -421,7 +422,7 @@ class ReferenceModel:
 
     def evidence(self, token: int) -> NDArray[np.uint64]:
         """A row for each known context."""
-        return np.array(self.counts.evidence([], token), np.uint64).reshape(-1, 7)
+        return np.array([astuple(seen) for seen in self.counts.evidence([], token)], np.uint64).reshape(-1, 7)
 
     def size(self) -> dict[str, int]:
         """Positions and n-grams; a Python dictionary's bytes are nobody's business."""

@@ -1,0 +1,364 @@
+"""Exact counts and the normalised blend: against counting by hand, the reference bit for bit, and what it promises."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from conftest import Stream
+from ngram_eval import _core
+from ngram_eval.bpb import nats_of
+from ngram_eval.config import MAX_EXACT_ORDER, EvalConfig, ExactConfig, NgramConfig, preset
+from ngram_eval.errors import InputError
+from ngram_eval.exact import BACKENDS, ExactModel, make_model
+from ngram_eval.exact.reference import logistic
+from ngram_eval.neural import ScoresSource, Stats
+from ngram_eval.scorers import make_scorer
+from ngram_eval.windows import plan_windows
+
+Evaluate = Callable[..., dict[str, dict[str, Any]]]
+
+TWO = np.array([1, 2], np.uint16)
+ENTROPY = np.ones(2, np.float32)
+
+backends = pytest.mark.parametrize("backend", BACKENDS)
+configs = pytest.mark.parametrize(
+    "config",
+    [
+        ExactConfig(),
+        ExactConfig(tilt="learned"),
+        ExactConfig(tilt="fixed", tilt_confidence=0.4),
+        ExactConfig(chain=False, tilt="learned"),
+        ExactConfig(by_window=True),
+    ],
+    ids=["chain", "chain and learned tilt", "chain and fixed tilt", "tilt alone", "by window"],
+)
+
+
+def repetitive(vocab: int, length: int, seed: int = 0) -> NDArray[np.uint16]:
+    """Random tokens, parts of which come back."""
+    rng = np.random.default_rng(seed)
+    tokens = rng.integers(0, vocab, length).astype(np.uint16)
+    for size in (60, 25, 60, 9):
+        source, target = rng.integers(0, max(length - size, 1), 2)
+        tokens[target : target + size] = tokens[source : source + size][: len(tokens[target : target + size])]
+    return tokens
+
+
+def bases(vocab: int, length: int, seed: int = 0) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """(length, vocab) distributions without zeros, and entropies that need not be theirs."""
+    rng = np.random.default_rng(seed)
+    rows = np.maximum(rng.dirichlet(np.full(vocab, 0.3), length), 1e-12)
+    return rows / rows.sum(axis=1, keepdims=True), rng.uniform(0, 5, length).astype(np.float32)
+
+
+def uniform(vocab: int, length: int) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    return np.full(length, 1 / vocab), np.full(length, math.log(vocab), np.float32)
+
+
+def counted_by_hand(stream: list[int], token: int, length: int) -> tuple[int, ...] | None:
+    """The evidence on `token` after the stream in its context of `length` tokens, by scanning the stream."""
+    n = len(stream)
+    context = stream[n - length :]
+    ends = [i for i in range(length, n) if stream[i - length : i] == context]
+    if not ends:
+        return None
+    followers = [stream[i] for i in ends]
+
+    def novel(successor: int) -> int:  # how many different longer contexts it followed; the stream's start is one
+        places = [i for i in ends if stream[i] == successor]
+        return len({tuple(stream[i - length - 1 : i]) if i > length else () for i in places})
+
+    run = next((i for i, one in enumerate(reversed(followers)) if one != followers[-1]), len(followers))
+    recent = sum(1 << (31 - age) for age, one in enumerate(reversed(followers)) if one == token and age < 32)
+    return (
+        len(ends),
+        sum(novel(one) for one in set(followers)),
+        len(set(followers)),
+        run if length else 0,
+        followers.count(token),
+        novel(token),
+        recent if length else 0,
+    )
+
+
+@backends
+@settings(max_examples=40)
+@given(
+    tokens=st.lists(st.integers(0, 3), min_size=1, max_size=80), max_order=st.integers(1, 7), token=st.integers(0, 4)
+)
+def test_counts_are_those_of_the_stream(backend: str, tokens: list[int], max_order: int, token: int) -> None:
+    model = make_model(backend, max_order, ExactConfig())
+    model.append(np.array(tokens, np.uint16))
+    found = model.evidence(token)
+    expected = [counted_by_hand(tokens, token, length) for length in range(min(max_order, len(tokens) + 1))]
+    known = [row for row in expected if row is not None]
+    assert len(found) == len(known)
+    for length, (row, by_hand) in enumerate(zip(found.tolist(), known, strict=True)):
+        used = [0, 2, 3, 4, 6] if length == max_order - 1 else range(7)  # nothing is longer than the longest
+        assert [row[i] for i in used] == [by_hand[i] for i in used]
+
+
+@configs
+@pytest.mark.parametrize(("vocab", "max_order"), [(2, 6), (5, 4), (30, 12), (3, 1), (4, 2), (50, 24)])
+def test_cpu_equals_the_reference_bit_for_bit(config: ExactConfig, vocab: int, max_order: int) -> None:
+    length, rng = 300, np.random.default_rng(1)
+    tokens, (rows, entropy) = repetitive(vocab, length), bases(vocab, length)
+    fast, slow = (make_model(backend, max_order, config) for backend in ("cpu", "reference"))
+    bounds = [0, *np.cumsum(np.full(18, 17) if config.by_window else rng.integers(1, 40, 30)).clip(max=length).tolist()]
+    for start, stop in pairwise(bounds):
+        if start == stop:
+            break
+        part, row, h = slice(start, stop), rows[start], float(entropy[start])
+        known, expected = fast.evidence(int(tokens[start])), slow.evidence(int(tokens[start]))
+        for one in (known, expected):
+            one[-1:, [1, 5]] = 0  # continuation counts of the longest are never read
+        np.testing.assert_array_equal(known, expected)
+        np.testing.assert_array_equal(fast.distribution(row, h), slow.distribution(row, h))
+        if config.by_window:
+            after = tokens[part][:3]
+            np.testing.assert_array_equal(
+                fast.distribution_after(after, row, h), slow.distribution_after(after, row, h)
+            )
+        scored = [m.score(tokens[part], rows[part], entropy[part], together=config.by_window) for m in (fast, slow)]
+        for one, other in zip(*scored, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@configs
+@backends
+def test_distributions_sum_to_one_and_are_what_is_charged(backend: str, config: ExactConfig) -> None:
+    vocab, length = 12, 120
+    tokens, (rows, entropy) = repetitive(vocab, length), bases(vocab, length)
+    model = make_model(backend, 8, config)
+    for start in range(0, length, 5):
+        part = slice(start, start + 5)
+        if config.by_window:
+            shown = np.stack(
+                [model.distribution_after(tokens[start:i], rows[i], float(entropy[i])) for i in range(start, start + 5)]
+            )
+            charged, _ = model.score(tokens[part], rows[part], entropy[part], together=True)
+        else:
+            twin = make_model(backend, 8, config)
+            twin.score(tokens[:start], rows[:start], entropy[:start], together=False)
+            shown = twin.distributions(tokens[part], rows[part], entropy[part])
+            charged, _ = model.score(tokens[part], rows[part], entropy[part], together=False)
+        np.testing.assert_allclose(shown.sum(axis=1), 1.0, atol=1e-12)
+        np.testing.assert_array_equal(shown[np.arange(5), tokens[part]], charged)
+
+
+def test_calls_may_be_cut_anywhere() -> None:
+    tokens, (p, entropy) = repetitive(40, 3000), uniform(40, 3000)
+    whole, parts = make_model("cpu", 12, ExactConfig()), make_model("cpu", 12, ExactConfig())
+    expected, _ = whole.score(tokens, p, entropy, together=False)
+    cuts = [0, 1, 255, 256, 257, 513, 2000, 3000]
+    found = [parts.score(tokens[a:b], p[a:b], entropy[a:b], together=False)[0] for a, b in pairwise(cuts)]
+    np.testing.assert_array_equal(np.concatenate(found), expected)
+    wide = make_model("cpu", 12, ExactConfig()).score(tokens.astype(np.uint32), p, entropy, together=False)[0]
+    np.testing.assert_array_equal(wide, expected)
+
+
+def test_a_window_sees_nothing_of_itself() -> None:
+    tokens, (p, entropy) = repetitive(20, 600), uniform(20, 600)
+    model, other = make_model("cpu", 6, ExactConfig()), make_model("cpu", 6, ExactConfig())
+    for each in (model, other):
+        each.score(tokens[:500], p[:500], entropy[:500], together=False)
+    cheated = tokens.copy()
+    cheated[500:590] = tokens[599]  # had it been counted, the last token would be cheap
+    first, _ = model.score(tokens[500:600], p[500:600], entropy[500:600], together=True)
+    second, _ = other.score(cheated[500:600], p[500:600], entropy[500:600], together=True)
+    assert first[-1] == second[-1]
+
+
+def test_large_tables_keep_every_number() -> None:
+    """Past several growths of the index and of the nodes' segments."""
+    tokens = np.random.default_rng(3).integers(0, 3000, 400_000).astype(np.uint16)
+    model = make_model("cpu", 3, ExactConfig())
+    model.append(tokens)
+    assert model.size()["nodes"] > 1 << 18
+    pairs = tokens[:-2].astype(np.int64) * 3000 + tokens[1:-1]
+    last = int(tokens[-2]) * 3000 + int(tokens[-1])
+    after = tokens[2:][pairs == last]
+    for token in (int(tokens[5]), *after[:3].tolist()):
+        rows = model.evidence(token)
+        assert rows[0, [0, 4]].tolist() == [len(tokens), int((tokens == token).sum())]
+        followers = tokens[1:][tokens[:-1] == tokens[-1]]
+        assert rows[1, [0, 2, 4]].tolist() == [
+            len(followers),
+            len(set(followers.tolist())),
+            int((followers == token).sum()),
+        ]
+        if len(after):
+            assert rows[2, [0, 2, 4]].tolist() == [len(after), len(set(after.tolist())), int((after == token).sum())]
+
+
+def test_the_logistic_function() -> None:
+    z = np.linspace(-20, 20, 4001).astype(np.float32)
+    expected = 1 / (1 + np.exp(-np.clip(z.astype(np.float64), -14, 14)))
+    np.testing.assert_allclose(logistic(z), expected, rtol=4e-6)
+    assert 0 < logistic(z).min() < logistic(z).max() < 1
+
+
+@pytest.mark.parametrize("text", ["noise that the base knows", "noise", "one token"])
+def test_never_much_worse_than_the_base(text: str) -> None:
+    """At most 1 + log2(T + 1) bits; 200 bits are promised, or 0.002 bpb of 100 kB."""
+    length, vocab, rng = 40_000, 64, np.random.default_rng(5)
+    rows = rng.dirichlet(np.full(vocab, 0.2), 50)
+    which = rng.integers(0, 50, length)
+    tokens: NDArray[np.int64]
+    if text == "one token":
+        tokens = np.zeros(length, np.int64)
+        p = np.full(length, 0.999999)
+    elif text == "noise":
+        tokens, p = rng.integers(0, vocab, length), np.full(length, 1 / vocab)
+    else:
+        cumulated = rows.cumsum(axis=1)
+        tokens = np.minimum((rng.random(length)[:, None] > cumulated[which]).sum(axis=1), vocab - 1)
+        p = np.maximum(rows[which, tokens], 1e-9)
+    model, entropy = make_model("cpu", 24, ExactConfig()), np.full(length, 2, np.float32)
+    charged, _ = model.score(tokens.astype(np.uint16), p, entropy, together=False)
+    assert np.log2(p).sum() - np.log2(charged).sum() < 1 + math.log2(length + 1)
+
+
+def test_learns_what_repeats() -> None:
+    tokens, (p, entropy) = np.tile(repetitive(200, 1000), 3), uniform(200, 3000)
+    charged, order = make_model("cpu", 24, ExactConfig()).score(tokens, p, entropy, together=False)
+    first, last = -np.log2(charged[:1000]).mean(), -np.log2(charged[2000:]).mean()
+    assert first < math.log2(200) + 0.1
+    assert last < 0.05 * first
+    assert order[-1] == 24
+    assert order[0] == 0
+
+
+def test_a_fixed_tilt_is_the_formula() -> None:
+    """p'(a) = p(a) e^(beta [a = h]) / Z, h the newest and most frequent successor of the longest context."""
+    model = make_model("cpu", 4, ExactConfig(chain=False, tilt="fixed", tilt_beta=1.5))
+    model.append(np.array([1, 2, 3, 1, 2, 3, 1, 2], np.uint16))
+    base = np.array([0.1, 0.2, 0.3, 0.15, 0.25])
+    z = 1 + base[3] * (math.exp(1.5) - 1)
+    np.testing.assert_allclose(model.distribution(base, 1.0), base * np.exp(1.5 * (np.arange(5) == 3)) / z, rtol=1e-14)
+    unsure = make_model("cpu", 2, ExactConfig(chain=False, tilt="fixed", tilt_beta=1.5, tilt_confidence=0.9))
+    unsure.append(np.array([1, 2, 1, 3, 1], np.uint16))
+    np.testing.assert_array_equal(unsure.distribution(base, 1.0), base)
+
+
+@pytest.mark.parametrize(("name", "expected"), [("exact", "0x1.5f18ddf964d53p+7"), ("tilt", "0x1.3dcadd2c6684cp+6")])
+def test_golden_cost(name: str, expected: str) -> None:
+    """Files of the codec hang on it: a change of these bits is a new version of the model."""
+    tokens, (rows, entropy) = repetitive(40, 2000), bases(40, 2000)
+    charged, _ = make_model("cpu", 24, preset(name).exact).score(tokens, rows, entropy, together=False)
+    assert float(math.fsum(charged)).hex() == expected
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: m.append(np.zeros(3)), "uint16 or uint32"),
+        (lambda m: m.append(np.array([1 << 18], np.uint32)), "token 262144 at 0"),
+        (lambda m: m.score(TWO, np.ones(3), ENTROPY, together=False), "contiguous float64 of shape"),
+        (lambda m: m.score(TWO, np.ones(2, np.float32), ENTROPY, together=False), "float32"),
+        (lambda m: m.score(TWO, np.ones(2), np.ones(2), together=False), "entropy must be float32"),
+        (lambda m: m.score(np.array([1, 7], np.uint16), np.ones((2, 5)), ENTROPY, together=False), "token 7 for rows"),
+        (lambda m: m.distribution(np.ones(3), 1.0), "token 4 was counted"),
+        (lambda m: m.distributions(TWO, np.ones(2), ENTROPY), "whole base distributions"),
+    ],
+)
+def test_bad_arguments_are_named(call: Callable[[ExactModel], object], message: str) -> None:
+    model = make_model("cpu", 4, ExactConfig())
+    model.append(np.array([4], np.uint16))
+    with pytest.raises(ValueError, match=message):
+        call(model)
+
+
+def test_a_tilt_says_what_it_needs(stream: Stream) -> None:
+    with pytest.raises(ValueError, match="whole base distributions"):
+        make_model("cpu", 4, ExactConfig(tilt="learned")).score(TWO, np.ones(2), ENTROPY, together=False)
+    with pytest.raises(InputError, match="only the target's probability is known"):
+        make_scorer("cpu", preset("tilt"), source=ScoresSource(stream.p_target, stream.entropy))
+
+
+@pytest.mark.parametrize(
+    ("make", "flag"),
+    [
+        (lambda: NgramConfig(max_order=MAX_EXACT_ORDER + 1), "--max-order"),
+        (lambda: replace(preset("hashed"), ngram=NgramConfig(max_order=10)), "--preset exact goes to 32"),
+        (lambda: replace(preset("exact"), ngram=NgramConfig(target_backoff=True)), "--target-backoff"),
+        (lambda: ExactConfig(chain=False), "--chain"),
+        (lambda: ExactConfig(tilt="learned", by_window=True), "--by-window"),
+        (lambda: ExactConfig(tilt_confidence=1.5), "--tilt-confidence"),
+    ],
+)
+def test_settings_that_do_not_go_together(make: Callable[[], object], flag: str) -> None:
+    with pytest.raises(InputError, match=flag):
+        make()
+
+
+def test_the_highest_order_is_the_extension_s() -> None:
+    make_model("cpu", MAX_EXACT_ORDER, ExactConfig())
+    with pytest.raises(ValueError, match="give 1 to 32"):
+        _core.ExactModel(max_order=MAX_EXACT_ORDER + 1, chain=True, tilt="off", tilt_factor=1, tilt_confidence=0)
+
+
+def nats(stream: Stream, config: EvalConfig, stride: int) -> float:
+    window = replace(config.window, seq_len=256, stride=stride)
+    windows = plan_windows(2816, window)
+    scorer = make_scorer("cpu", replace(config, window=window))
+    stats = Stats(stream.p_target[:2816], stream.entropy[:2816])
+    return float(nats_of(scorer.score(stream.tokens, windows, stats).values).sum())
+
+
+def test_windows_matter_only_where_they_are_counted_as_a_whole(stream: Stream) -> None:
+    config = preset("exact")
+    assert nats(stream, config, 8) == nats(stream, config, 64)
+    whole = replace(config, exact=ExactConfig(by_window=True))
+    assert nats(stream, config, 8) < nats(stream, whole, 8) < nats(stream, whole, 64)
+
+
+def test_windows_come_in_stream_order(stream: Stream) -> None:
+    windows = plan_windows(2816, preset("exact").window)
+    scorer = make_scorer("cpu", preset("exact"))
+    with pytest.raises(ValueError, match="0 is next, not 2048"):
+        scorer.score(stream.tokens, windows[1:], Stats(stream.p_target[:768], stream.entropy[:768]))
+
+
+def test_command_line(stream: Stream, evaluate: Evaluate) -> None:
+    runs = evaluate(
+        "--data", stream.shard, "--scores", stream.scores, "--seq-len", 256, "--preset", "exact", "--preset", "hashed"
+    )
+    exact, hashed = runs["exact"], runs["hashed"]
+    assert exact["normalised"]
+    assert not hashed["normalised"]
+    assert exact["positions"] == hashed["positions"] == 2816
+    assert exact["nats"] == pytest.approx(nats(stream, preset("exact"), 32), rel=1e-12)
+    assert exact["hits"] == sum(exact["hits_by_order"].values()) > hashed["hits"]  # no least count, no least order
+    assert exact["vocabulary_sum"] is None
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_command_line_of_the_tilt(stream: Stream, evaluate: Evaluate, backend: str) -> None:
+    run = evaluate(
+        "--data", stream.shard, "--uniform", "--vocab-size", 50, "--preset", "tilt", "--seq-len", 256,
+        "--max-tokens", 513, "--backend", backend,
+    )["tilt"]  # fmt: skip
+    assert run["normalised"]
+    assert run["vocabulary_sum"] == pytest.approx(1, abs=1e-12)
+    assert run["nats"] < run["neural_nats"]
+
+
+def test_presets_that_need_one_rank_and_the_host(
+    stream: Stream, evaluate: Evaluate, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ("--data", stream.shard, "--scores", stream.scores)
+    triton = (*data, "--seq-len", 256, "--max-tokens", 600, "--backend", "triton")
+    assert list(evaluate(*triton)) == ["pr890", "hashed"]
+    assert "Left out exact" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        evaluate(*triton, "--preset", "exact")
+    assert "one rank and --backend cpu or reference" in capsys.readouterr().err
