@@ -301,14 +301,16 @@ def test_another_digest_is_refused(field: str, message: str) -> None:
     if field == "artifact_digest":
         found = replace(found, settings=method(window=WindowConfig()).to_json())
         found = replace(found, header=replace(found.header, config_digest=method(window=WindowConfig()).digest))
-    wrong = bytes(byte ^ 1 for byte in getattr(found.header, field))
+    wrong: Any = bytes(byte ^ 1 for byte in getattr(found.header, field))
     with pytest.raises(InputError, match=rf"^it: .*{message}"):
         decompress(replace(found, header=replace(found.header, **{field: wrong})))
 
 
 def test_a_wrong_length_or_count_is_refused() -> None:
     found = compress(b"to be or not to be").container
-    for change in ({"content_bytes": 17}, {"tokens": found.header.tokens - 1}, {"tokens": found.header.tokens + 1}):
+    tokens = found.header.tokens
+    changes: list[dict[str, Any]] = [{"content_bytes": 17}, {"tokens": tokens - 1}, {"tokens": tokens + 1}]
+    for change in changes:
         with pytest.raises(InputError, match=r"does not have the sha256|not of this model"):
             decompress(replace(found, header=replace(found.header, **change)))
 
