@@ -9,8 +9,8 @@ namespace ngram {
 
 namespace {
 
-constexpr int kIndexAhead = 16;  // positions by which an index line is requested before its use, and a node line
-constexpr int kNodeAhead = 8;
+constexpr int kIndexAhead = 64;  // positions by which an index line is requested before its use, and a node line
+constexpr int kNodeAhead = 32;
 constexpr std::uint64_t kFirstIndex = 1 << 12;
 
 std::uint64_t mix(std::uint32_t parent, std::uint32_t token) {
@@ -29,10 +29,15 @@ ExactCounts::ExactCounts(int levels)
       child_(levels * kChunk, kNone),
       evidence_(static_cast<std::size_t>(levels) * kChunk),
       ending_(levels + 1, kNone) {
-  segments_.push_back(std::make_unique<ZeroPages<Node>>(std::size_t{1} << kSegmentBits));
+  add_segment();
   nodes_ = 1;  // the root
   for (int i = 0; i <= kChunk; ++i) tip_node(0, i) = kRoot;
   ending_[0] = kRoot;
+}
+
+void ExactCounts::add_segment() {
+  segments_.push_back(std::make_unique<ZeroPages<Node>>(std::size_t{1} << kSegmentBits));
+  segment_.push_back(segments_.back()->data());
 }
 
 std::uint64_t ExactCounts::bytes() const {
@@ -76,9 +81,7 @@ std::uint32_t ExactCounts::add_child(std::uint32_t parent, std::uint32_t token, 
   if (nodes_ == kNone) throw std::length_error("more than 4294967294 distinct n-grams: use a lower highest order");
   if (nodes_ * 4 > index_->size() * 3) grow();
   const auto id = static_cast<std::uint32_t>(nodes_++);
-  if (id >> kSegmentBits == segments_.size()) {
-    segments_.push_back(std::make_unique<ZeroPages<Node>>(std::size_t{1} << kSegmentBits));
-  }
+  if (id >> kSegmentBits == segments_.size()) add_segment();
   Node& up = node(parent);
   Node& added = node(id);
   added.parent = parent;
@@ -92,15 +95,25 @@ std::uint32_t ExactCounts::add_child(std::uint32_t parent, std::uint32_t token, 
   return id;
 }
 
-// Makes the child that followed when the n-gram occurred for the first time.
-void ExactCounts::expand(std::uint32_t id) {
-  const std::uint64_t position = (std::uint64_t{node(id).position_high} << 32 | node(id).link) + 1;
-  Node& only = node(add_child(id, stream_[position], position));
-  only.count = 1;
-  only.novel = 1;
-  only.recent = std::uint32_t{1} << 31;
-  node(id).novel_total = 1;
-  node(id).run = 1;
+// Gives the nodes in `expanding_` the child that followed when their n-gram occurred for the first time.
+void ExactCounts::expand_all() {
+  const auto first_successor = [this](std::uint32_t id) {
+    return (std::uint64_t{node(id).position_high} << 32 | node(id).link) + 1;
+  };
+  for (const std::uint32_t id : expanding_) NGRAM_PREFETCH(stream_.data() + first_successor(id));
+  for (const std::uint32_t id : expanding_) {
+    NGRAM_PREFETCH(index_->data() + (mix(id, stream_[first_successor(id)]) & (index_->size() - 1)));
+  }
+  for (const std::uint32_t id : expanding_) {
+    const std::uint64_t position = first_successor(id);
+    Node& only = node(add_child(id, stream_[position], position));
+    only.count = 1;
+    only.novel = 1;
+    only.recent = std::uint32_t{1} << 31;
+    node(id).novel_total = 1;
+    node(id).run = 1;
+  }
+  expanding_.clear();
 }
 
 Successor ExactCounts::successor(const Node& child, std::uint64_t total, bool recency) const {
@@ -131,7 +144,9 @@ void ExactCounts::append_level(int level, const std::uint32_t* tokens, int n, st
     }
     if (i + kNodeAhead < n && tip_node(level, i + kNodeAhead) != kNone) {
       const std::uint64_t entry = index_->data()[mix(tip_node(level, i + kNodeAhead), tokens[i + kNodeAhead]) & mask];
-      NGRAM_PREFETCH(&node(static_cast<std::uint32_t>(entry)));
+      const Node& candidate = node(static_cast<std::uint32_t>(entry));
+      NGRAM_PREFETCH(&candidate);
+      NGRAM_PREFETCH(&candidate.last_seen);  // half of the nodes lie on two lines
     }
 
     const std::uint32_t context = tip_node(level, i);
@@ -163,12 +178,13 @@ void ExactCounts::append_level(int level, const std::uint32_t* tokens, int n, st
     ending_[level + 1] = id;
     if (times > 0) depth_[i] = level + 1;
     if (before > 0 && level + 1 < levels_) {
-      if (before == 1 && target.distinct == 0) expand(id);
+      if (before == 1) expanding_.push_back(id);  // its children are not needed before the next level
       tip_node(level + 1, i + 1) = id;
       tip_total(level + 1, i + 1) = before;
     }
     if (level > 0) count_novel(level, i, is_new);
   }
+  expand_all();
 }
 
 void ExactCounts::append(const std::uint32_t* tokens, int n) {

@@ -121,10 +121,8 @@ class ExactCounts {
     bool once = false;
   };
 
-  Node& node(std::uint32_t id) { return segments_[id >> kSegmentBits]->data()[id & ((1u << kSegmentBits) - 1)]; }
-  const Node& node(std::uint32_t id) const {
-    return segments_[id >> kSegmentBits]->data()[id & ((1u << kSegmentBits) - 1)];
-  }
+  Node& node(std::uint32_t id) { return segment_[id >> kSegmentBits][id & ((1u << kSegmentBits) - 1)]; }
+  const Node& node(std::uint32_t id) const { return segment_[id >> kSegmentBits][id & ((1u << kSegmentBits) - 1)]; }
   std::uint64_t total(std::uint32_t id, std::uint32_t count) const { return id == kRoot ? stream_.size() : count; }
   std::uint32_t& tip_node(int level, int i) { return tip_[level * (kChunk + 1) + i]; }
   std::uint32_t& tip_total(int level, int i) { return tip_total_[level * (kChunk + 1) + i]; }
@@ -134,8 +132,9 @@ class ExactCounts {
   void count_novel(int level, int i, bool is_new);
   std::uint32_t find(std::uint32_t parent, std::uint32_t token) const;
   std::uint32_t add_child(std::uint32_t parent, std::uint32_t token, std::uint64_t position);
-  void expand(std::uint32_t id);
+  void expand_all();
   void insert(std::uint32_t id);
+  void add_segment();
   void grow();
   Successor successor(const Node& child, std::uint64_t total, bool recency) const;
   Place place(std::uint32_t id, int length) const;
@@ -143,6 +142,7 @@ class ExactCounts {
   int levels_;
   std::vector<std::uint32_t> stream_;
   std::vector<std::unique_ptr<ZeroPages<Node>>> segments_;
+  std::vector<Node*> segment_;  // their data
   std::uint64_t nodes_ = 0;
   std::unique_ptr<ZeroPages<std::uint64_t>> index_;  // node id, and 32 bits of its hash above; 0: free
 
@@ -150,6 +150,7 @@ class ExactCounts {
   std::vector<std::uint32_t> tip_, tip_total_, child_;
   std::vector<Evidence> evidence_;
   std::array<int, kChunk> depth_{};
+  std::vector<std::uint32_t> expanding_;       // nodes that have just occurred for the second time
   std::vector<std::uint32_t> ending_;          // node of the newest n-gram of each length, new ones too, or kNone
   std::optional<std::vector<Place>> peeking_;  // by level; empty unless peeking
 };

@@ -4,7 +4,6 @@
 #include <bit>
 #include <stdexcept>
 
-#include "portable_math.h"
 
 namespace ngram {
 
@@ -12,7 +11,7 @@ namespace {
 
 constexpr float kLearningRate = 0.5f;
 constexpr float kFirstRate = 1.8257419f;  // 1 / sqrt(0.3): AdaGrad's sum starts at 0.3
-constexpr float kFirstValue[] = {-1.0f, 2.0f, -2.0f, -3.0f};
+constexpr Four kFirstValue = {-1.0f, 2.0f, -2.0f, -3.0f};
 
 // Features: their sizes, and the weights of all levels one after another.
 constexpr int kShape = 13 * 8, kSurprise = 9 * 5, kRun = 16, kToken = 1024, kLonger = 14 * 8;
@@ -69,10 +68,7 @@ ExactModel::ExactModel(const ExactModelConfig& config)
       hits_(kTiltOrders * kOctaves),
       tries_(kTiltOrders * kOctaves, kTiltPrior) {
   for (std::size_t i = 0; i < weights_.size(); ++i) {
-    for (int part = 0; part < kParts; ++part) {
-      weights_[i].value[part] = i % kWeightsPerLevel < kShape ? kFirstValue[part] : 0.0f;
-      weights_[i].rate[part] = kFirstRate;
-    }
+    weights_[i] = {i % kWeightsPerLevel < kShape ? kFirstValue : four(0.0f), four(kFirstRate)};
   }
   for (int i = 0; i < kTiltOrders * kOctaves; ++i) {
     const int exponent = i % kOctaves - kMiddle;
@@ -94,12 +90,13 @@ void ExactModel::prepare_level(int level, int depth, const Context& context, std
       static_cast<int>(newest_ % kToken),
       (longer_total > 0 ? 1 + size_class(longer_total) : 0) * 8 + uncertainty,
   };
-  float z[kParts] = {};
+  Four z = four(0.0f);
   for (int f = 0; f < kFeatures; ++f) {
     to.weights[f] = &weights_[static_cast<std::size_t>(level) * kWeightsPerLevel + kOffset[f] + feature[f]];
-    for (int part = 0; part < kParts; ++part) z[part] += to.weights[f]->value[part];
+    z += to.weights[f]->value;
   }
-  for (int part = 0; part < kParts; ++part) to.a[part] = logistic(z[part]);
+  const Four a = logistic(z);
+  for (int part = 0; part < kParts; ++part) to.a[part] = a[part];
   if (!varied) to.a[2] = to.a[3] = 0.0;
 
   const auto total = static_cast<double>(context.total);
@@ -176,18 +173,15 @@ void ExactModel::learn(int depth, const Successor* target, double chained) {
     const double slope[kParts] = {lower * (first - at.distinct * q), lower * (more - at.repeats * q),
                                   not_raw * (recent - interpolated),
                                   raw - (at.a[2] * recent + (1.0 - at.a[2]) * interpolated)};
-    float gradient[kParts];
+    Four gradient;
     for (int part = 0; part < kParts; ++part) {
       gradient[part] = static_cast<float>(reach * slope[part] * (at.a[part] * (1.0 - at.a[part])));
     }
-    for (int f = 0; f < kFeatures; ++f) {
-      Weight& weight = *at.weights[f];
-      for (int part = 0; part < kParts; ++part) {
-        const float step = weight.rate[part] * gradient[part];
-        const float square = std::min(step * step, 1.0f);
-        weight.value[part] += kLearningRate * step;
-        weight.rate[part] -= weight.rate[part] * (0.5f * square);  // 1 / sqrt(sum + gradient^2), to first order
-      }
+    for (Weight* weight : at.weights) {
+      const Four step = weight->rate * gradient;
+      const Four square = step * step < four(1.0f) ? step * step : four(1.0f);
+      weight->value += four(kLearningRate) * step;
+      weight->rate -= weight->rate * (four(0.5f) * square);  // 1 / sqrt(sum + gradient^2), to first order
     }
     reach *= at.rest;
   }

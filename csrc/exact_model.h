@@ -28,6 +28,7 @@
 #include <vector>
 
 #include "exact_counts.h"
+#include "portable_math.h"
 
 namespace ngram {
 
@@ -85,9 +86,9 @@ class ExactModel {
   static constexpr int kFeatures = 5;
   static constexpr int kParts = 4;
 
-  struct alignas(32) Weight {
-    float value[kParts];
-    float rate[kParts];
+  struct Weight {
+    Four value;
+    Four rate;
   };
 
   // One level of the chain at one position: what does not depend on the target.

@@ -6,17 +6,29 @@
 
 namespace ngram {
 
+// Four floats that are worked on at once.
+typedef float Four __attribute__((vector_size(16)));
+typedef std::uint32_t FourBits __attribute__((vector_size(16)));
+
+inline Four four(float x) { return Four{x, x, x, x}; }
+
 inline constexpr float kLogisticLimit = 14.0f;  // arguments are clamped to it: results stay away from 0 and 1
 
-// 1 / (1 + e^-z), relative error below 2e-6.
-inline float logistic(float z) {
-  const float clamped = z < -kLogisticLimit ? -kLogisticLimit : z > kLogisticLimit ? kLogisticLimit : z;
-  const float t = clamped * -1.44269504f;
-  const float shifted = t + 12582912.0f;  // 1.5 x 2^23: the low bits now hold t, rounded
-  const float f = t - (shifted - 12582912.0f);
-  const float power = 1.0f + f * (0.6931472f + f * (0.2402265f + f * (0.0555041f + f * (0.0096181f + f * 0.0013334f))));
-  const auto scale = (std::bit_cast<std::uint32_t>(shifted) - std::bit_cast<std::uint32_t>(12582912.0f) + 127u) << 23;
-  return 1.0f / (1.0f + power * std::bit_cast<float>(scale));
+// 1 / (1 + e^-z), relative error below 4e-6.
+inline Four logistic(Four z) {
+  const Four low = four(-kLogisticLimit), high = four(kLogisticLimit);
+  z = z < low ? low : z;
+  z = z > high ? high : z;
+  const Four t = z * four(-1.44269504f);
+  const Four magic = four(12582912.0f);  // 1.5 x 2^23: once added, the low bits hold t, rounded
+  const Four shifted = t + magic;
+  const Four f = t - (shifted - magic);
+  Four power = four(0.0013334f);
+  for (const float coefficient : {0.0096181f, 0.0555041f, 0.2402265f, 0.6931472f, 1.0f}) {
+    power = four(coefficient) + f * power;
+  }
+  const FourBits scale = (std::bit_cast<FourBits>(shifted) - std::bit_cast<FourBits>(magic) + 127u) << 23;
+  return four(1.0f) / (four(1.0f) + power * std::bit_cast<Four>(scale));
 }
 
 }  // namespace ngram
