@@ -1,7 +1,8 @@
 """Sizes and speed of compressed files: `python -m benchmarks.codec FILE...`.
 
 Every file goes through the codec (`--uniform`, the n-gram memory alone) with each tokenizer, and through those of
-7-Zip's PPMd, zpaq and xz that are installed. A size counts only if the file comes back from it byte for byte. One thread.
+7-Zip's PPMd, zpaq and xz that are installed. A size counts only if the file comes back from it, byte for byte. One
+thread.
 """
 
 import shutil

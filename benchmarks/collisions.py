@@ -2,7 +2,8 @@
 
 One text, one model, tables of 2^10 to 2^26 buckets. For each: the score that the method claims, the sum of its values
 over the vocabulary, and what the text costs when every value is divided by that sum, as a code would have to. Beside
-them the rule on exact counts, which the tables converge to as collisions vanish, and the model alone.
+them the rule on exact counts, which the tables converge to as collisions vanish, the model alone, and what exact counts
+bring when they are blended into a probability (preset `exact`).
 """
 
 import sys
@@ -165,6 +166,7 @@ def measure_all(options: Options) -> tuple[int, dict[int, Line], dict[str, Line]
     beside = {
         "the rule on exact counts": HashedScorer(DictionaryCounts(config.ngram), GatedBackoff(config.gate)),
         "the model alone": NeuralScorer(),
+        "preset exact": make_scorer(job.backend, preset("exact"), source=job.source),
     }
     return targets, lines, {name: measured(scorer) for name, scorer in beside.items()}
 

@@ -20,7 +20,7 @@ from ngram_eval.errors import InputError, exit_on_input_error
 from ngram_eval.files import require_writable
 from ngram_eval.job import Job, load_job
 from ngram_eval.neural import RememberingSource, save_scores
-from ngram_eval.options import Options, parse
+from ngram_eval.options import JobOptions, Options, parse
 from ngram_eval.prefill import prefill_stop
 from ngram_eval.ranks import Ranks, joined_ranks
 from ngram_eval.report import print_table, summarise, write_json
@@ -76,7 +76,7 @@ def count_bytes(tally: Tally, tokens: Tokens, tokenizer: Tokenizer, windows: Win
         tally.unknown_targets += tokenizer.unknown_targets(tokens, first, stop)
 
 
-def runnable(options: Options, configs: dict[str, EvalConfig], ranks: Ranks) -> dict[str, EvalConfig]:
+def runnable(options: JobOptions, configs: dict[str, EvalConfig], ranks: Ranks) -> dict[str, EvalConfig]:
     """The presets without those that can't run here, if nobody named any; else raises `InputError` for such a one."""
     kept = {}
     for name, config in configs.items():

@@ -17,7 +17,7 @@ from ngram_eval.errors import InputError
 from ngram_eval.exact import ExactModel, make_model
 from ngram_eval.neural import NeuralSource, NeuralStats, Stats
 from ngram_eval.prefill import prefill_locally
-from ngram_eval.windows import Windows
+from ngram_eval.windows import Windows, batches
 
 _BLEND_AT_ONCE = 1 << 16
 _DISTRIBUTIONS_AT_ONCE = 1 << 11
@@ -173,10 +173,12 @@ class ExactScorer(Scorer):
         return Values(p)
 
     def _parts(self, windows: Windows) -> Iterator[Windows]:
-        """The windows: one by one where each is counted as a whole, few where whole distributions are needed."""
-        widest = int((windows.stop - windows.first).max(initial=1))
-        rows = max(1, _DISTRIBUTIONS_AT_ONCE // widest) if self._tilted_source is not None else len(windows)
-        step = 1 if self.window_wise else rows
+        """The windows: one by one where each is counted as a whole, few of one shape where a source is asked."""
+        if self._tilted_source is not None:
+            widest = int((windows.stop - windows.first).max(initial=1))
+            yield from batches(windows, max(1, _DISTRIBUTIONS_AT_ONCE // widest))
+            return
+        step = 1 if self.window_wise else max(len(windows), 1)
         for row in range(0, len(windows), step):
             yield windows[row : row + step]
 

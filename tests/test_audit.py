@@ -20,6 +20,7 @@ from ngram_eval.audit.subjects import (
     CallableSubject,
     Claim,
     ClaimedSubject,
+    MakeScorer,
     ScorerSubject,
     SharedSource,
     Subject,
@@ -125,7 +126,7 @@ class Bigram(Scorer):
 
     normalised, window_wise = True, True
 
-    def __init__(self, backend: str, config: EvalConfig) -> None:
+    def __init__(self, backend: str, config: EvalConfig, source: NeuralSource) -> None:
         self.pairs = np.zeros((VOCAB, VOCAB))
         self.charged = Tally()
 
@@ -311,7 +312,7 @@ class DrawnAnew(ScorerSubject):
 
 
 def subject(
-    make: Callable[[str, EvalConfig], Scorer] = Bigram,
+    make: MakeScorer = Bigram,
     kind: type[ScorerSubject] = ScorerSubject,
     model: NeuralSource | None = None,
     window: WindowConfig = WINDOW,
@@ -328,15 +329,19 @@ def subject(
         config=config,
         source=SharedSource(source),
         others=other_sources(source),
-        **arguments,
+        **{"remembers": False, **arguments},
     )
 
 
-def weightless(backend: str, config: EvalConfig) -> Scorer:
+def hashing(backend: str, config: EvalConfig, source: NeuralSource) -> Scorer:
+    return make_scorer(backend, config)
+
+
+def weightless(backend: str, config: EvalConfig, source: NeuralSource) -> Scorer:
     return WeightNeverZero(make_counts(backend, config.ngram), GatedBackoff(config.gate))
 
 
-def alone(backend: str, config: EvalConfig) -> Scorer:
+def alone(backend: str, config: EvalConfig, source: NeuralSource) -> Scorer:
     return NeuralScorer()
 
 
@@ -357,9 +362,9 @@ BUGS: dict[str, tuple[Callable[[], Subject], set[int]]] = {
     "repeated tail": (lambda: subject(window=replace(WINDOW, rescore_tail=True)), {5}),
     "smear comes around": (lambda: subject(alone, model=RolledSmear()), {2, 4}),
     "smear over the rows of a batch": (lambda: subject(alone, model=SmearOverRows()), {8}),
-    "weight 0 is not the model": (lambda: subject(weightless, hashes=True), {7}),
+    "weight 0 is not the model": (lambda: subject(weightless, remembers=True), {7}),
     "another number every time": (lambda: subject(alone, kind=DrawnAnew), {8}),
-    "collisions": (lambda: subject(make_scorer, hashes=True), {1, 3, 10}),
+    "collisions": (lambda: subject(hashing, remembers=True), {1, 3, 10}),
 }
 
 
@@ -378,7 +383,7 @@ def test_every_probe_can_refute() -> None:
 
 
 @pytest.mark.parametrize("make", [Bigram, Stepwise, alone])
-def test_an_honest_scorer_passes(stream: Stream, make: Callable[[str, EvalConfig], Scorer]) -> None:
+def test_an_honest_scorer_passes(stream: Stream, make: MakeScorer) -> None:
     findings = probe(subject(make), stream.tokens[:LENGTH])
     assert refuted(findings) == set()
     assert {number for number, one in findings.items() if one.verdict == "pass"} >= {1, 2, 3, 4, 5, 8, 10}
@@ -388,7 +393,7 @@ def test_an_honest_scorer_passes(stream: Stream, make: Callable[[str, EvalConfig
 def test_a_gain_from_collisions_is_caught(stream: Stream) -> None:
     """Enough tokens to crowd 2^10 buckets, a model that is bad enough to gain."""
     tokens = np.random.default_rng(0).integers(0, VOCAB, 3000).astype(np.uint16)
-    found = probe(subject(make_scorer, model=UniformSource(VOCAB), hashes=True), tokens)[9]
+    found = probe(subject(hashing, model=UniformSource(VOCAB), remembers=True), tokens)[9]
     assert found.verdict == "refuted"
     assert found.details["1024"] < found.details["65536"] - 0.1
 
@@ -598,19 +603,20 @@ Run = Callable[..., tuple[int, Any]]
 
 
 def test_the_embedded_default(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    code, found = run("--positions", 700, "--stride", 64, "--samples", 8, "--cuts", 1)
+    presets = [flag for name in ("pr890", "hashed", "exact", "tilt") for flag in ("--preset", name)]
+    code, found = run("--positions", 700, "--stride", 64, "--samples", 8, "--cuts", 1, *presets)
     assert code == 1
     assert found["verdict"] == "refuted"
     numbers = {
         one["subject"]: [p["number"] for p in one["probes"] if p["verdict"] == "refuted"] for one in found["audits"]
     }
-    assert numbers["neural"] == []
+    assert numbers["neural"] == numbers["exact"] == numbers["tilt"] == []
     assert {1, 3, 5, 6} <= set(numbers["pr890"])
     assert 1 in numbers["hashed"]
     assert not {2, 4, 5, 6, 7, 8} & set(numbers["hashed"])
     printed = capsys.readouterr().out.splitlines()
     assert printed[-1].startswith("verdict: refuted: pr890 (1, ")
-    assert "neural" in printed[-1]
+    assert "; every probe that applies passed: neural (8 of 12), exact (8 of 12), tilt (9 of 12)" in printed[-1]
     assert any("✗" in line for line in printed)
 
 
@@ -705,3 +711,4 @@ def test_the_whole_default_as_a_user_runs_it() -> None:
     assert done.returncode == 1, done.stderr
     assert "pr890 (1, 3, 5, 6, 8, 9, 10)" in done.stdout.splitlines()[-1]
     assert "hashed (1, 3, 9, 10)" in done.stdout.splitlines()[-1]
+    assert "exact (8 of 12)" in done.stdout.splitlines()[-1]

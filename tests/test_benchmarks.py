@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import codec, collisions, demo, gpu_bench, gpu_peers, hashed_counts, last_block
+from benchmarks import blends, codec, collisions, demo, exact_counts, gpu_bench, gpu_peers, hashed_counts, last_block
 from benchmarks.gpu_prediction import Assumptions, Sizes, kernels, predict
 from benchmarks.machine import KEPT_FROM, publish
 from conftest import Stream
@@ -149,3 +149,21 @@ def test_gpu_suite_dry_run(tmp_path: Path) -> None:
     assert re.search(r"^    \d+ passed", text, re.MULTILINE)
     assert "FAILED" not in text
     assert "skipped" not in text.replace("The step in a CUDA graph was skipped", "")
+
+
+def test_exact_counts(tmp_path: Path) -> None:
+    shard = tmp_path / "toy_000000.bin"
+    write_shard(shard, (np.random.default_rng(0).zipf(1.3, 8_000) % 1024).astype(np.uint16))
+    options = exact_counts.Options(data=(str(shard),), tokens=(2_000, 8_000), rounds=1)
+    text = exact_counts.measure(options)
+    assert text.count(" M | ") >= 2
+    assert "A whole distribution over 1024 tokens" in text
+
+
+@pytest.mark.slow
+def test_blends() -> None:
+    """Exact counts beat every fixed weight, PR #890's gate and the tilt, on the embedded sample too."""
+    text = blends.measure(blends.Options())
+    bpb = {line.split("|")[1].strip(): float(line.split("|")[2]) for line in text.splitlines() if line.count("|") == 4}
+    rivals = [value for name, value in bpb.items() if not name.startswith("exact")]
+    assert bpb["exact"] < 0.98 * min(rivals)

@@ -186,7 +186,7 @@ def test_evaluator_remembers_statistics_of_kernels(evaluate: Evaluate) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here is a GPU")
 def test_without_a_gpu_the_backend_says_so() -> None:
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    command = [sys.executable, "-m", "ngram_eval.run", "--backend", "triton", "--max-tokens", "300"]
+    command = [sys.executable, "-m", "ngram_eval.run", "--backend", "triton", "--preset", "hashed"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 2
     assert "--backend triton needs a GPU" in done.stderr

@@ -213,6 +213,7 @@ def test_never_much_worse_than_the_base(text: str) -> None:
     rows = rng.dirichlet(np.full(vocab, 0.2), 50)
     which = rng.integers(0, 50, length)
     tokens: NDArray[np.int64]
+    p: NDArray[np.float64]
     if text == "one token":
         tokens = np.zeros(length, np.int64)
         p = np.full(length, 0.999999)

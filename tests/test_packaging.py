@@ -35,7 +35,7 @@ def test_the_wheel_holds_one_package_and_no_sources_of_tests(tmp_path: Path) -> 
 
 
 def test_the_package_asks_for_minima_and_the_requirements_pin() -> None:
-    asked = requires("ngram_eval") or []
+    asked = [requirement for requirement in requires("ngram_eval") or [] if "extra ==" not in requirement]
     assert asked
     assert not any("==" in requirement.split(";")[0] for requirement in asked)
     pinned = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and line[0] != "#"]

@@ -360,6 +360,18 @@ def test_embedded_default_and_saved_scores(evaluate: Evaluate, tmp_path: Path, c
         assert again["hashed"][key] == direct["hashed"][key], key
 
 
+def test_a_tilt_asks_the_model_for_windows_of_one_shape(evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows are cut at sampled positions; the number must not depend on where."""
+    flags = ["--max-tokens", 600, "--stride", 64, "--preset", "tilt"]
+    monkeypatch.setattr(run, "SAMPLES", 3)
+    sampled = evaluate(*flags)["tilt"]
+    monkeypatch.setattr(run, "SAMPLES", 0)
+    plain = evaluate(*flags)["tilt"]
+    assert plain["vocabulary_sum"] is None
+    assert sampled["vocabulary_sum"] == pytest.approx(1, abs=1e-5)
+    assert sampled["nats"] == pytest.approx(plain["nats"], rel=1e-6)
+
+
 def test_bytes_follow_the_rule_of_the_preset(tmp_path: Path, evaluate: Evaluate) -> None:
     texts = ["the cat sat on the mat. " * 30, "a second document about the dog. " * 30]
     sentencepiece.SentencePieceTrainer.train(

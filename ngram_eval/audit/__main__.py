@@ -6,7 +6,6 @@ Exit code 0: every probe passed; 1: one refutes; 2: bad input; 3: an internal er
 import sys
 import traceback
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -29,11 +28,14 @@ from ngram_eval.counts import Tokens
 from ngram_eval.errors import InputError, exit_on_input_error
 from ngram_eval.files import require_writable
 from ngram_eval.job import load_job, load_stream
-from ngram_eval.neural import load_logits
+from ngram_eval.neural import NeuralSource, load_logits
 from ngram_eval.options import JobOptions, asset, parse
 from ngram_eval.ranks import Ranks
-from ngram_eval.scorers import NeuralScorer, make_scorer
+from ngram_eval.run import runnable
+from ngram_eval.scorers import NeuralScorer, Scorer, make_scorer
 from ngram_eval.tokens import Tokenizer, TokenStream
+
+ALONE = Ranks(0, 1, 0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,7 +100,7 @@ def load_subjects(
         logits = load_logits(options.logits, (stream.total - 1, len(tokens) - 1)) if options.logits else None
         claimed = load_claimed(options.claimed, logits, tokens, options.config.window.seq_len, bool(claim.subset))
         return [claimed], tokens, stream, tokenizer
-    job = load_job(options, Ranks(0, 1, 0))
+    job = load_job(options, ALONE)
     source, others, threads = SharedSource(job.source), other_sources(job.source), options.count_threads()
     longest = max(source.train_seq_len, *(one.window.seq_len for one in configs.values()))
     tokens = audited_tokens(job.stream, options, 2 * longest)
@@ -112,13 +114,17 @@ def load_subjects(
         tokenizer=job.tokenizer,
         backend=job.backend,
         others=others,
+        remembers=False,
     )
-    make = partial(make_scorer, threads=threads)
-    presets = [replace(alone, name=name, make=make, config=config, hashes=True) for name, config in configs.items()]
+
+    def make(backend: str, config: EvalConfig, source: NeuralSource) -> Scorer:
+        return make_scorer(backend, config, threads, source)
+
+    presets = [replace(alone, name=name, make=make, config=config, remembers=True) for name, config in configs.items()]
     return [alone, *presets], tokens, job.stream, job.tokenizer
 
 
-def neural_scorer(backend: str, config: EvalConfig) -> NeuralScorer:
+def neural_scorer(backend: str, config: EvalConfig, source: NeuralSource) -> NeuralScorer:
     """The model alone, on any backend."""
     return NeuralScorer()
 
@@ -127,6 +133,7 @@ def audit(options: AuditOptions, configs: dict[str, EvalConfig], console: Consol
     """Probe every subject and report; whether all passed."""
     require_writable("--json", options.json)
     claim = load_claim(options.claim) if options.claim is not None else Claim()
+    configs = runnable(options, configs, ALONE)
     subjects, tokens, stream, tokenizer = load_subjects(options, configs, claim)
     if len(tokens) < len(stream.tokens) and any(one is not None for one in (claim.positions, claim.nats, claim.bytes)):
         raise InputError(

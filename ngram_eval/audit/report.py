@@ -45,7 +45,7 @@ def verdict(audited: list[Audited]) -> str:
 
 def print_table(audited: list[Audited], console: Console) -> None:
     """Probes down, subjects across; then the evidence of every refutation, and why probes did not apply."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0, 0, 1))
     table.add_column("✓ pass, ✗ refuted", no_wrap=True)
     for one in audited:
         table.add_column(one.subject, justify="right")
@@ -78,9 +78,10 @@ def _cell(found: Finding) -> str:
 
 
 def _number(value: float) -> str:
-    if value == round(value) and abs(value) < 1e9:
-        return f"{value:.0f}"
-    return f"{value:.4f}" if abs(value) >= 1e-3 else f"{value:.0e}"
+    """In seven characters, so that five subjects fit side by side."""
+    if value == 0 or abs(value) >= 1000:
+        return f"{value:.0f}" if abs(value) < 1e6 else f"{value:.0e}"
+    return f"{value:.0e}" if abs(value) < 1e-3 else f"{value:.3f}" if abs(value) < 100 else f"{value:.0f}"
 
 
 def write_json(path: Path, audited: list[Audited], settings: dict[str, Any]) -> None:

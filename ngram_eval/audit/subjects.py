@@ -147,7 +147,9 @@ class SharedSource:
         return self._stats[key].stats(tokens, windows)
 
     def probabilities(self, tokens: Tokens, windows: Windows) -> NDArray[np.float64]:
-        key = (self._digest(tokens), windows.start.tobytes(), windows.first.tobytes())
+        if windows.scored > 1:  # too much to remember
+            return self._source.probabilities(tokens, windows)
+        key = (self._digest(tokens), int(windows.start[0]), int(windows.first[0]))
         if key not in self._probabilities:
             self._probabilities[key] = self._source.probabilities(tokens, windows)
         return self._probabilities[key]
@@ -158,8 +160,8 @@ class SharedSource:
         return self._last[1]
 
 
-MakeScorer = Callable[[str, EvalConfig], Scorer]
-"""(backend, configuration) -> a new scorer."""
+MakeScorer = Callable[[str, EvalConfig, NeuralSource], Scorer]
+"""(backend, configuration, neural source) -> a new scorer."""
 
 _EXACTLY, _ROUNDING, _BATCHES = 0.0, 1e-9, 1e-4
 _OTHER_BATCH = 7
@@ -178,8 +180,8 @@ class ScorerSubject(Subject):
     world: int = 1
     others: dict[str, tuple[NeuralSource, float]] = field(default_factory=dict)
     """The source again with nothing remembered, as `other_sources` makes it."""
-    hashes: bool = False
-    """Whether it has PR #890's tables and gate."""
+    remembers: bool = True
+    """Whether it has a memory, which the configuration and the backend describe."""
 
     @property
     def source_is_given(self) -> bool:
@@ -197,7 +199,7 @@ class ScorerSubject(Subject):
         tally = Tally()
         for rank in range(self.world):
             mine = share(windows, rank, self.world, config.window, self.source.batch_windows)
-            scorer = self.make(self.backend, config)
+            scorer = self.make(self.backend, config, self.source)
             scorer.prefill(tokens, prefill_stop(mine, config.ngram), lambda counted: None)
             for batch in batches(mine, self.source.batch_windows):
                 stats = self.source.stats(tokens, batch)
@@ -221,7 +223,7 @@ class ScorerSubject(Subject):
         windows = self._windows(tokens)
         for batch in batches(windows, self.source.batch_windows):
             self.source.stats(tokens, batch)  # remembered, so that parts of any shape may be asked for below
-        scorer = self.make(self.backend, self.config)
+        scorer = self.make(self.backend, self.config, self.source)
         for looks, part in cut(windows, samples, scorer.window_wise):
             for position in looks:
                 yield self._glimpse(scorer, tokens, windows, position)
@@ -241,14 +243,20 @@ class ScorerSubject(Subject):
         return Glimpse(position, values, neural, _largest_change(given))
 
     def without_memory(self) -> Subject:
-        if not self.hashes:
-            return super().without_memory()
-        gate = GateConfig(alpha_base=0, alpha_range=0, alpha_fixed=0)
-        return replace(self, config=replace(self.config, gate=gate))
+        config = self.config
+        if not self.remembers:
+            raise NotApplicable("it has no memory")
+        if config.scorer == "hashed":
+            gate = GateConfig(alpha_base=0, alpha_range=0, alpha_fixed=0)
+            return replace(self, config=replace(config, gate=gate))
+        if config.exact.chain:
+            raise NotApplicable("its weights are learned, none is set from outside")
+        return replace(self, config=replace(config, exact=replace(config.exact, tilt="fixed", tilt_beta=0.0)))
 
     @property
     def buckets(self) -> int:
-        return self.config.ngram.buckets if self.hashes else super().buckets
+        hashes = self.remembers and self.config.scorer == "hashed"
+        return self.config.ngram.buckets if hashes else super().buckets
 
     def with_buckets(self, buckets: int) -> "ScorerSubject":
         return replace(self, config=replace(self.config, ngram=replace(self.config.ngram, buckets=buckets)))
@@ -257,10 +265,11 @@ class ScorerSubject(Subject):
         found: dict[str, tuple[Subject, float]] = {
             name: (replace(self, source=source), tolerance) for name, (source, tolerance) in self.others.items()
         }
-        if self.hashes and self.backend != "reference":
-            found["the reference's tables"] = (replace(self, backend="reference"), _ROUNDING)
-        for world in (2, 3):
-            found[f"{world} ranks"] = (replace(self, world=world), _ROUNDING)
+        if self.remembers and self.backend != "reference":
+            found["the reference's counts"] = (replace(self, backend="reference"), _ROUNDING)
+        if self.config.scorer != "exact":  # which learns in stream order, and refuses
+            for world in (2, 3):
+                found[f"{world} ranks"] = (replace(self, world=world), _ROUNDING)
         return found
 
 

@@ -46,11 +46,11 @@ class Compress:
     """Most pieces of a tokenizer that is trained."""
     backend: Backend = "cpu"
     """Who computes: cpu (C++), or reference (slow numpy, the same bits)."""
-    max_order: int = 9
+    max_order: int = field(default_factory=lambda: preset("exact").ngram.max_order)
     """Highest order n; its context has n - 1 tokens."""
-    exact: Annotated[ExactConfig, tyro.conf.arg(name="")] = field(default_factory=ExactConfig)
+    exact: Annotated[ExactConfig, tyro.conf.arg(name="")] = field(default_factory=lambda: preset("exact").exact)
     """The method."""
-    window: Annotated[WindowConfig, tyro.conf.arg(name="")] = field(default_factory=WindowConfig)
+    window: Annotated[WindowConfig, tyro.conf.arg(name="")] = field(default_factory=lambda: preset("exact").window)
     """What the neural model sees."""
 
     def check(self) -> None:
@@ -234,7 +234,9 @@ def _read(path: Path) -> bytes:
 
 def _check_output(source: Path, output: Path) -> None:
     require_writable("OUT", output)
-    if output.exists() and output.samefile(source):
+    if output.exists() and not output.is_file():
+        raise InputError(f"OUT is {output}, which is no file to be replaced: give another name")
+    if output.exists() and source.exists() and output.samefile(source):
         raise InputError(f"OUT is {output}, the input itself: give another name")
 
 

@@ -91,6 +91,8 @@ def parse(data: bytes, path: Path) -> Container:
         raise InputError(f"{path} is damaged: it does not agree with its checksum; fetch it again")
     if header.tokenizer >= len(TOKENIZERS):
         raise InputError(f"{path} names a tokenizer of kind {header.tokenizer}, which no release writes")
+    if header.tokens > header.content_bytes:
+        raise InputError(f"{path} announces {header.tokens} tokens for {header.content_bytes} bytes: it is damaged")
     settings_at = _PREFIX.size + _FIXED.size
     table_at = settings_at + header.settings_bytes
     payload_at = table_at + header.table_bytes
