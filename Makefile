@@ -34,6 +34,7 @@ DATA ?= ngram_eval/assets/sample_000000.bin
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks.hashed_counts --data $(DATA)
 	$(BIN)/python -m benchmarks.last_block
+	$(BIN)/python -m benchmarks.codec tests/data/sample.txt
 	$(BIN)/python -m benchmarks.demo
 
 # The package is installed editable; what it is built from changing, it is built again.

@@ -41,7 +41,9 @@ void ExactCounts::add_segment() {
 }
 
 std::uint64_t ExactCounts::bytes() const {
-  return nodes_ * sizeof(Node) + index_->size() * sizeof(std::uint64_t) + stream_.size() * sizeof(std::uint32_t);
+  std::uint64_t lists = 0;
+  for (const auto& [id, list] : lists_) lists += sizeof(id) + sizeof(list) + list.nodes.capacity() * sizeof(std::uint32_t);
+  return lists + nodes_ * sizeof(Node) + index_->size() * sizeof(std::uint64_t) + stream_.size() * sizeof(std::uint32_t);
 }
 
 std::uint32_t ExactCounts::find(std::uint32_t parent, std::uint32_t token) const {
@@ -114,11 +116,6 @@ void ExactCounts::expand_all() {
     node(id).run = 1;
   }
   expanding_.clear();
-}
-
-Successor ExactCounts::successor(const Node& child, std::uint64_t total, bool recency) const {
-  const std::uint64_t age = total - 1 - child.last_seen;
-  return {child.count, child.novel, recency && age < 32 ? child.recent >> age : 0};
 }
 
 // The successor at `level` - 1 of position i, whose longer context is at `level`, has just been counted.

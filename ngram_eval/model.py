@@ -206,12 +206,34 @@ def rotate(x: Tensor, rotation: _Rotation) -> Tensor:
     return torch.cat([x1 * cos + x2 * sin, x2 * cos - x1 * sin, rest], dim=-1)
 
 
+class Cache:
+    """What later positions of one window need of those before: `Transformer.hidden` reads and extends it."""
+
+    def __init__(self, config: ModelConfig, positions: int) -> None:
+        """Room for `positions` positions of one sequence, in float32 on the CPU."""
+        shape = (config.layers, 1, positions, config.kv_heads, config.head_dim)
+        self._keys, self._values = torch.empty(shape), torch.empty(shape)
+        self.filled = 0
+        """Positions seen."""
+        self.tokens = torch.zeros(1, 0, dtype=torch.int64)
+        """(1, 1): the newest token, none at first."""
+        self.embedded = torch.zeros(1, 1, config.width)
+        """(1, 1, W): its embedding before the smear gate, zero at first."""
+
+    def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """(keys, values) of the layer from the window's start, the new ones k and v (1, T, H, D) taken in."""
+        stop = self.filled + k.size(1)
+        self._keys[layer, :, self.filled : stop], self._values[layer, :, self.filled : stop] = k, v
+        return self._keys[layer, :, :stop], self._values[layer, :, :stop]
+
+
 class Attention(nn.Module):
     """Causal self-attention with normed queries and keys, partial RoPE, query gain and XSA."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
+        self.layer = layer
         self.xsa = layer >= config.layers - config.xsa_layers
         self.q = Linear(config.width, config.width)
         self.k = Linear(config.width, config.kv_width)
@@ -220,8 +242,13 @@ class Attention(nn.Module):
         self.q_gain = nn.Parameter(torch.full((config.heads,), float(config.q_gain)))
         self.kernel: AttentionKernel = "sdpa"
 
-    def forward(self, x: Tensor, value: Tensor | None, rotation: _Rotation | None, scored: int) -> Tensor:
-        """Output (B, S, W) at the last S = `scored` positions of x (B, T, W); value embedding (B, T, kv width)."""
+    def forward(
+        self, x: Tensor, value: Tensor | None, rotation: _Rotation | None, scored: int, cache: Cache | None = None
+    ) -> Tensor:
+        """Output (B, S, W) at the last S = `scored` positions of x (B, T, W); value embedding (B, T, kv width).
+
+        Positions in the cache come before those of x.
+        """
         batch, positions, width = x.shape
         q = self.q(x[:, positions - scored :]).view(batch, scored, self.heads, self.head_dim)
         k = self.k(x).view(batch, positions, self.kv_heads, self.head_dim)
@@ -231,8 +258,9 @@ class Attention(nn.Module):
         if rotation is not None:
             q, k = rotate(q, rotation), rotate(k, rotation)
         q = q * self.q_gain.to(q.dtype)[:, None]
+        keys, values = (k, v) if cache is None else cache.extend(self.layer, k, v)
         # Autocast computes norms in float32 on GPUs; FlashAttention wants everything in the values' half precision.
-        y = self._attend(q.to(v.dtype), k.to(v.dtype), v)
+        y = self._attend(q.to(v.dtype), keys.to(v.dtype), values)
         if self.xsa:
             own = F.normalize(v[:, positions - scored :], dim=-1)
             own = own.repeat_interleave(self.heads // self.kv_heads, dim=2)
@@ -290,12 +318,20 @@ class Block(nn.Module):
         self.gate_weight = nn.Parameter(torch.zeros(config.width)) if config.depth_gate else None
         self.gate_bias = nn.Parameter(torch.tensor(2.0)) if config.depth_gate else None
 
-    def forward(self, x: Tensor, x0: Tensor, value: Tensor | None, rotation: _Rotation | None, scored: int) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        x0: Tensor,
+        value: Tensor | None,
+        rotation: _Rotation | None,
+        scored: int,
+        cache: Cache | None = None,
+    ) -> Tensor:
         """Output (B, S, W) at the last S = `scored` positions of x and x0 (B, T, W)."""
         if self.mix is not None:
             mix = self.mix.to(x.dtype)
             x = mix[0] * x + mix[1] * x0
-        attended = self.attn(self.norm_scale * norm(x), value, rotation, scored)
+        attended = self.attn(self.norm_scale * norm(x), value, rotation, scored, cache)
         x_in = x[:, x.size(1) - scored :]
         x = x_in + self.attn_scale.to(x.dtype) * attended
         x = x + self.mlp_scale.to(x.dtype) * self.mlp(self.norm_scale * norm(x))
@@ -354,7 +390,9 @@ class Transformer(nn.Module):
         for block in self.blocks:
             cast(Block, block).attn.kernel = kernel
 
-    def hidden(self, tokens: Tensor, last: int | None = None, length: int | None = None) -> Tensor:
+    def hidden(
+        self, tokens: Tensor, last: int | None = None, length: int | None = None, cache: Cache | None = None
+    ) -> Tensor:
         """Normed output (B, S, W) of the last S = `last` positions (all by default).
 
         Earlier positions pass through every block but the last, of which they only need keys and values. `length` is
@@ -370,14 +408,20 @@ class Transformer(nn.Module):
         working = cast(Block, self.blocks[0]).attn.q.weight.dtype
         x = F.embedding(tokens, self.embedding).to(working)
         if self.bigram is not None:
-            x = x + self.bigram(bigram_slots(tokens, config.bigram_slots))
+            slots = tokens if cache is None else torch.cat([cache.tokens, tokens], dim=1)
+            x = x + self.bigram(bigram_slots(slots, config.bigram_slots)[:, -positions:])
         x = norm(x)
+        embedded = x
         if self.smear is not None:
             gate = torch.sigmoid(self.smear).to(x.dtype)
-            x = (1 - gate) * x + gate * F.pad(x[:, :-1], (0, 0, 1, 0))
+            before = F.pad(x[:, :-1], (0, 0, 1, 0)) if cache is None else torch.cat([cache.embedded, x[:, :-1]], dim=1)
+            x = (1 - gate) * x + gate * before
         x0 = x
         value = self.value(tokens) if self.value is not None else None
-        rotation = rope_angles(config, positions, length or positions, tokens.device) if config.rope_dims else None
+        rotation = None
+        if config.rope_dims:
+            seen = positions if cache is None else cache.filled + positions
+            rotation = rope_angles(config, seen, length or seen, tokens.device)
         skips: list[Tensor] = []
         half = config.layers // 2
         for layer, block in enumerate(self.blocks):
@@ -387,9 +431,12 @@ class Transformer(nn.Module):
             if value is not None and self.value_scales is not None and layer in config.value_layers:
                 added = self.value_scales[config.value_layers.index(layer)].to(value.dtype) * value
             is_last = layer == config.layers - 1
-            x = block(x, x0, added, rotation, scored if is_last else positions)
+            x = block(x, x0, added, rotation, scored if is_last else positions, cache)
             if self.skip_weights is not None and layer < half:
                 skips.append(x)
+        if cache is not None:
+            cache.filled += positions
+            cache.tokens, cache.embedded = tokens[:, -1:], embedded[:, -1:]
         return norm(x)
 
     def _softcap(self, logits: Tensor) -> Tensor:

@@ -269,7 +269,9 @@ class _ZstdText(io.RawIOBase):
 # Making tokens
 
 
-def train_tokenizer(segments: Iterable[Segment], vocab_size: int, characters: int) -> bytes:
+def train_tokenizer(
+    segments: Iterable[Segment], vocab_size: int, characters: int, character_coverage: float = 0.9995
+) -> bytes:
     """A serialised SentencePiece BPE model of the first `characters` characters; the same text gives the same bytes.
 
     Text survives it unchanged: no normalisation, no added or removed space, and what has no piece falls back to bytes,
@@ -295,7 +297,7 @@ def train_tokenizer(segments: Iterable[Segment], vocab_size: int, characters: in
             model_type="bpe",
             vocab_size=vocab_size,
             byte_fallback=True,
-            character_coverage=0.9995,
+            character_coverage=character_coverage,
             normalization_rule_name="identity",
             add_dummy_prefix=False,
             remove_extra_whitespaces=False,

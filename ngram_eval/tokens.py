@@ -332,6 +332,18 @@ class Tokenizer:
         texts: list[str] = self._processor.decode(ids, num_threads=-1) if ids else []
         return texts
 
+    def surfaces(self) -> list[bytes | None]:
+        """What each token stands for within a text; None where that is nothing, or lost."""
+        return [
+            bytes([int(piece[3:5], 16)]) if byte else None if boundary else piece.replace("▁", " ").encode()
+            for piece, byte, boundary in zip(self._pieces, self._byte.tolist(), self._boundary.tolist(), strict=True)
+        ]
+
+    @property
+    def unknown_id(self) -> int:
+        """The unknown token."""
+        return int(np.argmax(self._unknown))
+
     def text_bytes(self, tokens: Tokens) -> int:
         """UTF-8 bytes of the text of all tokens but the first, by the decoder alone: what `target_bytes` adds up to.
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import blends, collisions, demo, exact_counts, gpu_bench, gpu_peers, hashed_counts, last_block
+from benchmarks import blends, codec, collisions, demo, exact_counts, gpu_bench, gpu_peers, hashed_counts, last_block
 from benchmarks.gpu_prediction import Assumptions, Sizes, kernels, predict
 from benchmarks.machine import KEPT_FROM, publish
 from conftest import Stream
@@ -43,6 +43,14 @@ def test_last_block_notices_logits_that_differ_or_are_nan() -> None:
 def test_last_block() -> None:
     text = last_block.measure(last_block.Options(toy=True, stride=8))
     assert text.count("| last block and head at scored positions |") == 2
+
+
+def test_codec(tmp_path: Path) -> None:
+    text = tmp_path / "text"
+    text.write_bytes(b"to be or not to be, that is the question\n" * 30)
+    result = codec.measure(codec.Options(files=(text,)))
+    assert result.count("| codec, `") == 3
+    assert "| 1,024 | " in result
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from ngram_eval.forward import ModelSource, choose_device, choose_dtype, target_
 from ngram_eval.model import (
     MAX_LAYERS,
     MAX_SIZE,
+    Cache,
     ModelConfig,
     Transformer,
     attention_kernel,
@@ -349,6 +350,25 @@ def test_last_in_float32() -> None:
     model = random_model(SMALL).float()
     tokens = random_tokens(2, 63)
     close(model(tokens, last=5), model(tokens)[:, -5:], 1e-4)
+
+
+@pytest.mark.parametrize("change", [{}, {"kv_heads": 2, "depth_gate": True}, {"layers": 1, "value_layers": (0,)}])
+@pytest.mark.parametrize("parts", [(1,) * 9, (4, 5), (7, 1, 1), (1, 8)])
+def test_a_window_in_parts_equals_the_whole(change: dict[str, Any], parts: tuple[int, ...]) -> None:
+    model = random_model(replace(SMALL, rope_train_len=6, **change)).float()
+    tokens = random_tokens(1, 9)
+    cache = Cache(model.config, 12)
+    found = [model.logits(model.hidden(part, length=12, cache=cache)) for part in tokens.split(parts, dim=1)]
+    close(torch.cat(found, dim=1), model(tokens, length=12), 1e-4)
+    assert cache.filled == 9
+
+
+def test_a_part_gives_its_last_positions() -> None:
+    model = random_model(SMALL).float()
+    tokens = random_tokens(1, 9)
+    cache = Cache(model.config, 9)
+    model.hidden(tokens[:, :4], last=1, length=9, cache=cache)
+    close(model.logits(model.hidden(tokens[:, 4:], last=2, length=9, cache=cache)), model(tokens)[:, -2:], 1e-4)
 
 
 @pytest.mark.parametrize("last", [0, -1, 8])

@@ -23,6 +23,7 @@ def test_the_wheel_holds_one_package_and_no_sources_of_tests(tmp_path: Path) -> 
     for needed in (
         "run.py",
         "py.typed",
+        "codec/__main__.py",
         "counts/cpu.py",
         "train/loop.py",
         *(f"kernels/{path.name}" for path in (ROOT / "kernels").glob("*.py")),

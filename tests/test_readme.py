@@ -22,11 +22,14 @@ def commands() -> list[tuple[str, str]]:
     return sorted(found)
 
 
-@pytest.mark.parametrize("module", ["ngram_eval.run", "ngram_eval.audit", "ngram_eval.prepare", "ngram_eval.train"])
+@pytest.mark.parametrize(
+    "module", ["ngram_eval.run", "ngram_eval.audit", "ngram_eval.codec", "ngram_eval.prepare", "ngram_eval.train"]
+)
 def test_flags_in_the_documents_exist(module: str) -> None:
     flags = {flag for name, flag in commands() if name == module}
     assert flags
-    shown = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True, check=True).stdout
+    command = [sys.executable, "-m", module, *(["compress"] if module == "ngram_eval.codec" else []), "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert flags <= set(re.findall(r"--[a-z0-9-]+", shown))
 
 

@@ -1,0 +1,190 @@
+"""Sizes and speed of compressed files: `python -m benchmarks.codec FILE...`.
+
+Every file goes through the codec (`--uniform`, the n-gram memory alone) with each tokenizer, and through those of
+7-Zip's PPMd, zpaq and xz that are installed. A size counts only if the file comes back from it, byte for byte. One
+thread.
+"""
+
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tyro
+from constriction import stream
+
+from benchmarks.machine import describe_machine, publish
+from ngram_eval.codec import container, files
+from ngram_eval.codec.method import Method
+from ngram_eval.config import preset
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """Compare sizes."""
+
+    files: tyro.conf.Positional[tuple[Path, ...]]
+    """What to compress."""
+    tokenizers: tuple[str, ...] = ("packaged", "train", "bytes")
+    """The codec's tokenizers."""
+    preset: str = "exact"
+    """The codec's method."""
+    pieces: int = 1024
+    """Most pieces of a tokenizer that is trained."""
+    out: Path | None = None
+    """Write the result here as Markdown; default: print it."""
+
+
+class Size(NamedTuple):
+    """One way to compress one file."""
+
+    way: str
+    bytes: int
+    seconds: tuple[float, float]
+    """There and back."""
+    tokens: int | None = None
+    gap: float | None = None
+    """How much larger the file is than what the scorer charges."""
+
+
+class Tool(NamedTuple):
+    """Another compressor: commands with the places of the input and of the output left open."""
+
+    program: str
+    way: str
+    pack: tuple[str, ...]
+    unpack: tuple[str, ...]
+
+
+# Each runs in a folder of its own that holds the file `in`; `unpack` prints it or makes it anew.
+TOOLS = (
+    Tool(
+        "7zz",
+        "7-Zip PPMd, order 32, 2 GB",
+        ("7zz", "a", "-bd", "-mmt1", "-m0=PPMd:o=32:mem=2g", "packed.7z", "in"),
+        ("7zz", "e", "-bd", "-so", "packed.7z"),
+    ),
+    Tool("zpaq", "zpaq -m5", ("zpaq", "a", "packed.zpaq", "in", "-m5", "-t1"), ("zpaq", "x", "packed.zpaq", "-t1")),
+    Tool("xz", "xz -9e", ("xz", "-9e", "-T1", "-k", "in"), ("xz", "-dc", "in.xz")),
+)
+
+
+def ours(data: bytes, tokenizer: str, options: Options) -> Size:
+    """The codec, in this process; raises `AssertionError` if the file does not come back."""
+    base = preset(options.preset)
+    method = Method(preset=options.preset, max_order=base.ngram.max_order, exact=base.exact, window=None)
+    start = time.perf_counter()
+    packed = files.compress(
+        data, method, tokenizer=tokenizer, pieces=options.pieces, artifact=None, backend="cpu", track=untracked
+    )
+    written = packed.container.to_bytes()
+    middle = time.perf_counter()
+    found = container.parse(written, Path("it"))
+    back = files.decompress(found, Path("it"), artifact=None, backend="cpu", track=untracked)
+    stop = time.perf_counter()
+    assert back == data, f"--tokenizer {tokenizer}: the file does not come back"
+    charged = packed.nats / np.log(2) / 8
+    gap = len(written) / charged - 1 if charged else None
+    return Size(
+        f"codec, `{tokenizer}`", len(written), (middle - start, stop - middle), packed.container.header.tokens, gap
+    )
+
+
+def untracked(title: str, total: int) -> Callable[[int], None]:
+    """No progress bar."""
+    return lambda done: None
+
+
+def theirs(data: bytes, tool: Tool) -> Size | None:
+    """Another compressor; None where it is not installed."""
+    if shutil.which(tool.program) is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "in"
+        source.write_bytes(data)
+        start = time.perf_counter()
+        subprocess.run(tool.pack, cwd=folder, check=True, capture_output=True)
+        middle = time.perf_counter()
+        (packed,) = (path for path in Path(folder).iterdir() if path != source)
+        source.unlink()
+        printed = subprocess.run(tool.unpack, cwd=folder, check=True, capture_output=True).stdout
+        stop = time.perf_counter()
+        assert (source.read_bytes() if source.exists() else printed) == data, f"{tool.way}: it does not come back"
+        return Size(tool.way, packed.stat().st_size, (middle - start, stop - middle))
+
+
+def coder_cost(vocab_size: int, tokens: int = 2000, rounds: int = 5) -> tuple[float, float]:
+    """Microseconds that the range coder itself takes for a token, (writing, reading)."""
+    rng = np.random.default_rng(0)
+    rows = rng.dirichlet(np.full(vocab_size, 0.05), tokens)
+    chosen = (rng.random((tokens, 1)) < rows.cumsum(axis=1)).argmax(axis=1).astype(np.int32)
+    times: list[tuple[float, float]] = []
+    for _ in range(rounds):
+        encoder = stream.queue.RangeEncoder()
+        start = time.perf_counter()
+        encoder.encode(chosen, stream.model.Categorical(lazy=True, perfect=False), rows)
+        middle = time.perf_counter()
+        decoder = stream.queue.RangeDecoder(encoder.get_compressed())
+        back = [decoder.decode(stream.model.Categorical(row, lazy=True, perfect=False)) for row in rows]
+        stop = time.perf_counter()
+        assert back == chosen.tolist()
+        times.append(((middle - start) / tokens * 1e6, (stop - middle) / tokens * 1e6))
+    writing, reading = zip(*times, strict=True)
+    return statistics.median(writing), statistics.median(reading)
+
+
+def measure(options: Options) -> str:
+    """The result as Markdown."""
+    names = {str(path): path.name for path in options.files}
+    lines = [
+        "# Sizes of compressed files",
+        "",
+        f"`{' '.join(['python -m benchmarks.codec', *(names.get(word, word) for word in sys.argv[1:])])}`",
+        "",
+        describe_machine(),
+        "",
+        "Every file came back byte for byte from every size below. The codec's size is that of the whole file: header,",
+        "settings, trained tokenizer, payload, checksum.",
+    ]
+    for path in options.files:
+        data = path.read_bytes()
+        found = [ours(data, tokenizer, options) for tokenizer in options.tokenizers]
+        found += filter(None, (theirs(data, tool) for tool in TOOLS))
+        lines += ["", f"## {path.name}, {len(data):,} bytes", ""]
+        lines += ["| | bytes | bits per byte | over the scorer's | tokens | tokens/s there | tokens/s back | seconds |"]
+        lines += ["|---|---|---|---|---|---|---|---|"]
+        lines += [_row(size, len(data)) for size in found]
+    lines += ["", "## The range coder's share", "", "| vocabulary | µs a token, writing | reading |", "|---|---|---|"]
+    for vocab_size in (256, 1024, 8192):
+        writing, reading = coder_cost(vocab_size)
+        lines.append(f"| {vocab_size:,} | {writing:.1f} | {reading:.1f} |")
+    return "\n".join(lines) + "\n"
+
+
+def _row(size: Size, original: int) -> str:
+    there, back = size.seconds
+    rates = ("", "", "") if size.tokens is None else tuple(f"{n:,.0f}" for n in _rates(size.tokens, there, back))
+    gap = "" if size.gap is None else f"{size.gap:+.3%}"
+    cells = [size.way, f"{size.bytes:,}", f"{8 * size.bytes / max(original, 1):.4f}", gap, *rates]
+    return f"| {' | '.join(cells)} | {there:.1f} + {back:.1f} |"
+
+
+def _rates(tokens: int, there: float, back: float) -> tuple[float, float, float]:
+    return tokens, tokens / there, tokens / back
+
+
+def main() -> None:
+    """The command line."""
+    options = tyro.cli(Options, prog="python -m benchmarks.codec")
+    publish(measure(options), options.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,277 @@
+"""The codec's command line: `python -m ngram_eval.codec compress|decompress|verify` (see --help and docs/codec.md)."""
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ngram_eval.codec import container, files
+from ngram_eval.codec.files import PACKAGED, Backend, Packed, Track
+from ngram_eval.codec.method import Method, code_presets
+from ngram_eval.config import ExactConfig, WindowConfig, preset
+from ngram_eval.errors import InputError, exit_on_input_error
+from ngram_eval.files import replacing, require_writable
+from ngram_eval.options import EMBEDDED_SEQ_LEN
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Compress:
+    """Compress a file with the probabilities that a preset gives its tokens."""
+
+    input: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IN")]
+    """Any file."""
+    output: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+    """The compressed file; replaced if it is there."""
+    preset: str = "exact"
+    """Method: a preset whose probabilities sum to 1."""
+    uniform: bool = False
+    """Base distribution: 1/V for every token, so the n-gram memory alone."""
+    artifact: str | None = None
+    """Base distribution: a model file of ours, or `packaged`; it is needed again to decompress, and is not counted."""
+    tokenizer: str = PACKAGED
+    """`packaged`, a SentencePiece model file, `train` (one trained on the input), or `bytes`. What the tokens of a file
+    or a trained one stand for travels in the compressed file."""
+    pieces: int = 1024
+    """Most pieces of a tokenizer that is trained."""
+    backend: Backend = "cpu"
+    """Who computes: cpu (C++), or reference (slow numpy, the same bits)."""
+    max_order: int = field(default_factory=lambda: preset("exact").ngram.max_order)
+    """Highest order n; its context has n - 1 tokens."""
+    exact: Annotated[ExactConfig, tyro.conf.arg(name="")] = field(default_factory=lambda: preset("exact").exact)
+    """The method."""
+    window: Annotated[WindowConfig, tyro.conf.arg(name="")] = field(default_factory=lambda: preset("exact").window)
+    """What the neural model sees."""
+
+    def check(self) -> None:
+        """Raise `InputError` for flags that do not go together or are out of range."""
+        if self.uniform == (self.artifact is not None):
+            raise InputError("give one base distribution: --uniform, --artifact FILE or --artifact packaged")
+        if self.preset not in code_presets():
+            raise InputError(
+                f"--preset is {self.preset!r}: a code needs probabilities that sum to 1; "
+                f"choose from {', '.join(code_presets())}"
+            )
+        if not 260 <= self.pieces <= 1 << 16:
+            raise InputError(f"--pieces is {self.pieces}: give 260 (256 of them are bytes) to {1 << 16}")
+        if self.artifact is not None and self.tokenizer == "train":
+            raise InputError("--tokenizer train: the model of --artifact knows only the tokenizer it was trained with")
+        if self.window.rescore_tail:
+            raise InputError("--rescore-tail charges positions more than once, and a code writes each once")
+        if self.exact.by_window:
+            raise InputError("--by-window counts late on purpose, and a code counts each token as it is written")
+
+    def method(self) -> Method:
+        """What decides the probabilities."""
+        window = None if self.uniform else self.window
+        return Method(preset=self.preset, max_order=self.max_order, exact=self.exact, window=window)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decompress:
+    """Restore a file, byte for byte, or write nothing."""
+
+    input: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IN")]
+    """A compressed file."""
+    output: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+    """Where its content goes; replaced if it is there."""
+    artifact: str | None = None
+    """The model it was compressed with, if any; the packaged one need not be named."""
+    backend: Backend = "cpu"
+    """Who computes: cpu (C++), or reference (slow numpy, the same bits)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verify:
+    """Decompress in memory and compare with the checksum of the content, and with the original if it is given."""
+
+    input: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IN")]
+    """A compressed file."""
+    original: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="ORIGINAL")] = None
+    """What it should hold."""
+    artifact: str | None = None
+    """The model it was compressed with, if any; the packaged one need not be named."""
+    backend: Backend = "cpu"
+    """Who computes: cpu (C++), or reference (slow numpy, the same bits)."""
+
+
+Command = Compress | Decompress | Verify
+
+_COMMANDS: dict[str, Callable[..., Any]] = {"compress": Compress, "decompress": Decompress, "verify": Verify}
+_PROG = "python -m ngram_eval.codec"
+_CONFIG = (tyro.conf.OmitArgPrefixes,)
+
+
+def parse(arguments: list[str]) -> Command:
+    """The command, with the defaults of its preset. Exits for --help."""
+    command: Command = tyro.extras.subcommand_cli_from_dict(_COMMANDS, prog=_PROG, args=arguments, config=_CONFIG)
+    if not isinstance(command, Compress):
+        return command
+    if command.preset in code_presets():
+        base = preset(command.preset)
+        window = replace(base.window, seq_len=EMBEDDED_SEQ_LEN) if command.artifact == PACKAGED else base.window
+        default = replace(command, max_order=base.ngram.max_order, exact=base.exact, window=window)
+        command = tyro.cli(Compress, prog=f"{_PROG} compress", args=arguments[1:], default=default, config=_CONFIG)
+    command.check()
+    return command
+
+
+def compress(command: Compress, track: Track) -> Table:
+    """Run the command; the table says what it did."""
+    data = _read(command.input)
+    _check_output(command.input, command.output)
+    start = time.perf_counter()
+    packed = files.compress(
+        data,
+        command.method(),
+        tokenizer=command.tokenizer,
+        pieces=command.pieces,
+        artifact=command.artifact,
+        backend=command.backend,
+        track=track,
+    )
+    written = packed.container.to_bytes()
+    with replacing(command.output) as file:
+        file.write(written)
+    return report(packed, len(written), time.perf_counter() - start)
+
+
+def report(packed: Packed, size: int, seconds: float) -> Table:
+    """What compressing came to, as a table."""
+    header, container_ = packed.container.header, packed.container
+    original, charged = header.content_bytes, packed.nats / math.log(2) / 8
+    rows = [
+        ("bytes in", f"{original:,}"),
+        ("bytes out", f"{size:,}"),
+        ("  header, settings, checksum", f"{files.overhead(container_):,}"),
+        ("  tokenizer", f"{header.table_bytes:,}"),
+        ("  payload", f"{header.payload_bytes:,}"),
+        ("ratio", f"{original / size:.3f}"),
+        ("bits per byte of the file", f"{8 * size / original:.4f}" if original else "-"),
+        ("bits per byte of the scorer", f"{8 * charged / original:.4f}" if original else "-"),
+        ("gap, payload to scorer", _gap(header.payload_bytes, charged)),
+        ("gap, file to scorer", _gap(size, charged)),
+        ("tokens", f"{header.tokens:,}"),
+        ("seconds", f"{seconds:.2f}"),
+        ("tokens a second", f"{header.tokens / seconds:,.0f}"),
+    ]
+    table = _table(rows)
+    table.caption = f"{packed.tokenizer}"
+    return table
+
+
+def _gap(size: int, charged: float) -> str:
+    share = f" ({size / charged - 1:+.3%})" if charged else ""
+    return f"{size - charged:+,.1f} bytes{share}"
+
+
+def _table(rows: list[tuple[str, str]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _restore(command: Decompress | Verify, track: Track) -> tuple[bytes, list[tuple[str, str]]]:
+    """(content, what restoring it came to)."""
+    found = container.read(command.input)
+    start = time.perf_counter()
+    data = files.decompress(found, command.input, artifact=command.artifact, backend=command.backend, track=track)
+    seconds = time.perf_counter() - start
+    return data, [
+        ("bytes in", f"{len(found.to_bytes()):,}"),
+        ("bytes out", f"{len(data):,}"),
+        ("sha256", found.header.content_sha256.hex()),
+        ("tokens", f"{found.header.tokens:,}"),
+        ("seconds", f"{seconds:.2f}"),
+        ("tokens a second", f"{found.header.tokens / seconds:,.0f}"),
+    ]
+
+
+def decompress(command: Decompress, track: Track) -> Table:
+    """Run the command; the table says what it did."""
+    _check_output(command.input, command.output)
+    data, rows = _restore(command, track)
+    with replacing(command.output) as file:
+        file.write(data)
+    return _table(rows)
+
+
+def verify(command: Verify, track: Track) -> Table:
+    """Run the command; raises `InputError` if the content is not the original."""
+    original = None if command.original is None else _read(command.original)
+    data, rows = _restore(command, track)
+    if original is not None and data != original:
+        pairs = enumerate(zip(data, original, strict=False))
+        differs = next((at for at, (a, b) in pairs if a != b), min(len(data), len(original)))
+        raise InputError(
+            f"{command.input} is whole, but holds another text than {command.original}: "
+            f"{len(data)} bytes and {len(original)}, the first difference at byte {differs}"
+        )
+    table = _table(rows)
+    table.caption = "as its checksum says" + ("" if original is None else f", and as {command.original}")
+    return table
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} can't be read ({error.strerror}): check the path") from error
+
+
+def _check_output(source: Path, output: Path) -> None:
+    require_writable("OUT", output)
+    if output.exists() and not output.is_file():
+        raise InputError(f"OUT is {output}, which is no file to be replaced: give another name")
+    if output.exists() and source.exists() and output.samefile(source):
+        raise InputError(f"OUT is {output}, the input itself: give another name")
+
+
+@contextmanager
+def progress_bars() -> Iterator[Track]:
+    """Bars on stderr, from the first that is asked for."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f}%"))
+    times = (TimeElapsedColumn(), TimeRemainingColumn())
+    progress = Progress(*columns, *times, console=Console(stderr=True))
+
+    def track(title: str, total: int) -> Callable[[int], None]:
+        progress.start()
+        task = progress.add_task(title, total=total)
+        return partial(progress.advance, task)
+
+    try:
+        yield track
+    finally:
+        if progress.tasks:
+            progress.stop()
+
+
+def main() -> None:
+    """The command line."""
+    with exit_on_input_error():
+        command = parse(sys.argv[1:])
+        with progress_bars() as track:
+            if isinstance(command, Compress):
+                table = compress(command, track)
+            elif isinstance(command, Decompress):
+                table = decompress(command, track)
+            else:
+                table = verify(command, track)
+        Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

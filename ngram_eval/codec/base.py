@@ -1,0 +1,42 @@
+"""Where the codec's base distributions come from, one token at a time, alike for writer and reader."""
+
+import math
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ngram_eval.counts import Tokens
+
+
+class Base(Protocol):
+    """A model of the next token that knows only the tokens before it."""
+
+    vocab_size: int
+
+    def next(self) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """((1, V) probabilities of the next token, (1,) their entropy in nats)."""
+
+    def push(self, token: int) -> None:
+        """Make `token` the newest one known."""
+
+    def rows(self, tokens: Tokens) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """What `next` says before each token, all of which are pushed: (n, V), or (1, V) for all, and (n,)."""
+
+
+class UniformBase:
+    """1 / V for every token."""
+
+    def __init__(self, vocab_size: int) -> None:
+        self.vocab_size = vocab_size
+        self._row = np.full((1, vocab_size), 1 / vocab_size)
+        self._entropy = np.full(1, math.log(vocab_size), np.float32)
+
+    def next(self) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        return self._row, self._entropy
+
+    def push(self, token: int) -> None:
+        pass
+
+    def rows(self, tokens: Tokens) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        return self._row, self._entropy.repeat(len(tokens))

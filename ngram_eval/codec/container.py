@@ -1,0 +1,104 @@
+"""The file: a header of fixed size, what it announces, and a checksum over all of it (docs/codec.md, byte by byte)."""
+
+import struct
+import zlib
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+from ngram_eval import __version__
+from ngram_eval.errors import InputError
+
+MAGIC = b"NGRMCODE"
+FORMAT_VERSION = 1
+"""To be raised whenever the same tokens would get other probabilities, even where no byte of the layout changes."""
+TOKENIZERS = ("bytes", "packaged", "table")
+"""Where the tokens' meanings come from, by their number in the header."""
+
+_PREFIX = struct.Struct("<8sB")
+_FIXED = struct.Struct("<BHIQQQ32s16s16s16s8s")
+_CHECKSUM = struct.Struct("<I")
+HEADER_BYTES = _PREFIX.size + _FIXED.size + _CHECKSUM.size
+"""What every file has besides settings, table and payload."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """The fixed part of the header, field by field."""
+
+    tokenizer: int
+    """Number in `TOKENIZERS`."""
+    settings_bytes: int
+    table_bytes: int
+    payload_bytes: int
+    content_bytes: int
+    tokens: int
+    content_sha256: bytes
+    config_digest: bytes
+    """Of everything that decides a probability, defaults included."""
+    alphabet_digest: bytes
+    artifact_digest: bytes
+    """Zeros: no neural model."""
+    probe_digest: bytes
+    """Of what the neural model says on a fixed text, bit for bit. Zeros: no neural model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Container:
+    """A whole file in its parts."""
+
+    header: Header
+    settings: bytes
+    """JSON: the preset and what differs from it."""
+    table: bytes
+    """The packed alphabet; empty unless `header.tokenizer` says "table"."""
+    payload: bytes
+    """What the coder wrote."""
+
+    def to_bytes(self) -> bytes:
+        """The file."""
+        fixed = _PREFIX.pack(MAGIC, FORMAT_VERSION) + _FIXED.pack(*astuple(self.header))
+        body = fixed + self.settings + self.table + self.payload
+        return body + _CHECKSUM.pack(zlib.crc32(body))
+
+
+def read(path: Path) -> Container:
+    """The parts of a file; raises `InputError` if it is none, of another version, cut short or damaged."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} can't be read ({error.strerror}): check the path") from error
+    return parse(data, path)
+
+
+def parse(data: bytes, path: Path) -> Container:
+    """As `read`, of the file's bytes."""
+    if data[: len(MAGIC)] != MAGIC[: len(data)] or not data:
+        raise InputError(f"{path} was not written by `python -m ngram_eval.codec compress`, or its start is damaged")
+    if len(data) < HEADER_BYTES:
+        raise InputError(f"{path} is cut short: it has {len(data)} of at least {HEADER_BYTES} bytes; fetch it again")
+    _, version = _PREFIX.unpack_from(data)
+    if version != FORMAT_VERSION:
+        raise InputError(
+            f"{path} has format version {version}, and ngram_eval {__version__} reads {FORMAT_VERSION}: "
+            "use the release that wrote it (or the file is damaged)"
+        )
+    header = Header(**dict(zip(Header.__dataclass_fields__, _FIXED.unpack_from(data, _PREFIX.size), strict=True)))
+    expected = HEADER_BYTES + header.settings_bytes + header.table_bytes + header.payload_bytes
+    if len(data) < expected:
+        raise InputError(f"{path} is cut short or damaged: it has {len(data)} of {expected} bytes; fetch it again")
+    body = data[: -_CHECKSUM.size]
+    if len(data) > expected or zlib.crc32(body) != _CHECKSUM.unpack(data[-_CHECKSUM.size :])[0]:
+        raise InputError(f"{path} is damaged: it does not agree with its checksum; fetch it again")
+    if header.tokenizer >= len(TOKENIZERS):
+        raise InputError(f"{path} names a tokenizer of kind {header.tokenizer}, which no release writes")
+    if header.tokens > header.content_bytes:
+        raise InputError(f"{path} announces {header.tokens} tokens for {header.content_bytes} bytes: it is damaged")
+    settings_at = _PREFIX.size + _FIXED.size
+    table_at = settings_at + header.settings_bytes
+    payload_at = table_at + header.table_bytes
+    return Container(
+        header=header,
+        settings=body[settings_at:table_at],
+        table=body[table_at:payload_at],
+        payload=body[payload_at:],
+    )

@@ -1,0 +1,161 @@
+"""Text into tokens, losing nothing: a writer may cut as it likes, so long as the tokens spell the bytes.
+
+SentencePiece cuts wherever what it gives spells the text, and the longest match does elsewhere. Normalisation, the
+dummy prefix and the removal of spaces are turned off in a copy of the model, for they would change the text.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from ngram_eval.codec.alphabet import BYTES, MAX_TOKENS, Alphabet, in_use, of_surfaces
+from ngram_eval.counts import Tokens
+from ngram_eval.errors import InputError
+from ngram_eval.prepare import Segment, train_tokenizer
+from ngram_eval.tokens import Tokenizer
+
+_SEGMENT = 1 << 12
+"""A text is cut in segments of about so many characters, at newlines, where that changes nothing."""
+_LONG_SEGMENT = 1 << 20
+"""The same where it does, and the longest segment without a newline."""
+_BATCH = 1 << 22
+"""Characters for one call of SentencePiece, which uses every core."""
+_FOREIGN = re.compile("([\udc80-\udcff\u2581]+)")
+"""What SentencePiece can't carry: bytes that are no UTF-8 (as Python escapes them), and its own sign for a space."""
+_TRAINING_CHARACTERS = 20_000_000
+_TRIALS = ((1, 0.9995), (1, 0.98), (1, 0.9), (2, 0.9995), (4, 0.9995), (1, 0.5), (4, 0.5))
+"""(divisor of the pieces asked for, share of the characters that get a piece): the first that the text allows is it."""
+_LEAST_PIECES = 256 + 3 + 1
+
+
+Begin = Callable[[], Callable[[int], None]]
+"""Called when cutting begins; what it returns hears of bytes done."""
+
+
+class Cut(NamedTuple):
+    """A text in tokens."""
+
+    alphabet: Alphabet
+    tokens: Tokens
+    raw: bytes
+    """The bytes behind the escapes."""
+
+
+def cut_bytes(data: bytes) -> Cut:
+    """A token for each byte."""
+    return Cut(BYTES, np.frombuffer(data, np.uint8).astype(np.uint16), b"")
+
+
+def cut_with(model: bytes, source: str, data: bytes, begin: Begin) -> Cut:
+    """The text cut by a SentencePiece model."""
+    tokenizer = lossless_tokenizer(model, source)
+    alphabet = of_surfaces(tokenizer.surfaces(), tokenizer.unknown_id)
+    if not 2 <= alphabet.size <= MAX_TOKENS:
+        raise InputError(f"{source} has {alphabet.size} pieces: give one of 2 to {MAX_TOKENS}")
+    parts: list[Tokens] = []
+    raw = bytearray()
+    advance = begin()
+    for batch in _batches(data, _SEGMENT if tokenizer.splits_at_newlines else _LONG_SEGMENT):
+        known = [text for text, foreign in batch if not foreign]
+        found = iter(tokenizer.encode(known))
+        for text, foreign in batch:
+            spelt = text.encode(errors="surrogateescape")
+            tokens = None if foreign else next(found)
+            if tokens is None or alphabet.spell(tokens) != spelt:
+                listed, behind = alphabet.cut_greedily(spelt)
+                tokens = np.array(listed, tokenizer.dtype)
+                raw += behind
+            parts.append(tokens)
+            advance(len(spelt))
+    return Cut(alphabet, np.concatenate([np.zeros(0, tokenizer.dtype), *parts]), bytes(raw))
+
+
+def cut_trained(data: bytes, pieces: int, begin: Begin) -> Cut | None:
+    """The text cut by a tokenizer trained on it, in the alphabet of the pieces that occur.
+
+    None if there is too little text for any. Fewer than `pieces` are taken where the text allows no more.
+    """
+    text = data.decode(errors="ignore")
+    segments = [Segment(True, text)]
+    for divisor, coverage in _TRIALS:
+        wanted = max(pieces // divisor, _LEAST_PIECES)
+        try:
+            model = train_tokenizer(segments, wanted, _TRAINING_CHARACTERS, coverage)
+        except InputError:
+            continue
+        cut = cut_with(model, "the trained tokenizer", data, begin)
+        return Cut(*in_use(cut.alphabet, cut.tokens), cut.raw)
+    return None
+
+
+def _batches(data: bytes, size: int) -> Iterator[list[tuple[str, bool]]]:
+    """(segment, whether it is foreign to SentencePiece) of the whole text, in batches."""
+    batch: list[tuple[str, bool]] = []
+    length = 0
+    for index, part in enumerate(_FOREIGN.split(data.decode(errors="surrogateescape"))):
+        for segment in _segments(part, size):
+            batch.append((segment, index % 2 == 1))
+            length += len(segment)
+            if length >= _BATCH:
+                yield batch
+                batch, length = [], 0
+    yield batch
+
+
+def _segments(text: str, size: int) -> Iterator[str]:
+    """The text in segments that end in the first newline after `size` characters, as `prepare` cuts documents."""
+    start = 0
+    while start < len(text):
+        newline = text.find("\n", start + size - 1, start + _LONG_SEGMENT)
+        stop = newline + 1 if newline >= 0 else start + _LONG_SEGMENT
+        yield text[start:stop]
+        start = stop
+
+
+# SentencePiece's model is a protocol buffer; of its fields, these matter here.
+_PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
+_ESCAPE_WHITESPACES = 5
+_IDENTITY = b"\x0a\x08identity" + b"\x12\x00" + b"\x18\x00" + b"\x20\x00"
+"""NormalizerSpec: name "identity" (1), no character map (2), no dummy prefix (3), extra spaces kept (4)."""
+
+
+def lossless_tokenizer(model: bytes, source: str) -> Tokenizer:
+    """The tokenizer with its pieces and its way to choose among them, but that takes the text as it is."""
+    Tokenizer(model, source)  # says so if it is none
+    kept, escaping = b"", b""
+    for number, field, value in _fields(model):
+        if number in (_PIECES, _TRAINER):
+            kept += field
+        elif number == _NORMALIZER:
+            escaping = b"".join(inner for tag, inner, _ in _fields(value) if tag == _ESCAPE_WHITESPACES)
+    spec = _IDENTITY + escaping
+    return Tokenizer(kept + bytes([_NORMALIZER << 3 | 2, len(spec)]) + spec, source)
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+    """(number, whole field, contents where it has a length) of a protocol buffer that SentencePiece has read."""
+
+    def varint(at: int) -> tuple[int, int]:
+        value = shift = 0
+        while True:
+            value |= (message[at] & 127) << shift
+            shift += 7
+            at += 1
+            if message[at - 1] < 128:
+                return value, at
+
+    at = 0
+    while at < len(message):
+        start = at
+        tag, at = varint(at)
+        size = 0
+        if tag & 7 == 0:
+            _, at = varint(at)
+        elif tag & 7 == 2:
+            size, at = varint(at)
+        else:
+            size = {1: 8, 5: 4}[tag & 7]
+        at += size
+        yield tag >> 3, message[start:at], message[at - size : at]

@@ -1,0 +1,227 @@
+"""Whole files: bytes into a container and back, with every check on the way."""
+
+import hashlib
+import platform
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from ngram_eval.bpb import as_nats
+from ngram_eval.codec.alphabet import BYTES, Alphabet, of_surfaces, pack, unpack
+from ngram_eval.codec.base import Base, UniformBase
+from ngram_eval.codec.coder import decode, encode
+from ngram_eval.codec.container import HEADER_BYTES, TOKENIZERS, Container, Header
+from ngram_eval.codec.cutting import Cut, cut_bytes, cut_trained, cut_with
+from ngram_eval.codec.method import Method
+from ngram_eval.errors import InputError
+from ngram_eval.exact import make_model
+from ngram_eval.options import asset
+from ngram_eval.tokens import Tokenizer, file_sha256
+
+PACKAGED = "packaged"
+"""The tokenizer or the artifact that is installed with the package."""
+NO_DIGEST = bytes(16)
+Backend = Literal["cpu", "reference"]
+Track = Callable[[str, int], Callable[[int], None]]
+"""Begins to show how far something has come: (title, total) -> what to call with each part done."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Packed:
+    """A compressed file and what can be said of it."""
+
+    container: Container
+    nats: float
+    """What the scorer charges for the content."""
+    tokenizer: str
+    """Which it was, for people."""
+
+
+class _Neural(NamedTuple):
+    """A neural base and its digests."""
+
+    base: Base
+    artifact_digest: bytes
+    probe_digest: bytes
+
+
+def artifact_path(name: str | None) -> Path:
+    """The file of an artifact given as "packaged" or by its path; None is the packaged one."""
+    return asset("model.ngev") if name in (None, PACKAGED) else Path(str(name))
+
+
+def compress(
+    data: bytes,
+    method: Method,
+    *,
+    tokenizer: str,
+    pieces: int,
+    artifact: str | None,
+    backend: Backend,
+    track: Track,
+) -> Packed:
+    """Compress; `artifact` None is the uniform base. Raises `InputError` for what does not go together."""
+    neural = None
+    with _one_thread(artifact is not None):
+        if artifact is not None:
+            neural = _load_neural(artifact_path(artifact), method)
+        kind, said, cut = _cut(data, tokenizer, pieces, track)
+        base = _base(neural, cut.alphabet, f"--tokenizer {tokenizer}")
+        model = make_model(backend, method.max_order, method.exact)
+        advance = track("compressing", len(cut.tokens))
+        payload, nats = encode(model, base, cut.tokens, cut.alphabet.escape, cut.raw, advance)
+    settings, table = method.to_json(), pack(cut.alphabet) if TOKENIZERS[kind] == "table" else b""
+    header = Header(
+        tokenizer=kind,
+        settings_bytes=len(settings),
+        table_bytes=len(table),
+        payload_bytes=len(payload),
+        content_bytes=len(data),
+        tokens=len(cut.tokens),
+        content_sha256=hashlib.sha256(data).digest(),
+        config_digest=method.digest,
+        alphabet_digest=cut.alphabet.digest,
+        artifact_digest=neural.artifact_digest if neural else NO_DIGEST,
+        probe_digest=neural.probe_digest if neural else bytes(8),
+    )
+    container = Container(header=header, settings=settings, table=table, payload=payload)
+    return Packed(container=container, nats=as_nats(nats), tokenizer=said)
+
+
+def _cut(data: bytes, tokenizer: str, pieces: int, track: Track) -> tuple[int, str, Cut]:
+    """(number of the kind of tokenizer, which it is for people, the text in tokens)."""
+    if tokenizer == "bytes":
+        return TOKENIZERS.index("bytes"), "bytes", cut_bytes(data)
+
+    def begin() -> Callable[[int], None]:
+        return track("cutting into tokens", len(data))
+
+    if tokenizer == "train":
+        cut = cut_trained(data, pieces, begin)
+        if cut is None:
+            return TOKENIZERS.index("bytes"), "bytes (too little text to train one on)", cut_bytes(data)
+        return TOKENIZERS.index("table"), f"trained, {cut.alphabet.size:,} pieces in use", cut
+    packaged = tokenizer == PACKAGED
+    path = asset("tokenizer.model") if packaged else Path(tokenizer)
+    try:
+        model = path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"--tokenizer {tokenizer} can't be read ({error.strerror}): give a SentencePiece .model file, "
+            "packaged, train or bytes"
+        ) from error
+    cut = cut_with(model, str(path), data, begin)
+    return TOKENIZERS.index("packaged" if packaged else "table"), f"{tokenizer}, {cut.alphabet.size:,} pieces", cut
+
+
+def decompress(container: Container, path: Path, *, artifact: str | None, backend: Backend, track: Track) -> bytes:
+    """The content of a container, proven by its checksum; raises `InputError` naming `path`."""
+    try:
+        return _decompress(container, artifact, backend, track)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _decompress(container: Container, artifact: str | None, backend: Backend, track: Track) -> bytes:
+    header = container.header
+    method = Method.from_json(container.settings)
+    if method.digest != header.config_digest:
+        raise InputError(
+            "it was written under another configuration (its settings leave out what this release has other defaults "
+            "for): use the release that wrote it"
+        )
+    alphabet = _alphabet(container)
+    if alphabet.digest != header.alphabet_digest:
+        raise InputError("it was written with another packaged tokenizer: use the release that wrote it")
+    with _one_thread(header.artifact_digest != NO_DIGEST):
+        base = _base(_matching_neural(header, method, artifact), alphabet, "its tokenizer")
+        model = make_model(backend, method.max_order, method.exact)
+        advance = track("decompressing", header.tokens)
+        tokens, raw = decode(model, base, header.tokens, alphabet.escape, container.payload, advance)
+    data = alphabet.spell(tokens, raw)
+    if len(data) != header.content_bytes or hashlib.sha256(data).digest() != header.content_sha256:
+        raise InputError(
+            "what was decoded does not have the sha256 of the content, so nothing is written: the file is whole, but "
+            "this machine or build computes other probabilities than the one that wrote it"
+        )
+    return data
+
+
+def _alphabet(container: Container) -> Alphabet:
+    kind = TOKENIZERS[container.header.tokenizer]
+    if kind == "bytes":
+        return BYTES
+    if kind == "table":
+        return unpack(container.table)
+    tokenizer = Tokenizer.load(asset("tokenizer.model"))
+    return of_surfaces(tokenizer.surfaces(), tokenizer.unknown_id)
+
+
+def _one_thread(neural: bool) -> AbstractContextManager[None]:
+    if not neural:
+        return nullcontext()
+    from ngram_eval.codec.stepping import one_thread  # imports torch, which takes seconds
+
+    return one_thread()
+
+
+def _load_neural(path: Path, method: Method) -> _Neural:
+    from ngram_eval.codec.stepping import SteppedModel, load_model, probe
+
+    assert method.window is not None, "a method with a neural model has windows"
+    model = load_model(path)
+    digest = bytes.fromhex(file_sha256(path))[: len(NO_DIGEST)]
+    return _Neural(SteppedModel(model, method.window), digest, probe(model, method.window))
+
+
+def _matching_neural(header: Header, method: Method, artifact: str | None) -> _Neural | None:
+    """The neural base that the header asks for, proven by its digests."""
+    if header.artifact_digest == NO_DIGEST:
+        if artifact is not None:
+            raise InputError(f"it was written without a neural model, so --artifact {artifact} can't be right")
+        return None
+    if method.window is None:
+        raise InputError("its header names a neural model but no windows for it")
+    path = artifact_path(artifact)
+    try:
+        found = bytes.fromhex(file_sha256(path))[: len(NO_DIGEST)]
+    except OSError as error:
+        raise InputError(f"--artifact {path} can't be read ({error.strerror})") from error
+    if found != header.artifact_digest:
+        given = "the packaged model" if artifact in (None, PACKAGED) else f"--artifact {path}"
+        raise InputError(
+            f"it was written with a model of sha256 {header.artifact_digest.hex()}..., and {given} has "
+            f"{found.hex()}...: give that one with --artifact FILE"
+        )
+    neural = _load_neural(path, method)
+    if neural.probe_digest != header.probe_digest:
+        raise InputError(
+            "this machine gets other bits out of the model than the one that wrote the file did: decompress it there, "
+            f"or with the same torch on the same kind of processor (here: {_environment()})"
+        )
+    return neural
+
+
+def _base(neural: _Neural | None, alphabet: Alphabet, tokenizer: str) -> Base:
+    """The base distributions over an alphabet."""
+    if neural is None:
+        return UniformBase(alphabet.size)
+    if neural.base.vocab_size != alphabet.size:
+        raise InputError(
+            f"{tokenizer} has {alphabet.size} tokens, the neural model {neural.base.vocab_size}: "
+            "give the tokenizer that the model was trained with"
+        )
+    return neural.base
+
+
+def _environment() -> str:
+    import torch
+
+    return f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, {platform.machine()}"
+
+
+def overhead(container: Container) -> int:
+    """Bytes that do not grow with the content: header, settings and checksum."""
+    return HEADER_BYTES + len(container.settings)

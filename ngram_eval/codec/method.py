@@ -1,0 +1,93 @@
+"""What decides the probabilities of a file, and how its header says so."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, TypeVar
+
+from ngram_eval.config import PRESETS, ExactConfig, WindowConfig, preset
+from ngram_eval.errors import InputError
+
+_DIGEST_BYTES = 16
+_MOST_BYTES = (1 << 16) - 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Method:
+    """A preset, and what of it decides the probabilities of a code, which may have been changed."""
+
+    preset: str
+    max_order: int
+    exact: ExactConfig
+    window: WindowConfig | None
+    """The neural model's windows; None without one."""
+
+    def __post_init__(self) -> None:
+        base = preset(self.preset)
+        replace(
+            base, ngram=replace(base.ngram, max_order=self.max_order), exact=self.exact
+        )  # checks what fits together
+
+    @property
+    def digest(self) -> bytes:
+        """16 bytes of a sha256 over every field, defaults included."""
+        whole = {
+            "max_order": self.max_order,
+            "exact": asdict(self.exact),
+            "window": None if self.window is None else asdict(self.window),
+        }
+        return hashlib.sha256(_canonical(whole)).digest()[:_DIGEST_BYTES]
+
+    def to_json(self) -> bytes:
+        """The preset's name and the fields that differ from it."""
+        base = preset(self.preset)
+        stored: dict[str, Any] = {"preset": self.preset}
+        if self.max_order != base.ngram.max_order:
+            stored["max_order"] = self.max_order
+        if self.exact != base.exact:
+            stored["exact"] = _changes(base.exact, self.exact)
+        if self.window is not None:
+            stored["window"] = _changes(base.window, self.window)
+        encoded = _canonical(stored)
+        assert len(encoded) <= _MOST_BYTES, "the header counts them with 16 bits"
+        return encoded
+
+    @classmethod
+    def from_json(cls, encoded: bytes) -> "Method":
+        """The method of `to_json`; raises `InputError` for what this release does not know."""
+        try:
+            stored = json.loads(encoded)
+            name = stored.pop("preset")
+            base = preset(name)
+            max_order = stored.pop("max_order", base.ngram.max_order)
+            exact = _changed(base.exact, stored.pop("exact", {}))
+            window = _changed(base.window, stored.pop("window")) if "window" in stored else None
+            if stored:
+                raise KeyError(*stored)
+            return cls(preset=name, max_order=max_order, exact=exact, window=window)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise InputError(f"its settings {encoded!r} are not of this release ({error!r})") from error
+
+
+Config = TypeVar("Config", ExactConfig, WindowConfig)
+
+
+def _changes(base: Config, config: Config) -> dict[str, Any]:
+    names = [field.name for field in fields(config)]
+    return {name: getattr(config, name) for name in names if getattr(config, name) != getattr(base, name)}
+
+
+def _changed(base: Config, changes: dict[str, Any]) -> Config:
+    for name, value in changes.items():
+        if type(value) is not type(getattr(base, name)):
+            raise TypeError(f"{name} is {value!r}")
+    return replace(base, **changes)
+
+
+def _canonical(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def code_presets() -> list[str]:
+    """The presets whose probabilities sum to 1, so that a code can be made of them."""
+    return [name for name in PRESETS if preset(name).scorer == "exact"]

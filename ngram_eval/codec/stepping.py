@@ -1,0 +1,102 @@
+"""The neural base: a transformer that is given one token after another.
+
+Writer and reader do the very same forwards: a window's known tokens in one piece, then each new token as a piece of
+its own, with keys and values kept (`ngram_eval.model.Cache`). No forward ever holds a token that the reader does not
+know yet, or another number of tokens than the reader's, so nothing rests on how kernels treat rows that do not matter.
+One thread, float32, the CPU: the same build of torch on the same kind of processor gives the same bits, and `probe`
+tells whether two of them do.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ngram_eval import artifact
+from ngram_eval.codec.base import UniformBase
+from ngram_eval.config import WindowConfig
+from ngram_eval.counts import Tokens
+from ngram_eval.model import Cache, Transformer
+from ngram_eval.neural import nan_statistics
+
+_PROBE_STRIDES = 2
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch on one thread, as its sums may depend on their number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class SteppedModel:
+    """`ngram_eval.codec.base.Base` of a transformer, over the windows of `ngram_eval.windows.plan_windows`.
+
+    One difference: a last window with fewer than `stride` positions is not moved back to take in more context, since a
+    reader could not know. The first token of all is given 1 / V: there is nothing to run the model on.
+    """
+
+    def __init__(self, model: Transformer, window: WindowConfig) -> None:
+        self._model, self._window = model, window
+        self.vocab_size = model.config.vocab_size
+        self._known: list[int] = []
+        self._cache = Cache(model.config, window.seq_len)
+
+    def next(self) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        if not self._known:
+            return UniformBase(self.vocab_size).next()
+        with torch.inference_mode():
+            hidden = self._model.hidden(self._fresh(), last=1, length=self._window.seq_len, cache=self._cache)
+            log_p = torch.log_softmax(self._model.logits(hidden[0]), dim=-1)  # (1, V)
+            entropy: NDArray[np.float32] = torch.special.entr(log_p.exp()).sum(dim=-1).numpy()
+            row: NDArray[np.float64] = log_p.double().exp().numpy()
+        if np.isnan(row).any():
+            raise nan_statistics(len(self._known) - 1)
+        return row, entropy
+
+    def _fresh(self) -> torch.Tensor:
+        """The tokens that the cache lacks, (1, T): the newest, or where a new window starts all that it holds."""
+        newest, length, stride = len(self._known) - 1, self._window.seq_len, self._window.stride
+        if newest >= length and (newest - length) % stride == 0:
+            self._cache = Cache(self._model.config, length)
+            return torch.tensor([self._known[newest + stride - length :]])
+        return torch.tensor([self._known[-1:]])
+
+    def push(self, token: int) -> None:
+        self._known.append(token)
+
+    def rows(self, tokens: Tokens) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        rows, entropies = np.empty((len(tokens), self.vocab_size)), np.empty(len(tokens), np.float32)
+        for i, token in enumerate(tokens.tolist()):
+            rows[i : i + 1], entropies[i : i + 1] = self.next()
+            self.push(token)
+        return rows, entropies
+
+
+def load_model(path: Path) -> Transformer:
+    """The model of an artifact. Every tensor gets memory of its own: matrix products may depend on alignment."""
+    model, _ = artifact.load(path)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
+    return model
+
+
+def probe(model: Transformer, window: WindowConfig) -> bytes:
+    """8 bytes of a digest of what the model says on a fixed text: alike where its arithmetic is."""
+    base = SteppedModel(model, window)
+    steps = window.seq_len + _PROBE_STRIDES * window.stride + 1
+    tokens = np.arange(1, steps + 1, dtype=np.uint64) ** 2 * 2654435761 >> 7
+    digest = hashlib.sha256()
+    for token in (tokens % base.vocab_size).tolist():
+        row, entropy = base.next()
+        digest.update(row.tobytes() + entropy.tobytes())
+        base.push(token)
+    return digest.digest()[:8]
