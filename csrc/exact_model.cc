@@ -22,26 +22,24 @@ constexpr int kWeightsPerLevel = kOffset[4] + kLonger;
 constexpr int kTiltOrders = 8, kOctaves = 41, kMiddle = 20;
 constexpr double kTiltPrior = 10.0, kTiltMemory = 512.0;
 
+// Classes are sums of comparisons: their outcomes are too random for branches.
+template <class Number, class... Bounds>
+int count_above(Number x, Bounds... bounds) {
+  return (static_cast<int>(x > static_cast<Number>(bounds)) + ...);
+}
+
 int size_class(std::uint64_t total) {  // of total >= 1: 0 to 12
-  if (total <= 4) return static_cast<int>(total) - 1;
-  constexpr std::uint64_t kBounds[] = {6, 9, 14, 24, 48, 128, 512, 4096};
-  int i = 0;
-  while (i < 8 && total > kBounds[i]) ++i;
-  return 4 + i;
+  return count_above(total, 1, 2, 3, 4, 6, 9, 14, 24, 48, 128, 512, 4096);
 }
 
 int variety_class(std::uint64_t total, std::uint64_t distinct) {  // 0 to 7
-  if (distinct == 1) return 0;
-  if (distinct == total) return 7;
-  constexpr std::uint64_t kPercent[] = {5, 10, 20, 35, 60};
-  int i = 0;
-  while (i < 5 && distinct * 100 >= total * kPercent[i]) ++i;
-  return 1 + i;
+  const std::uint64_t d = distinct * 100;
+  const int between = 1 + (d >= total * 5) + (d >= total * 10) + (d >= total * 20) + (d >= total * 35) + (d >= total * 60);
+  const int varied = distinct == total ? 7 : between;
+  return distinct == 1 ? 0 : varied;
 }
 
-int run_class(std::uint32_t run) {  // 0 to 6
-  return run <= 3 ? std::max(static_cast<int>(run), 1) - 1 : run <= 5 ? 3 : run <= 8 ? 4 : run <= 16 ? 5 : 6;
-}
+int run_class(std::uint32_t run) { return count_above(run, 1, 2, 3, 5, 8, 16); }  // 0 to 6
 
 // What a position cost, roughly; averaged over positions, each weighing half of the next.
 double cost(double p) { return p > 0.5 ? 0.0 : p > 0.1 ? 1.0 : p > 0.01 ? 2.0 : 3.5; }
@@ -77,18 +75,17 @@ ExactModel::ExactModel(const ExactModelConfig& config)
   }
 }
 
-void ExactModel::prepare_level(int level, int depth, const Context& context, std::uint64_t longer_total,
-                               float entropy) {
+void ExactModel::prepare_level(int level, bool longest, const Context& context, const Surroundings& around) {
   Level& to = level_[level];
-  to.longest = level + 1 == depth;
+  to.longest = longest;
   const bool varied = level > 0 && context.distinct > 1;
-  const int uncertainty = std::clamp(static_cast<int>(entropy * 1.5f), 0, 7);
+  const int run = 1 + run_class(context.run) * 2 + longest;
   const int feature[] = {
       size_class(context.total) * 8 + variety_class(context.total, context.distinct),
-      (to.longest ? 1 + static_cast<int>(surprises_ & 7) : 0) * 5 + cost_class(recent_cost_),
-      varied ? 1 + run_class(context.run) * 2 + to.longest : 0,
-      static_cast<int>(newest_ % kToken),
-      (longer_total > 0 ? 1 + size_class(longer_total) : 0) * 8 + uncertainty,
+      longest ? around.surprise : around.cost,
+      varied ? run : 0,
+      around.token,
+      around.longer * 8 + around.uncertainty,
   };
   Four z = four(0.0f);
   for (int f = 0; f < kFeatures; ++f) {
@@ -118,11 +115,16 @@ void ExactModel::prepare_level(int level, int depth, const Context& context, std
 
 template <class ContextOf>
 void ExactModel::prepare(int depth, const ContextOf& context_of, float entropy) {
-  std::uint64_t longer_total = 0;
+  const int cost = cost_class(recent_cost_);
+  Surroundings around{.surprise = (1 + static_cast<int>(surprises_ & 7)) * 5 + cost,
+                      .cost = cost,
+                      .token = static_cast<int>(newest_ % kToken),
+                      .uncertainty = std::clamp(static_cast<int>(entropy * 1.5f), 0, 7),
+                      .longer = 0};
   for (int level = depth - 1; level >= 0; --level) {
     const Context context = context_of(level);
-    prepare_level(level, depth, context, longer_total, entropy);
-    longer_total = context.total;
+    prepare_level(level, level + 1 == depth, context, around);
+    around.longer = 1 + size_class(context.total);
   }
 }
 
@@ -132,12 +134,12 @@ void ExactModel::prepare_tip(float entropy) {
 
 namespace {
 
-// A successor's part of its level's probability, besides what comes from below.
+// A successor's part of its level's probability, besides what comes from below; 0 if it never followed.
 template <class Level>
 double direct(const Level& level, const Successor& successor) {
   const std::uint32_t count = level.longest ? successor.count : successor.novel;
-  if (count == 0) return 0.0;
-  return level.first + level.more * (static_cast<double>(count) - 1.0) +
+  const double seen = count > 0 ? 1.0 : 0.0;
+  return level.first * seen + level.more * (static_cast<double>(count) - seen) +
          level.recent * static_cast<double>(successor.recent) + level.raw * static_cast<double>(successor.count);
 }
 
@@ -162,8 +164,9 @@ void ExactModel::learn(int depth, const Successor* target, double chained) {
     const Level& at = level_[level];
     const std::uint32_t count = at.longest ? target[level].count : target[level].novel;
     const double q = below_[level];
-    const double first = count > 0 ? at.per_count : 0.0;
-    const double more = count > 0 ? (static_cast<double>(count) - 1.0) * at.per_count : 0.0;
+    const double seen = count > 0 ? 1.0 : 0.0;
+    const double first = seen * at.per_count;
+    const double more = (static_cast<double>(count) - seen) * at.per_count;
     const double interpolated = at.a[0] * first + at.a[1] * more +
                                 ((1.0 - at.a[0]) * at.distinct + (1.0 - at.a[1]) * at.repeats) * q;
     const double recent = static_cast<double>(target[level].recent) * at.per_recent;

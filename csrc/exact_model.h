@@ -109,9 +109,14 @@ class ExactModel {
     double between;       // 0 to 1: how far towards the next entry
   };
 
+  // The features of a position that its levels share, as indices, and that of the next longer context.
+  struct Surroundings {
+    int surprise, cost, token, uncertainty, longer;
+  };
+
   template <class ContextOf>
   void prepare(int depth, const ContextOf& context_of, float entropy);
-  void prepare_level(int level, int depth, const Context& context, std::uint64_t longer_total, float entropy);
+  void prepare_level(int level, bool longest, const Context& context, const Surroundings& around);
   void prepare_tip(float entropy);
   double chained(int depth, const Successor* target, double base);
   double blended(double base, double chained) const;
