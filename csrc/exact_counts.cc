@@ -81,7 +81,7 @@ void ExactCounts::grow() {
 // A child that has not followed yet; the caller counts it.
 std::uint32_t ExactCounts::add_child(std::uint32_t parent, std::uint32_t token, std::uint64_t position) {
   if (nodes_ == kNone) throw std::length_error("more than 4294967294 distinct n-grams: use a lower highest order");
-  if (nodes_ * 4 > index_->size() * 3) grow();
+  if (nodes_ * 2 > index_->size()) grow();  // at most half full: most look-ups are of n-grams that are new
   const auto id = static_cast<std::uint32_t>(nodes_++);
   if (id >> kSegmentBits == segments_.size()) add_segment();
   Node& up = node(parent);

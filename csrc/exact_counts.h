@@ -16,7 +16,7 @@
 // last 32 times it followed (recent: the newest is the highest bit, so the sum over successors is 2^32 - 2^(32 - times)).
 //
 // Cost
-//   A node has 40 bytes and 8 / 0.75 to 16 / 0.75 bytes of index; the stream is kept in 4 bytes a token. A position
+//   A node has 40 bytes and 16 to 32 bytes of index; the stream is kept in 4 bytes a token. A position
 //   costs one random index line and one random node line a level, requested ahead of use: `append` works level by level
 //   over a chunk, which leaves every statistic as it stood before its position, since levels only wait for their lower
 //   neighbour.

@@ -75,9 +75,9 @@ ExactModel::ExactModel(const ExactModelConfig& config)
   }
 }
 
-void ExactModel::prepare_level(int level, bool longest, const Context& context, const Surroundings& around) {
+// Adds up the weights of a level's features: the logits of its four parts.
+Four ExactModel::look_up(int level, bool longest, const Context& context, const Surroundings& around) {
   Level& to = level_[level];
-  to.longest = longest;
   const bool varied = level > 0 && context.distinct > 1;
   const int run = 1 + run_class(context.run) * 2 + longest;
   const int feature[] = {
@@ -92,12 +92,18 @@ void ExactModel::prepare_level(int level, bool longest, const Context& context, 
     to.weights[f] = &weights_[static_cast<std::size_t>(level) * kWeightsPerLevel + kOffset[f] + feature[f]];
     z += to.weights[f]->value;
   }
-  const Four a = logistic(z);
+  return z;
+}
+
+// What follows from a level's weights `a` for any target.
+void ExactModel::finish(int level, bool longest, const Context& context, Four a) {
+  Level& to = level_[level];
+  to.longest = longest;
   for (int part = 0; part < kParts; ++part) to.a[part] = a[part];
-  if (!varied) to.a[2] = to.a[3] = 0.0;
+  if (level == 0 || context.distinct == 1) to.a[2] = to.a[3] = 0.0;
 
   const auto total = static_cast<double>(context.total);
-  const auto n = to.longest ? total : static_cast<double>(context.novel_total);
+  const auto n = longest ? total : static_cast<double>(context.novel_total);
   const auto distinct = static_cast<double>(context.distinct);
   to.per_count = 1.0 / n;
   to.per_total = 1.0 / total;
@@ -113,6 +119,7 @@ void ExactModel::prepare_level(int level, bool longest, const Context& context, 
   to.rest = rest * ((1.0 - to.a[0]) * to.distinct + (1.0 - to.a[1]) * to.repeats);
 }
 
+// Three passes over the levels, not one: the logistic function is a long chain of operations, and so levels overlap.
 template <class ContextOf>
 void ExactModel::prepare(int depth, const ContextOf& context_of, float entropy) {
   const int cost = cost_class(recent_cost_);
@@ -121,11 +128,14 @@ void ExactModel::prepare(int depth, const ContextOf& context_of, float entropy) 
                       .token = static_cast<int>(newest_ % kToken),
                       .uncertainty = std::clamp(static_cast<int>(entropy * 1.5f), 0, 7),
                       .longer = 0};
+  Four a[kMaxLevels];
   for (int level = depth - 1; level >= 0; --level) {
-    const Context context = context_of(level);
-    prepare_level(level, level + 1 == depth, context, around);
+    const Context& context = context_of(level);
+    a[level] = look_up(level, level + 1 == depth, context, around);
     around.longer = 1 + size_class(context.total);
   }
+  for (int level = 0; level < depth; ++level) a[level] = logistic(a[level]);
+  for (int level = 0; level < depth; ++level) finish(level, level + 1 == depth, context_of(level), a[level]);
 }
 
 void ExactModel::prepare_tip(float entropy) {

@@ -116,7 +116,8 @@ class ExactModel {
 
   template <class ContextOf>
   void prepare(int depth, const ContextOf& context_of, float entropy);
-  void prepare_level(int level, bool longest, const Context& context, const Surroundings& around);
+  Four look_up(int level, bool longest, const Context& context, const Surroundings& around);
+  void finish(int level, bool longest, const Context& context, Four a);
   void prepare_tip(float entropy);
   double chained(int depth, const Successor* target, double base);
   double blended(double base, double chained) const;
