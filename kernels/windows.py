@@ -258,7 +258,7 @@ def score_buckets(
     """The second launch of `score_listed`, which only reads the tables; `ids` as `list_buckets` left them."""
     count, orders = len(listed.positions), len(config.orders)
     rows = triton.next_power_of_2(orders)
-    size = block(max(1, 16 // rows), count, interpreted=1 << 13 if one_window else 1 << 10)
+    size = block(max(1, 16 // rows), count, interpreted=1 << 13 if one_window else 1 << 9)
     score_kernel[(triton.cdiv(count, size),)](
         tables,
         ids,
