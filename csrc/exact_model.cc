@@ -126,7 +126,7 @@ void ExactModel::prepare(int depth, const ContextOf& context_of, float entropy) 
   Surroundings around{.surprise = (1 + static_cast<int>(surprises_ & 7)) * 5 + cost,
                       .cost = cost,
                       .token = static_cast<int>(newest_ % kToken),
-                      .uncertainty = std::clamp(static_cast<int>(entropy * 1.5f), 0, 7),
+                      .uncertainty = entropy > 0.0f ? static_cast<int>(std::min(entropy * 1.5f, 7.0f)) : 0,
                       .longer = 0};
   Four a[kMaxLevels];
   for (int level = depth - 1; level >= 0; --level) {
