@@ -187,6 +187,14 @@ void check_vocabulary(const py::array& tokens, py::ssize_t vocab_size) {
                                : check(static_cast<const std::uint32_t*>(tokens.data()));
 }
 
+// Whole distributions have an entry for every token that was counted.
+void check_counted(const ExactModel& self, py::ssize_t vocab_size) {
+  if (self.counts().positions() > 0 && self.largest_token() >= vocab_size) {
+    fail("rows of " + std::to_string(vocab_size) + " probabilities, but token " + std::to_string(self.largest_token()) +
+         " was counted");
+  }
+}
+
 void exact_append(ExactModel& self, const py::array& tokens) {
   check_exact_tokens(tokens);
   with_tokens(tokens, [&](auto data) { self.append(data, tokens.size()); });
@@ -199,10 +207,7 @@ py::tuple exact_score(ExactModel& self, const py::array& tokens, const py::array
   if (of.rows) check_vocabulary(tokens, base.shape(1));
   const bool tilted = self.config().tilt != ngram::Tilt::kOff;
   if (tilted && !of.rows) fail("a tilt needs whole base distributions, not those of the targets alone");
-  if (tilted && of.rows && !(self.counts().positions() == 0 || self.largest_token() < base.shape(1))) {
-    fail("rows of " + std::to_string(base.shape(1)) + " probabilities, but token " +
-         std::to_string(self.largest_token()) + " was counted");
-  }
+  if (tilted) check_counted(self, base.shape(1));
   if (tilted && together) fail("a tilt scores position by position");
   py::array_t<double> p(tokens.size());
   py::array_t<std::uint8_t> order(tokens.size());
@@ -217,10 +222,7 @@ py::tuple exact_score(ExactModel& self, const py::array& tokens, const py::array
 
 void check_row(const ExactModel& self, const py::array& row) {
   if (!holds<double>(row) || !is_vector(row)) fail("base must be float64 of shape (V,), not " + describe(row));
-  if (self.counts().positions() > 0 && self.largest_token() >= row.size()) {
-    fail("base has " + std::to_string(row.size()) + " entries, but token " + std::to_string(self.largest_token()) +
-         " was counted");
-  }
+  check_counted(self, row.size());
 }
 
 py::array exact_distribution(ExactModel& self, const py::array& base, float entropy) {
@@ -255,10 +257,7 @@ py::array exact_distributions(ExactModel& self, const py::array& tokens, const p
   if (!of.rows) fail("distributions need whole base distributions, (n, V) or (1, V)");
   const auto vocab_size = base.shape(1);
   check_vocabulary(tokens, vocab_size);
-  if (self.counts().positions() > 0 && self.largest_token() >= vocab_size) {
-    fail("rows of " + std::to_string(vocab_size) + " probabilities, but token " + std::to_string(self.largest_token()) +
-         " was counted");
-  }
+  check_counted(self, vocab_size);
   py::array_t<double> p({tokens.size(), vocab_size});
   double* const to = p.mutable_data();
   const auto n = tokens.size();

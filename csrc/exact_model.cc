@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <stdexcept>
 
 
 namespace ngram {
@@ -164,7 +163,7 @@ double ExactModel::chained(int depth, const Successor* target, double base) {
 }
 
 double ExactModel::blended(double base, double chained) const {
-  return config_.chain ? base_weight_ * base + (1.0 - base_weight_) * chained : base;
+  return base_weight_ * base + (1.0 - base_weight_) * chained;
 }
 
 // One step of every weight along the gradient of ln p, p being what `chained` gave for this target.

@@ -425,7 +425,7 @@ class ReferenceModel:
         return np.array([astuple(seen) for seen in self.counts.evidence([], token)], np.uint64).reshape(-1, 7)
 
     def size(self) -> dict[str, int]:
-        """Positions and n-grams; a Python dictionary's bytes are nobody's business."""
+        """Positions and n-grams; the memory of dictionaries is not counted."""
         nodes = sum(len(context.successors) for context in self.counts._contexts.values())
         return {"positions": len(self.counts.stream), "nodes": nodes, "bytes": 0}
 
