@@ -121,7 +121,11 @@ def variants() -> Iterator[tuple[str, Callable[[], None]]]:
             of = f"{rule}, {bits}-bit tokens"
             yield f"a span, {of}", partial(tables.update, table, tokens, 0, 17, 50_000, config)
             yield f"a span, {of}", partial(tables.lookup, table, tokens, 0, 17, ids[:, 0], ids[:, 1], config)
-            for what, results in (("charged", charging), ("matches", {"best": best})):
+            for what, results in (
+                ("charged", charging),
+                ("charged and kept", {**charging, "values": p_target}),
+                ("matches", {"best": best}),
+            ):
                 for one_window in (False, True):
                     yield (
                         f"{'one window' if one_window else 'windows'}, {what}, {of}",
