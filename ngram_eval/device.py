@@ -1,7 +1,8 @@
 """The hashed scorer on a GPU: counts, gate, blend and sums stay there until the end.
 
 Of a batch, the logits cost one launch (`ngram_eval.forward`), and every 1024 positions three for all the rest. Nothing
-waits for the device until `tally` (or a sampled `distribution`), so the stages of the result overlap: each shows how long the host was in it.
+waits for the device until `tally` (or a sampled `distribution`), so the stages of the result overlap: each shows how
+long the host was in it.
 """
 
 from collections.abc import Callable
