@@ -20,7 +20,7 @@ from ngram_eval.blend import GatedBackoff
 from ngram_eval.bpb import bits_per_byte, nats_of
 from ngram_eval.config import EvalConfig, ExactConfig, GateConfig, NgramConfig, preset
 from ngram_eval.job import load_job
-from ngram_eval.neural import LogitsSource, Stats
+from ngram_eval.neural import LogitsSource, Stats, statistics
 from ngram_eval.options import EMBEDDED_SEQ_LEN, JobOptions
 from ngram_eval.ranks import Ranks
 from ngram_eval.scorers import Scorer, make_scorer
@@ -67,9 +67,9 @@ def measure(options: Options) -> str:
         JobOptions(
             data=options.data, artifact=options.artifact, tokenizer=options.tokenizer, max_tokens=options.max_tokens
         ),
-        Ranks(rank=0, world=1, local_rank=0),
+        Ranks(0, 1),
     )
-    tokens = job.stream.tokens
+    tokens = job.stream.tokens[:]
     assert job.tokenizer is not None
     base = preset("exact")
     base = replace(base, window=replace(base.window, seq_len=options.seq_len))
@@ -77,7 +77,7 @@ def measure(options: Options) -> str:
     windows = plan_windows(targets, base.window)
     rows = [job.source.probabilities(tokens, batch) for batch in batches(windows, job.source.batch_windows)]
     source = LogitsSource(np.log(np.maximum(np.concatenate(rows), 1e-30)), Path("computed"))
-    parts = [(batch, source.stats(tokens, batch)) for batch in batches(windows, 64)]
+    parts = [(batch, statistics(source, tokens, batch, rows=True)) for batch in batches(windows, 64)]
     stats = Stats(
         np.concatenate([part.p_target for _, part in parts]), np.concatenate([part.entropy for _, part in parts])
     )
@@ -98,7 +98,7 @@ def measure(options: Options) -> str:
         lines[f"best fixed alpha ({alpha:g}), orders 2 to 9, least count {least}"] = fixed[alpha]
         lines[f"PR #890's gate, orders 2 to 9, least count {least}"] = bpb(GatedBackoff(GateConfig())(stats, best))
     for name, config in exact_variants(base):
-        lines[name] = scored(make_scorer("cpu", config, source=source))
+        lines[name] = scored(make_scorer("cpu", config))
     neural = lines["the model alone"]
     return (
         "\n".join(

@@ -28,7 +28,7 @@ from ngram_eval.files import replacing
 from ngram_eval.job import Job, load_job
 from ngram_eval.options import EMBEDDED_SEQ_LEN, JobOptions
 from ngram_eval.ranks import Ranks
-from ngram_eval.samples import choose_samples, cut, look
+from ngram_eval.samples import choose_samples, cut, entropy_of
 from ngram_eval.scorers import HashedScorer, NeuralScorer, Scorer, make_scorer
 from ngram_eval.windows import batches, plan_windows, target_count
 
@@ -126,7 +126,9 @@ def measure_scorer(scorer: Scorer, job: Job, config: EvalConfig, samples: NDArra
     for batch in batches(plan_windows(targets, config.window), source.batch_windows):
         stats, entry = source.stats(tokens, batch), 0
         for looks, part in cut(batch, samples, scorer.window_wise):
-            sums += [look(scorer, source, tokens, batch, position)[0].sum() for position in looks]
+            for position in looks:
+                (neural,) = source.probabilities(tokens, batch.scoring(position))
+                sums.append(scorer.distribution(tokens, position, neural, entropy_of(neural)).sum())
             charged.append(scorer.score(tokens, part, stats.part(slice(entry, entry + part.scored))).values)
             entry += part.scored
     nats = nats_of(np.concatenate(charged))
@@ -149,7 +151,7 @@ def measure_scorer(scorer: Scorer, job: Job, config: EvalConfig, samples: NDArra
 def measure_all(options: Options) -> tuple[int, dict[int, Line], dict[str, Line]]:
     """(positions, log2 of the buckets -> line, name -> line of what has no buckets)."""
     sizes = (8, 12, 18) if options.toy else options.log_buckets
-    job = load_job(JobOptions(max_tokens=600 if options.toy else None), Ranks(0, 1, 0))
+    job = load_job(JobOptions(max_tokens=600 if options.toy else None), Ranks(0, 1))
     job = replace(job, source=SharedSource(job.source))
     config = preset(options.preset)
     config = replace(config, window=replace(config.window, seq_len=EMBEDDED_SEQ_LEN, rescore_tail=False))
@@ -166,7 +168,7 @@ def measure_all(options: Options) -> tuple[int, dict[int, Line], dict[str, Line]
     beside = {
         "the rule on exact counts": HashedScorer(DictionaryCounts(config.ngram), GatedBackoff(config.gate)),
         "the model alone": NeuralScorer(),
-        "preset exact": make_scorer(job.backend, preset("exact"), source=job.source),
+        "preset exact": make_scorer(job.backend, preset("exact")),
     }
     return targets, lines, {name: measured(scorer) for name, scorer in beside.items()}
 

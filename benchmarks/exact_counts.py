@@ -116,7 +116,7 @@ def distribution_seconds(tokens: Tokens, vocab: int, max_order: int) -> tuple[fl
 
 def measure(options: Options) -> str:
     """The Markdown report."""
-    tokens = read_shards(options.data).tokens
+    tokens = read_shards(options.data).tokens[:]
     lengths = [n for n in options.tokens if n <= len(tokens)] or [len(tokens)]
     lines = [measure_length(tokens[:n], options) for n in lengths]
     vocab = 1024

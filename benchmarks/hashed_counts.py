@@ -187,7 +187,7 @@ def measure(options: Options) -> str:
     """The result, as Markdown."""
     config = NgramConfig(target_backoff=True, buckets=1 << 12 if options.toy else 1 << 22)
     rounds = 1 if options.toy else options.rounds
-    tokens = read_shards(options.data, 8_000 if options.toy else options.max_tokens).tokens
+    tokens = read_shards(options.data, 8_000 if options.toy else options.max_tokens).tokens[:]
     stop = len(tokens) - 1
     windows = plan_windows(stop, WindowConfig())
     firsts, stops = windows.first, windows.stop

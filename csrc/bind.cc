@@ -2,6 +2,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <bit>
 #include <memory>
 #include <string>
@@ -278,6 +279,48 @@ py::dict exact_size(const ExactModel& self) {
                   "bytes"_a = self.counts().bytes());
 }
 
+template <class T>
+py::array_t<T> copied(py::array::ShapeContainer shape, const T* from) {
+  return py::array_t<T>(std::move(shape), from);
+}
+
+py::dict exact_learned(const ExactModel& self) {
+  const ExactModel::Learned now = self.learned();
+  const auto levels = static_cast<py::ssize_t>(self.config().levels);
+  const auto entries = static_cast<py::ssize_t>(now.tilt.size() / 2);
+  const double rates[] = {now.base_weight, now.recent_cost};
+  const std::uint64_t steps[] = {now.scored, now.surprises};
+  return py::dict("weights"_a = copied({levels, py::ssize_t{ExactModel::weights_per_level()}, py::ssize_t{2}, py::ssize_t{4}},
+                                       now.weights.data()),
+                  "tilt"_a = copied({py::ssize_t{2}, entries}, now.tilt.data()), "rates"_a = copied({py::ssize_t{2}}, rates),
+                  "steps"_a = copied({py::ssize_t{2}}, steps));
+}
+
+template <class T>
+const T* learned_part(const py::dict& from, const py::dict& like, const char* name) {
+  if (!from.contains(name) || !py::isinstance<py::array>(from[name])) fail(std::string("no array ") + name);
+  const auto array = from[name].cast<py::array>();
+  if (!holds<T>(array) || !(array.flags() & py::array::c_style) ||
+      !array.attr("shape").equal(like[name].attr("shape"))) {
+    fail(std::string(name) + " must be like " + describe(like[name].cast<py::array>()) + ", not " + describe(array));
+  }
+  return static_cast<const T*>(array.data());
+}
+
+void exact_load_learned(ExactModel& self, const py::dict& from) {
+  const py::dict like = exact_learned(self);
+  ExactModel::Learned to = self.learned();
+  std::copy_n(learned_part<float>(from, like, "weights"), to.weights.size(), to.weights.begin());
+  std::copy_n(learned_part<double>(from, like, "tilt"), to.tilt.size(), to.tilt.begin());
+  const auto* rates = learned_part<double>(from, like, "rates");
+  const auto* steps = learned_part<std::uint64_t>(from, like, "steps");
+  to.base_weight = rates[0];
+  to.recent_cost = rates[1];
+  to.scored = steps[0];
+  to.surprises = static_cast<std::uint32_t>(steps[1]);
+  self.learned(to);
+}
+
 // What the counts know of `token` as the next one: a row a level, (total, novel_total, distinct, run, count, novel,
 // recent); for tests and for looking inside.
 py::array exact_evidence(const ExactModel& self, std::uint32_t token) {
@@ -319,6 +362,8 @@ PYBIND11_MODULE(_core, m) {
       .def("distribution_after", &exact_distribution_after, "tokens"_a.noconvert(), "base"_a.noconvert(), "entropy"_a)
       .def("distributions", &exact_distributions, "tokens"_a.noconvert(), "base"_a.noconvert(), "entropy"_a.noconvert())
       .def("evidence", &exact_evidence, "token"_a)
+      .def("learned", &exact_learned)
+      .def("load_learned", &exact_load_learned, "learned"_a)
       .def("size", &exact_size);
   py::class_<HashedCounts>(m, "HashedCounts", "Hashed n-gram counts; see ngram_eval.counts.cpu.")
       .def(py::init(&make), py::kw_only(), "min_order"_a, "max_order"_a, "buckets"_a, "min_count"_a, "context_lag"_a,

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <bit>
-
+#include <cstring>
 
 namespace ngram {
 
@@ -72,6 +72,31 @@ ExactModel::ExactModel(const ExactModelConfig& config)
     const double odds = exponent < 0 ? 1.0 / (1 << -exponent) : 1 << exponent;
     hits_[i] = kTiltPrior * (odds / (1.0 + odds));
   }
+}
+
+int ExactModel::weights_per_level() { return kWeightsPerLevel; }
+
+ExactModel::Learned ExactModel::learned() const {
+  static_assert(sizeof(Weight) == 2 * kParts * sizeof(float));
+  Learned to{.weights = std::vector<float>(weights_.size() * 2 * kParts),
+             .tilt = hits_,
+             .base_weight = base_weight_,
+             .recent_cost = recent_cost_,
+             .scored = scored_,
+             .surprises = surprises_};
+  std::memcpy(to.weights.data(), weights_.data(), to.weights.size() * sizeof(float));
+  to.tilt.insert(to.tilt.end(), tries_.begin(), tries_.end());
+  return to;
+}
+
+void ExactModel::learned(const Learned& from) {
+  std::memcpy(static_cast<void*>(weights_.data()), from.weights.data(), from.weights.size() * sizeof(float));
+  std::copy_n(from.tilt.begin(), hits_.size(), hits_.begin());
+  std::copy(from.tilt.begin() + static_cast<std::ptrdiff_t>(hits_.size()), from.tilt.end(), tries_.begin());
+  base_weight_ = from.base_weight;
+  recent_cost_ = from.recent_cost;
+  scored_ = from.scored;
+  surprises_ = from.surprises;
 }
 
 // Adds up the weights of a level's features: the logits of its four parts.

@@ -78,6 +78,19 @@ class ExactModel {
   // What `score` would charge each token with. `row` and `p` have `vocab_size` entries.
   void distribution(const double* row, float entropy, std::int64_t vocab_size, double* p);
 
+  // What is learned, besides the counts. With the same tokens appended, a model that is given another's goes on as it.
+  // `weights` is (levels, kWeightsPerLevel, value or rate, part); `tilt` is (hits or tries, entry).
+  struct Learned {
+    std::vector<float> weights;
+    std::vector<double> tilt;
+    double base_weight, recent_cost;
+    std::uint64_t scored;
+    std::uint32_t surprises;
+  };
+  Learned learned() const;
+  void learned(const Learned& from);  // arrays as long as `learned` returns
+  static int weights_per_level();
+
   const ExactCounts& counts() const { return counts_; }
   std::uint32_t largest_token() const { return largest_token_; }
   const ExactModelConfig& config() const { return config_; }

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ngram_eval.config import GateConfig
-from ngram_eval.counts import Best, Counts, Tokens
+from ngram_eval.counts import Best, Counts, Matches, Stream, around
 from ngram_eval.counts.reference import best_match
 from ngram_eval.neural import Stats
 
@@ -45,23 +45,28 @@ class GatedBackoff:
         return blended
 
     def distribution(
-        self, counts: Counts, tokens: Tokens, position: int, probabilities: NDArray[np.float64], entropy: float
+        self, counts: Counts, tokens: Stream, position: int, probabilities: NDArray[np.float64], entropy: float
     ) -> NDArray[np.float64]:
         """(V,): what each token would be charged with at `position`, were it the target, as the counts stand."""
-        matches = counts.lookup_targets(tokens, position, len(probabilities))
+        matches = _matches(counts, tokens, position, len(probabilities))
         return self(_stats(probabilities, entropy), best_match(matches, counts.config))
 
     def given_target(
-        self, counts: Counts, tokens: Tokens, position: int, probabilities: NDArray[np.float64], entropy: float
+        self, counts: Counts, tokens: Stream, position: int, probabilities: NDArray[np.float64], entropy: float
     ) -> NDArray[np.float64]:
         """(V,): the values of all tokens in the order that tokens[position + 1] is charged in."""
-        matches = counts.lookup_targets(tokens, position, len(probabilities))
-        order = best_match(matches, counts.config).order[tokens[position + 1]]
+        matches = _matches(counts, tokens, position, len(probabilities))
+        order = best_match(matches, counts.config).order[tokens[position + 1 : position + 2][0]]
         if order == 0:
             return probabilities
         row = order - counts.config.min_order
         best = Best(np.full(len(probabilities), order), matches.context[row], matches.full[row])
         return self(_stats(probabilities, entropy), best)
+
+
+def _matches(counts: Counts, tokens: Stream, position: int, vocab: int) -> Matches:
+    part, base = around(tokens, position, position + 1, counts.config)
+    return counts.lookup_targets(part, position - base, vocab)
 
 
 def _stats(probabilities: NDArray[np.float64], entropy: float) -> Stats:

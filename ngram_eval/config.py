@@ -213,6 +213,16 @@ class EvalConfig:
         """Whether the method charges probabilities: values that sum to 1 over the vocabulary."""
         return self.scorer == "exact"
 
+    @property
+    def learns_online(self) -> bool:
+        """Whether the scorer learns from each position for the next: it can't begin in the middle of a stream."""
+        return self.scorer == "exact"
+
+    @property
+    def depends_on_ranks(self) -> bool:
+        """Whether the result depends on how the windows are split over ranks, as PR #890's does."""
+        return self.window.rescore_tail or self.ngram.prefill_hole
+
 
 def hashed() -> EvalConfig:
     """PR #890's method with quirks 1 to 3 mended. Hash collisions still make it a pseudo-probability."""

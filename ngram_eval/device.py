@@ -16,13 +16,15 @@ from torch import Tensor
 from ngram_eval.blend import GatedBackoff
 from ngram_eval.bpb import Tally, from_limbs
 from ngram_eval.config import EvalConfig
-from ngram_eval.counts import Tokens
+from ngram_eval.counts import Stream
 from ngram_eval.counts.triton import TritonCounts
 from ngram_eval.forward import DeviceStats
 from ngram_eval.kernels.gating import gate_constants
 from ngram_eval.kernels.windows import AT_ONCE, NO_POSITION, Charges, new_charges
 from ngram_eval.neural import NeuralStats, nan_statistics
-from ngram_eval.prefill import prefill_locally
+from ngram_eval.prefill import scan
+from ngram_eval.ranks import Ranks
+from ngram_eval.scorers import Scorer, count_positions
 from ngram_eval.transfer import to_device
 from ngram_eval.windows import Windows
 
@@ -40,11 +42,12 @@ class DeviceCharges:
         return copied
 
 
-class TritonScorer:
+class TritonScorer(Scorer):
     """`ngram_eval.scorers.Scorer` of PR #890's family on the current CUDA device."""
 
     normalised = GatedBackoff.normalised
     window_wise = True
+    on_device = True
 
     def __init__(self, config: EvalConfig, at_once: int = AT_ONCE) -> None:
         self.counts = TritonCounts(config.ngram)
@@ -54,10 +57,13 @@ class TritonScorer:
         self._charges = new_charges(0, self.counts.device)
         self._sums: list[Tensor] = []
 
-    def prefill(self, tokens: Tokens, stop: int, advance: Callable[[int], None]) -> None:
-        prefill_locally(self.counts, tokens, stop, advance)
+    def prefill(self, tokens: Stream, start: int, stop: int, advance: Callable[[int], None]) -> None:
+        count_positions(self.counts, tokens, start, stop, advance)
 
-    def score(self, tokens: Tokens, windows: Windows, stats: NeuralStats) -> DeviceCharges:
+    def scan(self, ranks: Ranks) -> None:
+        scan(self.counts.tables, ranks)
+
+    def score(self, tokens: Stream, windows: Windows, stats: NeuralStats) -> DeviceCharges:
         p_target, entropy = self._on_device(stats)
         sums = new_charges(len(windows), self.counts.device).sums
         values = torch.empty_like(p_target)
@@ -76,12 +82,12 @@ class TritonScorer:
         return DeviceCharges(values)
 
     def distribution(
-        self, tokens: Tokens, position: int, probabilities: NDArray[np.float64], entropy: float
+        self, tokens: Stream, position: int, probabilities: NDArray[np.float64], entropy: float
     ) -> NDArray[np.float64]:
         return self._blend.distribution(self.counts, tokens, position, probabilities, entropy)
 
     def given_target(
-        self, tokens: Tokens, position: int, probabilities: NDArray[np.float64], entropy: float
+        self, tokens: Stream, position: int, probabilities: NDArray[np.float64], entropy: float
     ) -> NDArray[np.float64]:
         return self._blend.given_target(self.counts, tokens, position, probabilities, entropy)
 

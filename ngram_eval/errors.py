@@ -14,29 +14,46 @@ _OUTSIDE = frozenset(
 )
 """OS errors about the user's files, rights and disk space. Others (a broken pipe, a bad descriptor) may be bugs."""
 
+BAD_INPUT, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
+"""Exit codes; the last two are the shell's for SIGINT and SIGTERM."""
+
 
 class InputError(ValueError):
     """Bad input: names the file or flag, the offending value and the remedy."""
 
 
+def exit_code(error: BaseException) -> int:
+    """The code to exit with."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else FAILED
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    outside = isinstance(error, OSError) and error.errno in _OUTSIDE
+    return BAD_INPUT if outside or isinstance(error, (InputError, MemoryError)) else FAILED
+
+
+def one_line(error: BaseException) -> str:
+    """What to tell of it."""
+    if isinstance(error, MemoryError):
+        return f"out of memory ({error or 'no more is given'}): use fewer --buckets, --threads or --batch-windows"
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return str(error) if exit_code(error) == BAD_INPUT else f"{type(error).__name__}: {error}"
+
+
 @contextmanager
 def exit_on_input_error() -> Iterator[None]:
-    """Run a command line: bad input, or a file or disk the system refuses, becomes one line on stderr and exit code 2.
+    """Run a command line: bad input, or a file, disk or memory the system refuses, becomes one line on stderr and exit
+    code 2.
 
     Ctrl-C exits with 130, the shell's code for it. Every other exception passes, traceback and all.
     """
     try:
         yield
-    except InputError as error:
-        _exit(f"error: {error}", 2)
-    except OSError as error:
-        if error.errno not in _OUTSIDE:
+    except (InputError, OSError, MemoryError, KeyboardInterrupt) as error:
+        code = exit_code(error)
+        if code == FAILED:
             raise
-        _exit(f"error: {error}", 2)
-    except KeyboardInterrupt:
-        _exit("interrupted", 130)
-
-
-def _exit(message: str, code: int) -> None:
-    print(message, file=sys.stderr)
-    raise SystemExit(code) from None
+        prefix = "error: " if code == BAD_INPUT else ""
+        print(prefix + one_line(error), file=sys.stderr)
+        raise SystemExit(code) from None

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ngram_eval.counts import Tokens
+from ngram_eval.counts import Stream
 from ngram_eval.errors import InputError
 from ngram_eval.model import Transformer, attention_kernel
 from ngram_eval.neural import NeuralStats, Stats, nan_statistics
@@ -66,6 +66,8 @@ def target_stats(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 class DeviceStats:
     """`NeuralStats` on the device that computed them; copied to the host when, and if, the host asks."""
 
+    rows = None
+
     def __init__(self, device_p_target: Tensor, device_entropy: Tensor) -> None:
         self.device_p_target, self.device_entropy = device_p_target, device_entropy
 
@@ -119,7 +121,7 @@ class ModelSource:
         self._model.use_attention(kernel)
 
     @torch.inference_mode()
-    def stats(self, tokens: Tokens, windows: Windows) -> NeuralStats:
+    def stats(self, tokens: Stream, windows: Windows) -> NeuralStats:
         """As `NeuralSource.stats`; raises `InputError` for NaN, unless the statistics stay on the device."""
         hidden, targets = self._hidden(tokens, windows)
         if self._use_kernels:
@@ -131,7 +133,7 @@ class ModelSource:
         return Stats(np.exp(log_p.astype(np.float64)), entropy)
 
     @torch.inference_mode()
-    def probabilities(self, tokens: Tokens, windows: Windows) -> NDArray[np.float64]:
+    def probabilities(self, tokens: Stream, windows: Windows) -> NDArray[np.float64]:
         hidden, _ = self._hidden(tokens, windows)
         parts = [torch.log_softmax(self._logits(hidden[part]), dim=-1) for part in self._parts(len(hidden))]
         probabilities: NDArray[np.float64] = np.exp(torch.cat(parts).cpu().numpy().astype(np.float64))
@@ -142,12 +144,14 @@ class ModelSource:
     def _autocast(self) -> AbstractContextManager[object]:
         return nullcontext() if self.dtype == torch.float32 else torch.autocast(self.device.type, self.dtype)
 
-    def _hidden(self, tokens: Tokens, windows: Windows) -> tuple[Tensor, Tensor]:
+    def _hidden(self, tokens: Stream, windows: Windows) -> tuple[Tensor, Tensor]:
         """(last hidden states, targets) of the scored positions: (positions, width) and (positions,)."""
         length, scored = int((windows.stop - windows.start)[0]), int((windows.stop - windows.first)[0])
         # A window cut short by the end is, as published, a full one padded on the right. Attention is causal, so the
         # padding never shows: leaving it out and keeping the RoPE base of the full length gives the same logits.
-        rows = tokens[windows.start[:, None] + np.arange(length + 1)].astype(np.int64)  # (B, length + 1)
+        base = int(windows.start.min())
+        read = tokens[base : int(windows.start.max()) + length + 1]
+        rows = read[windows.start[:, None] - base + np.arange(length + 1)].astype(np.int64)  # (B, length + 1)
         sequences = to_device(rows, self.device)
         with self._autocast():
             hidden = self._model.hidden(sequences[:, :-1], last=scored, length=windows.seq_len)

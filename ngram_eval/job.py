@@ -1,13 +1,24 @@
 """What the presets of a call share: token stream, tokenizer and neural source, checked against each other."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
+from ngram_eval import __version__
+from ngram_eval.config import EvalConfig
 from ngram_eval.counts import load_backend, resolve_backend
 from ngram_eval.errors import InputError
 from ngram_eval.neural import NeuralSource, UniformSource, load_logits, load_scores
 from ngram_eval.options import JobOptions, asset
 from ngram_eval.ranks import Ranks
-from ngram_eval.tokens import Manifest, Tokenizer, TokenStream, check_vocabulary, read_manifest, read_shards
+from ngram_eval.tokens import (
+    Manifest,
+    Tokenizer,
+    TokenStream,
+    check_vocabulary,
+    file_sha256,
+    read_manifest,
+    read_shards,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,36 +35,64 @@ class Job:
     """The counts backend, `auto` resolved."""
 
 
+def fingerprint(job: Job, config: EvalConfig, sharing: str) -> dict[str, Any]:
+    """All that decides an evaluation's sums, as JSON, for a checkpoint; ranks share out the shards to read."""
+    options, ranks, paths = job.options, job.ranks, job.stream.paths
+    mine = [file_sha256(path) for path in paths[ranks.rank :: ranks.world]]
+    shards = ranks.gather(mine)
+    model = asset("model.ngev") if options.embedded else options.artifact
+    file = model or options.scores or options.logits
+    source_sha256 = ranks.broadcast(file_sha256(file) if file and ranks.rank == 0 else None)
+    by_ranks = config.depends_on_ranks and sharing == "sharded"
+    return {
+        "version": __version__,
+        "data": {path.name: shards[i % ranks.world][i // ranks.world] for i, path in enumerate(paths)},
+        "tokens": len(job.stream.tokens),
+        "tokenizer": job.tokenizer.sha256 if job.tokenizer else None,
+        "neural source": {
+            "name": job.source.name,
+            "sha256": source_sha256,
+            "train_seq_len": job.source.train_seq_len,
+            "vocab_size": job.source.vocab_size,
+            "batch_windows": job.source.batch_windows,
+            "settings": {name: value.split(":")[0] for name, value in job.source.settings.items()},
+        },
+        "backend": job.backend if job.backend == "triton" else "cpu",  # whose floats are the reference's, bit for bit
+        "number of ranks": ranks.world if by_ranks else "any",
+        "config": asdict(config),
+    }
+
+
 def load_job(options: JobOptions, ranks: Ranks) -> Job:
     """Load what the options name; raises `InputError` for what is missing, broken or does not fit together."""
     backend = resolve_backend(options.backend)
-    stream, tokenizer = load_stream(options)
+    stream, tokenizer = load_stream(options, ranks)
     return Job(
         options=options,
         ranks=ranks,
         stream=stream,
         tokenizer=tokenizer,
-        manifest=_load_manifest(stream, tokenizer),
+        manifest=_load_manifest(stream, tokenizer, ranks),
         source=_load_source(options, stream, tokenizer, ranks, backend),
         backend=backend,
     )
 
 
-def load_stream(options: JobOptions) -> tuple[TokenStream, Tokenizer | None]:
-    """The token stream and the tokenizer that the options name, checked against each other."""
+def load_stream(options: JobOptions, ranks: Ranks) -> tuple[TokenStream, Tokenizer | None]:
+    """The token stream and the tokenizer that the options name, checked against each other, each rank a part."""
     if options.embedded:
         stream = read_shards([str(asset("sample_000000.bin"))], options.max_tokens)
         return stream, Tokenizer.load(asset("tokenizer.model"))
     stream = read_shards(options.data, options.max_tokens)
     tokenizer = Tokenizer.load(options.tokenizer) if options.tokenizer else None
     if tokenizer is not None:
-        check_vocabulary(stream.tokens, tokenizer.vocab_size, str(options.tokenizer))
+        check_vocabulary(stream.tokens, tokenizer.vocab_size, str(options.tokenizer), ranks.part)
     return stream, tokenizer
 
 
-def _load_manifest(stream: TokenStream, tokenizer: Tokenizer | None) -> Manifest | None:
+def _load_manifest(stream: TokenStream, tokenizer: Tokenizer | None, ranks: Ranks) -> Manifest | None:
     """The manifest beside the shards, where there is one and a tokenizer to count bytes with."""
-    manifest = read_manifest(stream.paths) if tokenizer else None
+    manifest = read_manifest(stream.paths, ranks.part) if tokenizer else None
     if manifest is not None and tokenizer is not None and manifest.tokenizer_sha256 != tokenizer.sha256:
         raise InputError(
             f"the tokenizer (sha256 {tokenizer.sha256[:12]}...) is not the one that made {stream.paths[0]} "
@@ -76,13 +115,13 @@ def _load_source(
         return load_scores(options.scores, (stream.total - 1, len(stream.tokens) - 1))
     if options.logits is not None:
         logits = load_logits(options.logits, (stream.total - 1, len(stream.tokens) - 1))
-        _check_vocabularies(stream, tokenizer, logits.vocab_size, str(options.logits))
+        _check_vocabularies(stream, tokenizer, logits.vocab_size, str(options.logits), ranks)
         return logits
     if options.uniform:
         if tokenizer is not None:
             return UniformSource(tokenizer.vocab_size)
         assert options.vocab_size is not None, "Options.check asks for one of the two"
-        check_vocabulary(stream.tokens, options.vocab_size, "--vocab-size")
+        check_vocabulary(stream.tokens, options.vocab_size, "--vocab-size", ranks.part)
         return UniformSource(options.vocab_size)
     from ngram_eval.forward import load_model_source  # imports torch, which takes seconds
 
@@ -95,14 +134,16 @@ def _load_source(
         batch_windows=options.batch_windows,
         use_kernels=use_kernels,
     )
-    _check_vocabularies(stream, tokenizer, source.vocab_size, str(path))
+    _check_vocabularies(stream, tokenizer, source.vocab_size, str(path), ranks)
     return source
 
 
-def _check_vocabularies(stream: TokenStream, tokenizer: Tokenizer | None, vocab_size: int, source: str) -> None:
+def _check_vocabularies(
+    stream: TokenStream, tokenizer: Tokenizer | None, vocab_size: int, source: str, ranks: Ranks
+) -> None:
     """Raise `InputError` unless the stream's tokens, and the tokenizer if there is one, fit the source's vocabulary."""
     if tokenizer is None:
-        check_vocabulary(stream.tokens, vocab_size, source)
+        check_vocabulary(stream.tokens, vocab_size, source, ranks.part)
     elif tokenizer.vocab_size != vocab_size:
         raise InputError(
             f"{source} has a vocabulary of {vocab_size} tokens, the tokenizer {tokenizer.vocab_size}: "

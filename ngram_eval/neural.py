@@ -11,9 +11,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ngram_eval.counts import Tokens
+from ngram_eval.counts import Stream
 from ngram_eval.errors import InputError
 from ngram_eval.files import replacing
+from ngram_eval.ranks import Ranks
 from ngram_eval.windows import Windows
 
 
@@ -28,6 +29,10 @@ class NeuralStats(Protocol):
     def entropy(self) -> NDArray[np.float32]:
         """Entropy of the distribution, nats."""
 
+    @property
+    def rows(self) -> NDArray[np.float64] | None:
+        """(positions, V), the whole distributions, for scorers that need them (`Scorer.needs_rows`)."""
+
     def part(self, entries: slice) -> "NeuralStats":
         """The statistics of some of the positions."""
 
@@ -37,10 +42,12 @@ class Stats(NamedTuple):
 
     p_target: NDArray[np.float64]
     entropy: NDArray[np.float32]
+    rows: NDArray[np.float64] | None = None
 
     def part(self, entries: slice) -> "Stats":
         """The statistics of some of the positions."""
-        return Stats(self.p_target[entries], self.entropy[entries])
+        rows = None if self.rows is None else self.rows[entries]
+        return Stats(self.p_target[entries], self.entropy[entries], rows)
 
 
 def nan_statistics(position: int) -> InputError:
@@ -64,16 +71,26 @@ class NeuralSource(Protocol):
     """What else the result should say of it."""
     gives_all: bool
     """Whether it knows whole distributions, not just the target's probability."""
+    vocab_size: int
+    """V of the distributions, 0 unless `gives_all`."""
 
-    def stats(self, tokens: Tokens, windows: Windows) -> NeuralStats:
-        """Statistics of the scored positions of `windows`, all of one shape (see `windows.batch_bounds`)."""
+    def stats(self, tokens: Stream, windows: Windows) -> NeuralStats:
+        """Statistics of the scored positions of `windows`, all of one shape (see `windows.Grid`); without `rows`."""
 
-    def probabilities(self, tokens: Tokens, windows: Windows) -> NDArray[np.float64]:
+    def probabilities(self, tokens: Stream, windows: Windows) -> NDArray[np.float64]:
         """(positions, V): the whole distribution at the scored positions of `windows`.
 
         Its entry of the target is the `p_target` of `stats` on the host, bit for bit on one machine. Raises
         `InputError` unless `gives_all`.
         """
+
+
+def statistics(source: NeuralSource, tokens: Stream, windows: Windows, *, rows: bool) -> NeuralStats:
+    """The source's statistics, with the whole distributions if asked for `rows`."""
+    stats = source.stats(tokens, windows)
+    if not rows:
+        return stats
+    return Stats(stats.p_target, stats.entropy, source.probabilities(tokens, windows))
 
 
 _LIGHT_BATCH = 1 << 15
@@ -91,12 +108,12 @@ class UniformSource:
         self.vocab_size = vocab_size
         self.settings: dict[str, str] = {}
 
-    def stats(self, tokens: Tokens, windows: Windows) -> Stats:
+    def stats(self, tokens: Stream, windows: Windows) -> Stats:
         scored = windows.scored
         entropy = np.full(scored, math.log(self.vocab_size), np.float32)
         return Stats(np.full(scored, 1 / self.vocab_size), entropy)
 
-    def probabilities(self, tokens: Tokens, windows: Windows) -> NDArray[np.float64]:
+    def probabilities(self, tokens: Stream, windows: Windows) -> NDArray[np.float64]:
         return np.full((windows.scored, self.vocab_size), 1 / self.vocab_size)
 
 
@@ -106,17 +123,18 @@ class ScoresSource:
     name = "scores"
     batch_windows = _LIGHT_BATCH
     gives_all = False
+    vocab_size = 0
 
     def __init__(self, p_target: NDArray[np.floating], entropy: NDArray[np.floating], train_seq_len: int = 0) -> None:
         self.p_target, self.entropy, self.train_seq_len = p_target, entropy, train_seq_len
         self.settings: dict[str, str] = {}
 
-    def stats(self, tokens: Tokens, windows: Windows) -> Stats:
+    def stats(self, tokens: Stream, windows: Windows) -> Stats:
         spans = windows.spans()
         p_target = np.concatenate([self.p_target[first:stop] for first, stop in spans], dtype=np.float64)
         return Stats(p_target, np.concatenate([self.entropy[first:stop] for first, stop in spans], dtype=np.float32))
 
-    def probabilities(self, tokens: Tokens, windows: Windows) -> NDArray[np.float64]:
+    def probabilities(self, tokens: Stream, windows: Windows) -> NDArray[np.float64]:
         raise InputError(
             "--scores knows the probability of each target only, and the whole distribution is needed: "
             "give --artifact, --logits or --uniform"
@@ -146,13 +164,14 @@ class LogitsSource:
         log_probs: NDArray[np.float64] = rows - top - np.log(np.exp(rows - top).sum(axis=1, keepdims=True))
         return log_probs
 
-    def stats(self, tokens: Tokens, windows: Windows) -> Stats:
+    def stats(self, tokens: Stream, windows: Windows) -> Stats:
         log_p = self._log_probs(windows)
         p = np.exp(log_p)
         entropy = -(p * np.maximum(log_p, -1e4)).sum(axis=1)  # 0, not NaN, where p is 0
-        return Stats(p[np.arange(len(p)), tokens[windows.positions() + 1]], entropy.astype(np.float32))
+        targets = np.concatenate([tokens[first + 1 : stop + 1] for first, stop in windows.spans()])
+        return Stats(p[np.arange(len(p)), targets], entropy.astype(np.float32))
 
-    def probabilities(self, tokens: Tokens, windows: Windows) -> NDArray[np.float64]:
+    def probabilities(self, tokens: Stream, windows: Windows) -> NDArray[np.float64]:
         probabilities: NDArray[np.float64] = np.exp(self._log_probs(windows))
         return probabilities
 
@@ -228,43 +247,68 @@ def _check_range(path: Path, name: str, values: NDArray[np.floating], low: float
         )
 
 
+_EXCHANGED_AT_ONCE = 1 << 20
+
+
 class RememberingSource:
     """A source whose statistics are kept by position, for the next preset and for `--save-scores`.
 
     A position may be scored by several windows with different contexts. The first that scores it is kept; another
-    window asking for the position, or windows of another length, are passed on and not kept.
+    window asking for the position, or windows of another length, are passed on and not kept. A batch is answered from
+    memory only if all of it is known: a forward of a part of it might round differently.
     """
 
     def __init__(self, source: NeuralSource, positions: int, seq_len: int) -> None:
         self._source, self._seq_len = source, seq_len
         self.name, self.batch_windows, self.train_seq_len = source.name, source.batch_windows, source.train_seq_len
-        self.settings, self.gives_all = source.settings, source.gives_all
+        self.settings, self.gives_all, self.vocab_size = source.settings, source.gives_all, source.vocab_size
         self.p_target = np.full(positions, np.nan)
         self.entropy = np.full(positions, np.nan, np.float32)
         self._window_start = np.full(positions, -1, np.int64)
         self.reused = 0
         """Positions answered from memory so far."""
 
-    def stats(self, tokens: Tokens, windows: Windows) -> NeuralStats:
+    def stats(self, tokens: Stream, windows: Windows) -> NeuralStats:
         if windows.seq_len != self._seq_len:
             return self._source.stats(tokens, windows)
-        positions, scored = windows.positions(), windows.stop - windows.first
-        start = np.repeat(windows.start, scored)
-        known = np.logical_and.reduceat(self._window_start[positions] == start, np.cumsum(scored) - scored)
-        result = Stats(self.p_target[positions], self.entropy[positions])
-        self.reused += int(scored[known].sum())
-        if not known.all():
-            missing = np.repeat(~known, scored)
-            found = self._source.stats(tokens, windows[~known])
-            result.p_target[missing], result.entropy[missing] = found.p_target, found.entropy
-            unseen = self._window_start[positions] < 0
-            keep = positions[unseen]
-            self._window_start[keep] = start[unseen]
-            self.p_target[keep], self.entropy[keep] = result.p_target[unseen], result.entropy[unseen]
-        return result
+        positions = windows.positions()
+        start = np.repeat(windows.start, windows.stop - windows.first)
+        if (self._window_start[positions] == start).all():
+            self.reused += len(positions)
+            return Stats(self.p_target[positions], self.entropy[positions])
+        found = self._source.stats(tokens, windows)
+        unseen = self._window_start[positions] < 0
+        keep = positions[unseen]
+        self._window_start[keep] = start[unseen]
+        self.p_target[keep], self.entropy[keep] = found.p_target[unseen], found.entropy[unseen]
+        return found
 
-    def probabilities(self, tokens: Tokens, windows: Windows) -> NDArray[np.float64]:
+    def probabilities(self, tokens: Stream, windows: Windows) -> NDArray[np.float64]:
         return self._source.probabilities(tokens, windows)
+
+    def exchange(self, ranks: Ranks) -> None:
+        """Let every rank know what any of them knows; of a position's windows the first is kept, as on one rank.
+
+        Each rank sends and receives about 40 bytes a position.
+        """
+        if ranks.world == 1:
+            return
+        unknown = np.iinfo(np.int64).max
+        for low in range(0, len(self.p_target), _EXCHANGED_AT_ONCE):
+            part = slice(low, low + _EXCHANGED_AT_ONCE)
+            start, p_target, entropy = self._window_start[part], self.p_target[part], self.entropy[part]
+            bid = np.where(
+                start < 0, unknown, start * ranks.world + ranks.rank
+            )  # one rank wins: bits add up to its own
+            winner = bid.copy()
+            ranks.all_reduce(winner, "min")
+            won = (bid == winner) & (start >= 0)
+            p_bits, entropy_bits = np.where(won, p_target.view(np.int64), 0), np.where(won, entropy.view(np.int32), 0)
+            ranks.all_reduce(p_bits, "sum")
+            ranks.all_reduce(entropy_bits, "sum")
+            known = winner < unknown
+            p_target[known], entropy[known] = p_bits.view(np.float64)[known], entropy_bits.view(np.float32)[known]
+            start[known] = winner[known] // ranks.world
 
 
 def save_scores(path: Path, p_target: NDArray[np.float64], entropy: NDArray[np.float32], train_seq_len: int) -> None:

@@ -105,6 +105,48 @@ class Options(JobOptions):
 
     save_scores: Path | None = None
     """Write the neural statistics of every position here, for --scores."""
+    ngram: Literal["auto", "sharded", "pipelined"] = "auto"
+    """Ranks' share of the n-gram work: sharded, each counts and scores a stretch; pipelined, one engine on rank 0 does,
+    beside everyone's forward passes. auto: pipelined for what learns online (exact, tilt), sharded for the rest."""
+    prefill: Literal["scan", "local"] = "scan"
+    """How a sharded rank gets the counts before its stretch: ranks add theirs up, or each counts all by itself."""
+    checkpoint: Path | None = None
+    """Folder for checkpoints that all ranks see; of an earlier run's: give --resume too."""
+    every: int = 1_000_000
+    """Positions that a rank scores between checkpoints."""
+    resume: bool = False
+    """Go on from --checkpoint, on any number of ranks; from the beginning if the folder holds none."""
+    rank_timeout: float = 30.0
+    """Seconds without a sign of life after which a rank is given up, and with it the run."""
+
+    def check(self) -> None:
+        super(Options, self).check()
+        if self.resume and self.checkpoint is None:
+            raise InputError("--resume goes on from a checkpoint: give --checkpoint FOLDER")
+        if self.checkpoint is not None and self.save_scores is not None:
+            raise InputError(
+                "--save-scores needs all statistics from one run: leave out --checkpoint, or --save-scores"
+            )
+        if self.every < 1:
+            raise InputError(f"--every is {self.every}: give at least 1 position")
+        if not 1.0 <= self.rank_timeout < float("inf"):
+            raise InputError(f"--rank-timeout is {self.rank_timeout}: give at least 1 second")
+
+    def sharing(self, name: str, config: EvalConfig) -> Literal["sharded", "pipelined"]:
+        """How the ranks share the n-gram work of a preset; raises `InputError` where it can't be as asked."""
+        if self.ngram == "sharded" and config.learns_online:
+            raise InputError(
+                f"--ngram sharded and --preset {name}: it learns from each position for the next, so no rank can begin "
+                "in the middle of the stream; give --ngram pipelined"
+            )
+        if self.ngram == "pipelined" and self.backend == "triton":
+            raise InputError(
+                "--ngram pipelined runs its engine on a CPU thread, and --backend triton counts on the GPU: give "
+                "--backend cpu, or --ngram sharded"
+            )
+        if self.ngram == "auto":
+            return "pipelined" if config.learns_online else "sharded"
+        return self.ngram
 
 
 AnyOptions = TypeVar("AnyOptions", bound=JobOptions)

@@ -423,7 +423,7 @@ def _prepare(config: PrepareConfig, command: str, sources: list[Source], staging
     if not counts.documents:
         raise InputError(f"{', '.join(config.inputs)}: no text in it, so there is nothing to write")
 
-    shards = [read_shards([str(path)]).tokens for path in writer.paths]
+    shards = [read_shards([str(path)]).tokens[:] for path in writer.paths]
     decoded_bytes = tokenizer.stream_bytes(shards)
     unknown_tokens = sum(tokenizer.unknown_count(shard) for shard in shards)
     manifest = Manifest(

@@ -1,19 +1,59 @@
-"""The processes of a `torchrun`, or the one process of a plain run."""
+"""The processes of a `torchrun`, or the one process of a plain run. torch.distributed does all that is exchanged."""
 
+import io
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TypeVar
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ngram_eval.errors import FAILED, InputError, exit_code, one_line
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ngram_eval.watch import Watch
 
 T = TypeVar("T")
+P = ParamSpec("P")
+
+
+class RankLostError(RuntimeError):
+    """Another rank did not take part in an exchange."""
+
+
+def _exchange(method: Callable[Concatenate["Ranks", P], T]) -> Callable[Concatenate["Ranks", P], T]:
+    """What torch.distributed raises when a peer is gone is about that peer."""
+
+    @wraps(method)
+    def call(self: "Ranks", /, *arguments: P.args, **named: P.kwargs) -> T:
+        try:
+            return method(self, *arguments, **named)
+        except RuntimeError as error:
+            raise RankLostError(str(error)) from error
+
+    return call
 
 
 class Ranks:
-    """One process among its peers."""
+    """One process among its peers. Every rank calls the same exchanges in the same order."""
 
-    def __init__(self, rank: int, world: int, local_rank: int) -> None:
+    def __init__(self, rank: int, world: int, local_rank: int = 0) -> None:
         self.rank, self.world, self.local_rank = rank, world, local_rank
+        self.sent = 0
+        """Bytes of tables and arrays this rank has sent to others, as the algorithms state them."""
 
+    @property
+    def part(self) -> tuple[int, int]:
+        """(rank, world)."""
+        return self.rank, self.world
+
+    @_exchange
     def gather(self, item: T) -> list[T]:
         """Every rank's item, in rank order, on every rank."""
         if self.world == 1:
@@ -24,22 +64,117 @@ class Ranks:
         torch.distributed.all_gather_object(items, item)
         return items
 
+    @_exchange
+    def broadcast(self, item: T) -> T:
+        """Rank 0's item, on every rank."""
+        if self.world == 1:
+            return item
+        import torch.distributed
+
+        items = [item]
+        torch.distributed.broadcast_object_list(items)
+        return items[0]
+
+    @_exchange
+    def all_reduce(self, array: NDArray[Any], operation: Literal["sum", "min"]) -> None:
+        """Replace a contiguous int32 or int64 array by its sum or minimum over the ranks."""
+        if self.world == 1:
+            return
+        import torch
+        from torch.distributed import ReduceOp, all_reduce
+
+        all_reduce(torch.from_numpy(array), {"sum": ReduceOp.SUM, "min": ReduceOp.MIN}[operation])
+        self.sent += 2 * array.nbytes * (self.world - 1) // self.world
+
+    @_exchange
+    def all_to_all(self, received: "Tensor", sent: "Tensor", received_sizes: list[int], sent_sizes: list[int]) -> None:
+        """Send part r of a vector (of `sent_sizes[r]` elements) to rank r; parts arrive in rank order."""
+        from torch.distributed import all_to_all_single
+
+        all_to_all_single(received, sent, received_sizes, sent_sizes)
+        self.sent += (sum(sent_sizes) - sent_sizes[self.rank]) * sent.element_size()
+
+    @_exchange
+    def send(self, message: NDArray[np.uint8], to: int, tag: int) -> None:
+        """Hand a message to another rank; returns once that rank has taken it."""
+        import torch
+        from torch.distributed import send
+
+        send(torch.from_numpy(message), to, tag=tag)
+        self.sent += message.nbytes
+
+    @_exchange
+    def receive(self, message: NDArray[np.uint8], source: int, tag: int) -> Callable[[], None]:
+        """Begin to fill `message` from another rank's `send`; the function returned waits until it is there."""
+        import torch
+        from torch.distributed import irecv
+
+        work = irecv(torch.from_numpy(message), source, tag=tag)
+        assert work is not None, "this rank belongs to the group"
+
+        def wait() -> None:
+            try:
+                work.wait()
+            except RuntimeError as error:
+                raise RankLostError(str(error)) from error
+
+        return wait
+
 
 @contextmanager
-def joined_ranks() -> Iterator[Ranks]:
+def joined_ranks(timeout: float) -> Iterator[Ranks]:
     """Join the other ranks if torchrun (or a launcher that sets the same variables) started this process.
 
-    gloo carries what lives on the CPU, NCCL what lives on GPUs.
+    gloo carries what lives on the CPU, NCCL what lives on GPUs. A failure of any rank ends all of them with one message
+    that names it (`ngram_eval.watch`); `timeout` is how many seconds a rank may be out of reach.
     """
-    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
-        yield Ranks(0, 1, 0)
+    if not _launched():
+        yield Ranks(0, 1)
         return
     import torch
     import torch.distributed
 
+    from ngram_eval.watch import Watch
+
     ranks = Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), int(os.environ.get("LOCAL_RANK", "0")))
     torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    watch = Watch(ranks.rank, ranks.world, timeout)
     try:
         yield ranks
-    finally:
-        torch.distributed.destroy_process_group()
+    except RankLostError as error:
+        watch.await_cause(str(error))
+    except BaseException as error:  # a torch.distributed with calls under way can't be left in an orderly manner
+        _fail(watch, error)
+    watch.close()
+    torch.distributed.destroy_process_group()
+
+
+def _fail(watch: "Watch", error: BaseException) -> None:
+    """End all ranks because of this one's error, which is told unless another rank came first."""
+    if isinstance(error, SystemExit) and not error.code:
+        watch.close()
+        raise error
+    message = f"rank {watch.rank}: {one_line(error)}"
+    speaks = watch.announce(message, exit_code(error))
+    if speaks:
+        if exit_code(error) == FAILED:
+            traceback.print_exception(error)
+        print(f"error: {message}", file=sys.stderr)
+    watch.exit(exit_code(error))
+
+
+@contextmanager
+def first_rank_speaks() -> Iterator[None]:
+    """For what all ranks do alike, such as reading their command line: only rank 0 prints, errors too."""
+    if not _launched() or os.environ["RANK"] == "0":
+        yield
+        return
+    try:
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            yield
+    except InputError as error:
+        raise SystemExit(exit_code(error)) from error
+
+
+def _launched() -> bool:
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ

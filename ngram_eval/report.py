@@ -19,6 +19,7 @@ from ngram_eval.config import EvalConfig
 from ngram_eval.files import replacing
 from ngram_eval.hashing import MAX_ORDER
 from ngram_eval.job import Job
+from ngram_eval.options import Options
 
 _PACKAGES = ("ngram_eval", "numpy", "torch", "triton", "sentencepiece")
 
@@ -65,6 +66,14 @@ class Result:
     neural_reused: int
     """Positions whose neural statistics an earlier preset of the same call had computed."""
     world_size: int
+    ngram: str
+    """How the ranks shared the n-gram work: sharded or pipelined."""
+    prefill: str | None
+    """How sharded ranks got the counts before their stretch: scan or local."""
+    depends_on_ranks: bool
+    """Whether another number of ranks would give another result."""
+    resumed_positions: int
+    """Positions that an earlier run had scored before this one went on from its checkpoint."""
     backend: str
     threads: int
     seconds: dict[str, float]
@@ -75,9 +84,18 @@ class Result:
     command: list[str]
 
 
-def summarise(job: Job, name: str, config: EvalConfig, tally: Tally, seconds: dict[str, float], reused: int) -> Result:
+def summarise(
+    job: Job,
+    options: Options,
+    name: str,
+    config: EvalConfig,
+    tally: Tally,
+    seconds: dict[str, float],
+    reused: int,
+    resumed: int,
+) -> Result:
     """The result of a preset from the tally of all ranks."""
-    options, stream, manifest = job.options, job.stream, job.manifest
+    stream, manifest, sharing = job.stream, job.manifest, options.sharing(name, config)
     nats, neural_nats, hits = as_nats(tally.nats), as_nats(tally.neural_nats), sum(tally.hits_by_order.values())
     # The manifest knows the whole text; what part of it was scored is known in decoded bytes.
     original = (
@@ -108,6 +126,10 @@ def summarise(job: Job, name: str, config: EvalConfig, tally: Tally, seconds: di
         neural_source=job.source.name,
         neural_reused=reused,
         world_size=job.ranks.world,
+        ngram=sharing,
+        prefill=options.prefill if sharing == "sharded" else None,
+        depends_on_ranks=config.depends_on_ranks and sharing == "sharded",
+        resumed_positions=resumed,
         backend=job.backend,
         threads=options.count_threads(),
         neural_settings=job.source.settings,
@@ -180,6 +202,11 @@ def _notes(results: list[Result]) -> list[str]:
         notes.append(
             f"{', '.join(pseudo)}: a pseudo-probability. Its values over the vocabulary sum to more than 1, "
             "so its score is no code length and does not compare with bits per byte."
+        )
+    split = [r.preset for r in results if r.depends_on_ranks and r.world_size > 1]
+    if split:
+        notes.append(
+            f"{', '.join(split)}: as published, another number of ranks than {first.world_size} gives another result."
         )
     if first.subset:
         notes.append(f"Subset: only the first {first.tokens:,} tokens of the data were evaluated (--max-tokens).")

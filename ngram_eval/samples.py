@@ -7,9 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ngram_eval.config import WindowConfig
-from ngram_eval.counts import Tokens
-from ngram_eval.neural import NeuralSource
-from ngram_eval.scorers import Scorer
 from ngram_eval.windows import Windows
 
 
@@ -42,10 +39,11 @@ def cut(windows: Windows, samples: NDArray[np.int64], window_wise: bool) -> Iter
         yield looks, windows
 
 
-def look(
-    scorer: Scorer, source: NeuralSource, tokens: Tokens, windows: Windows, position: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-    """(what each token would be charged with, its neural probability, neural entropy) at a position of `windows`."""
-    (neural,) = source.probabilities(tokens, windows.scoring(position))
-    entropy = -float((neural * np.log(np.maximum(neural, np.finfo(np.float64).tiny))).sum())
-    return scorer.distribution(tokens, position, neural, entropy), neural, entropy
+def samples_in(windows: Windows, samples: NDArray[np.int64]) -> list[int]:
+    """Those samples that the windows score."""
+    return [position for position in samples.tolist() if len(windows.scoring(position))]
+
+
+def entropy_of(neural: NDArray[np.float64]) -> float:
+    """Entropy (nats) of one distribution, (V,)."""
+    return -float((neural * np.log(np.maximum(neural, np.finfo(np.float64).tiny))).sum())

@@ -4,7 +4,7 @@ A scorer owns its counts and its blend and hands back one tally, so that it may 
 """
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,15 +12,17 @@ from numpy.typing import NDArray
 from ngram_eval.blend import GatedBackoff
 from ngram_eval.bpb import Tally
 from ngram_eval.config import EvalConfig
-from ngram_eval.counts import Best, Counts, Tokens, make_counts
+from ngram_eval.counts import Best, Counts, Stream, around, make_counts
 from ngram_eval.errors import InputError
 from ngram_eval.exact import ExactModel, make_model
 from ngram_eval.neural import NeuralSource, NeuralStats, Stats
-from ngram_eval.prefill import prefill_locally
-from ngram_eval.windows import Windows, batches
+from ngram_eval.prefill import scan
+from ngram_eval.ranks import Ranks
+from ngram_eval.windows import Windows
 
 _BLEND_AT_ONCE = 1 << 16
-_DISTRIBUTIONS_AT_ONCE = 1 << 11
+_COUNT_AT_ONCE = 1 << 22
+_ROWS_AT_ONCE = 1 << 11
 
 
 class Charged(Protocol):
@@ -47,15 +49,31 @@ class Scorer(Protocol):
 
     In the second case windows may be cut anywhere between their scored positions, and nothing changes.
     """
+    on_device: bool = False
+    """Whether calls return before the work is done, so that a thread of its own would gain nothing."""
+    needs_rows: bool = False
+    """Whether `score` needs the whole neural distributions (`NeuralStats.rows`)."""
 
-    def prefill(self, tokens: Tokens, stop: int, advance: Callable[[int], None]) -> None:
-        """Count positions [0, stop), which other ranks score; `advance` hears of positions counted."""
+    def prefill(self, tokens: Stream, start: int, stop: int, advance: Callable[[int], None]) -> None:
+        """Count positions [start, stop) without scoring them; `advance` hears of positions counted."""
 
-    def score(self, tokens: Tokens, windows: Windows, stats: NeuralStats) -> Charged:
+    def scan(self, ranks: Ranks) -> None:
+        """Replace what was counted by what all ranks before this one have counted (`ngram_eval.prefill.scan`)."""
+
+    def learned(self) -> dict[str, NDArray[Any]]:
+        """What is learned besides the counts, for a checkpoint; empty for a scorer that only counts."""
+        return {}
+
+    def load_learned(self, learned: dict[str, NDArray[Any]]) -> None:
+        """Go on as the scorer that `learned` is from, once the same positions have been counted."""
+        if learned:
+            raise ValueError(f"this scorer learns nothing, but {', '.join(learned)} were given")
+
+    def score(self, tokens: Stream, windows: Windows, stats: NeuralStats) -> Charged:
         """Charge for the scored positions of `windows`, whose neural statistics are `stats`, and count them."""
 
     def distribution(
-        self, tokens: Tokens, position: int, probabilities: NDArray[np.float64], entropy: float
+        self, tokens: Stream, position: int, probabilities: NDArray[np.float64], entropy: float
     ) -> NDArray[np.float64]:
         """(V,): what each token would be charged with at `position`, were it the target, as the counts stand.
 
@@ -64,7 +82,7 @@ class Scorer(Protocol):
         """
 
     def given_target(
-        self, tokens: Tokens, position: int, probabilities: NDArray[np.float64], entropy: float
+        self, tokens: Stream, position: int, probabilities: NDArray[np.float64], entropy: float
     ) -> NDArray[np.float64]:
         """(V,): the values of all tokens as the target, tokens[position + 1], makes them.
 
@@ -86,16 +104,19 @@ class NeuralScorer(Scorer):
     def __init__(self) -> None:
         self._tally = Tally()
 
-    def prefill(self, tokens: Tokens, stop: int, advance: Callable[[int], None]) -> None:
-        advance(stop)
+    def prefill(self, tokens: Stream, start: int, stop: int, advance: Callable[[int], None]) -> None:
+        advance(stop - start)
 
-    def score(self, tokens: Tokens, windows: Windows, stats: NeuralStats) -> Values:
+    def scan(self, ranks: Ranks) -> None:
+        pass
+
+    def score(self, tokens: Stream, windows: Windows, stats: NeuralStats) -> Values:
         p = stats.p_target
         self._tally.add(p, p, np.zeros(len(p), np.uint8))
         return Values(p)
 
     def distribution(
-        self, tokens: Tokens, position: int, probabilities: NDArray[np.float64], entropy: float
+        self, tokens: Stream, position: int, probabilities: NDArray[np.float64], entropy: float
     ) -> NDArray[np.float64]:
         return probabilities
 
@@ -112,11 +133,19 @@ class HashedScorer(Scorer):
     def __init__(self, counts: Counts, blend: GatedBackoff) -> None:
         self._counts, self._blend, self._tally = counts, blend, Tally()
 
-    def prefill(self, tokens: Tokens, stop: int, advance: Callable[[int], None]) -> None:
-        prefill_locally(self._counts, tokens, stop, advance)
+    def prefill(self, tokens: Stream, start: int, stop: int, advance: Callable[[int], None]) -> None:
+        count_positions(self._counts, tokens, start, stop, advance)
 
-    def score(self, tokens: Tokens, windows: Windows, stats: NeuralStats) -> Values:
-        best = self._counts.score_windows(tokens, windows.first, windows.stop)
+    def scan(self, ranks: Ranks) -> None:
+        import torch  # here and not above: one rank needs no torch
+
+        scan(torch.from_numpy(self._counts.state().view(np.int32)), ranks)
+
+    def score(self, tokens: Stream, windows: Windows, stats: NeuralStats) -> Values:
+        if len(windows) == 0:
+            return Values(np.zeros(0))
+        read, base = around(tokens, int(windows.first.min()), int(windows.stop.max()), self._counts.config)
+        best = self._counts.score_windows(read, windows.first - base, windows.stop - base)
         p_target, entropy = stats.p_target, stats.entropy
         values = np.empty(len(best.order))
         for start in range(0, len(best.order), _BLEND_AT_ONCE):  # a part at a time: temporaries stay in the cache
@@ -128,12 +157,12 @@ class HashedScorer(Scorer):
         return Values(values)
 
     def distribution(
-        self, tokens: Tokens, position: int, probabilities: NDArray[np.float64], entropy: float
+        self, tokens: Stream, position: int, probabilities: NDArray[np.float64], entropy: float
     ) -> NDArray[np.float64]:
         return self._blend.distribution(self._counts, tokens, position, probabilities, entropy)
 
     def given_target(
-        self, tokens: Tokens, position: int, probabilities: NDArray[np.float64], entropy: float
+        self, tokens: Stream, position: int, probabilities: NDArray[np.float64], entropy: float
     ) -> NDArray[np.float64]:
         return self._blend.given_target(self._counts, tokens, position, probabilities, entropy)
 
@@ -146,26 +175,37 @@ class ExactScorer(Scorer):
 
     normalised = True
 
-    def __init__(self, model: ExactModel, config: EvalConfig, source: NeuralSource | None) -> None:
+    def __init__(self, model: ExactModel, config: EvalConfig) -> None:
         self.window_wise = config.exact.by_window
+        self.needs_rows = config.exact.tilt != "off"
         self._model, self._min_order, self._tally = model, config.ngram.min_order, Tally()
-        self._tilted_source = source if config.exact.tilt != "off" else None
         self._counted = 0  # positions
         self._started = False
 
-    def prefill(self, tokens: Tokens, stop: int, advance: Callable[[int], None]) -> None:
-        if stop > 0:
-            raise InputError("exact counts and their weights learn in stream order: evaluate this preset on one rank")
+    def prefill(self, tokens: Stream, start: int, stop: int, advance: Callable[[int], None]) -> None:
+        """Count only: what is learned on the way comes from `load_learned`."""
+        for low in range(start, stop, _COUNT_AT_ONCE):
+            high = min(low + _COUNT_AT_ONCE, stop)
+            self._model.append(self._targets(tokens, low, high))
+            self._counted = high
+            advance(high - low)
 
-    def score(self, tokens: Tokens, windows: Windows, stats: NeuralStats) -> Values:
-        p_target, entropy = stats.p_target, stats.entropy
+    def scan(self, ranks: Ranks) -> None:
+        raise InputError("exact counts are never split over ranks: their weights are learned in stream order")
+
+    def learned(self) -> dict[str, NDArray[Any]]:
+        return self._model.learned()
+
+    def load_learned(self, learned: dict[str, NDArray[Any]]) -> None:
+        self._model.load_learned(learned)
+
+    def score(self, tokens: Stream, windows: Windows, stats: NeuralStats) -> Values:
+        p_target, entropy, rows = stats.p_target, stats.entropy, stats.rows
         p, order = np.empty(len(p_target)), np.empty(len(p_target), np.uint8)
         entry = 0
         for part in self._parts(windows):
             here = slice(entry, entry + part.scored)
-            base = p_target[here]
-            if self._tilted_source is not None:
-                base = self._tilted_source.probabilities(tokens, part)
+            base = p_target[here] if rows is None else rows[here]
             targets = self._targets(tokens, int(part.first[0]), int(part.stop[-1]))
             p[here], order[here] = self._model.score(targets, base, entropy[here], together=self.window_wise)
             self._counted, entry = int(part.stop[-1]), here.stop
@@ -173,29 +213,25 @@ class ExactScorer(Scorer):
         return Values(p)
 
     def _parts(self, windows: Windows) -> Iterator[Windows]:
-        """The windows: one by one where each is counted as a whole, few of one shape where a source is asked."""
-        if self._tilted_source is not None:
-            widest = int((windows.stop - windows.first).max(initial=1))
-            yield from batches(windows, max(1, _DISTRIBUTIONS_AT_ONCE // widest))
-            return
+        """The windows: one by one where each is counted as a whole."""
         step = 1 if self.window_wise else max(len(windows), 1)
         for row in range(0, len(windows), step):
             yield windows[row : row + step]
 
-    def _targets(self, tokens: Tokens, first: int, stop: int) -> Tokens:
+    def _targets(self, tokens: Stream, first: int, stop: int) -> NDArray[Any]:
         """Targets of [first, stop), which must be the next positions."""
         if first != self._counted:
             raise ValueError(f"positions are scored in stream order: {self._counted} is next, not {first}")
         self._start(tokens)
         return tokens[first + 1 : stop + 1]
 
-    def _start(self, tokens: Tokens) -> None:
+    def _start(self, tokens: Stream) -> None:
         if not self._started:
             self._model.append(tokens[:1])  # nobody's target
             self._started = True
 
     def distribution(
-        self, tokens: Tokens, position: int, probabilities: NDArray[np.float64], entropy: float
+        self, tokens: Stream, position: int, probabilities: NDArray[np.float64], entropy: float
     ) -> NDArray[np.float64]:
         self._start(tokens)
         between = tokens[self._counted + 1 : position + 1]
@@ -209,18 +245,35 @@ class ExactScorer(Scorer):
         return self._tally
 
 
-def make_scorer(backend: str, config: EvalConfig, threads: int = 1, source: NeuralSource | None = None) -> Scorer:
-    """The scorer that `config` asks for, with empty counts of the named backend.
+def count_positions(counts: Counts, tokens: Stream, start: int, stop: int, advance: Callable[[int], None]) -> None:
+    """Count positions [start, stop) of a stream of any length; `advance` hears of positions counted."""
+    for low in range(start, stop, _COUNT_AT_ONCE):
+        high = min(low + _COUNT_AT_ONCE, stop)
+        part, base = around(tokens, low, high, counts.config)
+        counts.update(part, low - base, high - base)
+        advance(high - low)
 
-    `source` gives the whole distributions that a tilt needs.
-    """
+
+def check_source(config: EvalConfig, source: NeuralSource) -> None:
+    """Raise `InputError` unless the source gives what the scorer of `config` needs."""
+    if config.scorer == "exact" and config.exact.tilt != "off" and not source.gives_all:
+        raise InputError(
+            "a tilt needs the neural distribution of every token, and only the target's probability is known: "
+            "give --artifact, --logits or --uniform, or another --preset"
+        )
+
+
+def windows_at_once(config: EvalConfig, source: NeuralSource) -> int:
+    """Windows of one batch: the source's, or as many whole distributions as memory should hold."""
+    if config.scorer == "exact" and config.exact.tilt != "off":
+        return min(source.batch_windows, max(1, _ROWS_AT_ONCE // config.window.stride))
+    return source.batch_windows
+
+
+def make_scorer(backend: str, config: EvalConfig, threads: int = 1) -> Scorer:
+    """The scorer that `config` asks for, with empty counts of the named backend."""
     if config.scorer == "exact":
-        if config.exact.tilt != "off" and (source is None or not source.gives_all):
-            raise InputError(
-                "a tilt needs the neural distribution of every token, and only the target's probability is known: "
-                "give --artifact, --logits or --uniform, or another --preset"
-            )
-        return ExactScorer(make_model(backend, config.ngram.max_order, config.exact), config, source)
+        return ExactScorer(make_model(backend, config.ngram.max_order, config.exact), config)
     if backend == "triton":
         from ngram_eval.device import TritonScorer
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ngram_eval.config import ByteRule
-from ngram_eval.counts import Tokens, check_span
+from ngram_eval.counts import Stream, Tokens
 from ngram_eval.errors import InputError
 from ngram_eval.files import replacing
 
@@ -38,8 +38,8 @@ _CHUNK = 1 << 20
 class TokenStream(NamedTuple):
     """The tokens of some shards, end to end."""
 
-    tokens: Tokens
-    """(N,), uint16, or uint32 where any shard is; read-only when it maps one file."""
+    tokens: Stream
+    """N tokens, uint16, or uint32 where any shard is. Nothing is read before it is asked for; `tokens[:]` is all."""
     paths: tuple[Path, ...]
     """The shards, in order."""
     total: int
@@ -62,28 +62,58 @@ class _Shard(NamedTuple):
 def read_shards(patterns: Sequence[str], max_tokens: int | None = None) -> TokenStream:
     """The token stream of the shards that `patterns` (globs or plain paths) name, sorted, each once.
 
-    One shard is mapped, not copied; several are read into one array. Every header is checked before a token is read,
-    and no more than `max_tokens` tokens are. Raises `InputError` for a pattern without files, anything but a
-    well-formed shard whose size agrees with its header, and `max_tokens` below 1.
+    Shards are mapped, not read: the stream may be larger than memory. Every header is checked. Raises `InputError` for
+    a pattern without files, anything but a well-formed shard whose size agrees with its header, and `max_tokens` below
+    1.
     """
     if max_tokens is not None and max_tokens < 1:
         raise InputError(f"--max-tokens is {max_tokens}: give at least 1")
     shards = [_read_header(path) for path in _expand(patterns)]
     total = sum(shard.tokens for shard in shards)
     length = total if max_tokens is None else min(total, max_tokens)
-    dtype = max((shard.dtype for shard in shards), key=lambda dtype: dtype.itemsize)
     paths = tuple(shard.path for shard in shards)
-    if shards[0].tokens >= length and shards[0].dtype == dtype:
+    if length <= shards[0].tokens:
         return TokenStream(shards[0].map()[:length], paths, total)
-    tokens: Tokens = np.empty(length, dtype)
-    filled = 0
-    for shard in shards:
-        take = min(shard.tokens, length - filled)
-        if take == 0:
-            break
-        tokens[filled : filled + take] = shard.map()[:take]
-        filled += take
-    return TokenStream(tokens, paths, total)
+    return TokenStream(Shards(shards, length), paths, total)
+
+
+class Shards:
+    """Shards end to end as one stream (`ngram_eval.counts.Stream`), each mapped when it is first read from.
+
+    A slice within one shard is a view of its file; one over several is a copy.
+    """
+
+    def __init__(self, shards: Sequence[_Shard], length: int) -> None:
+        self._shards, self._length = shards, length
+        self._starts = np.cumsum([0, *(shard.tokens for shard in shards)])
+        self._dtype = max((shard.dtype for shard in shards), key=lambda dtype: dtype.itemsize)
+        self._maps: dict[int, Tokens] = {}
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, positions: slice) -> Tokens:
+        start, stop, step = positions.indices(self._length)
+        if step != 1:
+            raise ValueError(f"a stream is read in slices without a step, not of step {step}")
+        index = min(int(np.searchsorted(self._starts, start, side="right")), len(self._shards)) - 1
+        parts = []
+        while True:
+            offset = int(self._starts[index])
+            parts.append(self._map(index)[start - offset : max(stop, start) - offset])
+            start += len(parts[-1])
+            index += 1
+            if start >= stop:
+                break
+        if len(parts) == 1 and parts[0].dtype == self._dtype:
+            return parts[0]
+        joined: Tokens = np.concatenate(parts, dtype=self._dtype)
+        return joined
+
+    def _map(self, index: int) -> Tokens:
+        if index not in self._maps:
+            self._maps[index] = self._shards[index].map()
+        return self._maps[index]
 
 
 def _expand(patterns: Sequence[str]) -> list[Path]:
@@ -202,8 +232,10 @@ class Manifest:
 MANIFEST_FORMAT = "ngram_eval shards 1"
 
 
-def read_manifest(paths: Sequence[Path]) -> Manifest | None:
+def read_manifest(paths: Sequence[Path], part: tuple[int, int] = (0, 1)) -> Manifest | None:
     """The manifest that `prepare` stored beside these shards, or None if there is none for exactly this set.
+
+    `part` (rank, world) reads only every world-th shard, from the rank-th on, to compare its sha256.
 
     A manifest of other shards as well (only some of NAME_*.bin were named), or of fewer, says nothing about the bytes
     of these and is passed over. One of exactly these files must agree with them: `InputError` if it can't be read, or
@@ -221,10 +253,11 @@ def read_manifest(paths: Sequence[Path]) -> Manifest | None:
     if {entry.file for entry in manifest.shards} != {path.name for path in paths}:
         return None
     found = {path.name: path for path in paths}
-    for entry in manifest.shards:
+    rank, world = part
+    for index, entry in enumerate(manifest.shards):
         path = found[entry.file]
         tokens = _read_header(path).tokens
-        if tokens != entry.tokens or file_sha256(path) != entry.sha256:
+        if tokens != entry.tokens or (index % world == rank and file_sha256(path) != entry.sha256):
             raise InputError(
                 f"{path} ({tokens} tokens) is not the shard that {source} describes ({entry.tokens} tokens, "
                 f"sha256 {entry.sha256}): remove the manifest, or make the shards again with `prepare --overwrite`"
@@ -263,10 +296,15 @@ def file_sha256(path: Path) -> str:
 # Tokenizer
 
 
-def check_vocabulary(stream_tokens: Tokens, vocab_size: int, source: str) -> None:
-    """Raise `InputError` if a token is not below vocab_size; `source` names what has that vocabulary."""
-    for start in range(0, len(stream_tokens), _CHUNK):
-        chunk = stream_tokens[start : start + _CHUNK]
+def check_vocabulary(tokens: Stream, vocab_size: int, source: str, part: tuple[int, int] = (0, 1)) -> None:
+    """Raise `InputError` if a token is not below vocab_size; `source` names what has that vocabulary.
+
+    `part` (rank, world) looks at that rank's share of the tokens only.
+    """
+    rank, world = part
+    stop = len(tokens) * (rank + 1) // world
+    for start in range(len(tokens) * rank // world, stop, _CHUNK):
+        chunk = tokens[start : min(start + _CHUNK, stop)]
         if int(chunk.max()) >= vocab_size:
             first = int(np.argmax(chunk >= vocab_size))
             raise InputError(
@@ -370,21 +408,22 @@ class Tokenizer:
             and np.array_equal(whole, np.concatenate(lines))
         )
 
-    def target_bytes(self, tokens: Tokens, start: int, stop: int, rule: ByteRule) -> NDArray[np.int64]:
+    def target_bytes(self, tokens: Stream, start: int, stop: int, rule: ByteRule) -> NDArray[np.int64]:
         """Bytes of the targets tokens[p + 1] of positions p in [start, stop), (stop - start,) int64.
 
-        `tokens` is the whole stream, (N,), all below vocab_size: what a target stands for depends on what comes before.
+        `tokens` is the whole stream of N, all below vocab_size: what a target stands for depends on what comes before.
         Spans add up. Raises `ValueError` for positions outside [0, N - 1).
         """
-        check_span(tokens, start, stop)
+        _check_span(tokens, start, stop)
         sizes = np.empty(stop - start, np.int64)
-        leading = self._count_leading(tokens[: stop + 1]) if rule == "decoded" else 0
+        leading = self._count_leading(tokens, stop + 1) if rule == "decoded" else 0
         for lo in range(start, stop, _CHUNK):
             hi = min(lo + _CHUNK, stop)
-            targets = tokens[lo + 1 : hi + 1]
+            read = tokens[lo : hi + 1]
+            targets = read[1:]
             chunk = sizes[lo - start : hi - start]
             if rule == "piece":
-                chunk[:] = self._piece_bytes[targets] + (self._spaced[targets] & ~self._boundary[tokens[lo:hi]])
+                chunk[:] = self._piece_bytes[targets] + (self._spaced[targets] & ~self._boundary[read[:-1]])
                 continue
             chunk[:] = self._later_bytes[targets]
             first_targets = targets[: max(0, leading - lo - 1)]
@@ -395,7 +434,7 @@ class Tokenizer:
         """Bytes of all targets of a stream that comes in chunks, under the rule "decoded"."""
         total, leading = 0, True
         for index, chunk in enumerate(chunks):
-            split = self._count_leading(chunk) if leading else 0
+            split = self._count_leading(chunk, len(chunk)) if leading else 0
             total += int(self._first_bytes[chunk[:split]].sum())
             total += sum(
                 int(self._later_bytes[chunk[lo : lo + _CHUNK]].sum()) for lo in range(split, len(chunk), _CHUNK)
@@ -405,9 +444,9 @@ class Tokenizer:
             leading = leading and split == len(chunk) and bool(self._stays_leading[chunk[-1]])
         return total
 
-    def unknown_targets(self, tokens: Tokens, start: int, stop: int) -> int:
+    def unknown_targets(self, tokens: Stream, start: int, stop: int) -> int:
         """How many targets tokens[p + 1] of positions p in [start, stop) are the unknown token."""
-        check_span(tokens, start, stop)
+        _check_span(tokens, start, stop)
         return self.unknown_count(tokens[start + 1 : stop + 1])
 
     def unknown_count(self, tokens: Tokens) -> int:
@@ -416,13 +455,16 @@ class Tokenizer:
             int(np.count_nonzero(self._unknown[tokens[lo : lo + _CHUNK]])) for lo in range(0, len(tokens), _CHUNK)
         )
 
-    def _count_leading(self, tokens: Tokens) -> int:
-        """How many tokens at the start of a stream decode as the start of a text: up to the first that ends it."""
-        for lo in range(0, len(tokens), _CHUNK):
-            stays = self._stays_leading[tokens[lo : lo + _CHUNK]]
+    def _count_leading(self, tokens: Stream, stop: int) -> int:
+        """How many tokens at the start of a stream decode as the start of a text: up to the first that ends it.
+
+        At most `stop`, behind which nothing is read.
+        """
+        for lo in range(0, stop, _CHUNK):
+            stays = self._stays_leading[tokens[lo : min(lo + _CHUNK, stop)]]
             if not stays.all():
                 return lo + int(np.argmin(stays)) + 1
-        return len(tokens)
+        return stop
 
     def _learn_pieces(self) -> None:
         processor, ids = self._processor, range(self.vocab_size)
@@ -457,6 +499,11 @@ class Tokenizer:
             sizes[self._byte] = 1  # alone, a byte above 127 decodes to U+FFFD
             sizes[self._unknown] = 0
         self._first_bytes, self._later_bytes = first, later
+
+
+def _check_span(tokens: Stream, start: int, stop: int) -> None:
+    if not 0 <= start <= stop <= len(tokens) - 1:
+        raise ValueError(f"positions [{start}, {stop}) outside [0, {len(tokens) - 1}) of {len(tokens)} tokens")
 
 
 def _bytes_of(text: str) -> int:

@@ -3,6 +3,7 @@
 Position p predicts tokens[p + 1]. A window sees positions [start, stop) and scores [first, stop).
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -66,25 +67,123 @@ def target_count(tokens: int, length: int) -> int:
     return targets
 
 
-def plan_windows(targets: int, config: WindowConfig) -> Windows:
-    """The windows over positions [0, targets).
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All windows over positions [0, targets), made when they are asked for: no stream is too long for a plan.
 
     Mended: the first window scores all its positions, each later one the next `stride` (the last may have fewer), with
     as much context before them as fits; every position is scored once. With `rescore_tail`, as published: a window
     at every multiple of the stride, those past the end cut short and scoring the last `stride` positions again.
     """
-    length, stride = config.seq_len, config.stride
-    if config.rescore_tail:
-        start = np.arange(0, targets, stride, dtype=np.int64)
-        stop = np.minimum(start + length, targets)
-        first = np.maximum(stop - stride, start)
-        first[0] = 0
-    else:
-        head = min(length, targets)
-        stop = np.append(np.arange(head, targets, stride, dtype=np.int64), targets)
-        start = np.maximum(stop - length, 0)
-        first = np.append(0, stop[:-1])
-    return Windows(start, first, stop, length)
+
+    targets: int
+    config: WindowConfig
+
+    def __len__(self) -> int:
+        beyond = self.targets if self.config.rescore_tail else max(self.targets - self.config.seq_len, 0) + 1
+        extra = 0 if self.config.rescore_tail else self.config.stride - 1  # the first window is one more
+        return -(-(beyond + extra) // self.config.stride)
+
+    def __getitem__(self, chosen: slice) -> Windows:
+        """The windows of a slice without a step."""
+        first_row, last_row, _ = chosen.indices(len(self))
+        length, stride = self.config.seq_len, self.config.stride
+        row = np.arange(first_row, last_row, dtype=np.int64)
+        if self.config.rescore_tail:
+            start = row * stride
+            stop = np.minimum(start + length, self.targets)
+            first = np.maximum(stop - stride, start)
+        else:
+            head = min(length, self.targets)
+            stop = np.minimum(head + row * stride, self.targets)
+            start = np.maximum(stop - length, 0)
+            first = head + (row - 1) * stride
+        return Windows(start, np.where(row == 0, 0, first), stop, length)
+
+    def first_scored(self, row: int) -> int:
+        """The first position that window `row` scores; `targets` behind the last window."""
+        return int(self[row : row + 1].first[0]) if row < len(self) else self.targets
+
+    def runs(self) -> list[range]:
+        """The windows in runs of one shape (length and scored positions)."""
+        count, edge = len(self), self.config.seq_len // self.config.stride + 3
+        # Only the first window and those that reach the end differ from the one before.
+        parts = [range(count)] if count <= edge + 3 else [range(3), range(count - edge, count)]
+        changes = [0]
+        for part in parts:
+            windows = self[part.start : part.stop]
+            shape = np.stack([windows.stop - windows.start, windows.first - windows.start])
+            changes += (np.flatnonzero((shape[:, 1:] != shape[:, :-1]).any(axis=0)) + 1 + part.start).tolist()
+        return [range(a, b) for a, b in pairwise([*changes, count])]
+
+    def scored(self, rows: range) -> int:
+        """Positions scored by the windows `rows` together."""
+        total = 0
+        for run in self.runs():
+            here = range(max(run.start, rows.start), min(run.stop, rows.stop))
+            total += len(here) * self[run.start : run.start + 1].scored
+        return total
+
+
+def plan_windows(targets: int, config: WindowConfig) -> Windows:
+    """All windows of a `Plan` at once."""
+    return Plan(targets, config)[:]
+
+
+class Grid:
+    """A plan in batches: at most `batch_windows` consecutive windows of one shape, so that one forward serves a batch.
+
+    The grid is the same on any number of ranks: a window is always forwarded together with the same others.
+    """
+
+    def __init__(self, plan: Plan, batch_windows: int) -> None:
+        self.plan, self._size = plan, batch_windows
+        self._runs = plan.runs()
+        self._before = np.cumsum([0, *(-(-len(run) // batch_windows) for run in self._runs)])  # batches before each run
+
+    def __len__(self) -> int:
+        return int(self._before[-1])
+
+    def rows(self, batch: int) -> range:
+        """The windows of a batch; behind the last batch an empty range."""
+        if batch >= len(self):
+            return range(len(self.plan), len(self.plan))
+        index = int(np.searchsorted(self._before, batch, side="right")) - 1
+        run = self._runs[index]
+        start = run.start + (batch - int(self._before[index])) * self._size
+        return range(start, min(start + self._size, run.stop))
+
+    def __getitem__(self, batch: int) -> Windows:
+        rows = self.rows(batch)
+        return self.plan[rows.start : rows.stop]
+
+    def batch_of(self, row: int) -> int:
+        """The batch that window `row` belongs to; `len` behind the last window."""
+        if row >= len(self.plan):
+            return len(self)
+        index = bisect_right(self._runs, row, key=lambda run: run.start) - 1
+        return int(self._before[index]) + (row - self._runs[index].start) // self._size
+
+    def cut(self, rows: range) -> Iterator[range]:
+        """The windows `rows`, cut where batches begin."""
+        start = rows.start
+        while start < rows.stop:
+            stop = min(self.rows(self.batch_of(start)).stop, rows.stop)
+            yield range(start, stop)
+            start = stop
+
+
+def share(plan: Plan, rank: int, world: int, batch_windows: int) -> range:
+    """The contiguous run of windows that `rank` of `world` scores; empty where there are too few.
+
+    Mended presets are split between batches of the one global grid; with `rescore_tail` windows are split one by one,
+    as published. Ranks differ by at most one such unit.
+    """
+    if plan.config.rescore_tail:
+        return range(len(plan) * rank // world, len(plan) * (rank + 1) // world)
+    grid = Grid(plan, batch_windows)
+    first, last = (len(grid) * r // world for r in (rank, rank + 1))
+    return range(grid.rows(first).start, grid.rows(last).start)
 
 
 def batch_bounds(windows: Windows, batch_windows: int) -> NDArray[np.int64]:
@@ -106,16 +205,3 @@ def batches(windows: Windows, batch_windows: int) -> Iterator[Windows]:
     bounds = batch_bounds(windows, batch_windows).tolist()
     for a, b in pairwise(bounds):
         yield windows[a:b]
-
-
-def share(windows: Windows, rank: int, world: int, config: WindowConfig, batch_windows: int) -> Windows:
-    """The contiguous run of windows that `rank` of `world` scores; empty where there are too few.
-
-    Mended presets are split between batches of the one global grid, so that no forward sees another composition
-    whatever the number of ranks; with `rescore_tail` windows are split one by one, as published.
-    """
-    bounds = (
-        np.arange(len(windows) + 1, dtype=np.int64) if config.rescore_tail else batch_bounds(windows, batch_windows)
-    )
-    units = len(bounds) - 1
-    return windows[int(bounds[units * rank // world]) : int(bounds[units * (rank + 1) // world])]

@@ -15,7 +15,7 @@ from ngram_eval.train.config import embedded
 def test_the_sample_is_the_beginning_of_the_held_out_novel() -> None:
     stream = read_shards([str(asset("sample_000000.bin"))])
     tokenizer = Tokenizer.load(asset("tokenizer.model"))
-    text = tokenizer.decode(stream.tokens)
+    text = tokenizer.decode(stream.tokens[:])
     assert text.startswith(HELD_OUT)
     assert text.endswith("\n\n")
     manifest = read_manifest(stream.paths)

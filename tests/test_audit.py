@@ -29,7 +29,7 @@ from ngram_eval.audit.subjects import (
 from ngram_eval.blend import GatedBackoff
 from ngram_eval.bpb import Tally
 from ngram_eval.config import ByteRule, EvalConfig, WindowConfig, preset
-from ngram_eval.counts import Tokens, make_counts
+from ngram_eval.counts import make_counts
 from ngram_eval.neural import LogitsSource, NeuralSource, NeuralStats, Stats, UniformSource
 from ngram_eval.options import asset
 from ngram_eval.scorers import HashedScorer, NeuralScorer, Scorer, Values, make_scorer
@@ -38,6 +38,7 @@ from ngram_eval.windows import Windows
 
 VOCAB, LENGTH, START = 50, 901, 0
 WINDOW = WindowConfig(seq_len=64, stride=16)
+Tokens = Any  # what is planted here reads arrays only, token by token
 Array = NDArray[np.float64]
 
 
@@ -58,7 +59,7 @@ def refuted(findings: dict[int, Finding]) -> set[int]:
 class Model:
     """A neural source: a token's successor depends on it, the token before (smeared in), and the window's first."""
 
-    name, batch_windows, train_seq_len, gives_all = "toy", 4, 0, True
+    name, batch_windows, train_seq_len, gives_all, vocab_size = "toy", 4, 0, True, VOCAB
 
     def __init__(self) -> None:
         self.settings: dict[str, str] = {}
@@ -152,8 +153,8 @@ class Bigram(Scorer):
     def count(self, tokens: Tokens, start: int, stop: int) -> None:
         np.add.at(self.pairs, (tokens[start:stop], tokens[start + 1 : stop + 1]), 1)
 
-    def prefill(self, tokens: Tokens, stop: int, advance: Callable[[int], None]) -> None:
-        self.count(tokens, 0, stop)
+    def prefill(self, tokens: Tokens, start: int, stop: int, advance: Callable[[int], None]) -> None:
+        self.count(tokens[:], start, stop)
 
     def window(self, tokens: Tokens, start: int, first: int, stop: int, p_target: Array) -> list[float]:
         values = [self.charge(tokens, p, float(q)) for p, q in zip(range(first, stop), p_target, strict=True)]

@@ -47,7 +47,7 @@ def test_scores_like_the_reference_however_many_windows_at_once(stream: Stream, 
     device = TritonScorer(config, at_once)
     host = HashedScorer(ReferenceCounts(config.ngram), GatedBackoff(config.gate))
     for scorer in (device, host):
-        scorer.prefill(stream.tokens, 130, lambda positions: None)
+        scorer.prefill(stream.tokens, 0, 130, lambda positions: None)
         for batch in batches(windows_of(stream, config.window.rescore_tail), 64):
             scorer.score(stream.tokens, batch, source.stats(stream.tokens, batch))
     found, expected = device.tally(), host.tally()

@@ -20,7 +20,7 @@ from ngram_eval.errors import InputError
 from ngram_eval.exact import BACKENDS, ExactModel, make_model
 from ngram_eval.exact.reference import logistic
 from ngram_eval.neural import ScoresSource, Stats
-from ngram_eval.scorers import make_scorer
+from ngram_eval.scorers import check_source, make_scorer
 from ngram_eval.windows import plan_windows
 
 Evaluate = Callable[..., dict[str, dict[str, Any]]]
@@ -282,7 +282,7 @@ def test_a_tilt_says_what_it_needs(stream: Stream) -> None:
     with pytest.raises(ValueError, match="whole base distributions"):
         make_model("cpu", 4, ExactConfig(tilt="learned")).score(TWO, np.ones(2), ENTROPY, together=False)
     with pytest.raises(InputError, match="only the target's probability is known"):
-        make_scorer("cpu", preset("tilt"), source=ScoresSource(stream.p_target, stream.entropy))
+        check_source(preset("tilt"), ScoresSource(stream.p_target, stream.entropy))
 
 
 @pytest.mark.parametrize(
@@ -362,4 +362,4 @@ def test_presets_that_need_one_rank_and_the_host(
     assert "Left out exact" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         evaluate(*triton, "--preset", "exact")
-    assert "one rank and --backend cpu or reference" in capsys.readouterr().err
+    assert "it needs --backend cpu or reference" in capsys.readouterr().err

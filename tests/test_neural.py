@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ngram_eval.config import WindowConfig
-from ngram_eval.counts import Tokens
+from ngram_eval.counts import Stream
 from ngram_eval.errors import InputError
 from ngram_eval.neural import (
     RememberingSource,
@@ -171,24 +171,24 @@ def test_whole_distributions_of_the_other_sources() -> None:
 class CountingSource:
     """Every answer tells its window and position, and calls are counted."""
 
-    name, batch_windows, train_seq_len, gives_all = "counting", 4, 0, False
+    name, batch_windows, train_seq_len, gives_all, vocab_size = "counting", 4, 0, False, 0
 
     def __init__(self) -> None:
         self.settings: dict[str, str] = {}
         self.asked = 0
 
-    def stats(self, tokens: Tokens, windows: Windows) -> Stats:
+    def stats(self, tokens: Stream, windows: Windows) -> Stats:
         self.asked += windows.scored
         start = np.repeat(windows.start, windows.stop - windows.first)
         return Stats(windows.positions() + start / 1000, start.astype(np.float32))
 
-    def probabilities(self, tokens: Tokens, windows: Windows) -> NDArray[np.float64]:
+    def probabilities(self, tokens: Stream, windows: Windows) -> NDArray[np.float64]:
         raise NotImplementedError("the tests of the memory ask for no distributions")
 
 
 def ask(source: Any, config: WindowConfig) -> Stats:
     parts = [source.stats(TOKENS, batch) for batch in batches(plan_windows(64, config), 4)]
-    return Stats(*map(np.concatenate, zip(*parts, strict=True)))
+    return Stats(np.concatenate([part.p_target for part in parts]), np.concatenate([part.entropy for part in parts]))
 
 
 def test_memory_answers_as_the_source_would() -> None:

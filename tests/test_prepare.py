@@ -57,7 +57,7 @@ def run(out: Path, *inputs: object, **options: Any) -> Manifest:
 def contents(out: Path, model: Path, name: str = "tokens") -> list[str]:
     """The documents in the shards, decoded."""
     tokenizer = Tokenizer.load(model)
-    tokens = read_shards([str(out / f"{name}_*.bin")]).tokens
+    tokens = read_shards([str(out / f"{name}_*.bin")]).tokens[:]
     starts = np.flatnonzero(tokens == tokenizer.bos_id)
     assert starts[0] == 0
     return [tokenizer.decode(part.tolist()) for part in np.split(tokens, starts[1:])]
@@ -81,7 +81,7 @@ def test_text_comes_back_byte_for_byte(tmp_path: Path, monkeypatch: pytest.Monke
     names = [f"v_{i:06}.bin" for i in range(len(manifest.shards))]
     assert sorted(path.name for path in out.iterdir()) == ["tokenizer.model", *names, "v_manifest.json"]
     stream = read_shards([str(out / "v_*.bin")])
-    assert stream.tokens.dtype == np.uint16
+    assert stream.tokens[:].dtype == np.uint16
     assert [shard.tokens for shard in manifest.shards[:-1]] == [10_000] * (len(names) - 1)
     assert len(names) > 2
     assert [(shard.file, shard.sha256) for shard in manifest.shards] == [(n, file_sha256(out / n)) for n in names]
@@ -93,7 +93,7 @@ def test_text_comes_back_byte_for_byte(tmp_path: Path, monkeypatch: pytest.Monke
     assert read_manifest(stream.paths) == manifest
     assert json.loads((out / "v_manifest.json").read_text())["original_bytes"] == len(text.encode())
     tokenizer = Tokenizer.load(out / "tokenizer.model")
-    assert tokenizer.target_bytes(stream.tokens, 0, stream.total - 1, "decoded").sum() == manifest.decoded_bytes
+    assert tokenizer.target_bytes(stream.tokens[:], 0, stream.total - 1, "decoded").sum() == manifest.decoded_bytes
     # Segments and batches must not show.
     np.testing.assert_array_equal(stream.tokens[1:], tokenizer.encode([text])[0])
 
@@ -165,7 +165,7 @@ def test_a_document_is_split_only_if_its_tokens_stay_the_same(
     tokenizer = Tokenizer.load(other_models / "squeeze.model")
     run(tmp_path / "out", tmp_path / "a.txt", tmp_path / "a.jsonl", tokenizer=other_models / "squeeze.model")
     document = [tokenizer.bos_id, *tokenizer.encode([SAMPLE[:2000]])[0]]
-    assert read_shards([str(tmp_path / "out" / "*.bin")]).tokens.tolist() == document * 2
+    assert read_shards([str(tmp_path / "out" / "*.bin")]).tokens[:].tolist() == document * 2
 
 
 def test_stdin(tmp_path: Path, model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,8 +188,8 @@ def test_a_big_vocabulary_gives_uint32(tmp_path: Path, model_path: Path, monkeyp
     monkeypatch.setattr(Tokenizer, "load", lambda path: wide)
     run(tmp_path / "out", SAMPLE_PATH, tokenizer=model_path)
     stream = read_shards([str(tmp_path / "out" / "tokens_*.bin")])
-    assert stream.tokens.dtype == np.uint32
-    assert wide.decode(stream.tokens) == SAMPLE
+    assert stream.tokens[:].dtype == np.uint32
+    assert wide.decode(stream.tokens[:]) == SAMPLE
 
 
 def test_the_vocabulary_decides_the_width() -> None:

@@ -23,12 +23,11 @@ from ngram_eval import run
 from ngram_eval.bpb import as_nats
 from ngram_eval.config import GateConfig, NgramConfig, WindowConfig, preset
 from ngram_eval.job import Job
-from ngram_eval.neural import RememberingSource, ScoresSource
+from ngram_eval.neural import ScoresSource
 from ngram_eval.options import Options, asset
 from ngram_eval.ranks import Ranks
 from ngram_eval.timing import Stopwatch
 from ngram_eval.tokens import TokenStream, write_shard
-from ngram_eval.windows import batches, plan_windows
 
 Evaluate = Callable[..., dict[str, dict[str, Any]]]
 
@@ -92,16 +91,17 @@ def test_agrees_with_the_published_method_at_any_setting(
     source = ScoresSource(stream.p_target, stream.entropy)
     job = Job(
         options=Options(threads=1),
-        ranks=Ranks(0, 1, 0),
+        ranks=Ranks(0, 1),
         stream=TokenStream(tokens, (stream.shard,), length),
         tokenizer=None,
         manifest=None,
         source=source,
         backend="cpu",
     )
+    options = Options(threads=1, prefill="local")
     with Progress(disable=True) as progress:
         tallies = [
-            run.evaluate(replace(job, ranks=Ranks(rank, world, rank)), "pr890", config, Stopwatch(), progress)
+            run.evaluate(replace(job, ranks=Ranks(rank, world)), options, "pr890", config, Stopwatch(), progress)[0]
             for rank in range(world)
         ]
     expected = replace(stream, tokens=tokens).published(
@@ -154,28 +154,6 @@ def test_a_model_gives_the_same_bits_on_two_ranks(evaluate: Evaluate, tmp_path: 
     with np.load(scores) as found, np.load(tmp_path / "one.npz") as expected:
         for name in ("p_target", "entropy", "train_seq_len"):
             assert (found[name] == expected[name]).all(), name
-
-
-@pytest.mark.parametrize("world", [2, 3, 8, 200])
-def test_hashed_is_bit_identical_on_any_number_of_ranks(stream: Stream, world: int) -> None:
-    config = preset("hashed")
-    config = replace(config, window=WindowConfig(seq_len=256, stride=24), ngram=replace(config.ngram, buckets=512))
-    job = Job(
-        options=Options(threads=1, batch_windows=4),
-        ranks=Ranks(0, 1, 0),
-        stream=TokenStream(stream.tokens, (stream.shard,), len(stream.tokens)),
-        tokenizer=None,
-        manifest=None,
-        source=ScoresSource(stream.p_target, stream.entropy),
-        backend="cpu",
-    )
-    with Progress(disable=True) as progress:
-        alone = run.evaluate(job, "hashed", config, Stopwatch(), progress)
-        ranks = [
-            run.evaluate(replace(job, ranks=Ranks(rank, world, rank)), "hashed", config, Stopwatch(), progress)
-            for rank in range(world)
-        ]
-    assert sum(ranks[1:], start=ranks[0]) == alone
 
 
 def test_json_has_every_field(stream: Stream, evaluate: Evaluate) -> None:
@@ -564,29 +542,3 @@ def test_bits_per_original_byte_and_the_manifest(tmp_path: Path, evaluate: Evalu
     assert "with n-grams, over original bytes" in capsys.readouterr().out
     message = fails(capsys, evaluate, *arguments, "--tokenizer", tmp_path / "other.model")
     assert "is not the one that made" in message
-
-
-def test_a_position_scored_on_two_ranks_keeps_the_lower_ones_statistics(stream: Stream, tmp_path: Path) -> None:
-    class TwoRanks(Ranks):
-        def gather(self, item: Any) -> list[Any]:
-            known, p_target, entropy = item
-            return [item, (known, 1 - p_target, entropy + 1)]
-
-    seq_len = 256
-    source = RememberingSource(ScoresSource(stream.p_target, stream.entropy), len(stream.tokens) - 1, seq_len)
-    job = Job(
-        options=Options(),
-        ranks=TwoRanks(0, 2, 0),
-        stream=TokenStream(stream.tokens, (stream.shard,), len(stream.tokens)),
-        tokenizer=None,
-        manifest=None,
-        source=source,
-        backend="cpu",
-    )
-    config = WindowConfig(seq_len=seq_len)
-    for batch in batches(plan_windows(2816, config), 32):
-        source.stats(stream.tokens, batch)
-    run.write_all_scores(job, source, config, tmp_path / "all.npz")
-    with np.load(tmp_path / "all.npz") as saved:
-        assert (saved["p_target"] == stream.p_target).all(), "rank 0's, and those behind the cut"
-        assert (saved["entropy"] == stream.entropy).all()

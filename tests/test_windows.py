@@ -1,7 +1,5 @@
 """Windows, their batches, and their split over ranks."""
 
-import itertools
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,7 +7,7 @@ from hypothesis import strategies as st
 
 from ngram_eval.config import WindowConfig
 from ngram_eval.errors import InputError
-from ngram_eval.windows import Windows, batches, plan_windows, share, target_count
+from ngram_eval.windows import Grid, Plan, batches, plan_windows, share, target_count
 
 shapes = st.tuples(st.integers(1, 400), st.integers(1, 64), st.integers(1, 64)).map(
     lambda t: (t[0], max(t[1:]), min(t[1:]))
@@ -59,27 +57,78 @@ def test_both_plans_agree_up_to_the_tail(shape: tuple[int, int, int]) -> None:
     assert sorted(set(published.positions().tolist())) == list(range(targets))
 
 
-@given(shapes, st.booleans(), st.integers(1, 9), st.integers(1, 12))
-def test_shares_and_batches(shape: tuple[int, int, int], rescore: bool, world: int, batch_windows: int) -> None:
+def every_window(targets: int, config: WindowConfig) -> list[tuple[int, int, int]]:
+    """(start, first, stop) of each window, one after another, as `Plan` says in words."""
+    found, length, stride = [], config.seq_len, config.stride
+    if config.rescore_tail:
+        for start in range(0, targets, stride):
+            stop = min(start + length, targets)
+            found.append((start, max(stop - stride, start) if start else 0, stop))
+        return found
+    first, stop = 0, min(length, targets)
+    while True:
+        found.append((max(stop - length, 0), first, stop))
+        if stop == targets:
+            return found
+        first, stop = stop, min(stop + stride, targets)
+
+
+@given(shapes, st.booleans(), st.integers(1, 12), st.data())
+def test_a_plan_knows_its_windows_without_making_them(
+    shape: tuple[int, int, int], rescore: bool, batch_windows: int, data: st.DataObject
+) -> None:
     targets, seq_len, stride = shape
     config = WindowConfig(seq_len=seq_len, stride=stride, rescore_tail=rescore)
-    windows = plan_windows(targets, config)
-    shares = [share(windows, rank, world, config, batch_windows) for rank in range(world)]
-    assert np.concatenate([one.start for one in shares]).tolist() == windows.start.tolist()
+    plan, expected = Plan(targets, config), every_window(targets, config)
+    assert len(plan) == len(expected)
+    a, b = sorted(data.draw(st.tuples(*[st.integers(0, len(plan))] * 2)))
+    some = plan[a:b]
+    assert list(zip(some.start.tolist(), some.first.tolist(), some.stop.tolist(), strict=True)) == expected[a:b]
+    assert plan.scored(range(a, b)) == some.scored
+    assert plan.first_scored(a) == (expected[a][1] if a < len(plan) else targets)
+
+    grid = Grid(plan, batch_windows)
+    assert [grid[i].start.tolist() for i in range(len(grid))] == [
+        batch.start.tolist() for batch in batches(plan[:], batch_windows)
+    ]
+    for batch in range(len(grid)):
+        assert {grid.batch_of(row) for row in grid.rows(batch)} == {batch}
+    assert grid.batch_of(len(plan)) == len(grid)
+    pieces = list(grid.cut(range(a, b)))
+    assert [row for piece in pieces for row in piece] == list(range(a, b))
+    assert len(pieces) == len({grid.batch_of(row) for row in range(a, b)})
+
+
+@given(shapes, st.booleans(), st.integers(1, 9), st.integers(1, 12))
+def test_ranks_share_all_windows_and_differ_by_one_batch(
+    shape: tuple[int, int, int], rescore: bool, world: int, batch_windows: int
+) -> None:
+    targets, seq_len, stride = shape
+    config = WindowConfig(seq_len=seq_len, stride=stride, rescore_tail=rescore)
+    plan = Plan(targets, config)
+    grid = Grid(plan, batch_windows)
+    shares = [share(plan, rank, world, batch_windows) for rank in range(world)]
+    assert [row for rows in shares for row in rows] == list(range(len(plan)))
     if rescore:
-        bounds = [len(windows) * rank // world for rank in range(world + 1)]
-        assert [len(one) for one in shares] == [b - a for a, b in itertools.pairwise(bounds)]
-
-    def as_lists(parts: list[Windows]) -> list[list[int]]:
-        return [part.start.tolist() for part in parts]
-
-    grid = list(batches(windows, batch_windows))
-    for batch in grid:
+        units = [len(rows) for rows in shares]
+        assert units == [len(plan) * (r + 1) // world - len(plan) * r // world for r in range(world)]
+    else:  # no forward sees another composition on more ranks
+        pieces = [list(grid.cut(rows)) for rows in shares]
+        units = [len(piece) for piece in pieces]
+        assert [rows for piece in pieces for rows in piece] == [grid.rows(i) for i in range(len(grid))]
+    assert max(units) - min(units) <= 1
+    for batch in batches(plan[:], batch_windows):
         assert 1 <= len(batch) <= batch_windows
         assert len({(b - a, f - a) for a, f, b in zip(batch.start, batch.first, batch.stop, strict=True)}) == 1
-    dealt = [batch for one in shares for batch in batches(one, batch_windows)]
-    if not rescore:  # no forward sees another composition on more ranks
-        assert as_lists(dealt) == as_lists(grid)
+
+
+def test_a_plan_of_a_long_stream_is_small() -> None:
+    plan = Plan(10**12, WindowConfig())
+    assert len(plan) == (10**12 - 2048) // 32 + 1
+    assert len(plan.runs()) == 2
+    grid = Grid(plan, 32)
+    assert grid[len(grid) - 1].stop[-1] == 10**12
+    assert plan.scored(range(len(plan))) == 10**12
 
 
 def test_spans_of_repeated_positions_stay_apart() -> None:

@@ -58,7 +58,7 @@ def main() -> None:
         require_writable("--out", options.out)
         stream = read_shards(options.data)
         check_vocabulary(stream.tokens, config.model.vocab_size, "--vocab-size")
-        model = train(config, stream.tokens, choose_device(options.device))
+        model = train(config, stream.tokens[:], choose_device(options.device))
         artifact.save(options.out, model, config.quant, config.seq_len)
         print(f"{parameter_count(model):,} parameters -> {options.out}: {artifact.size_report(options.out)}")
 

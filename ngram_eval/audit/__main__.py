@@ -32,10 +32,10 @@ from ngram_eval.neural import NeuralSource, load_logits
 from ngram_eval.options import JobOptions, asset, parse
 from ngram_eval.ranks import Ranks
 from ngram_eval.run import runnable
-from ngram_eval.scorers import NeuralScorer, Scorer, make_scorer
+from ngram_eval.scorers import NeuralScorer, Scorer, check_source, make_scorer
 from ngram_eval.tokens import Tokenizer, TokenStream
 
-ALONE = Ranks(0, 1, 0)
+ALONE = Ranks(0, 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,15 +92,17 @@ def load_subjects(
 ) -> tuple[list[Subject], Tokens, TokenStream, Tokenizer | None]:
     """(subjects, the tokens to audit them on, the stream these are of, tokenizer)."""
     if options.callable is not None:
-        stream, tokenizer = load_stream(options)
+        stream, tokenizer = load_stream(options, ALONE)
         return [load_callable(options.callable)], audited_tokens(stream, options, 1), stream, tokenizer
     if options.claimed is not None:
-        stream, tokenizer = load_stream(options)
-        tokens = stream.tokens
+        stream, tokenizer = load_stream(options, ALONE)
+        tokens = stream.tokens[:]
         logits = load_logits(options.logits, (stream.total - 1, len(tokens) - 1)) if options.logits else None
         claimed = load_claimed(options.claimed, logits, tokens, options.config.window.seq_len, bool(claim.subset))
         return [claimed], tokens, stream, tokenizer
     job = load_job(options, ALONE)
+    for config in configs.values():
+        check_source(config, job.source)
     source, others, threads = SharedSource(job.source), other_sources(job.source), options.count_threads()
     longest = max(source.train_seq_len, *(one.window.seq_len for one in configs.values()))
     tokens = audited_tokens(job.stream, options, 2 * longest)
@@ -118,7 +120,7 @@ def load_subjects(
     )
 
     def make(backend: str, config: EvalConfig, source: NeuralSource) -> Scorer:
-        return make_scorer(backend, config, threads, source)
+        return make_scorer(backend, config, threads)
 
     presets = [replace(alone, name=name, make=make, config=config, remembers=True) for name, config in configs.items()]
     return [alone, *presets], tokens, job.stream, job.tokenizer

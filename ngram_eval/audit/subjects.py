@@ -17,15 +17,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from ngram_eval.bpb import Tally, as_nats
 from ngram_eval.config import EvalConfig, GateConfig
-from ngram_eval.counts import Tokens
+from ngram_eval.counts import Stream, Tokens
+from ngram_eval.engine import count_bytes
 from ngram_eval.errors import InputError
-from ngram_eval.neural import LogitsSource, NeuralSource, NeuralStats, RememberingSource
+from ngram_eval.neural import LogitsSource, NeuralSource, NeuralStats, RememberingSource, statistics
 from ngram_eval.prefill import prefill_stop
-from ngram_eval.run import count_bytes
-from ngram_eval.samples import cut, look
-from ngram_eval.scorers import Scorer
+from ngram_eval.samples import cut, entropy_of
+from ngram_eval.scorers import Scorer, windows_at_once
 from ngram_eval.tokens import Tokenizer
-from ngram_eval.windows import Windows, batches, plan_windows, share, target_count
+from ngram_eval.windows import Plan, Windows, batches, plan_windows, share, target_count
 
 
 class NotApplicable(Exception):
@@ -134,19 +134,19 @@ class SharedSource:
     def __init__(self, source: NeuralSource, batch_windows: int | None = None) -> None:
         self._source = source
         self.name, self.settings, self.train_seq_len = source.name, source.settings, source.train_seq_len
-        self.gives_all = source.gives_all
+        self.gives_all, self.vocab_size = source.gives_all, source.vocab_size
         self.batch_windows = batch_windows or source.batch_windows
         self._stats: dict[object, RememberingSource] = {}
         self._probabilities: dict[object, NDArray[np.float64]] = {}
-        self._last: tuple[Tokens | None, bytes] = None, b""
+        self._last: tuple[Stream | None, bytes] = None, b""
 
-    def stats(self, tokens: Tokens, windows: Windows) -> NeuralStats:
+    def stats(self, tokens: Stream, windows: Windows) -> NeuralStats:
         key = (self._digest(tokens), windows.seq_len)
         if key not in self._stats:
             self._stats[key] = RememberingSource(self._source, len(tokens) - 1, windows.seq_len)
         return self._stats[key].stats(tokens, windows)
 
-    def probabilities(self, tokens: Tokens, windows: Windows) -> NDArray[np.float64]:
+    def probabilities(self, tokens: Stream, windows: Windows) -> NDArray[np.float64]:
         if windows.scored > 1:  # too much to remember
             return self._source.probabilities(tokens, windows)
         key = (self._digest(tokens), int(windows.start[0]), int(windows.first[0]))
@@ -154,9 +154,9 @@ class SharedSource:
             self._probabilities[key] = self._source.probabilities(tokens, windows)
         return self._probabilities[key]
 
-    def _digest(self, tokens: Tokens) -> bytes:
+    def _digest(self, tokens: Stream) -> bytes:
         if tokens is not self._last[0]:  # batch after batch asks of the same, perhaps long, stream
-            self._last = tokens, hashlib.sha256(tokens.tobytes()).digest()
+            self._last = tokens, hashlib.sha256(tokens[:].tobytes()).digest()
         return self._last[1]
 
 
@@ -194,15 +194,15 @@ class ScorerSubject(Subject):
         return plan_windows(self.expected(tokens), self.config.window)
 
     def score(self, tokens: Tokens) -> Trace:
-        windows, config = self._windows(tokens), self.config
+        config, windows, plan = self.config, self._windows(tokens), Plan(self.expected(tokens), self.config.window)
         positions, values, neural = [], [], []
         tally = Tally()
         for rank in range(self.world):
-            mine = share(windows, rank, self.world, config.window, self.source.batch_windows)
+            rows = share(plan, rank, self.world, self.source.batch_windows)
             scorer = self.make(self.backend, config, self.source)
-            scorer.prefill(tokens, prefill_stop(mine, config.ngram), lambda counted: None)
-            for batch in batches(mine, self.source.batch_windows):
-                stats = self.source.stats(tokens, batch)
+            scorer.prefill(tokens, 0, prefill_stop(plan, rows, config.ngram), lambda counted: None)
+            for batch in batches(windows[rows.start : rows.stop], windows_at_once(config, self.source)):
+                stats = statistics(self.source, tokens, batch, rows=scorer.needs_rows)
                 charged = scorer.score(tokens, batch, stats).values
                 if len(charged) != batch.scored:
                     raise ValueError(f"{self.name} gave {len(charged)} values for {batch.scored} positions")
@@ -229,12 +229,15 @@ class ScorerSubject(Subject):
                 yield self._glimpse(scorer, tokens, windows, position)
             if samples[-1] in looks:
                 return
-            past = tokens[: int(part.stop.max()) + 1].copy()
-            scorer.score(past, part, self.source.stats(tokens, part))
+            for batch in batches(part, windows_at_once(self.config, self.source)):
+                past = tokens[: int(batch.stop.max()) + 1].copy()
+                scorer.score(past, batch, statistics(self.source, tokens, batch, rows=scorer.needs_rows))
 
     def _glimpse(self, scorer: Scorer, tokens: Tokens, windows: Windows, position: int) -> Glimpse:
         blind = np.append(tokens[: position + 1], tokens[position])  # a repeated token in the target's place
-        values, neural, entropy = look(scorer, self.source, blind, windows, position)
+        (neural,) = self.source.probabilities(blind, windows.scoring(position))
+        entropy = entropy_of(neural)
+        values = scorer.distribution(blind, position, neural, entropy)
         given = {}
         raised = values / np.maximum(neural, np.finfo(np.float64).tiny)
         for target in (int(np.argmin(raised)), int(np.argmax(raised)), int(np.argmax(values))):
@@ -267,7 +270,7 @@ class ScorerSubject(Subject):
         }
         if self.remembers and self.backend != "reference":
             found["the reference's counts"] = (replace(self, backend="reference"), _ROUNDING)
-        if self.config.scorer != "exact":  # which learns in stream order, and refuses
+        if not self.config.learns_online:  # which is never split over ranks
             for world in (2, 3):
                 found[f"{world} ranks"] = (replace(self, world=world), _ROUNDING)
         return found

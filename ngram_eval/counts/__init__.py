@@ -17,7 +17,16 @@ from ngram_eval.config import NgramConfig
 from ngram_eval.errors import InputError
 
 Tokens = NDArray[np.uint16] | NDArray[np.uint32]
-"""A token stream: one dimension, contiguous, uint16 or uint32."""
+"""Tokens in memory or mapped: one dimension, contiguous, uint16 or uint32."""
+
+
+class Stream(Protocol):
+    """A token stream of any length, read in slices: an array, or shards end to end (`ngram_eval.tokens.Shards`)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, positions: slice, /) -> Tokens:
+        """The tokens of a slice without a step."""
 
 
 class Matches(NamedTuple):
@@ -110,6 +119,15 @@ def make_counts(backend: str, config: NgramConfig, threads: int = 1) -> Counts:
     """
     counts: Counts = load_backend(backend)(config, threads)
     return counts
+
+
+def around(stream: Stream, start: int, stop: int, config: NgramConfig) -> tuple[Tokens, int]:
+    """(the tokens that positions [start, stop) and their contexts read, the stream's index of the first of them).
+
+    A position p is p minus that index in them, and no context is cut: counts come out the same.
+    """
+    base = max(start + 1 - config.context_lag - (config.max_order - 1), 0)
+    return stream[base : stop + 1], base
 
 
 def check_span(tokens: Tokens, start: int, stop: int) -> None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ngram_eval.config import NgramConfig
-from ngram_eval.counts import Best, Matches, Tokens, check_span, check_windows
+from ngram_eval.counts import Best, Matches, Stream, Tokens, around, check_span, check_windows
 from ngram_eval.counts.reference import read_targets
 from ngram_eval.kernels.runtime import kernel_device
 from ngram_eval.kernels.tables import empty_tables, lookup, update
@@ -67,7 +67,7 @@ class TritonCounts:
         return Best(order.cpu().numpy(), _unsigned(context), _unsigned(full))
 
     def launches(
-        self, tokens: Tokens, firsts: NDArray[np.int64], stops: NDArray[np.int64], at_once: int = AT_ONCE
+        self, tokens: Stream, firsts: NDArray[np.int64], stops: NDArray[np.int64], at_once: int = AT_ONCE
     ) -> Iterator[Launch]:
         """The windows' positions in the parts that are scored at once: whole windows with at most `at_once` positions
         together, or a single window. Rows of the parts count the windows from 0.
@@ -106,10 +106,10 @@ class TritonCounts:
             raise ValueError(f"state is {state.dtype} {state.shape}, the tables are uint32 {tuple(self.tables.shape)}")
         self.tables.copy_(torch.from_numpy(np.ascontiguousarray(state).view(np.int32)))
 
-    def _send(self, tokens: Tokens, start: int, stop: int) -> tuple[Tensor, int]:
-        """(tokens that positions [start, stop) read, on the device, and the stream's index of the first of them)."""
-        base = max(start + 1 - self.config.context_lag - (self.config.max_order - 1), 0)
-        part = np.array(tokens[base : stop + 1])  # a copy: torch takes no read-only memory maps
+    def _send(self, tokens: Stream, start: int, stop: int) -> tuple[Tensor, int]:
+        """`around`, on the device."""
+        read, base = around(tokens, start, stop, self.config)
+        part = np.array(read)  # a copy: torch takes no read-only memory maps
         signed = part.view(np.int32) if part.dtype == np.uint32 else part
         return to_device(signed, self.device), base
 

@@ -7,7 +7,7 @@ Every backend equals `reference` bit for bit. Backends are named in `BACKENDS` a
 """
 
 from importlib import import_module
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,14 @@ class ExactModel(Protocol):
 
         Columns: the context's total, novel_total, distinct, run; the successor's count, novel, recent.
         """
+
+    def learned(self) -> dict[str, NDArray[Any]]:
+        """What is learned besides the counts, as arrays of fixed shapes: with the same tokens appended, a model that
+        loads them goes on as this one would. About 42 kB a level.
+        """
+
+    def load_learned(self, learned: dict[str, NDArray[Any]]) -> None:
+        """Take over what `learned` gave, of any backend; `ValueError` for arrays of another form."""
 
     def size(self) -> dict[str, int]:
         """`positions` counted, `nodes` (n-grams kept) and their `bytes` of memory, the stream's and the index's too."""

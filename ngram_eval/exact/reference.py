@@ -6,8 +6,9 @@ the order written here, so that a backend can equal this one bit for bit.
 
 import math
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import astuple, dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ RECENT_BITS = 32
 LEARNING_RATE = np.float32(0.5)
 FIRST_RATE = np.float32(1.8257419)  # 1 / sqrt(0.3): AdaGrad's sum starts at 0.3
 FIRST_VALUE = np.array((-1.0, 2.0, -2.0, -3.0), np.float32)
+FEATURE_SIZES = (13 * 8, 9 * 5, 16, 1024, 14 * 8)
 TILT_ORDERS, OCTAVES, MIDDLE, TILT_PRIOR, TILT_MEMORY = 8, 41, 20, 10.0, 512.0
 
 
@@ -423,6 +425,39 @@ class ReferenceModel:
     def evidence(self, token: int) -> NDArray[np.uint64]:
         """A row for each known context."""
         return np.array([astuple(seen) for seen in self.counts.evidence([], token)], np.uint64).reshape(-1, 7)
+
+    def learned(self) -> dict[str, NDArray[Any]]:
+        """Weights as (level, feature value, value or rate, part)."""
+        weights = np.empty((self.counts.max_order, sum(FEATURE_SIZES), 2, 4), np.float32)
+        for level, i, value, row in self._places(weights):
+            weight = self._weights.get((level, i, value)) or Weight(first=i == 0)
+            row[0], row[1] = weight.value, weight.rate
+        return {
+            "weights": weights,
+            "tilt": np.array([self._hits, self._tries]),
+            "rates": np.array([self._base_weight, self._recent_cost]),
+            "steps": np.array([self._scored, self._surprises & 0xFFFFFFFF], np.uint64),
+        }
+
+    def load_learned(self, learned: dict[str, NDArray[Any]]) -> None:
+        """As `learned` gave them."""
+        for name, array in self.learned().items():
+            found = learned.get(name)
+            if found is None or found.shape != array.shape or found.dtype != array.dtype:
+                raise ValueError(f"{name} must be like {array.dtype} of shape {array.shape}")
+        for level, i, value, row in self._places(learned["weights"]):
+            weight = self._weights[level, i, value] = Weight(first=False)
+            weight.value, weight.rate = row[0].copy(), row[1].copy()
+        self._hits, self._tries = learned["tilt"].tolist()
+        self._base_weight, self._recent_cost = learned["rates"].tolist()
+        self._scored, self._surprises = learned["steps"].tolist()
+
+    def _places(self, weights: NDArray[np.float32]) -> Iterator[tuple[int, int, int, NDArray[np.float32]]]:
+        """(level, feature, its value, the row of `weights` that belongs to it)."""
+        for level in range(self.counts.max_order):
+            rows = iter(weights[level])
+            for i, size in enumerate(FEATURE_SIZES):
+                yield from ((level, i, value, next(rows)) for value in range(size))
 
     def size(self) -> dict[str, int]:
         """Positions and n-grams; the memory of dictionaries is not counted."""

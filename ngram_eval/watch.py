@@ -1,0 +1,170 @@
+"""Ends every rank when one of them fails, is killed, is stopped or can't be reached, with one message that names it.
+
+Each rank has a thread that every half second writes a sign of life to the store of the process group and reads the
+others'. On one host it also looks at the other processes themselves, so that a killed one is known within a second; one
+that is stopped, or on another host, is given up when it has shown no sign of life for `timeout` seconds. A rank that
+fails announces it there. Whoever first announces a failure prints it; then every rank ends with the same exit code.
+
+The thread ends the process with `os._exit`: the main thread may be inside an exchange that no exception can reach.
+Files are therefore only ever replaced whole (`ngram_eval.files`).
+"""
+
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import NoReturn
+
+from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]  # public, but made in C++
+
+from ngram_eval.errors import FAILED, TERMINATED
+
+BEAT = 0.5
+"""Seconds between signs of life."""
+_SUSPECT = 3.0
+"""Seconds without a sign of life after which a rank is taken for lost once something else says that one is."""
+_CAUSE = 10.0
+"""Seconds to find out which rank was lost."""
+
+
+class Watch:
+    """The thread of a rank. `close` before leaving in good order."""
+
+    def __init__(self, rank: int, world: int, timeout: float) -> None:
+        self.rank, self._world, self._timeout = rank, world, timeout
+        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        client = TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=timeout))
+        self._store = PrefixStore(f"ngram_eval/{attempt}", client)
+        self._lock = threading.Lock()  # a store is for one thread at a time
+        self._closing = threading.Event()
+        self._alarm_since: float | None = None
+        self._store.set(f"process/{rank}", json.dumps([_boot(), os.getpid()]))
+        self._store.set(f"beat/{rank}", "0")
+        self._others = [r for r in range(world) if r != rank]
+        self._processes: dict[int, list[object]] = {
+            r: json.loads(self._store.get(f"process/{r}")) for r in self._others
+        }
+        self._seen = {r: (b"", time.monotonic()) for r in self._others}
+        # Told of SIGTERM even while the main thread is deep in an exchange: torchrun sends it when a rank has died.
+        self._woken, waker = socket.socketpair()
+        waker.setblocking(False)
+        self._waker, self._old_waker = waker, signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+        self._old_handler = signal.signal(signal.SIGTERM, lambda *_: None)
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._thread.start()
+
+    def announce(self, message: str, code: int) -> bool:
+        """Tell every rank that the run has failed; whether this rank is the first to, and so the one that prints it."""
+        with self._lock:
+            first = self._store.add("failures", 1) == 1
+            if first:
+                self._store.set("failure", json.dumps([message, code]))
+        return first
+
+    def await_cause(self, error: str) -> NoReturn:
+        """After an exchange has failed: wait for the thread to find out why and end the process."""
+        self._alarm()
+        time.sleep(_CAUSE + 2 * BEAT)
+        self._give_up(f"rank {self.rank}: lost another rank, which can't be told ({error})", FAILED)
+
+    def close(self) -> None:
+        """Leave: from now on nobody waits for this rank's signs of life."""
+        with self._lock:
+            self._store.set(f"left/{self.rank}", "")
+        self._closing.set()
+        self._waker.send(b"\0")
+        self._thread.join()
+        signal.set_wakeup_fd(self._old_waker)
+        signal.signal(signal.SIGTERM, self._old_handler)
+        self._waker.close()
+        self._woken.close()
+
+    def exit(self, code: int) -> NoReturn:
+        """End the process at once."""
+        if sys.stderr.isatty():
+            sys.stderr.write("\x1b[?25h")  # the cursor, which a progress bar hides
+        sys.stderr.flush()
+        sys.stdout.flush()
+        os._exit(code)
+
+    def _give_up(self, message: str, code: int) -> NoReturn:
+        if self.announce(message, code):
+            print(f"error: {message}", file=sys.stderr)
+        self.exit(code)
+
+    def _alarm(self) -> None:
+        self._alarm_since = self._alarm_since or time.monotonic()
+
+    def _run(self) -> None:
+        beat = 0
+        while not self._closing.is_set():
+            try:
+                beat += 1
+                self._look(beat)
+            except (RuntimeError, OSError) as error:  # torch's store raises either
+                if self._closing.is_set():
+                    return
+                text = str(error).splitlines()[0]
+                print(
+                    f"error: rank {self.rank}: the process that holds the ranks together is gone ({text})",
+                    file=sys.stderr,
+                )
+                self.exit(FAILED)
+            if select.select([self._woken], [], [], BEAT)[0] and signal.SIGTERM in self._woken.recv(64):
+                self._alarm()
+
+    def _look(self, beat: int) -> None:
+        with self._lock:
+            self._store.set(f"beat/{self.rank}", str(beat))
+            failure = json.loads(self._store.get("failure")) if self._store.check(["failure"]) else None
+            beats = dict(zip(self._others, self._store.multi_get([f"beat/{r}" for r in self._others]), strict=True))
+            left = {r for r in self._others if self._store.check([f"left/{r}"])}
+        if failure is not None:
+            self.exit(failure[1])
+        now = time.monotonic()
+        for rank in self._others:
+            if rank in left:
+                continue
+            if beats[rank] != self._seen[rank][0]:
+                self._seen[rank] = beats[rank], now
+            silent = now - self._seen[rank][1]
+            if lost := self._lost(rank, silent):
+                self._give_up(f"rank {rank} {lost}", FAILED)
+        if self._alarm_since is not None and now - self._alarm_since > _CAUSE:
+            self._give_up(f"rank {self.rank}: terminated from outside (SIGTERM)", TERMINATED)
+
+    def _lost(self, rank: int, silent: float) -> str | None:
+        """Why a rank is taken for lost, if it is."""
+        boot, process = self._processes[rank]
+        patience = self._timeout if self._alarm_since is None else min(_SUSPECT, self._timeout)
+        state = _process_state(process) if boot == _boot() else None
+        if state == "gone" and silent > BEAT:  # it may just have announced why
+            return f"was killed (its process {process} is gone)"
+        if silent <= patience:
+            return None
+        stopped = "; its process is stopped" if state == "stopped" else ""
+        return f"has given no sign of life for {silent:.0f} seconds{stopped}"
+
+
+def _process_state(process: object) -> str:
+    """Of a process on this host: gone, stopped or running."""
+    try:
+        os.kill(int(str(process)), 0)
+        status = Path(f"/proc/{process}/stat")
+        letter = status.read_text().rpartition(")")[2].split()[0] if Path("/proc/self/stat").exists() else ""
+    except (ProcessLookupError, FileNotFoundError):
+        return "gone"
+    return "gone" if letter in ("Z", "X") else "stopped" if letter in ("T", "t") else "running"
+
+
+def _boot() -> str:
+    """The same for all processes that see the same process numbers."""
+    boot, namespace = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
+    return f"{boot.read_text().strip()} {os.readlink(namespace)}" if boot.exists() else socket.gethostname()
