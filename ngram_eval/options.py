@@ -124,9 +124,7 @@ class Options(JobOptions):
         if self.resume and self.checkpoint is None:
             raise InputError("--resume goes on from a checkpoint: give --checkpoint FOLDER")
         if self.checkpoint is not None and self.save_scores is not None:
-            raise InputError(
-                "--save-scores needs all statistics from one run: leave out --checkpoint, or --save-scores"
-            )
+            raise InputError("--save-scores needs the statistics of one whole run: leave it out, or --checkpoint")
         if self.every < 1:
             raise InputError(f"--every is {self.every}: give at least 1 position")
         if not 1.0 <= self.rank_timeout < float("inf"):
@@ -154,18 +152,27 @@ AnyOptions = TypeVar("AnyOptions", bound=JobOptions)
 
 def parse(arguments: list[str], default: AnyOptions, prog: str) -> tuple[AnyOptions, dict[str, EvalConfig]]:
     """(options, preset name -> its configuration with the flags given applied). Exits for --help and --version."""
-    options = _parse(arguments, default, prog)
-    if options.version:
-        print(f"ngram_eval {__version__}")
-        sys.exit(0)
-    options.check()
-    configs = {}
-    for name in options.preset or DEFAULT_PRESETS:
+    if {"-h", "--help"} & set(arguments):
+        _parse(arguments, default, prog)
+    named, _ = tyro.cli(_Named, args=arguments, return_unknown_args=True, add_help=False)
+    options, configs = default, {}
+    for name in named.preset or DEFAULT_PRESETS:  # a flag may be out of range for one preset and not for another
         config = preset(name)
+        options = _parse(arguments, replace(default, config=config), prog)
+        if options.version:
+            print(f"ngram_eval {__version__}")
+            sys.exit(0)
+        options.check()
         if options.embedded:
             config = replace(config, window=replace(config.window, seq_len=EMBEDDED_SEQ_LEN))
-        configs[name] = _parse(arguments, replace(default, config=config), prog).config
+            options = _parse(arguments, replace(default, config=config), prog)
+        configs[name] = options.config
     return options, configs
+
+
+@dataclass(frozen=True)
+class _Named:
+    preset: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
 
 
 def _parse(arguments: list[str], default: AnyOptions, prog: str) -> AnyOptions:

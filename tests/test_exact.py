@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -276,6 +276,41 @@ def test_bad_arguments_are_named(call: Callable[[ExactModel], object], message: 
     model.append(np.array([4], np.uint16))
     with pytest.raises(ValueError, match=message):
         call(model)
+
+
+@pytest.mark.parametrize("config", [ExactConfig(), ExactConfig(tilt="learned"), ExactConfig(by_window=True)])
+@pytest.mark.parametrize(("first", "second"), [*product(BACKENDS, BACKENDS)])
+def test_what_is_learned_moves_to_another_model_of_any_backend(config: ExactConfig, first: str, second: str) -> None:
+    """With the same tokens counted, it goes on to the same bits; and all backends write the same arrays."""
+    rng = np.random.default_rng(3)
+    tokens = (rng.zipf(1.4, 400) % 7).astype(np.uint16)
+    rows, entropy = rng.dirichlet(np.ones(7), 400), rng.uniform(0, 3, 400).astype(np.float32)
+
+    def score(model: ExactModel, part: slice) -> NDArray[np.float64]:
+        return model.score(tokens[part], rows[part], entropy[part], together=config.by_window)[0]
+
+    whole, begun, resumed = (make_model(backend, 5, config) for backend in (first, first, second))
+    for part in (slice(0, 250), slice(250, 400)):
+        expected = score(whole, part)
+    score(begun, slice(0, 250))
+    resumed.append(tokens[:250])
+    resumed.load_learned(begun.learned())
+    assert (score(resumed, slice(250, 400)) == expected).all()
+    for name, array in whole.learned().items():
+        np.testing.assert_array_equal(resumed.learned()[name], array)
+        assert resumed.learned()[name].dtype == array.dtype
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_is_learned_must_fit(backend: str) -> None:
+    model = make_model(backend, 5, ExactConfig())
+    learned = model.learned()
+    with pytest.raises(ValueError, match="weights"):
+        make_model(backend, 4, ExactConfig()).load_learned(learned)
+    with pytest.raises(ValueError, match="steps must be like"):
+        model.load_learned({**learned, "steps": learned["steps"].astype(np.int64)})
+    with pytest.raises(ValueError, match="tilt"):
+        model.load_learned({name: array for name, array in learned.items() if name != "tilt"})
 
 
 def test_a_tilt_says_what_it_needs(stream: Stream) -> None:
