@@ -108,8 +108,9 @@ class Options(JobOptions):
     ngram: Literal["auto", "sharded", "pipelined"] = "auto"
     """Ranks' share of the n-gram work: sharded, each counts and scores a stretch; pipelined, one engine on rank 0 does,
     beside everyone's forward passes. auto: pipelined for what learns online (exact, tilt), sharded for the rest."""
-    prefill: Literal["scan", "local"] = "scan"
-    """How a sharded rank gets the counts before its stretch: ranks add theirs up, or each counts all by itself."""
+    prefill: Literal["auto", "scan", "local"] = "auto"
+    """How a sharded rank gets the counts before its stretch: scan, ranks add theirs up; local, each counts all that is
+    before by itself, as published. The counts are the same; auto takes the faster."""
     checkpoint: Path | None = None
     """Folder for checkpoints that all ranks see; of an earlier run's: give --resume too."""
     every: int = 1_000_000

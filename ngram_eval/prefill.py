@@ -6,7 +6,7 @@ are added up for it. Both leave the same tables.
 """
 
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ngram_eval.config import NgramConfig
 from ngram_eval.errors import InputError
@@ -16,6 +16,8 @@ from ngram_eval.windows import Plan, share
 if TYPE_CHECKING:
     from torch import Tensor
 
+_POSITIONS_A_COUNTER = 0.2
+"""Positions that are counted in the time a scan takes for one counter (benchmarks/results/scaling.md)."""
 _SCANNED_AT_ONCE = 1 << 23
 """Counters exchanged at once: the scan's own memory is about (3 + 4 / ranks) x 32 MiB."""
 _LARGEST_COUNT = (1 << 32) - 1
@@ -41,6 +43,13 @@ def prefill_cuts(plan: Plan, world: int, batch_windows: int, config: NgramConfig
         stop = prefill_stop(plan, share(plan, rank, world, batch_windows), config)
         cuts.append(max([stop, *cuts[-1:]]))
     return cuts
+
+
+def faster_prefill(cuts: list[int], config: NgramConfig) -> Literal["scan", "local"]:
+    """The way in which the last rank is ready sooner."""
+    longest_share = max([last - first for first, last in pairwise(cuts)], default=0)
+    counters = len(config.orders) * 2 * config.buckets
+    return "scan" if cuts[-1] - longest_share > _POSITIONS_A_COUNTER * counters else "local"
 
 
 def scan(tables: "Tensor", ranks: Ranks) -> None:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich import box
 from rich.console import Console
@@ -19,7 +19,6 @@ from ngram_eval.config import EvalConfig
 from ngram_eval.files import replacing
 from ngram_eval.hashing import MAX_ORDER
 from ngram_eval.job import Job
-from ngram_eval.options import Options
 
 _PACKAGES = ("ngram_eval", "numpy", "torch", "triton", "sentencepiece")
 
@@ -84,18 +83,25 @@ class Result:
     command: list[str]
 
 
+class Shared(NamedTuple):
+    """How the ranks shared an evaluation: fields of `Result`."""
+
+    ngram: str
+    prefill: str | None
+    resumed_positions: int
+
+
 def summarise(
     job: Job,
-    options: Options,
     name: str,
     config: EvalConfig,
     tally: Tally,
     seconds: dict[str, float],
     reused: int,
-    resumed: int,
+    shared: Shared,
 ) -> Result:
     """The result of a preset from the tally of all ranks."""
-    stream, manifest, sharing = job.stream, job.manifest, options.sharing(name, config)
+    options, stream, manifest = job.options, job.stream, job.manifest
     nats, neural_nats, hits = as_nats(tally.nats), as_nats(tally.neural_nats), sum(tally.hits_by_order.values())
     # The manifest knows the whole text; what part of it was scored is known in decoded bytes.
     original = (
@@ -126,10 +132,8 @@ def summarise(
         neural_source=job.source.name,
         neural_reused=reused,
         world_size=job.ranks.world,
-        ngram=sharing,
-        prefill=options.prefill if sharing == "sharded" else None,
-        depends_on_ranks=config.depends_on_ranks and sharing == "sharded",
-        resumed_positions=resumed,
+        **shared._asdict(),
+        depends_on_ranks=config.depends_on_ranks and shared.ngram == "sharded",
         backend=job.backend,
         threads=options.count_threads(),
         neural_settings=job.source.settings,

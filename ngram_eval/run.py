@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import reduce
 from operator import add
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -24,7 +25,7 @@ from ngram_eval.neural import RememberingSource, save_scores
 from ngram_eval.options import JobOptions, Options, parse
 from ngram_eval.ranks import Ranks, first_rank_speaks, joined_ranks
 from ngram_eval.reading import Reader
-from ngram_eval.report import print_table, summarise, write_json
+from ngram_eval.report import Shared, print_table, summarise, write_json
 from ngram_eval.samples import choose_samples
 from ngram_eval.scorers import check_source, make_scorer, windows_at_once
 from ngram_eval.sharing import pipelined, sharded
@@ -35,13 +36,21 @@ SAMPLES = 64
 """Positions at which the sum over the vocabulary is taken, for the result's `vocabulary_sum`."""
 
 
+class Evaluated(NamedTuple):
+    """What one rank found; `tally` of all ranks and `before` add up to the result."""
+
+    tally: Tally
+    """What its share of the stream costs."""
+    before: Tally
+    """What an earlier run had found whose checkpoint this one goes on from."""
+    prefill: str | None
+    """How a sharded rank got the counts before its stretch."""
+
+
 def evaluate(
     job: Job, options: Options, name: str, config: EvalConfig, clock: Stopwatch, progress: Progress
-) -> tuple[Tally, Tally]:
-    """(what this rank's share of the stream costs under `config`, what an earlier run had found before it ended).
-
-    The ranks' tallies and the earlier one add up to the result.
-    """
+) -> Evaluated:
+    """Evaluate this rank's share of the stream under `config`."""
     tokens, source, ranks = job.stream.tokens, job.source, job.ranks
     plan = Plan(target_count(len(tokens), max(config.window.seq_len, source.train_seq_len)), config.window)
     grid = Grid(plan, windows_at_once(config, source))
@@ -69,8 +78,9 @@ def evaluate(
         checkpoint=saved,
     )
     if sharing == "pipelined":
-        return pipelined(reader, engine, before, ranks), before.tally
-    return sharded(reader, engine, before, config, ranks, options.batch_windows, options.prefill), before.tally
+        return Evaluated(pipelined(reader, engine, before, ranks), before.tally, None)
+    tally, prefill = sharded(reader, engine, before, config, ranks, options.batch_windows, options.prefill)
+    return Evaluated(tally, before.tally, prefill)
 
 
 def runnable(options: JobOptions, configs: dict[str, EvalConfig], ranks: Ranks) -> dict[str, EvalConfig]:
@@ -113,15 +123,16 @@ def run(options: Options, configs: dict[str, EvalConfig], ranks: Ranks, console:
     with Progress(*columns, *times, console=Console(stderr=True), disable=ranks.rank > 0) as progress:
         for name, config in configs.items():
             reused_before = remembering.reused if remembering else 0
-            tally, before = evaluate(job, options, name, config, clock, progress)
+            found = evaluate(job, options, name, config, clock, progress)
             if remembering is not None:
                 with clock.stage("exchange"):
                     remembering.exchange(ranks)
             reused = remembering.reused - reused_before if remembering else 0
-            tallies, seconds, reuses = zip(*ranks.gather((tally, clock.seconds, reused)), strict=True)
+            tallies, seconds, reuses = zip(*ranks.gather((found.tally, clock.seconds, reused)), strict=True)
             slowest = {stage: max(one.get(stage, 0.0) for one in seconds) for one in seconds for stage in one}
-            whole = reduce(add, tallies, before)
-            results.append(summarise(job, options, name, config, whole, slowest, sum(reuses), before.positions))
+            shared = Shared(options.sharing(name, config), found.prefill, found.before.positions)
+            whole = reduce(add, tallies, found.before)
+            results.append(summarise(job, name, config, whole, slowest, sum(reuses), shared))
             clock = Stopwatch()
 
     if ranks.rank == 0:

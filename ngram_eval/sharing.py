@@ -21,7 +21,7 @@ from ngram_eval.bpb import Tally
 from ngram_eval.checkpoint import Progress
 from ngram_eval.config import EvalConfig
 from ngram_eval.engine import Engine
-from ngram_eval.prefill import prefill_cuts, prefill_stop
+from ngram_eval.prefill import faster_prefill, prefill_cuts, prefill_stop
 from ngram_eval.ranks import Ranks
 from ngram_eval.reading import Reader, Reading
 from ngram_eval.timing import Stopwatch
@@ -54,22 +54,26 @@ def sharded(
     config: EvalConfig,
     ranks: Ranks,
     batch_windows: int,
-    prefill: Literal["scan", "local"],
-) -> Tally:
-    """What this rank's stretch costs."""
+    prefill: Literal["auto", "scan", "local"],
+) -> tuple[Tally, Literal["scan", "local"]]:
+    """(what this rank's stretch costs, how it got the counts before it). A run that goes on counts them by itself."""
     plan, world = engine.plan, ranks.world
     pieces = share_left(before, plan, config, ranks, batch_windows)
     whole = share(plan, ranks.rank, world, batch_windows)
+    cuts = prefill_cuts(plan, world, batch_windows, config.ngram)
+    way: Literal["scan", "local"] = faster_prefill(cuts, config.ngram) if prefill == "auto" else prefill
+    if before.done or world == 1:
+        way = "local"
 
     def score(readings: Iterator[Reading]) -> Tally:
-        if world > 1 and prefill == "scan" and not before.done:
-            engine.prefill_by_scan(prefill_cuts(plan, world, batch_windows, config.ngram), whole.start, ranks)
+        if way == "scan":
+            engine.prefill_by_scan(cuts, whole.start, ranks)
         elif pieces and (config.depends_on_ranks or not before.done):
             engine.prefill(prefill_stop(plan, whole, config.ngram), whole.start)
         return engine.run(readings)
 
     readings = reader.read(chain.from_iterable(map(reader.grid.cut, pieces)))
-    return score(readings) if engine.scorer.on_device else beside(score, readings, engine.clock)
+    return score(readings) if engine.scorer.on_device else beside(score, readings, engine.clock), way
 
 
 def pipelined(reader: Reader, engine: Engine, before: Progress, ranks: Ranks) -> Tally:

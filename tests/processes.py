@@ -5,19 +5,28 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
 
 
 def launch(
-    world: int, *arguments: object, module: tuple[str, ...] = ("-m", "ngram_eval.run")
+    world: int,
+    *arguments: object,
+    module: tuple[str, ...] = ("-m", "ngram_eval.run"),
+    environment: Mapping[str, str] = MappingProxyType({}),
 ) -> "subprocess.Popen[str]":
     """Start an evaluation on `world` ranks, in a session of its own."""
     command = [*TORCHRUN, f"--nproc_per_node={world}", *module, *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        start_new_session=True,
     )
 
 

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +15,7 @@ import pytest
 import sentencepiece
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from processes import finish, launch
 from rich.progress import Progress
 
 from conftest import Stream
@@ -101,7 +101,7 @@ def test_agrees_with_the_published_method_at_any_setting(
     options = Options(threads=1, prefill="local")
     with Progress(disable=True) as progress:
         tallies = [
-            run.evaluate(replace(job, ranks=Ranks(rank, world)), options, "pr890", config, Stopwatch(), progress)[0]
+            run.evaluate(replace(job, ranks=Ranks(rank, world)), options, "pr890", config, Stopwatch(), progress).tally
             for rank in range(world)
         ]
     expected = replace(stream, tokens=tokens).published(
@@ -117,43 +117,64 @@ def test_agrees_with_the_published_method_at_any_setting(
     assert sum(sum(tally.hits_by_order.values()) for tally in tallies) == expected.hits.total()
 
 
-@pytest.mark.parametrize("world", [1, 3])
-def test_torchrun(stream: Stream, tmp_path: Path, world: int) -> None:
-    out = tmp_path / "out.json"
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={world}"]
-    command = [*torchrun, "-m", "ngram_eval.run", *map(str, small(stream)), "--json", str(out)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
-    )
-    assert done.returncode == 0, done.stderr
+@pytest.mark.parametrize(
+    ("world", "prefill"), [(1, "scan"), (3, "scan"), (4, "local"), pytest.param(8, "scan", marks=pytest.mark.slow)]
+)
+def test_torchrun(stream: Stream, evaluate: Evaluate, tmp_path: Path, world: int, prefill: str) -> None:
+    """The default presets: `pr890` as published on that many ranks, the others to the bit as on one."""
+    out = tmp_path / "torchrun.json"
+    flags = [*small(stream), "--batch-windows", 4, "--prefill", prefill]
+    code, printed, err = finish(launch(world, *flags, "--json", out))
+    assert code == 0, err
     results = {one["preset"]: one for one in json.loads(out.read_text())["runs"]}
-    for name, mended in {"pr890": False, "hashed": True}.items():
-        expected = stream.published(
-            seq_len=256,
-            buckets=512,
-            mended=mended,
-            world=1 if mended else world,  # the mended result does not depend on it
-        )
-        assert results[name]["nats"] == pytest.approx(expected.nats, rel=1e-12)
-        assert results[name]["positions"] == expected.positions
-        assert results[name]["hits"] == expected.hits.total()
-        assert results[name]["world_size"] == world
-    assert done.stdout.count("not normalised") == 1, "one rank reports"
+    expected = stream.published(seq_len=256, buckets=512, mended=False, world=world)
+    assert results["pr890"]["nats"] == pytest.approx(expected.nats, rel=1e-12)
+    assert results["pr890"]["positions"] == expected.positions
+    assert results["pr890"]["hits"] == expected.hits.total()
+    alone = evaluate(*flags)
+    for name, ngram in {"pr890": "sharded", "hashed": "sharded", "exact": "pipelined"}.items():
+        one = results[name]
+        assert one["world_size"] == world
+        assert one["ngram"] == ngram
+        assert one["depends_on_ranks"] == (name == "pr890")
+        assert one["prefill"] == ((prefill if world > 1 else "local") if ngram == "sharded" else None)
+        for key in ("nats", "neural_nats", "positions", "hits_by_order", "vocabulary_sum"):
+            assert one[key] == alone[name][key] or (name == "pr890" and world > 1), (name, key)
+    assert printed.count("not normalised") == 1, "one rank reports"
+    assert ("pr890: as published, another number of ranks" in printed) == (world > 1)
 
 
 def test_a_model_gives_the_same_bits_on_two_ranks(evaluate: Evaluate, tmp_path: Path) -> None:
+    """All default presets, which answer each other from memory; and the statistics that are saved."""
     out, scores = tmp_path / "two.json", tmp_path / "two.npz"
-    flags = ["--max-tokens", "900", "--stride", "64", "--batch-windows", "4", "--preset", "hashed"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command = [*torchrun, "-m", "ngram_eval.run", *flags, "--json", str(out), "--save-scores", str(scores)]
-    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    (two,) = json.loads(out.read_text())["runs"]
-    one = evaluate(*flags, "--save-scores", tmp_path / "one.npz")["hashed"]
-    for key in ("nats", "neural_nats", "positions", "bytes", "hits_by_order"):
-        assert two[key] == one[key], key
+    flags = ["--max-tokens", 900, "--stride", 64, "--batch-windows", 4]
+    code, _, err = finish(launch(2, *flags, "--json", out, "--save-scores", scores))
+    assert code == 0, err
+    two = {one["preset"]: one for one in json.loads(out.read_text())["runs"]}
+    one = evaluate(*flags, "--save-scores", tmp_path / "one.npz")
+    assert two["exact"]["neural_reused"] == two["hashed"]["neural_reused"] == two["hashed"]["positions"]
+    for name in ("hashed", "exact"):
+        for key in ("nats", "neural_nats", "positions", "bytes", "val_bpb", "hits_by_order", "vocabulary_sum"):
+            assert two[name][key] == one[name][key], (name, key)
+    assert two["pr890"]["neural_nats"] == one["pr890"]["neural_nats"]
     with np.load(scores) as found, np.load(tmp_path / "one.npz") as expected:
-        for name in ("p_target", "entropy", "train_seq_len"):
-            assert (found[name] == expected[name]).all(), name
+        for key in ("p_target", "entropy", "train_seq_len"):
+            assert (found[key] == expected[key]).all(), key
+
+
+@pytest.mark.slow
+def test_the_triton_backend_on_two_ranks(stream: Stream, evaluate: Evaluate, tmp_path: Path) -> None:
+    """Its tables are scanned where they are."""
+    out = tmp_path / "two.json"
+    flags = ["--data", stream.shard, "--scores", stream.scores, "--seq-len", 256, "--stride", 128, "--buckets", 64]
+    flags += ["--batch-windows", 4, "--preset", "hashed", "--backend", "triton", "--prefill", "scan"]
+    code, _, err = finish(launch(2, *flags, "--json", out, environment={"TRITON_INTERPRET": "1"}), timeout=400)
+    assert code == 0, err
+    (two,) = json.loads(out.read_text())["runs"]
+    assert two["prefill"] == "scan"
+    one = evaluate(*flags)["hashed"]
+    for key in ("nats", "neural_nats", "positions", "hits_by_order"):
+        assert two[key] == one[key], key
 
 
 def test_json_has_every_field(stream: Stream, evaluate: Evaluate) -> None:

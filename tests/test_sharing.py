@@ -25,7 +25,7 @@ from ngram_eval.job import Job
 from ngram_eval.model import ModelConfig, Transformer
 from ngram_eval.neural import NeuralSource, RememberingSource, ScoresSource, Stats, UniformSource
 from ngram_eval.options import Options
-from ngram_eval.prefill import prefill_cuts, prefill_stop, scan
+from ngram_eval.prefill import faster_prefill, prefill_cuts, prefill_stop, scan
 from ngram_eval.ranks import Ranks
 from ngram_eval.reading import Reading
 from ngram_eval.sharing import beside
@@ -63,13 +63,13 @@ def evaluated(
     """The sum over ranks."""
     chosen = Options(threads=1, **{"batch_windows": 4, **options})
 
-    def one(ranks: Ranks) -> tuple[Tally, Tally]:
+    def one(ranks: Ranks) -> run.Evaluated:
         with Progress(disable=True) as progress:
             job = job_of(stream, source, ranks, backend)
             return run.evaluate(job, chosen, "it", config, Stopwatch(), progress)
 
     results = on_ranks(world, one)
-    return reduce(add, (tally for tally, _ in results), results[0][1])
+    return reduce(add, (found.tally for found in results), results[0].before)
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +185,14 @@ def test_what_ranks_count_for_a_scan_is_what_each_would_count_alone(
         rows = share(plan, rank, world, 3)
         if rows:
             assert cuts[rank] == prefill_stop(plan, rows, config)
+
+
+def test_the_faster_prefill_depends_on_stream_and_tables(stream: Stream) -> None:
+    cuts = [0, 1_000_000, 2_000_000, 3_000_000]
+    assert faster_prefill(cuts, NgramConfig(buckets=1 << 18)) == "scan"
+    assert faster_prefill(cuts, NgramConfig(buckets=1 << 22)) == "local"
+    assert faster_prefill([0], NgramConfig(buckets=1)) == "local"
+    assert faster_prefill([0, 10**9], NgramConfig(buckets=1)) == "local", "of two ranks the first counts as much"
 
 
 class Interrupted(Exception):
