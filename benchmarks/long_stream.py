@@ -86,8 +86,8 @@ def measure(options: Options) -> str:
         describe_machine(),
         "",
         f"{run['tokens']:,} tokens ({run['tokens'] * 2 / 2**20:,.0f} MiB) in {len(run['data'])} shard(s), one process, "
-        f"{wall:.0f} seconds of the clock ({run['positions'] / wall / 1e6:.1f} M positions a second, all included). The "
-        "tables take 256 MiB.",
+        f"{wall:.0f} seconds of the clock ({run['positions'] / wall / 1e6:.1f} M positions a second, all included). "
+        "The tables take 256 MiB.",
         "",
         "| after | own memory, MiB | mapped files, MiB |",
         "|---|---|---|",

@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from datetime import timedelta
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 
@@ -132,21 +133,32 @@ def joined_ranks(timeout: float) -> Iterator[Ranks]:
         yield Ranks(0, 1)
         return
     import torch
-    import torch.distributed
+    from torch.distributed import destroy_process_group, rendezvous  # type: ignore[attr-defined]  # public all the same
 
     from ngram_eval.watch import Watch
 
-    ranks = Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), int(os.environ.get("LOCAL_RANK", "0")))
-    torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
-    watch = Watch(ranks.rank, ranks.world, timeout)
+    store, rank, world = next(rendezvous("env://"))
+    watch = Watch(rank, world, timeout)
     try:
-        yield ranks
+        _join(store, watch, "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        yield Ranks(rank, world, int(os.environ.get("LOCAL_RANK", "0")))
     except RankLostError as error:
         watch.await_cause(str(error))
     except BaseException as error:  # a torch.distributed with calls under way can't be left in an orderly manner
         _fail(watch, error)
     watch.close()
-    torch.distributed.destroy_process_group()
+    destroy_process_group()
+
+
+def _join(store: Any, watch: "Watch", backend: str) -> None:
+    """Form the process group. Exchanges may wait for as long as all ranks live: the watch knows when one does not."""
+    from torch.distributed import init_process_group
+
+    watch.await_all()
+    try:
+        init_process_group(backend, store=store, rank=watch.rank, world_size=watch.world, timeout=timedelta(days=30))
+    except RuntimeError as error:
+        raise RankLostError(str(error)) from error
 
 
 def _fail(watch: "Watch", error: BaseException) -> None:

@@ -23,7 +23,7 @@ from typing import NoReturn
 
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]  # public, but made in C++
 
-from ngram_eval.errors import FAILED, TERMINATED
+from ngram_eval.errors import FAILED, TERMINATED, InputError
 
 BEAT = 0.5
 """Seconds between signs of life."""
@@ -37,21 +37,15 @@ class Watch:
     """The thread of a rank. `close` before leaving in good order."""
 
     def __init__(self, rank: int, world: int, timeout: float) -> None:
-        self.rank, self._world, self._timeout = rank, world, timeout
-        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        client = TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=timeout))
-        self._store = PrefixStore(f"ngram_eval/{attempt}", client)
-        self._lock = threading.Lock()  # a store is for one thread at a time
+        self.rank, self.world, self._timeout = rank, world, timeout
+        self._store, self._waiting_store = self._connect(), self._connect()  # a store is for one thread at a time
+        self._lock = threading.Lock()
         self._closing = threading.Event()
         self._alarm_since: float | None = None
-        self._store.set(f"process/{rank}", json.dumps([_boot(), os.getpid()]))
-        self._store.set(f"beat/{rank}", "0")
         self._others = [r for r in range(world) if r != rank]
-        self._processes: dict[int, list[object]] = {
-            r: json.loads(self._store.get(f"process/{r}")) for r in self._others
-        }
-        self._seen = {r: (b"", time.monotonic()) for r in self._others}
+        self._processes: dict[int, list[object]] = {}
+        self._seen: dict[int, tuple[bytes, float]] = {}
+        self._store.set(f"process/{rank}", json.dumps([_boot(), os.getpid()]))
         # Told of SIGTERM even while the main thread is deep in an exchange: torchrun sends it when a rank has died.
         self._woken, waker = socket.socketpair()
         waker.setblocking(False)
@@ -59,6 +53,20 @@ class Watch:
         self._old_handler = signal.signal(signal.SIGTERM, lambda *_: None)
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._thread.start()
+
+    @staticmethod
+    def _connect() -> "PrefixStore":
+        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        client = TCPStore(host, port, is_master=False, wait_for_workers=False)
+        return PrefixStore(f"ngram_eval/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", client)
+
+    def await_all(self) -> None:
+        """Wait until every rank has a watch of its own; raises `InputError` naming one that has not in half an hour."""
+        for rank in self._others:
+            try:
+                self._waiting_store.wait([f"process/{rank}"], timedelta(minutes=30))
+            except RuntimeError as error:
+                raise InputError(f"rank {rank} has not come within half an hour: see why it did not start") from error
 
     def announce(self, message: str, code: int) -> bool:
         """Tell every rank that the run has failed; whether this rank is the first to, and so the one that prints it."""
@@ -124,18 +132,22 @@ class Watch:
         with self._lock:
             self._store.set(f"beat/{self.rank}", str(beat))
             failure = json.loads(self._store.get("failure")) if self._store.check(["failure"]) else None
-            beats = dict(zip(self._others, self._store.multi_get([f"beat/{r}" for r in self._others]), strict=True))
-            left = {r for r in self._others if self._store.check([f"left/{r}"])}
+            for rank in self._others:  # a rank is watched once it has come
+                if rank not in self._processes and self._store.check([f"process/{rank}", f"beat/{rank}"]):
+                    self._processes[rank] = json.loads(self._store.get(f"process/{rank}"))
+                    self._seen[rank] = b"", time.monotonic()
+            watched = list(self._processes)
+            beats = self._store.multi_get([f"beat/{rank}" for rank in watched]) if watched else []
+            left = {rank for rank in watched if self._store.check([f"left/{rank}"])}
         if failure is not None:
             self.exit(failure[1])
         now = time.monotonic()
-        for rank in self._others:
+        for rank, signs in zip(watched, beats, strict=True):
             if rank in left:
                 continue
-            if beats[rank] != self._seen[rank][0]:
-                self._seen[rank] = beats[rank], now
-            silent = now - self._seen[rank][1]
-            if lost := self._lost(rank, silent):
+            if signs != self._seen[rank][0]:
+                self._seen[rank] = signs, now
+            if lost := self._lost(rank, now - self._seen[rank][1]):
                 self._give_up(f"rank {rank} {lost}", FAILED)
         if self._alarm_since is not None and now - self._alarm_since > _CAUSE:
             self._give_up(f"rank {self.rank}: terminated from outside (SIGTERM)", TERMINATED)

@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import Stream
-from ngram_eval import engine, neural, run
+from ngram_eval import engine, neural
 from ngram_eval.bpb import Tally
 from ngram_eval.checkpoint import Checkpoint, Progress, joined
 from ngram_eval.errors import InputError
+from ngram_eval.job import fingerprint
 from ngram_eval.ranks import Ranks
 from ngram_eval.tokens import write_shard
 
@@ -186,8 +187,9 @@ def test_a_split_result_stays_on_its_number_of_ranks(
     arguments = ["--data", stream.shard, "--scores", stream.scores, "--seq-len", 256, "--buckets", 512]
     arguments += ["--preset", "pr890", "--checkpoint", tmp_path / "state"]
     evaluate(*arguments)
-    original = run.fingerprint
-    monkeypatch.setattr(run, "fingerprint", lambda job, *more: original(replace(job, ranks=Two(0, 2)), *more))
+    monkeypatch.setattr(
+        "ngram_eval.run.fingerprint", lambda job, *more: fingerprint(replace(job, ranks=Two(0, 2)), *more)
+    )
     message = refused(capsys, evaluate, *arguments, "--resume")
     assert "number of ranks was 1, here it is 2" in message
 

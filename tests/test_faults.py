@@ -89,6 +89,28 @@ def test_a_rank_that_is_killed_or_stopped(
     assert "nats per token" not in out
 
 
+def test_the_launcher_is_killed(tmp_path: Path, arguments: list[object]) -> None:
+    """Torchrun holds the store by which ranks know of each other: without it they end too, each by itself."""
+    process = launch(WORLD, *arguments, "--rank-timeout", 4, module=script(tmp_path))
+    try:
+        wait_for(tmp_path / "state" / "hashed", "rank-0000-00001.ckpt")
+        ranks = rank_processes(process)
+        process.kill()
+        until = time.monotonic() + 10
+        while any(Path(f"/proc/{pid}").exists() for pid in ranks.values()):
+            assert time.monotonic() < until, "ranks end without their launcher"
+            time.sleep(0.05)
+        _, err = process.communicate(timeout=10)
+    finally:
+        destroy(process)
+        for pid in ranks.values():
+            if Path(f"/proc/{pid}").exists():
+                os.kill(pid, signal.SIGKILL)
+    assert 1 <= len(errors(err)) <= WORLD, err
+    assert all("the process that holds the ranks together is gone" in error for error in errors(err))
+    assert not (tmp_path / "result.json").exists()
+
+
 def test_bad_input_that_one_rank_alone_meets(tmp_path: Path) -> None:
     tokens = np.arange(9000, dtype=np.uint16) % 50
     tokens[8000] = 77
