@@ -112,7 +112,7 @@ def _load_source(
         load_backend(backend)  # says what is missing, where something is
         check_kernels_run_on(choose_device(options.device, ranks.local_rank))
     if options.scores is not None:
-        return load_scores(options.scores, (stream.total - 1, len(stream.tokens) - 1))
+        return load_scores(options.scores, (stream.total - 1, len(stream.tokens) - 1), ranks.part)
     if options.logits is not None:
         logits = load_logits(options.logits, (stream.total - 1, len(stream.tokens) - 1))
         _check_vocabularies(stream, tokenizer, logits.vocab_size, str(options.logits), ranks)

@@ -93,7 +93,9 @@ def statistics(source: NeuralSource, tokens: Stream, windows: Windows, *, rows: 
     return Stats(stats.p_target, stats.entropy, source.probabilities(tokens, windows))
 
 
+_npy: Any = np.lib.format  # comes without types
 _LIGHT_BATCH = 1 << 15
+_CHECKED_AT_ONCE = 1 << 20
 
 
 class UniformSource:
@@ -197,12 +199,13 @@ def load_logits(path: Path, lengths: tuple[int, ...]) -> LogitsSource:
     return LogitsSource(logits, path)
 
 
-def load_scores(path: Path, lengths: tuple[int, ...]) -> ScoresSource:
-    """Read `p_target` and `entropy` (float32 or float64) from an .npz of `save_scores` or of your own making.
+def load_scores(path: Path, lengths: tuple[int, ...], part: tuple[int, int] = (0, 1)) -> ScoresSource:
+    """Map `p_target` and `entropy` (float32 or float64) of an .npz of `save_scores` or of your own making.
 
-    `lengths` are the acceptable lengths (N - 1 for N tokens). Raises `InputError` naming what is wrong.
+    `lengths` are the acceptable lengths (N - 1 for N tokens). Raises `InputError` naming what is wrong; `part`
+    (rank, world) looks at that rank's share of the values only.
     """
-    arrays = _read_npz(path)
+    arrays = _map_npz(path, part)
     for name in ("p_target", "entropy"):
         array = arrays.get(name)
         if array is None:
@@ -217,34 +220,66 @@ def load_scores(path: Path, lengths: tuple[int, ...]) -> ScoresSource:
                 f"{path}: {name} has {len(array):,} entries, the data asks for {expected} "
                 "(one less than its tokens); these scores are of another stream"
             )
-    _check_range(path, "p_target", arrays["p_target"], 0.0, 1.0)
-    _check_range(path, "entropy", arrays["entropy"], -1e-3, 100.0)  # softmax rounding leaves tiny negatives
-    train_seq_len = arrays.get("train_seq_len", np.int64(0))
+    _check_range(path, "p_target", arrays["p_target"], 0.0, 1.0, part)
+    _check_range(path, "entropy", arrays["entropy"], -1e-3, 100.0, part)  # softmax rounding leaves tiny negatives
+    train_seq_len = arrays.get("train_seq_len", np.array(0))
     if train_seq_len.shape != () or train_seq_len.dtype.kind != "i":
         raise InputError(f"{path}: train_seq_len is {train_seq_len!r}; give one integer, or leave it out")
     return ScoresSource(arrays["p_target"], arrays["entropy"], int(train_seq_len))
 
 
-def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
+def _map_npz(path: Path, part: tuple[int, int]) -> dict[str, NDArray[Any]]:
+    """The arrays of an .npz, mapped where they are not compressed; each rank verifies the checksums of some of them."""
+    rank, world = part
     try:
-        with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            if not isinstance(loaded, np.lib.npyio.NpzFile):
-                raise ValueError("it holds a single array")
-            return {name: loaded[name] for name in loaded.files}
+        arrays = {}
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+            for index, member in enumerate(archive.infolist()):
+                if index % world == rank:
+                    with archive.open(member) as content:
+                        while content.read(1 << 20):
+                            continue
+                stored = member.compress_type == zipfile.ZIP_STORED
+                arrays[member.filename.removesuffix(".npy")] = _member(archive, member, path if stored else None)
+        return arrays
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror or error}); check --scores") from error
-    except (ValueError, zipfile.BadZipFile, EOFError) as error:
+    except (ValueError, zipfile.BadZipFile, EOFError, KeyError) as error:
         raise InputError(f"{path}: not an .npz of plain arrays ({error}); write it with numpy.savez") from error
 
 
-def _check_range(path: Path, name: str, values: NDArray[np.floating], low: float, high: float) -> None:
-    bad = np.flatnonzero(~((values >= low) & (values <= high)))  # NaN compares false, so it is caught too
-    if len(bad):
-        raise InputError(
-            f"{path}: {name}[{bad[0]}] is {values[bad[0]]}, outside [{low:g}, {high:g}] "
-            f"({len(bad):,} such entries); compute the scores again"
-        )
+def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, mapped: Path | None) -> NDArray[Any]:
+    """One array of an archive, read, or mapped from the archive's file."""
+    with archive.open(member) as content:
+        read_header = {(1, 0): _npy.read_array_header_1_0, (2, 0): _npy.read_array_header_2_0}
+        shape, fortran, dtype = read_header[_npy.read_magic(content)](content)
+        header_bytes = content.tell()
+        if dtype.hasobject:
+            raise ValueError(f"{member.filename} holds objects")
+        if mapped is None or fortran or 0 in shape or shape == ():
+            content.seek(0)
+            array: NDArray[Any] = _npy.read_array(content, allow_pickle=False)
+            return array
+    with mapped.open("rb") as file:
+        file.seek(member.header_offset + 26)  # of the local header: the lengths of the name and of what else precedes
+        name_bytes, extra_bytes = np.frombuffer(file.read(4), "<u2").tolist()
+    offset = member.header_offset + 30 + name_bytes + extra_bytes + header_bytes
+    return np.asarray(np.memmap(mapped, dtype, "r", offset, shape))
+
+
+def _check_range(
+    path: Path, name: str, values: NDArray[np.floating], low: float, high: float, part: tuple[int, int]
+) -> None:
+    rank, world = part
+    stop = len(values) * (rank + 1) // world
+    for start in range(len(values) * rank // world, stop, _CHECKED_AT_ONCE):
+        chunk = values[start : min(start + _CHECKED_AT_ONCE, stop)]
+        bad = np.flatnonzero(~((chunk >= low) & (chunk <= high)))  # NaN compares false, so it is caught too
+        if len(bad):
+            raise InputError(
+                f"{path}: {name}[{start + bad[0]}] is {chunk[bad[0]]}, outside [{low:g}, {high:g}]; "
+                "compute the scores again"
+            )
 
 
 _EXCHANGED_AT_ONCE = 1 << 20

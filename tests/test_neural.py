@@ -107,6 +107,32 @@ def test_files_that_are_no_scores(tmp_path: Path) -> None:
         load_scores(tmp_path / "cut.npz", (64,))
 
 
+def test_scores_are_mapped_and_not_read(tmp_path: Path) -> None:
+    p_target, entropy = np.random.default_rng(0).random(64), np.linspace(0, 5, 64, dtype=np.float32)
+    np.savez(tmp_path / "stored.npz", p_target=p_target, entropy=entropy)
+    np.savez_compressed(tmp_path / "compressed.npz", p_target=p_target, entropy=entropy)
+    stored, compressed = (load_scores(tmp_path / f"{name}.npz", (64,)) for name in ("stored", "compressed"))
+    for source in (stored, compressed):
+        assert (source.p_target == p_target).all()
+        assert (source.entropy == entropy).all()
+    assert not stored.p_target.flags.owndata
+    assert not stored.p_target.flags.writeable
+
+
+def test_ranks_check_a_part_of_the_scores_each(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.npz", p_target=changed(40, 2.0))
+    load_scores(path, (64,), (0, 2))
+    with pytest.raises(InputError, match=r"p_target\[40\] is 2.0"):
+        load_scores(path, (64,), (1, 2))
+    np.savez(tmp_path / "long.npz", p_target=np.full(50_000, 0.5), entropy=np.ones(50_000))
+    content = bytearray((tmp_path / "long.npz").read_bytes())
+    content[len(content) // 4] ^= 1  # a value that stays in range
+    (tmp_path / "flipped.npz").write_bytes(bytes(content))
+    load_scores(tmp_path / "flipped.npz", (50_000,), (1, 2))
+    with pytest.raises(InputError, match="Bad CRC-32"):
+        load_scores(tmp_path / "flipped.npz", (50_000,), (0, 2))
+
+
 def test_uniform() -> None:
     stats = UniformSource(50).stats(TOKENS, plan_windows(64, WindowConfig(seq_len=32)))
     assert stats.p_target.tolist() == [1 / 50] * 64
