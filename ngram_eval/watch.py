@@ -29,6 +29,8 @@ BEAT = 0.5
 """Seconds between signs of life."""
 _SUSPECT = 3.0
 """Seconds without a sign of life after which a rank is taken for lost once something else says that one is."""
+_LEFT = "left"
+"""The last sign of a rank that ends in good order."""
 _CAUSE = 10.0
 """Seconds to find out which rank was lost."""
 
@@ -84,11 +86,10 @@ class Watch:
 
     def close(self) -> None:
         """Leave: from now on nobody waits for this rank's signs of life."""
-        with self._lock:
-            self._store.set(f"left/{self.rank}", "")
         self._closing.set()
         self._waker.send(b"\0")
         self._thread.join()
+        self._store.set(f"beat/{self.rank}", _LEFT)
         signal.set_wakeup_fd(self._old_waker)
         signal.signal(signal.SIGTERM, self._old_handler)
         self._waker.close()
@@ -138,12 +139,11 @@ class Watch:
                     self._seen[rank] = b"", time.monotonic()
             watched = list(self._processes)
             beats = self._store.multi_get([f"beat/{rank}" for rank in watched]) if watched else []
-            left = {rank for rank in watched if self._store.check([f"left/{rank}"])}
         if failure is not None:
             self.exit(failure[1])
         now = time.monotonic()
         for rank, signs in zip(watched, beats, strict=True):
-            if rank in left:
+            if signs == _LEFT.encode():
                 continue
             if signs != self._seen[rank][0]:
                 self._seen[rank] = signs, now
