@@ -36,7 +36,7 @@ Fingerprint = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Progress:
+class Record:
     """What has been done."""
 
     done: list[range] = field(default_factory=list)
@@ -46,9 +46,9 @@ class Progress:
     learned: dict[str, NDArray[Any]] = field(default_factory=dict)
     """What the scorer had learned after the last of them (`Scorer.learned`)."""
 
-    def with_more(self, later: "Progress") -> "Progress":
+    def with_more(self, later: "Record") -> "Record":
         """Both together; windows that both name are an error."""
-        return Progress(
+        return Record(
             done=joined([*self.done, *later.done]),
             tally=self.tally + later.tally,
             learned=later.learned or self.learned,
@@ -85,22 +85,22 @@ class Checkpoint:
         self._fingerprint: Fingerprint = json.loads(json.dumps(fingerprint))
         self._generation = 0
 
-    def begin(self, resume: bool) -> Progress:
+    def begin(self, resume: bool) -> Record:
         """What earlier runs have done, nothing without `resume`; every rank calls it, and then may `write`.
 
         Raises `InputError` where a checkpoint is in the way, is damaged, or belongs to another evaluation.
         """
-        progress = Progress()
+        record = Record()
         if self._ranks.rank == 0:
-            progress = self._take_over(resume)
-        progress, self._generation = self._ranks.broadcast((progress, self._generation))
-        return progress
+            record = self._take_over(resume)
+        record, self._generation = self._ranks.broadcast((record, self._generation))
+        return record
 
-    def write(self, progress: Progress) -> None:
+    def write(self, record: Record) -> None:
         """Replace this rank's file: what it has done since `begin`."""
-        self._write(f"rank-{self._generation:04}-{self._ranks.rank:05}.ckpt", progress)
+        self._write(f"rank-{self._generation:04}-{self._ranks.rank:05}.ckpt", record)
 
-    def _take_over(self, resume: bool) -> Progress:
+    def _take_over(self, resume: bool) -> Record:
         self._folder.mkdir(parents=True, exist_ok=True)
         for unfinished in self._folder.glob(".*.ckpt.*"):
             unfinished.unlink()
@@ -110,33 +110,33 @@ class Checkpoint:
                 f"--checkpoint {self._folder} holds the checkpoint of an earlier run: give --resume to go on from it, "
                 "or an empty folder"
             )
-        progress = Progress()
+        record = Record()
         if starts:
             generation = int(re.sub(r"\D", "", starts[-1].stem))
-            progress = self._read(starts[-1], "remove the folder and begin again")
+            record = self._read(starts[-1], "remove the folder and begin again")
             for path in sorted(self._folder.glob(f"rank-{generation:04}-*.ckpt")):
-                progress = progress.with_more(self._read(path, "remove it, and what it records is scored again"))
+                record = record.with_more(self._read(path, "remove it, and what it records is scored again"))
             self._generation = generation + 1
         old = list(self._folder.glob("*.ckpt"))
-        self._write(f"start-{self._generation:04}.ckpt", progress)
+        self._write(f"start-{self._generation:04}.ckpt", record)
         for path in old:
             path.unlink()
-        return progress
+        return record
 
-    def _write(self, name: str, progress: Progress) -> None:
+    def _write(self, name: str, record: Record) -> None:
         text = json.dumps(
             {
                 "format": FORMAT,
-                "done": [[rows.start, rows.stop] for rows in progress.done],
-                "tally": asdict(progress.tally),
+                "done": [[rows.start, rows.stop] for rows in record.done],
+                "tally": asdict(record.tally),
                 "fingerprint": self._fingerprint,
             }
         )
-        body = save({"json": np.frombuffer(text.encode(), np.uint8), **progress.learned})
+        body = save({"json": np.frombuffer(text.encode(), np.uint8), **record.learned})
         with replacing(self._folder / name) as file:
             file.write(MAGIC + hashlib.sha256(body).digest() + body)
 
-    def _read(self, path: Path, remedy: str) -> Progress:
+    def _read(self, path: Path, remedy: str) -> Record:
         content = path.read_bytes()
         digest, body = content[len(MAGIC) : len(MAGIC) + 32], content[len(MAGIC) + 32 :]
         if not content.startswith(MAGIC) or hashlib.sha256(body).digest() != digest:
@@ -147,7 +147,7 @@ class Checkpoint:
             if found["format"] != FORMAT:
                 raise ValueError(f"its format is {found['format']!r}")
             hits = {int(order): count for order, count in found["tally"].pop("hits_by_order").items()}
-            progress = Progress(
+            record = Record(
                 done=[range(start, stop) for start, stop in found["done"]],
                 tally=Tally(**found["tally"], hits_by_order=hits),
                 learned=arrays,
@@ -155,7 +155,7 @@ class Checkpoint:
         except (SafetensorError, ValueError, TypeError, KeyError) as error:
             raise InputError(f"{path} is no checkpoint of this version ({error!r}): {remedy}") from error
         self._compare(path, found["fingerprint"])
-        return progress
+        return record
 
     def _compare(self, path: Path, theirs: Fingerprint) -> None:
         """Raise `InputError` unless the checkpoint is of an evaluation like this one."""

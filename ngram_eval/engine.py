@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ngram_eval.bpb import Tally
-from ngram_eval.checkpoint import Checkpoint, Progress, joined
+from ngram_eval.checkpoint import Checkpoint, Record, joined
 from ngram_eval.config import ByteRule
 from ngram_eval.counts import Stream
 from ngram_eval.ranks import Ranks
@@ -31,6 +31,8 @@ class Engine:
     tokenizer: Tokenizer | None
     byte_rule: ByteRule
     clock: Stopwatch
+    expect: Callable[[int], None]
+    """Hears how many positions will be counted or scored."""
     advance: Callable[[int], None]
     """Hears of positions counted or scored."""
     checkpoint: Checkpoint | None = None
@@ -85,7 +87,7 @@ class Engine:
     def _save(self, checkpoint: Checkpoint) -> None:
         with self.clock.stage("checkpoint"):
             tally = self.scorer.tally() + self.tally
-            checkpoint.write(Progress(done=self.done, tally=tally, learned=self.scorer.learned()))
+            checkpoint.write(Record(done=self.done, tally=tally, learned=self.scorer.learned()))
         self._unsaved = 0
 
     def _score(self, reading: Reading) -> None:

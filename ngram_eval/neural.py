@@ -332,9 +332,8 @@ class RememberingSource:
         for low in range(0, len(self.p_target), _EXCHANGED_AT_ONCE):
             part = slice(low, low + _EXCHANGED_AT_ONCE)
             start, p_target, entropy = self._window_start[part], self.p_target[part], self.entropy[part]
-            bid = np.where(
-                start < 0, unknown, start * ranks.world + ranks.rank
-            )  # one rank wins: bits add up to its own
+            # One rank wins each position: the sum of everyone's bits is its own.
+            bid = np.where(start < 0, unknown, start * ranks.world + ranks.rank)
             winner = bid.copy()
             ranks.all_reduce(winner, "min")
             won = (bid == winner) & (start >= 0)

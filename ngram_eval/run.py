@@ -14,8 +14,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ngram_eval import checkpoint
 from ngram_eval.bpb import Tally
+from ngram_eval.checkpoint import Checkpoint, Record
 from ngram_eval.config import EvalConfig, WindowConfig
 from ngram_eval.engine import Engine
 from ngram_eval.errors import InputError, exit_on_input_error
@@ -52,21 +52,22 @@ def evaluate(
 ) -> Evaluated:
     """Evaluate this rank's share of the stream under `config`."""
     tokens, source, ranks = job.stream.tokens, job.source, job.ranks
-    plan = Plan(target_count(len(tokens), max(config.window.seq_len, source.train_seq_len)), config.window)
-    grid = Grid(plan, windows_at_once(config, source))
-    sharing, saved, before = options.sharing(name, config), None, checkpoint.Progress()
+    targets = target_count(len(tokens), max(config.window.seq_len, source.train_seq_len))
+    plan = Plan(targets, config.window)
+    sharing, saved, before = options.sharing(name, config), None, Record()
     if options.checkpoint is not None:
         with clock.stage("checkpoint"):
             here = options.checkpoint / name
-            saved = checkpoint.Checkpoint(here, fingerprint(job, config, sharing), ranks, options.every)
+            saved = Checkpoint(here, fingerprint(job, config, sharing), ranks, options.every)
             before = saved.begin(options.resume)
 
     scorer = make_scorer(job.backend, config, options.count_threads())  # counts and blend
     if before.done:
         scorer.load_learned(before.learned)
-    samples = choose_samples(plan.targets, SAMPLES if source.gives_all else 0, config.window)
+    samples = choose_samples(targets, SAMPLES if source.gives_all else 0, config.window)
+    grid = Grid(plan, windows_at_once(config, source))
     reader = Reader(tokens, source, grid, samples, scorer.needs_rows, clock)  # logits
-    bar = progress.add_task(name, total=plan.targets)
+    bar = progress.add_task(name, total=None)
     engine = Engine(
         tokens=tokens,
         plan=plan,
@@ -74,6 +75,7 @@ def evaluate(
         tokenizer=job.tokenizer,
         byte_rule=config.byte_rule,
         clock=clock,
+        expect=lambda positions: progress.update(bar, total=positions),
         advance=lambda positions: progress.advance(bar, positions),
         checkpoint=saved,
     )
@@ -124,7 +126,7 @@ def run(options: Options, configs: dict[str, EvalConfig], ranks: Ranks, console:
         for name, config in configs.items():
             reused_before = remembering.reused if remembering else 0
             found = evaluate(job, options, name, config, clock, progress)
-            if remembering is not None:
+            if remembering is not None and ranks.world > 1:
                 with clock.stage("exchange"):
                     remembering.exchange(ranks)
             reused = remembering.reused - reused_before if remembering else 0

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ngram_eval.bpb import Tally
-from ngram_eval.checkpoint import Progress
+from ngram_eval.checkpoint import Record
 from ngram_eval.config import EvalConfig
 from ngram_eval.engine import Engine
 from ngram_eval.prefill import faster_prefill, prefill_cuts, prefill_stop
@@ -34,7 +34,7 @@ Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
 
 
-def share_left(before: Progress, plan: Plan, config: EvalConfig, ranks: Ranks, batch_windows: int) -> list[range]:
+def share_left(before: Record, plan: Plan, config: EvalConfig, ranks: Ranks, batch_windows: int) -> list[range]:
     """The windows that this rank scores of a sharded evaluation, in runs; `before` says what need not be done again."""
     if config.depends_on_ranks or not before.done:
         return before.remaining(share(plan, ranks.rank, ranks.world, batch_windows))
@@ -50,7 +50,7 @@ def share_left(before: Progress, plan: Plan, config: EvalConfig, ranks: Ranks, b
 def sharded(
     reader: Reader,
     engine: Engine,
-    before: Progress,
+    before: Record,
     config: EvalConfig,
     ranks: Ranks,
     batch_windows: int,
@@ -65,20 +65,26 @@ def sharded(
     if before.done or world == 1:
         way = "local"
 
+    counted = [*cuts, cuts[-1]][ranks.rank + 1] - cuts[ranks.rank] if way == "scan" else 0
+    if way == "local" and pieces:
+        counted = plan.first_scored(pieces[0].start)
+    engine.expect(counted + sum(map(plan.scored, pieces)))
+
     def score(readings: Iterator[Reading]) -> Tally:
         if way == "scan":
             engine.prefill_by_scan(cuts, whole.start, ranks)
-        elif pieces and (config.depends_on_ranks or not before.done):
+        elif pieces and config.depends_on_ranks:
             engine.prefill(prefill_stop(plan, whole, config.ngram), whole.start)
-        return engine.run(readings)
+        return engine.run(readings)  # counts by itself what is still to be counted before a piece
 
     readings = reader.read(chain.from_iterable(map(reader.grid.cut, pieces)))
     return score(readings) if engine.scorer.on_device else beside(score, readings, engine.clock), way
 
 
-def pipelined(reader: Reader, engine: Engine, before: Progress, ranks: Ranks) -> Tally:
+def pipelined(reader: Reader, engine: Engine, before: Record, ranks: Ranks) -> Tally:
     """What the whole stream costs on rank 0, nothing on the others."""
     left = before.remaining(range(len(engine.plan)))
+    engine.expect(engine.plan.scored(range(len(engine.plan))))
 
     def batches() -> Iterator[range]:
         return chain.from_iterable(map(reader.grid.cut, left))

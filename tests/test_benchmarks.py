@@ -11,7 +11,19 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import blends, codec, collisions, demo, exact_counts, gpu_bench, gpu_peers, hashed_counts, last_block
+from benchmarks import (
+    blends,
+    codec,
+    collisions,
+    demo,
+    exact_counts,
+    gpu_bench,
+    gpu_peers,
+    hashed_counts,
+    last_block,
+    long_stream,
+    scaling,
+)
 from benchmarks.gpu_prediction import Assumptions, Sizes, kernels, predict
 from benchmarks.machine import KEPT_FROM, publish
 from conftest import Stream
@@ -148,6 +160,27 @@ def test_gpu_suite_dry_run(tmp_path: Path) -> None:
     assert re.search(r"^    \d+ passed", text, re.MULTILINE)
     assert "FAILED" not in text
     assert "skipped" not in text.replace("The step in a CUDA graph was skipped", "")
+
+
+def test_scaling(tmp_path: Path) -> None:
+    options = scaling.Options(toy=True, plot=tmp_path / "curves.svg")
+    groups, evaluations = scaling.measure(options)
+    text = scaling.report(options, groups, evaluations)
+    assert text.count("| 2 | 20,000 | 2^10 | scan |") == 2
+    (scanned,) = [case for case in groups["Tables"] if case.way == "scan" and case.log_buckets == 10]
+    assert scanned.sent == 8 * 2 * 4 * 2**10  # twice half of the tables
+    assert scanned.loopback == 0 or scanned.loopback >= 2 * scanned.sent
+    assert text.count("| scores from a file | ") == len(scaling.SHARINGS)
+    pytest.importorskip("matplotlib")
+    scaling.draw(tmp_path / "curves.svg", groups)
+    assert "svg" in (tmp_path / "curves.svg").read_text()[:300]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads memory from /proc")
+def test_long_stream() -> None:
+    text = long_stream.measure(long_stream.Options(toy=True))
+    assert text.startswith("# A long stream")
+    assert "1,000,000 tokens (2 MiB) in 1 shard(s)" in text
 
 
 def test_exact_counts(tmp_path: Path) -> None:

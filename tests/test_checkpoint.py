@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from conftest import Stream
 from ngram_eval import engine, neural
 from ngram_eval.bpb import Tally
-from ngram_eval.checkpoint import Checkpoint, Progress, joined
+from ngram_eval.checkpoint import Checkpoint, Record, joined
 from ngram_eval.errors import InputError
 from ngram_eval.job import fingerprint
 from ngram_eval.ranks import Ranks
@@ -32,10 +32,10 @@ def test_what_remains_is_what_was_not_done(done: list[range], start: int, length
         with pytest.raises(ValueError, match="were scored twice"):
             joined(done)
         return
-    progress, asked = Progress(done=joined(done)), range(start, start + length)
-    assert [row for run_ in progress.done for row in run_] == sorted(rows)
-    assert all(a.stop < b.start for a, b in zip(progress.done, progress.done[1:], strict=False))
-    assert [row for run_ in progress.remaining(asked) for row in run_] == [row for row in asked if row not in rows]
+    record, asked = Record(done=joined(done)), range(start, start + length)
+    assert [row for run_ in record.done for row in run_] == sorted(rows)
+    assert all(a.stop < b.start for a, b in zip(record.done, record.done[1:], strict=False))
+    assert [row for run_ in record.remaining(asked) for row in run_] == [row for row in asked if row not in rows]
 
 
 def test_a_checkpoint_comes_back_whole(tmp_path: Path) -> None:
@@ -47,12 +47,12 @@ def test_a_checkpoint_comes_back_whole(tmp_path: Path) -> None:
         return Checkpoint(tmp_path / "here", {"config": {"a": 1}}, Ranks(0, 1), 1) if rank == 0 else other
 
     first = checkpoint(0)
-    assert first.begin(resume=True) == Progress()
+    assert first.begin(resume=True) == Record()
     other = Checkpoint(tmp_path / "here", {"config": {"a": 1}}, Ranks(0, 1), 1)
     other._ranks = Ranks(1, 2)
-    first.write(Progress(done=[range(3)], tally=one))
-    first.write(Progress(done=[range(5)], tally=one, learned={"weights": weights}))
-    other.write(Progress(done=[range(9, 12)], tally=one))
+    first.write(Record(done=[range(3)], tally=one))
+    first.write(Record(done=[range(5)], tally=one, learned={"weights": weights}))
+    other.write(Record(done=[range(9, 12)], tally=one))
     assert sorted(path.name for path in (tmp_path / "here").iterdir()) == [
         "rank-0000-00000.ckpt",
         "rank-0000-00001.ckpt",
@@ -70,7 +70,7 @@ def test_files_of_an_earlier_generation_do_not_count(tmp_path: Path) -> None:
     """As after a kill between writing the new start and removing what it takes over."""
     checkpoint = Checkpoint(tmp_path, {}, Ranks(0, 1), 1)
     checkpoint.begin(resume=False)
-    checkpoint.write(Progress(done=[range(4)], tally=Tally(nats=5)))
+    checkpoint.write(Record(done=[range(4)], tally=Tally(nats=5)))
     old = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     Checkpoint(tmp_path, {}, Ranks(0, 1), 1).begin(resume=True)
     for name, content in old.items():
