@@ -38,6 +38,8 @@ bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks.blends
 	$(BIN)/python -m benchmarks.codec tests/data/sample.txt
 	$(BIN)/python -m benchmarks.demo
+	$(BIN)/python -m benchmarks.scaling
+	$(BIN)/python -m benchmarks.long_stream --tokens 100000000
 
 # The package is installed editable; what it is built from changing, it is built again.
 $(VENV)/installed: $(SOURCES)

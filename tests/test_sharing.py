@@ -1,6 +1,7 @@
 """Evaluations shared by ranks, as threads of this process: one answer on any number of them, interrupted or not."""
 
 import itertools
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import reduce
@@ -28,6 +29,7 @@ from ngram_eval.options import Options
 from ngram_eval.prefill import faster_prefill, prefill_cuts, prefill_stop, scan
 from ngram_eval.ranks import Ranks
 from ngram_eval.reading import Reading
+from ngram_eval.scorers import HashedScorer
 from ngram_eval.sharing import beside
 from ngram_eval.timing import Stopwatch
 from ngram_eval.tokens import TokenStream
@@ -185,6 +187,26 @@ def test_what_ranks_count_for_a_scan_is_what_each_would_count_alone(
         rows = share(plan, rank, world, 3)
         if rows:
             assert cuts[rank] == prefill_stop(plan, rows, config)
+
+
+def test_the_first_forward_passes_run_beside_the_scan(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scan waits here until a forward pass has run, which it would do forever were they one after the other."""
+    forwarded = threading.Event()
+    original = HashedScorer.scan
+
+    class Source(ScoresSource):
+        def stats(self, tokens: Any, windows: Windows) -> Stats:
+            forwarded.set()
+            return super().stats(tokens, windows)
+
+    def waiting(self: HashedScorer, ranks: Ranks) -> None:
+        assert forwarded.wait(60)
+        original(self, ranks)
+
+    monkeypatch.setattr(HashedScorer, "scan", waiting)
+    config, source = configured("hashed"), Source(stream.p_target, stream.entropy)
+    two = evaluated(stream, source, config, 2, prefill="scan")
+    assert two == evaluated(stream, source, config, 1)
 
 
 def test_the_faster_prefill_depends_on_stream_and_tables(stream: Stream) -> None:
