@@ -59,8 +59,8 @@ def errors(stderr: str) -> list[str]:
 @pytest.mark.parametrize(
     ("fault", "message", "seconds"),
     [
-        (signal.SIGKILL, r"error: rank 1 was killed \(its process \d+ is gone\)", 6),
-        (signal.SIGSTOP, r"error: rank 1 has given no sign of life for \d+ seconds; its process is stopped", 12),
+        (signal.SIGKILL, r"error: rank 1 was killed \(its process \d+ is gone\)", 10),
+        (signal.SIGSTOP, r"error: rank 1 has given no sign of life for \d+ seconds; its process is stopped", 15),
     ],
 )
 def test_a_rank_that_is_killed_or_stopped(
