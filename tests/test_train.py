@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from ngram_eval.artifact import QuantConfig
 from ngram_eval.errors import InputError
@@ -17,7 +18,7 @@ from ngram_eval.tokens import write_shard
 from ngram_eval.train import qat
 from ngram_eval.train.averaging import Ema, Swa, put
 from ngram_eval.train.config import PRESETS, TrainConfig, embedded, pr890, small
-from ngram_eval.train.data import Batches, Stream
+from ngram_eval.train.data import Batches, Corpus
 from ngram_eval.train.objective import Objective
 from ngram_eval.train.optim import is_table, make_optimizers
 from ngram_eval.train.schedule import lr_multiplier, momentum_at
@@ -115,7 +116,7 @@ def test_averages_of_bfloat16_tables_are_float32() -> None:
         assert {tensor.dtype for tensor in average.average.values()} == {torch.float32}
     start = ema.average["embedding"].clone()
     with torch.no_grad():
-        model.embedding += 1
+        model.embedding.add_(1)
     ema.update(model)
     step = (ema.average["embedding"] - start).mean()
     assert float(step) == pytest.approx(1e-3, rel=0.05)  # bfloat16 would not tell it from 0
@@ -237,9 +238,9 @@ def test_every_parameter_is_in_one_group(change: dict[str, Any]) -> None:
 
 
 def batches(
-    tokens: np.ndarray, seq_len: int, batch: int, seed: int = 0, shuffle: bool = True, parts: int = 1
+    tokens: NDArray[np.integer[Any]], seq_len: int, batch: int, seed: int = 0, shuffle: bool = True, parts: int = 1
 ) -> Batches:
-    stream = Stream(np.array_split(tokens.astype(np.uint16), parts), 1 << 16)
+    stream = Corpus(np.array_split(tokens.astype(np.uint16), parts), 1 << 16)
     return Batches(stream, seq_len=seq_len, batch=batch, shuffle=shuffle, seed=seed)
 
 
@@ -297,16 +298,16 @@ def test_sequences_cross_shards(parts: int) -> None:
 def test_shards_are_mapped_and_read_where_asked(tmp_path: Path) -> None:
     write_shard(tmp_path / "b.bin", np.arange(100, 130, dtype=np.uint32))
     write_shard(tmp_path / "a.bin", np.arange(100, dtype=np.uint16))
-    stream = Stream.of_shards([str(tmp_path / "*.bin")], 130)
+    stream = Corpus.of_shards([str(tmp_path / "*.bin")], 130)
     assert len(stream) == 130
     assert stream.read(95, 105).tolist() == list(range(95, 105))
     assert stream.read(0, 130).tolist() == list(range(130))
     assert all(not part.flags.owndata for part in stream._parts)
-    Stream.of_shards([str(tmp_path / "*.bin")], 120)  # the second shard is only checked when it is read
+    Corpus.of_shards([str(tmp_path / "*.bin")], 120)  # the second shard is only checked when it is read
     with pytest.raises(InputError, match=r"token 120 at position 20 .*--vocab-size"):
-        Stream.of_shards([str(tmp_path / "*.bin")], 120).read(99, 101)
+        Corpus.of_shards([str(tmp_path / "*.bin")], 120).read(99, 101)
     with pytest.raises(InputError, match=r"token 90 .*--vocab-size"):
-        Stream.of_shards([str(tmp_path / "*.bin")], 90)
+        Corpus.of_shards([str(tmp_path / "*.bin")], 90)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ from ngram_eval.train import __main__ as command
 from ngram_eval.train import checkpoint, curve, journal
 from ngram_eval.train import export as export_command
 from ngram_eval.train.config import TrainConfig
-from ngram_eval.train.data import Stream
+from ngram_eval.train.data import Corpus
 from ngram_eval.train.journal import Entry
 from ngram_eval.train.loop import RunOptions, train
 from ngram_eval.train.trainer import Trainer
@@ -101,7 +101,7 @@ def call(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 def trainer_of(shard: Path, config: TrainConfig = CONFIG, **more: Any) -> Trainer:
-    stream = Stream.of_shards([str(shard)], config.model.vocab_size)
+    stream = Corpus.of_shards([str(shard)], config.model.vocab_size)
     return Trainer(config, stream, ranks=ALONE, device=CPU, **more)
 
 
@@ -203,7 +203,7 @@ def test_compiled_runs_learn_the_same(shard: Path) -> None:
     """With quantisation half way; the compiler's default is tried by a slow test."""
     torch._dynamo.reset()
     plain, compiled = trainer_of(shard), trainer_of(shard)
-    compiled._objective = torch.compile(compiled._objective, backend="aot_eager")
+    compiled._objective = cast(torch.nn.Module, torch.compile(compiled._objective, backend="aot_eager"))
     assert losses_of(compiled, 20) == pytest.approx(losses_of(plain, 20), rel=1e-3)
 
 
@@ -346,10 +346,20 @@ def test_logs_to_further_sinks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """Weights & Biases is stood in for; TensorBoard too, unless it is installed."""
     seen: list[Any] = []
     run = SimpleNamespace(log=lambda values, step: seen.append((step, values)), finish=lambda: seen.append("end"))
-    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=lambda **settings: seen.append(settings) or run))
+
+    def init(**settings: Any) -> SimpleNamespace:
+        seen.append(settings)
+        return run
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
     scalars: list[Any] = []
     writer = SimpleNamespace(add_scalar=lambda *one: scalars.append(one), close=lambda: scalars.append("end"))
-    board = SimpleNamespace(SummaryWriter=lambda folder: scalars.append(folder) or writer)
+
+    def summary_writer(folder: str) -> SimpleNamespace:
+        scalars.append(folder)
+        return writer
+
+    board = SimpleNamespace(SummaryWriter=summary_writer)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", board)
     with journal.open_sinks(tmp_path, ("csv", "tensorboard", "wandb")) as sinks:
         for entry in entries():

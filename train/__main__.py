@@ -18,7 +18,7 @@ from ngram_eval.forward import choose_device
 from ngram_eval.ranks import Ranks, joined_ranks
 from ngram_eval.train.config import PRESETS, TrainConfig
 from ngram_eval.train.curve import draw, require_matplotlib
-from ngram_eval.train.data import Stream
+from ngram_eval.train.data import Corpus
 from ngram_eval.train.export import compare, export, load_validation
 from ngram_eval.train.journal import read
 from ngram_eval.train.loop import RunOptions, train
@@ -88,7 +88,7 @@ def run(options: Options, ranks: Ranks) -> None:
     if options.deterministic:
         torch.use_deterministic_algorithms(True)
     device = choose_device(options.device, ranks.local_rank)
-    stream = Stream.of_shards(options.data, config.model.vocab_size)
+    stream = Corpus.of_shards(options.data, config.model.vocab_size)
     text = (options.val, options.tokenizer, options.val_tokens)
     validation = load_validation(*text, config=config, device=device, ranks=ranks)
     trainer = Trainer(config, stream, ranks=ranks, device=device, compiled=options.compile)

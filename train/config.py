@@ -163,7 +163,8 @@ def small() -> TrainConfig:
             value_width=64,
         ),
         seq_len=512,
-        weight_decay=0.1,  # an hour visits a few novels ten times
+        weight_decay=0.1,  # an hour visits a few novels several times
+        warmdown_steps=900,
         steps=20_000,
         max_seconds=3600.0,
     )

@@ -10,7 +10,7 @@ from ngram_eval.errors import InputError
 from ngram_eval.tokens import check_vocabulary, read_shards
 
 
-class Stream:
+class Corpus:
     """Token arrays end to end. Shards are mapped, and read only where a batch asks."""
 
     def __init__(self, parts: Sequence[Tokens], vocab_size: int) -> None:
@@ -22,7 +22,7 @@ class Stream:
             self._part(0)
 
     @classmethod
-    def of_shards(cls, patterns: Sequence[str], vocab_size: int) -> "Stream":
+    def of_shards(cls, patterns: Sequence[str], vocab_size: int) -> "Corpus":
         """The stream of the shards that `patterns` name (see `read_shards`), in sorted order."""
         paths = read_shards(patterns, max_tokens=1).paths  # every header is checked here, and no token kept
         return cls([read_shards([str(path)]).tokens for path in paths], vocab_size)
@@ -56,7 +56,7 @@ class Batches:
     visits its sequences in a new order.
     """
 
-    def __init__(self, stream: Stream, *, seq_len: int, batch: int, shuffle: bool, seed: int) -> None:
+    def __init__(self, stream: Corpus, *, seq_len: int, batch: int, shuffle: bool, seed: int) -> None:
         self._stream, self._seq_len, self._batch = stream, seq_len, batch
         self._shuffle, self._seed = shuffle, seed
         slack = seq_len - 1 if shuffle else 0

@@ -23,7 +23,7 @@ from ngram_eval.tokens import Tokenizer, read_shards
 from ngram_eval.train import checkpoint
 from ngram_eval.train.averaging import put
 from ngram_eval.train.config import ExportWeights, TrainConfig
-from ngram_eval.train.data import Stream
+from ngram_eval.train.data import Corpus
 from ngram_eval.train.trainer import Trainer
 from ngram_eval.train.validate import Validation
 
@@ -66,7 +66,7 @@ def load_validation(
         return None
     tokens = read_shards(patterns, most).tokens
     size = config.model.vocab_size
-    Stream([tokens], size)  # checks that every token is in the vocabulary
+    Corpus([tokens], size)  # checks that every token is in the vocabulary
     loaded = None if tokenizer is None else Tokenizer.load(tokenizer)
     if loaded is not None and loaded.vocab_size != size:
         raise InputError(

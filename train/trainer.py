@@ -16,7 +16,7 @@ from ngram_eval.ranks import Ranks
 from ngram_eval.train import qat
 from ngram_eval.train.averaging import Ema, Swa
 from ngram_eval.train.config import ExportWeights, TrainConfig
-from ngram_eval.train.data import Batches, Stream
+from ngram_eval.train.data import Batches, Corpus
 from ngram_eval.train.objective import Objective
 from ngram_eval.train.optim import make_optimizers
 from ngram_eval.train.schedule import lr_multiplier, momentum_at
@@ -30,7 +30,7 @@ class Trainer:
     """A run's whole state and its next step. With the same configuration every rank goes through the same weights."""
 
     def __init__(
-        self, config: TrainConfig, stream: Stream, *, ranks: Ranks, device: torch.device, compiled: bool = False
+        self, config: TrainConfig, stream: Corpus, *, ranks: Ranks, device: torch.device, compiled: bool = False
     ) -> None:
         """`compiled`: through `torch.compile`. Raises `InputError` where batches can't be made or shared out."""
         self.config, self.ranks, self.device = config, ranks, device

@@ -15,7 +15,7 @@ from ngram_eval.forward import ModelSource, choose_dtype
 from ngram_eval.model import Transformer
 from ngram_eval.ranks import Ranks
 from ngram_eval.tokens import Tokenizer
-from ngram_eval.windows import batches, plan_windows, share, target_count
+from ngram_eval.windows import batches, plan_windows, target_count
 
 _TOKENS_AT_ONCE = 1 << 14
 """Positions of one forward."""
@@ -54,7 +54,8 @@ class Validation:
         dtype = choose_dtype("auto", self._device)
         source = ModelSource(model, train_seq_len=0, batch_windows=at_once, device=self._device, dtype=dtype)
         windows = plan_windows(self.targets, self._config)
-        mine = share(windows, self._ranks.rank, self._ranks.world, self._config, at_once)
+        rank, world = self._ranks.rank, self._ranks.world
+        mine = windows[len(windows) * rank // world : len(windows) * (rank + 1) // world]
         units = sum(
             fixed_point(nats_of(source.stats(self._tokens, batch).p_target)) for batch in batches(mine, at_once)
         )
