@@ -152,7 +152,7 @@ class AdaptingSource:
         return tokens[chunk * size : (chunk + 1) * size + 1]
 
     def _digest(self, tokens: Tokens, chunk: int) -> bytes:
-        return hashlib.sha256(np.ascontiguousarray(self._span(tokens, chunk))).digest()
+        return hashlib.sha256(self._span(tokens, chunk).tobytes()).digest()
 
     def _adapt(self, tokens: Tokens, chunk: int) -> None:
         """One pass over a chunk, all of it scored before."""

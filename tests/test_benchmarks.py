@@ -207,18 +207,8 @@ def test_training_memory() -> None:
 def test_small_training(tmp_path: Path) -> None:
     assets = ROOT / "ngram_eval/assets"
     data, tokenizer = str(assets / "sample_000000.bin"), assets / "tokenizer.model"
-    flags = [
-        "--data",
-        data,
-        "--steps",
-        "4",
-        "--warmdown-steps",
-        "4",
-        "--swa-every",
-        "1",
-        "--folder",
-        str(tmp_path / "run"),
-    ]
+    schedule = ["--steps", "4", "--warmdown-steps", "4", "--swa-every", "1", "--swa-below", "1"]
+    flags = ["--data", data, *schedule, "--folder", str(tmp_path / "run")]
     train = [sys.executable, "-m", "ngram_eval.train", *flags, "--out", str(tmp_path / "m.ngev")]
     subprocess.run(train, check=True)
     options = small_training.Options(
