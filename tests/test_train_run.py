@@ -506,7 +506,10 @@ def test_a_folder_in_use_is_not_trained_into(
     with pytest.raises(SystemExit):
         call(*flags, "--resume")
     assert "can't be read" in capsys.readouterr().err
-    call(*flags, "--stop-after", 1)
+    call(*flags, "--stop-after", 2)
+    with pytest.raises(SystemExit):
+        call(*flags, "--resume", "--stop-after", 2)
+    assert "--stop-after is 2: the checkpoint is at step 2 already" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         call(*flags)
     assert "holds a checkpoint: give --resume, or another folder" in capsys.readouterr().err

@@ -59,6 +59,8 @@ def train(trainer: Trainer, options: RunOptions, validation: Validation | None =
         checkpoint.resume(path, trainer)
     else:
         trainer.warm_up()
+    if options.stop_after and trainer.step >= options.stop_after:
+        raise InputError(f"--stop-after is {options.stop_after}: the checkpoint is at step {trainer.step} already")
     judged = Transformer(config.model) if validation is not None else None  # holds averages while they are scored
     with ExitStack() as stack:
         sinks: list[Sink] = []
