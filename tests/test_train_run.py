@@ -189,6 +189,17 @@ def test_the_wall_clock_ends_a_run(shard: Path, monkeypatch: pytest.MonkeyPatch)
     assert rates == pytest.approx([min(1, (20 - step) / 12) for step in range(20)])
 
 
+def test_quantisation_once_begun_goes_on(shard: Path) -> None:
+    """Also where the multiplier, measured in time, rises again, and in a run that resumes there."""
+    first, second = trainer_of(shard), trainer_of(shard)
+    first._quantise()
+    second.load_state(first.state())
+    for trainer in (first, second):
+        trainer.take_step()
+        assert trainer.multiplier == 1
+        assert all(module.fake_quantise for module in trainer.model.modules() if isinstance(module, Linear))
+
+
 def test_divergence_is_reported(shard: Path) -> None:
     trainer = trainer_of(shard)
     trainer.take_step()
@@ -308,7 +319,9 @@ def test_two_ranks_learn_what_one_does(tmp_path: Path, shard: Path) -> None:
     text = ["--val", str(shard), "--val-tokens", "1000", "--val-every", "6"]
     done = subprocess.run([*torchrun, *module, *text, "--stop-after", "17"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    done = subprocess.run([sys.executable, *module, *text, "--resume", "--deterministic"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, *module, *text, "--resume", "--deterministic"], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert "under 16,000,000" in done.stdout
 
