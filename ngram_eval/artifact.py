@@ -5,8 +5,8 @@ safetensors file in one zstd-22 frame). The header holds the format version, the
 size and sha256 of the payload, and its unpacked size. So every byte of the file is verified before any is unpacked:
 the header against the prefix, the payload against the header.
 
-Quantisation (PR #890): block matrices int5 per row, other large tables int8 per row, small tensors float16, the rest
-float32. A quantised tensor `name` is stored as int8 `name` and float16 `name.scale`.
+Quantisation (PR #890): block matrices int5 per row (or int6, int8, any range), other large tables int8 per row, small
+tensors float16, the rest float32. A quantised tensor `name` is stored as int8 `name` and float16 `name.scale`.
 """
 
 import hashlib
@@ -41,25 +41,35 @@ _QUANTILE_AT_ONCE = 1 << 23
 _PREFIX = struct.Struct("<8s32sI")
 _CLIP_QUANTILES = (0.999, 0.9995, 0.9999, 0.99999, 1.0)
 _TABLE_CLIP_QUANTILE = 0.9999984
+_LATER_FIELDS = frozenset({"bos_id"})
+"""Fields of the model config that older artifacts lack; their default is what those models did."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QuantConfig:
     """How tensors are narrowed for the artifact (PR #890)."""
 
+    matrix_levels: int = 15
+    """Block matrices are rounded to whole steps from -this to this: 15 is int5 (PR #890), 31 int6, 127 int8."""
     float16_max_elements: int = 65_536
     """Tensors up to this many elements are kept as float16."""
     scale_floor: bool = True
-    """Never let a scale fall below 1/15 (int5) or 1/127 (int8): coarsens rows of small weights."""
+    """Never let a scale fall below 1/levels (1/15 for int5, 1/127 for int8): coarsens rows of small weights."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.matrix_levels <= 127:
+            raise InputError(f"--matrix-levels is {self.matrix_levels}: give 1 to 127 (15 int5, 31 int6, 127 int8)")
+        if self.float16_max_elements < 0:
+            raise InputError(f"--float16-max-elements is {self.float16_max_elements}: give at least 0")
 
 
 def is_block_matrix(name: str) -> bool:
-    """Attention and MLP matrices, the ones that int5 is for."""
+    """Attention and MLP matrices, the ones that `QuantConfig.matrix_levels` is for."""
     return name.startswith("blocks.") and name.endswith(".weight")
 
 
 def row_scale(row_max: Tensor, levels: int, floor: bool) -> Tensor:
-    """Scale of each row from its largest magnitude; `levels` is 15 for int5, 127 for int8."""
+    """Scale of each row from its largest magnitude, for values of `levels` steps at most."""
     scale = row_max / levels
     return scale.clamp_min(1 / levels) if floor else scale.clamp_min(torch.finfo(torch.float16).tiny)
 
@@ -79,19 +89,19 @@ def _row_quantiles(matrix: Tensor, quantiles: tuple[float, ...]) -> Tensor:
     return torch.cat([torch.quantile(part, wanted, dim=1) for part in parts], dim=1)
 
 
-def quantise_int5(matrix: Tensor, floor: bool) -> tuple[Tensor, Tensor]:
-    """Int5 per row; the row clip is the quantile with the least squared error over the whole matrix (GPTQ-lite)."""
+def quantise_matrix(matrix: Tensor, levels: int, floor: bool) -> tuple[Tensor, Tensor]:
+    """+-levels per row; the row clip is the quantile with the least squared error over the whole matrix (GPTQ-lite)."""
     matrix = matrix.float()
     candidates = []
     for clip in _row_quantiles(matrix, _CLIP_QUANTILES):
-        values, scale = _quantise_rows(matrix, clip, 15, floor)
+        values, scale = _quantise_rows(matrix, clip, levels, floor)
         error = (values * scale.float()[:, None] - matrix).square().sum().item()
         candidates.append((error, values, scale))
     _, values, scale = min(candidates, key=lambda candidate: candidate[0])
     return values, scale
 
 
-def quantise_int8(matrix: Tensor, floor: bool) -> tuple[Tensor, Tensor]:
+def quantise_table(matrix: Tensor, floor: bool) -> tuple[Tensor, Tensor]:
     """Int8 per row."""
     matrix = matrix.float()
     return _quantise_rows(matrix, _row_quantiles(matrix, (_TABLE_CLIP_QUANTILE,))[0], 127, floor)
@@ -106,8 +116,11 @@ def quantise(model: Transformer, config: QuantConfig) -> dict[str, Tensor]:
         if parameter.numel() <= config.float16_max_elements:
             tensors[name] = parameter.half()
         elif parameter.ndim == 2:
-            pack = quantise_int5 if is_block_matrix(name) else quantise_int8
-            tensors[name], tensors[name + ".scale"] = pack(parameter, config.scale_floor)
+            if is_block_matrix(name):
+                packed = quantise_matrix(parameter, config.matrix_levels, config.scale_floor)
+            else:
+                packed = quantise_table(parameter, config.scale_floor)
+            tensors[name], tensors[name + ".scale"] = packed
         else:
             tensors[name] = parameter.float()
     for name, tensor in tensors.items():
@@ -175,10 +188,10 @@ def _verify(path: Path, data: bytes) -> tuple[Any, bytes]:
 def _model_config(path: Path, stored: dict[str, Any]) -> ModelConfig:
     """The model config of the header, every field of the type it has in `ModelConfig`."""
     defaults = {field.name: field.default for field in fields(ModelConfig)}
-    if set(stored) != set(defaults):
+    if set(stored) | _LATER_FIELDS != set(defaults):
         raise InputError(
             f"{path}: its model config has other fields than this release "
-            f"(differing: {', '.join(sorted(set(stored) ^ set(defaults)))}); export it again"
+            f"(differing: {', '.join(sorted((set(stored) | _LATER_FIELDS) ^ set(defaults)))}); export it again"
         )
     values: dict[str, Any] = {}
     for name, value in stored.items():

@@ -1,6 +1,7 @@
 """What the presets of a call share: token stream, tokenizer and neural source, checked against each other."""
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from ngram_eval import __version__
@@ -123,10 +124,27 @@ def _load_source(
         assert options.vocab_size is not None, "Options.check asks for one of the two"
         check_vocabulary(stream.tokens, options.vocab_size, "--vocab-size", ranks.part)
         return UniformSource(options.vocab_size)
-    from ngram_eval.forward import load_model_source  # imports torch, which takes seconds
-
     path = asset("model.ngev") if options.artifact is None else options.artifact
-    source = load_model_source(
+    source = _load_model(path, options, ranks, use_kernels)
+    _check_vocabularies(stream, tokenizer, source.vocab_size, str(path), ranks)
+    return source
+
+
+def _load_model(path: Path, options: JobOptions, ranks: Ranks, use_kernels: bool) -> NeuralSource:
+    """The source that runs an artifact; importing torch for it takes seconds."""
+    if options.ttt == "legal":
+        from ngram_eval.ttt import load_adapting_source
+
+        return load_adapting_source(
+            path,
+            device=options.device,
+            local_rank=ranks.local_rank,
+            dtype=options.dtype,
+            batch_windows=options.batch_windows,
+        )
+    from ngram_eval.forward import load_model_source
+
+    return load_model_source(
         path,
         device=options.device,
         local_rank=ranks.local_rank,
@@ -134,8 +152,6 @@ def _load_source(
         batch_windows=options.batch_windows,
         use_kernels=use_kernels,
     )
-    _check_vocabularies(stream, tokenizer, source.vocab_size, str(path), ranks)
-    return source
 
 
 def _check_vocabularies(

@@ -56,6 +56,8 @@ class ModelConfig:
     """Columns of the bigram hash embedding."""
     smear_gate: bool = True
     """Mix each input with the one before it."""
+    bos_id: int = -1
+    """Token that starts a document, over which bigram hash and smear gate do not look back; -1: they do (PR #890)."""
     unet_skips: bool = True
     """Outputs of the first half of the blocks are added to the inputs of the second half, last one first."""
     input_mix: bool = True
@@ -119,6 +121,8 @@ class ModelConfig:
             raise InputError(f"model rope_dims is {self.rope_dims}: give 0 or an even number from 4 to {self.head_dim}")
         if self.bigram_slots == 1:
             raise InputError("model bigram_slots is 1: give 0 (off) or at least 2, one is kept for position 0")
+        if not -1 <= self.bos_id < self.vocab_size:
+            raise InputError(f"model bos_id is {self.bos_id}: give a token below {self.vocab_size}, or -1 for none")
         if any(not 0 <= layer < self.layers for layer in self.value_layers):
             raise InputError(f"model value_layers is {self.value_layers}: layers are 0 to {self.layers - 1}")
         if len(set(self.value_layers)) < len(self.value_layers):
@@ -168,11 +172,11 @@ class Linear(nn.Linear):
         return F.linear(x, weight.to(x.dtype))
 
 
-def bigram_slots(tokens: Tensor, slots: int) -> Tensor:
-    """Row of the bigram hash table for each token (B, T) int64; position 0 has the last row to itself."""
+def bigram_slots(tokens: Tensor, slots: int, bos_id: int = -1) -> Tensor:
+    """Row of the bigram hash table for each token (B, T) int64; the last is for position 0 and for `bos_id` alone."""
     rows = torch.full_like(tokens, slots - 1)
     rows[:, 1:] = (36313 * tokens[:, 1:]).bitwise_xor(27191 * tokens[:, :-1]) % (slots - 1)
-    return rows
+    return rows if bos_id < 0 else rows.masked_fill(tokens == bos_id, slots - 1)
 
 
 class ProjectedTable(nn.Module):
@@ -409,12 +413,14 @@ class Transformer(nn.Module):
         x = F.embedding(tokens, self.embedding).to(working)
         if self.bigram is not None:
             slots = tokens if cache is None else torch.cat([cache.tokens, tokens], dim=1)
-            x = x + self.bigram(bigram_slots(slots, config.bigram_slots)[:, -positions:])
+            x = x + self.bigram(bigram_slots(slots, config.bigram_slots, config.bos_id)[:, -positions:])
         x = norm(x)
         embedded = x
         if self.smear is not None:
             gate = torch.sigmoid(self.smear).to(x.dtype)
             before = F.pad(x[:, :-1], (0, 0, 1, 0)) if cache is None else torch.cat([cache.embedded, x[:, :-1]], dim=1)
+            if config.bos_id >= 0:
+                before = before.masked_fill((tokens == config.bos_id)[..., None], 0)
             x = (1 - gate) * x + gate * before
         x0 = x
         value = self.value(tokens) if self.value is not None else None

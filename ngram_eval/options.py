@@ -34,6 +34,8 @@ class JobOptions:
     """Neural source: an .npy of logits or log-probabilities, (positions, vocabulary), from any model."""
     uniform: bool = False
     """Neural source: 1/V for every token, so the n-gram memory alone."""
+    ttt: Literal["off", "legal"] = "off"
+    """Test-time training: adapt the model on each 65,536 positions once they are scored (PR #890's history)."""
     tokenizer: Path | None = None
     """SentencePiece model of the data; without it there are no bytes and no bits per byte."""
     vocab_size: int | None = None
@@ -79,6 +81,10 @@ class JobOptions:
             raise InputError(f"--{sources[0]} needs the tokens to score: --data 'PATTERN'")
         if self.embedded and (self.tokenizer or self.vocab_size):
             raise InputError("--tokenizer and --vocab-size describe --data, and no --data was given")
+        if self.ttt != "off" and not (self.embedded or self.artifact):
+            raise InputError(f"--ttt {self.ttt} adapts a model of ours: give --artifact, or leave it out")
+        if self.ttt != "off" and self.backend == "triton":
+            raise InputError(f"--ttt {self.ttt} keeps its statistics on the host: give --backend cpu")
         if self.uniform and not self.tokenizer and not self.vocab_size:
             raise InputError("--uniform needs the vocabulary size: give --tokenizer FILE or --vocab-size V")
         for name in ("vocab_size", "max_tokens", "batch_windows", "threads"):

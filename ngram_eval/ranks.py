@@ -142,9 +142,9 @@ def joined_ranks(timeout: float) -> Iterator[Ranks]:
     try:
         _join(store, watch, "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
         yield Ranks(rank, world, int(os.environ.get("LOCAL_RANK", "0")))
-    except RankLostError as error:
-        watch.await_cause(str(error))
     except BaseException as error:  # a torch.distributed with calls under way can't be left in an orderly manner
+        if _says_a_rank_is_lost(error):
+            watch.await_cause(str(error))
         _fail(watch, error)
     watch.close()
     destroy_process_group()
@@ -159,6 +159,13 @@ def _join(store: Any, watch: "Watch", backend: str) -> None:
         init_process_group(backend, store=store, rank=watch.rank, world_size=watch.world, timeout=timedelta(days=30))
     except RuntimeError as error:
         raise RankLostError(str(error)) from error
+
+
+def _says_a_rank_is_lost(error: BaseException) -> bool:
+    """Of what exchanges raise, those of torch's own parts (DistributedDataParallel) too."""
+    from torch.distributed import DistError
+
+    return isinstance(error, (RankLostError, DistError)) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
 def _fail(watch: "Watch", error: BaseException) -> None:

@@ -296,19 +296,21 @@ def file_sha256(path: Path) -> str:
 # Tokenizer
 
 
-def check_vocabulary(tokens: Stream, vocab_size: int, source: str, part: tuple[int, int] = (0, 1)) -> None:
+def check_vocabulary(
+    tokens: Stream, vocab_size: int, source: str, part: tuple[int, int] = (0, 1), first: int = 0
+) -> None:
     """Raise `InputError` if a token is not below vocab_size; `source` names what has that vocabulary.
 
-    `part` (rank, world) looks at that rank's share of the tokens only.
+    `part` (rank, world) looks at that rank's share of the tokens only; `first` is the position of the first of them.
     """
     rank, world = part
     stop = len(tokens) * (rank + 1) // world
     for start in range(len(tokens) * rank // world, stop, _CHUNK):
         chunk = tokens[start : min(start + _CHUNK, stop)]
         if int(chunk.max()) >= vocab_size:
-            first = int(np.argmax(chunk >= vocab_size))
+            bad = int(np.argmax(chunk >= vocab_size))
             raise InputError(
-                f"token {chunk[first]} at position {start + first} is outside the vocabulary of {source} "
+                f"token {chunk[bad]} at position {first + start + bad} is outside the vocabulary of {source} "
                 f"({vocab_size} tokens): the shards were made with another tokenizer; give the one that made them"
             )
 

@@ -20,7 +20,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from ngram_eval import artifact
-from ngram_eval.artifact import QuantConfig, quantise, quantise_int5, quantise_int8
+from ngram_eval.artifact import QuantConfig, quantise, quantise_matrix, quantise_table
 from ngram_eval.errors import InputError
 from ngram_eval.model import ModelConfig, Transformer
 
@@ -109,10 +109,10 @@ def slow_rows(
     return values, scales
 
 
-def slow_int5(matrix: NDArray[np.float32], floor: bool) -> tuple[list[list[int]], list[float]]:
+def slow_matrix(matrix: NDArray[np.float32], levels: int, floor: bool) -> tuple[list[list[int]], list[float]]:
     best, least = None, math.inf
     for quantile in (0.999, 0.9995, 0.9999, 0.99999, 1.0):
-        values, scales = slow_rows(matrix, quantile, 15, floor)
+        values, scales = slow_rows(matrix, quantile, levels, floor)
         error = float(((np.array(values) * np.array(scales)[:, None] - matrix) ** 2).sum())
         if error < least:
             best, least = (values, scales), error
@@ -141,11 +141,12 @@ def matrices() -> dict[str, NDArray[np.float32]]:
 @pytest.mark.parametrize("name", matrices())
 def test_quantisation_equals_the_slow_implementation(name: str, floor: bool) -> None:
     matrix = matrices()[name]
+    weights = torch.from_numpy(matrix)
     for fast, slow in (
-        (quantise_int5, slow_int5(matrix, floor)),
-        (quantise_int8, slow_rows(matrix, 0.9999984, 127, floor)),
+        *((quantise_matrix(weights, levels, floor), slow_matrix(matrix, levels, floor)) for levels in (7, 15, 31, 127)),
+        (quantise_table(weights, floor), slow_rows(matrix, 0.9999984, 127, floor)),
     ):
-        values, scales = fast(torch.from_numpy(matrix), floor)
+        values, scales = fast
         assert values.dtype == torch.int8
         assert scales.dtype == torch.float16
         # torch interpolates quantiles in float32: a scale may round to the float16 next door.
@@ -161,33 +162,51 @@ def test_clipping_is_chosen_once_a_matrix_by_its_error() -> None:
     spike = rng.uniform(-1, 1, (40, 2000)).astype(np.float32)
     spike[:, 0] = 3.0
     flat = rng.uniform(-1, 1, (40, 2000)).astype(np.float32)
-    clipped, plain = (quantise_int5(torch.from_numpy(matrix), False)[1].float().numpy() for matrix in (spike, flat))
+    clipped, plain = (
+        quantise_matrix(torch.from_numpy(matrix), 15, False)[1].float().numpy() for matrix in (spike, flat)
+    )
     assert (clipped < 0.9 * 3 / 15).all()
     np.testing.assert_allclose(plain, abs(flat).max(1) / 15, rtol=5e-3)
     both = torch.from_numpy(np.concatenate([spike, flat[:1]]))
-    scales = quantise_int5(both, False)[1].float()
+    scales = quantise_matrix(both, 15, False)[1].float()
     assert (scales[:-1] < 0.9 * 3 / 15).all()
     assert float(scales[-1]) <= float(torch.quantile(both[-1].abs(), 0.9999)) / 15 + 1e-4
 
 
-@pytest.mark.parametrize("fast", [quantise_int5, quantise_int8])
-def test_the_floor_coarsens_small_rows(fast: Callable[[torch.Tensor, bool], tuple[torch.Tensor, torch.Tensor]]) -> None:
-    levels = 15 if fast is quantise_int5 else 127
+@pytest.mark.parametrize("levels", [7, 15, 31, 127])
+def test_the_floor_coarsens_small_rows(levels: int) -> None:
     small = 0.004 * torch.randn(3, 100)
-    values, scales = fast(small, True)
+    values, scales = quantise_matrix(small, levels, True)
     np.testing.assert_allclose(scales.float(), 1 / levels, rtol=1e-3)
     assert int(values.abs().max()) <= 2
-    values, scales = fast(small, False)
+    values, scales = quantise_matrix(small, levels, False)
     assert int(values.abs().max()) == levels
     assert float(scales.max()) < 0.02 / levels
 
 
+def test_more_levels_lose_less() -> None:
+    matrix = 0.05 * torch.randn(64, 512)
+    errors = []
+    for levels in (7, 15, 31, 127):
+        values, scales = quantise_matrix(matrix, levels, False)
+        errors.append(float((values * scales.float()[:, None] - matrix).square().mean().sqrt() / 0.05))
+    assert errors == sorted(errors, reverse=True)
+    assert 0.05 < errors[1] < 0.08  # a step of 3.2 standard deviations / 15, over sqrt(12)
+
+
+@pytest.mark.parametrize("change", [{"matrix_levels": 0}, {"matrix_levels": 128}, {"float16_max_elements": -1}])
+def test_bad_quantisation_is_refused(change: dict[str, Any]) -> None:
+    (name,) = change
+    with pytest.raises(InputError, match=f"--{name.replace('_', '-')} is {change[name]}"):
+        QuantConfig(**change)
+
+
 def test_tables_beyond_the_limit_of_quantile(monkeypatch: pytest.MonkeyPatch) -> None:
     matrix = torch.randn(50, 30)
-    whole = quantise_int8(matrix, False)
+    whole = quantise_table(matrix, False)
     for at_once in (1, 30, 70, 1499):
         monkeypatch.setattr(artifact, "_QUANTILE_AT_ONCE", at_once)
-        assert all(torch.equal(a, b) for a, b in zip(quantise_int8(matrix, False), whole, strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(quantise_table(matrix, False), whole, strict=True))
 
 
 def test_classes_of_the_published_model() -> None:
@@ -233,7 +252,8 @@ def test_round_trip(tmp_path: Path) -> None:
         if original.numel() <= 60:
             assert torch.equal(value, original.half().float()), name
         else:
-            values, scale = (quantise_int5 if name.startswith("blocks.") else quantise_int8)(original, False)
+            block = name.startswith("blocks.")
+            values, scale = quantise_matrix(original, 15, False) if block else quantise_table(original, False)
             assert torch.equal(value, values.float() * scale.float()[:, None]), name
     tokens = torch.randint(TINY.vocab_size, (2, 9))
     assert torch.isfinite(loaded(tokens)).all()
@@ -254,6 +274,28 @@ def test_round_trip_of_other_models(tmp_path: Path, change: dict[str, Any]) -> N
     assert loaded.config == model.config
     tokens = torch.randint(TINY.vocab_size, (2, 9))
     assert torch.allclose(loaded(tokens), model(tokens), atol=0.5)
+
+
+@pytest.mark.parametrize("levels", [5, 31, 127])
+def test_round_trip_of_other_ranges(tmp_path: Path, levels: int) -> None:
+    """Int6 and int8, which the loader need not tell from int5."""
+    model, path = random_model(), tmp_path / "m.ngev"
+    artifact.save(path, model, replace(TINY_QUANT, matrix_levels=levels), 64)
+    assert parts(path.read_bytes())[0]["quantisation"]["matrix_levels"] == levels
+    name = "blocks.0.mlp.up.weight"
+    values, scale = quantise_matrix(model.state_dict()[name], levels, False)
+    assert int(values.abs().max()) == levels
+    loaded, _ = artifact.load(path)
+    assert torch.equal(loaded.state_dict()[name], values.float() * scale.float()[:, None])
+
+
+def test_older_artifacts_load(tmp_path: Path, good: bytes) -> None:
+    """Before models knew of documents, their config had no `bos_id`."""
+    header, payload = parts(good)
+    del header["model"]["bos_id"]
+    path = tmp_path / "older.ngev"
+    path.write_bytes(assembled(header, payload))
+    assert artifact.load(path)[0].config == TINY
 
 
 @pytest.mark.parametrize("floor", [True, False])
@@ -430,6 +472,7 @@ def test_headers_that_lie(tmp_path: Path, good: bytes, change: dict[str, Any], m
         ({"value_layers": 1}, "header can't be read"),
         ({"value_layers": [1.0]}, "header can't be read"),
         ({"value_layers": [[1]]}, "header can't be read"),
+        ({"bos_id": 20}, "bos_id is 20"),
         ({"table_dtype": "int8"}, "table_dtype is 'int8'"),
         ({"logit_softcap": math.nan}, "logit_softcap is nan"),
         ({"logit_softcap": 10**400}, "header can't be read"),

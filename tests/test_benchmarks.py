@@ -17,12 +17,15 @@ from benchmarks import (
     collisions,
     demo,
     exact_counts,
+    export_sizes,
     gpu_bench,
     gpu_peers,
     hashed_counts,
     last_block,
     long_stream,
     scaling,
+    small_training,
+    training,
 )
 from benchmarks.gpu_prediction import Assumptions, Sizes, kernels, predict
 from benchmarks.machine import KEPT_FROM, publish
@@ -199,3 +202,48 @@ def test_blends() -> None:
     bpb = {name: float(value) for name, value in re.findall(r"^\| (.+?) \| ([\d.]+) \|", text, re.MULTILINE)}
     rivals = [value for name, value in bpb.items() if not name.startswith("exact")]
     assert bpb["exact"] < 0.98 * min(rivals)
+
+
+def test_training() -> None:
+    text = training.measure(training.Options(toy=True))
+    assert text.count(" steps in 600 s |") == 3
+    assert "| Muon | " in text
+    assert "| published step | 116 ms: 5,172 steps in 600 s, 6.78 M tokens/s, " in text
+
+
+def test_export_sizes() -> None:
+    text = export_sizes.measure(export_sizes.Options(toy=True))
+    errors = {
+        row[0]: float(row[-1]) for row in re.findall(r"^\| (.*?) \| ±(\d+) .* \| ([\d.]+) \|$", text, re.MULTILINE)
+    }
+    assert errors["Gaussian, std 0.2"] > errors["Gaussian, std 0.5"] > 0  # the floor coarsens narrow weights
+    assert text.count("\n| ±15 | ") == len(export_sizes.PENALTIES)
+
+
+@pytest.mark.slow
+def test_training_memory() -> None:
+    config = training.configuration(training.Options())
+    assert training.peak_mebibytes(config, "recipe") > training.peak_mebibytes(replace(config, batch=2), "recipe") > 50
+
+
+@pytest.mark.slow
+def test_small_training(tmp_path: Path) -> None:
+    assets = ROOT / "ngram_eval/assets"
+    data, tokenizer = str(assets / "sample_000000.bin"), assets / "tokenizer.model"
+    schedule = ["--steps", "4", "--warmdown-steps", "4", "--swa-every", "1", "--swa-below", "1"]
+    flags = ["--data", data, *schedule, "--folder", str(tmp_path / "run")]
+    train = [sys.executable, "-m", "ngram_eval.train", *flags, "--out", str(tmp_path / "m.ngev")]
+    subprocess.run(train, check=True)
+    options = small_training.Options(
+        folder=tmp_path / "run",
+        artifact=tmp_path / "m.ngev",
+        data=data,
+        tokenizer=tokenizer,
+        command=" ".join(train),
+        max_tokens=1025,
+        compared_tokens=1025,
+    )
+    text = small_training.measure(options)
+    assert len(re.findall(r"^\| 32 \| (hashed|pr890) \| .* \(score, not normalised\) ", text, re.MULTILINE)) == 2
+    assert re.search(r"^\| 32 \| exact \| .* \(bits per byte\) \| 1.0000 \|$", text, re.MULTILINE)
+    assert text.count("| ema | ±") == 8

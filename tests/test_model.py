@@ -70,6 +70,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "two layers": {"layers": 2, "value_layers": (1,)},
     "four layers": {"layers": 4, "value_layers": (0,)},
     "float32 tables": {"table_dtype": "float32"},
+    "documents": {"bos_id": 3},
 }
 
 
@@ -139,13 +140,14 @@ def slow_forward(model: Transformer, tokens: list[int], length: int | None = Non
         x = p["embedding"][token]
         if c.bigram_slots:
             slot = c.bigram_slots - 1
-            if t > 0:
+            if t > 0 and token != c.bos_id:
                 slot = ((36313 * token) ^ (27191 * tokens[t - 1])) % (c.bigram_slots - 1)
             x = x + p["bigram.scale"] * (p["bigram.proj.weight"] @ p["bigram.table"][slot])
         xs.append(rms(x))
     if c.smear_gate:
         g = 1 / (1 + np.exp(-p["smear"]))
-        xs = [(1 - g) * x + g * before for x, before in zip(xs, [np.zeros(c.width), *xs], strict=False)]
+        befores = [np.zeros(c.width), *xs]
+        xs = [(1 - g) * x + g * befores[t] * (tokens[t] != c.bos_id) for t, x in enumerate(xs)]
     x0s, stack = xs, []
 
     for layer in range(c.layers):
@@ -196,7 +198,10 @@ def random_model(config: ModelConfig, seed: int = 0) -> Transformer:
 
 
 def random_tokens(batch: int, length: int, vocab: int = SMALL.vocab_size) -> torch.Tensor:
-    return torch.randint(vocab, (batch, length), generator=torch.Generator().manual_seed(length))
+    """With token 3, which `bos_id` names in some of the models, at every fifth position."""
+    tokens = torch.randint(vocab, (batch, length), generator=torch.Generator().manual_seed(length))
+    tokens[:, 2::5] = 3
+    return tokens
 
 
 def close(a: Any, b: Any, tolerance: float = 2e-5) -> None:
@@ -318,6 +323,19 @@ def test_bigram_slots(vocab: int) -> None:
     assert int(slots[:, 1:].max()) < 4095
 
 
+def test_bigrams_and_smear_gate_do_not_look_over_the_start_of_a_document() -> None:
+    """What was read before a BOS token changes nothing at it but through attention, which is cut off here."""
+    assert bigram_slots(torch.tensor([[5, 6, 3, 7]]), 11, 3).tolist()[0][2] == 10
+    deaf = random_model(replace(SMALL, layers=1, value_layers=(), bos_id=3))
+    with torch.no_grad():
+        deaf.blocks[0].attn_scale.zero_()
+    one, other = torch.tensor([[5, 6, 3, 7]]), torch.tensor([[5, 8, 3, 7]])
+    close(deaf(one)[:, 2:], deaf(other)[:, 2:], 1e-12)
+    leaky = Transformer(replace(deaf.config, bos_id=-1)).double()
+    leaky.load_state_dict(deaf.state_dict())
+    assert not torch.allclose(leaky(one)[:, 2], leaky(other)[:, 2], atol=1e-3)
+
+
 def test_rope_base_grows_beyond_the_trained_length() -> None:
     config = ModelConfig()
     cos, sin = rope_angles(config, 3, 2048, torch.device("cpu"))
@@ -352,7 +370,9 @@ def test_last_in_float32() -> None:
     close(model(tokens, last=5), model(tokens)[:, -5:], 1e-4)
 
 
-@pytest.mark.parametrize("change", [{}, {"kv_heads": 2, "depth_gate": True}, {"layers": 1, "value_layers": (0,)}])
+@pytest.mark.parametrize(
+    "change", [{"bos_id": 3}, {"kv_heads": 2, "depth_gate": True}, {"layers": 1, "value_layers": (0,)}]
+)
 @pytest.mark.parametrize("parts", [(1,) * 9, (4, 5), (7, 1, 1), (1, 8)])
 def test_a_window_in_parts_equals_the_whole(change: dict[str, Any], parts: tuple[int, ...]) -> None:
     model = random_model(replace(SMALL, rope_train_len=6, **change)).float()
@@ -417,6 +437,8 @@ def test_the_future_does_not_show() -> None:
         ({"rope_dims": 2}, "rope_dims is 2"),
         ({"rope_dims": 66}, "rope_dims is 66"),
         ({"rope_dims": -2}, "rope_dims is -2"),
+        ({"bos_id": 1024}, "bos_id is 1024"),
+        ({"bos_id": -2}, "bos_id is -2"),
         ({"rope_base": 0.5}, "rope_base is 0.5"),
         ({"rope_train_len": 0}, "rope_train_len is 0"),
         ({"xsa_layers": -1}, "xsa_layers is -1"),

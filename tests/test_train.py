@@ -1,31 +1,29 @@
-"""Training: schedules, averages, the quantisation estimator, parameter groups, batches, and a run from end to end."""
+"""Parts of the recipe: schedules, averages, the quantisation estimator, parameter groups, batches, the loss."""
 
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
-from ngram_eval import artifact
 from ngram_eval.artifact import QuantConfig
 from ngram_eval.errors import InputError
-from ngram_eval.model import Linear, ModelConfig, Transformer
-from ngram_eval.tokens import write_shard
-from ngram_eval.train import __main__ as command
+from ngram_eval.model import Linear, ModelConfig, Transformer, parameter_count
+from ngram_eval.ranks import Ranks
+from ngram_eval.tokens import read_shards, write_shard
 from ngram_eval.train import qat
-from ngram_eval.train.averaging import Ema
-from ngram_eval.train.config import PRESETS, TrainConfig, embedded, pr890
-from ngram_eval.train.data import batches
-from ngram_eval.train.loop import loss_of, train
-from ngram_eval.train.optim import is_table, lr_multiplier, make_optimizers, momentum_at
+from ngram_eval.train.averaging import Ema, Swa, put
+from ngram_eval.train.config import PRESETS, TrainConfig, embedded, pr890, small
+from ngram_eval.train.data import Batches
+from ngram_eval.train.objective import Objective
+from ngram_eval.train.optim import is_table, make_optimizers
+from ngram_eval.train.schedule import lr_multiplier, momentum_at
 
+ALONE = Ranks(0, 1)
 TINY = ModelConfig(
     vocab_size=20,
     layers=2,
@@ -42,35 +40,28 @@ TINY = ModelConfig(
     value_layers=(1,),
     value_width=4,
 )
-TINY_FLAGS = (
-    *("--vocab-size", "20", "--layers", "2", "--width", "16", "--heads", "2"),
-    *("--kv-heads", "2", "--mlp-hidden", "24", "--bigram-slots", "16", "--bigram-width", "4"),
-    *("--rope-dims", "4", "--xsa-layers", "2", "--value-layers", "1", "--value-width", "4"),
-    *("--seq-len", "32", "--batch", "4", "--momentum-warmup", "10", "--device", "cpu"),
-)
-
-
-@pytest.fixture(scope="module")
-def shard(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """4,000 tokens that mostly count upwards: easy to learn."""
-    rng = np.random.default_rng(0)
-    steps = np.where(rng.random(4000) < 0.9, 1, rng.integers(0, 20, 4000))
-    path = tmp_path_factory.mktemp("train") / "train_000000.bin"
-    write_shard(path, (np.cumsum(steps) % 20).astype(np.uint16))
-    return path
-
 
 # Schedules
 
 
 def test_learning_rate_is_flat_then_falls_to_zero() -> None:
-    config = TrainConfig()  # 20,000 steps, the last 3,500 of them falling
-    assert lr_multiplier(0, config) == lr_multiplier(16_500, config) == 1
-    assert lr_multiplier(18_250, config) == pytest.approx(0.5)
-    assert lr_multiplier(19_999, config) == pytest.approx(1 / 3500)
-    assert lr_multiplier(19_999, replace(config, warmdown=0.0)) == 1
-    falls = [lr_multiplier(step, replace(config, steps=10, warmdown=1.0)) for step in range(10)]
+    config = TrainConfig(max_seconds=0.0)  # 20,000 steps, the last 3,500 of them falling
+    assert lr_multiplier(0, 0.0, config) == lr_multiplier(16_500, 1e6, config) == 1
+    assert lr_multiplier(18_250, 1.0, config) == pytest.approx(0.5)
+    assert lr_multiplier(19_999, 1.0, config) == pytest.approx(1 / 3500)
+    assert lr_multiplier(19_999, 1.0, replace(config, warmdown_steps=0)) == 1
+    falls = [lr_multiplier(step, 0.0, replace(config, steps=10, warmdown_steps=10)) for step in range(10)]
     assert falls == pytest.approx([1 - step / 10 for step in range(10)])
+
+
+def test_learning_rate_falls_in_time_for_the_cap() -> None:
+    config = TrainConfig()  # 600 s; at 0.1 s a step the last 350 s fall
+    for step, expected in ((1, 1.0), (2_500, 1.0), (2_501, 1 - 1 / 3500), (4_250, 0.5), (5_999, 1 / 3500), (6_000, 0)):
+        assert lr_multiplier(step, step * 0.1, config) == pytest.approx(expected)
+    assert lr_multiplier(6_001, 600.1, config) == 0
+    assert lr_multiplier(2_500, 500.0, config) == pytest.approx(500 / 3500)  # slower: 500 steps are left
+    # Where the steps run out first, they decide.
+    assert lr_multiplier(19_000, 190.0, config) == pytest.approx(1000 / 3500)
 
 
 def test_momentum_rises_linearly() -> None:
@@ -80,48 +71,114 @@ def test_momentum_rises_linearly() -> None:
     assert momentum_at(1500, config) == momentum_at(20_000, config) == pytest.approx(0.99)
 
 
-def test_ema() -> None:
+def walk(model: torch.nn.Module, steps: int) -> list[dict[str, torch.Tensor]]:
+    """The weights of a model that moves at random, step after step."""
+    generator, path = torch.Generator().manual_seed(0), []
+    for _ in range(steps):
+        path.append({name: torch.randn(p.shape, generator=generator) for name, p in model.named_parameters()})
+    return path
+
+
+def test_ema_is_torchs_and_its_definition() -> None:
     model = torch.nn.Linear(3, 2)
-    ema, expected = Ema(model, 0.9), {name: p.detach().double() for name, p in model.named_parameters()}
-    for step in range(5):
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.copy_(torch.full_like(parameter, float(step)))
+    ema = Ema(model, 0.9)
+    averaged = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.9))
+    averaged.update_parameters(model)  # the first call copies
+    expected = {name: p.detach().double() for name, p in model.named_parameters()}
+    for weights in walk(model, 5):
+        put(weights, model)
         ema.update(model)
-        expected = {name: 0.9 * value + 0.1 * step for name, value in expected.items()}
-    ema.apply_to(model)
+        averaged.update_parameters(model)
+        expected = {name: 0.9 * value + 0.1 * weights[name].double() for name, value in expected.items()}
+    put(ema.average, model)
     for name, parameter in model.named_parameters():
-        np.testing.assert_allclose(parameter.detach(), expected[name], rtol=1e-5)
+        torch.testing.assert_close(parameter.detach().double(), expected[name], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(parameter, averaged.module.get_parameter(name))
 
 
-def test_ema_keeps_bfloat16_tables_in_float32() -> None:
+def test_swa_is_the_mean() -> None:
+    model = torch.nn.Linear(3, 2)
+    swa, path = Swa(model), walk(model, 7)
+    for weights in path:
+        put(weights, model)
+        swa.update(model)
+    assert swa.count == 7
+    for name, average in swa.average.items():
+        torch.testing.assert_close(average, torch.stack([weights[name] for weights in path]).mean(0))
+
+
+def test_averages_of_bfloat16_tables_are_float32() -> None:
     """Or small steps would be rounded away."""
     model = Transformer(replace(TINY, table_dtype="bfloat16"))
-    ema = Ema(model, 0.999)
-    assert {average.dtype for average in ema.average.values()} == {torch.float32}
+    ema, swa = Ema(model, 0.999), Swa(model)
+    for average in (ema, swa):
+        average.update(model)
+        assert {tensor.dtype for tensor in average.average.values()} == {torch.float32}
+    start = ema.average["embedding"].clone()
+    with torch.no_grad():
+        model.embedding.add_(1)
     ema.update(model)
-    ema.apply_to(model)
+    step = (ema.average["embedding"] - start).mean()
+    assert float(step) == pytest.approx(1e-3, rel=0.05)  # bfloat16 would not tell it from 0
+    put(ema.average, model)
     assert model.embedding.dtype == torch.bfloat16
 
 
 # Quantisation-aware training
 
 
+@pytest.mark.parametrize("levels", [15, 31])
 @pytest.mark.parametrize("floor", [True, False])
 @pytest.mark.parametrize("size", [1.0, 0.01])
-def test_fake_quantisation(floor: bool, size: float) -> None:
+def test_fake_quantisation(levels: int, floor: bool, size: float) -> None:
     weight = (size * torch.randn(6, 50)).requires_grad_(True)
-    seen = qat.fake_quantise_int5(weight, floor)
+    seen = qat.fake_quantise(weight, levels, floor)
     for row, out in zip(weight.detach().double(), seen.detach().double(), strict=True):
-        scale = float(row.abs().max()) / 15
-        scale = max(scale, 1 / 15) if floor else scale
+        scale = float(row.abs().max()) / levels
+        scale = max(scale, 1 / levels) if floor else scale
         grid = out / scale
         np.testing.assert_allclose(grid, grid.round(), atol=1e-4)
-        assert float(grid.abs().max()) <= 15 + 1e-4
+        assert float(grid.abs().max()) <= levels + 1e-4
         np.testing.assert_allclose(out, scale * (row / scale).round(), atol=1e-5 * scale + 1e-7)
     coefficients = torch.randn_like(weight)
     (seen * coefficients).sum().backward()
     assert torch.equal(weight.grad, coefficients)
+
+
+def test_gradients_of_the_estimator_are_those_at_the_rounded_weights() -> None:
+    """Straight through: the loss is taken at the rounded weights, its gradient given to the weights as they are."""
+    model, tokens = Transformer(TINY), torch.randint(20, (2, 9))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(0.3 * torch.randn(parameter.shape))
+    rounded = Transformer(TINY)
+    rounded.load_state_dict(
+        {
+            name: qat.fake_quantise(value, 15, False).detach() if name.endswith(".weight") else value
+            for name, value in model.state_dict().items()
+        }
+    )
+    qat.enable(model, QuantConfig(scale_floor=False))
+    for one in (model, rounded):
+        Objective(one, 0.0)(tokens[:, :-1], tokens[:, 1:])[0].backward()
+    gradients = dict(rounded.named_parameters())
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, gradients[name].grad, rtol=1e-4, atol=1e-6)
+
+
+def test_compiled_models_notice_quantisation() -> None:
+    """A flag that the compiler takes for a constant would leave QAT without effect."""
+    model, tokens = Transformer(TINY), torch.randint(20, (2, 9))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(0.3 * torch.randn(parameter.shape))
+    compiled = torch.compile(model, backend="eager")
+    plain = compiled(tokens)
+    torch.testing.assert_close(plain, model(tokens))
+    qat.enable(model, QuantConfig(scale_floor=False))
+    quantised = compiled(tokens)
+    torch.testing.assert_close(quantised, model(tokens))
+    assert not torch.allclose(quantised, plain, atol=1e-3)
 
 
 def test_qat_covers_every_linear_layer_but_the_heads() -> None:
@@ -131,7 +188,7 @@ def test_qat_covers_every_linear_layer_but_the_heads() -> None:
             parameter.copy_(0.3 * torch.randn(parameter.shape))
     tokens = torch.randint(20, (1, 8))
     plain = model(tokens)
-    qat.enable(model, False)
+    qat.enable(model, QuantConfig(scale_floor=False))
     quantised = {name for name, module in model.named_modules() if isinstance(module, Linear) and module.fake_quantise}
     blocks = {
         f"blocks.{layer}.{name}"
@@ -144,7 +201,7 @@ def test_qat_covers_every_linear_layer_but_the_heads() -> None:
     by_hand = Transformer(TINY)
     by_hand.load_state_dict(
         {
-            name: qat.fake_quantise_int5(value, False) if name.removesuffix(".weight") in quantised else value
+            name: qat.fake_quantise(value, 15, False) if name.removesuffix(".weight") in quantised else value
             for name, value in model.state_dict().items()
             if not name.startswith("mtp.")
         }
@@ -162,7 +219,7 @@ def test_every_parameter_is_in_one_group(change: dict[str, Any]) -> None:
     model = Transformer(replace(TINY, **change))
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     config = TrainConfig(model=model.config)
-    muon, adamw = make_optimizers(model, config)
+    muon, adamw = make_optimizers(model, config, ALONE)
     groups = [group for optimizer in (muon, adamw) for group in optimizer.param_groups]
     found = Counter(names[id(parameter)] for group in groups for parameter in group["params"])
     assert found == Counter(names.values())
@@ -177,32 +234,27 @@ def test_every_parameter_is_in_one_group(change: dict[str, Any]) -> None:
     assert all(group["betas"] == (0.9, 0.95) and group["eps"] == 1e-8 for group in adamw.param_groups)
 
 
-def test_muon_steps_are_orthogonal_and_scaled_by_the_shape() -> None:
-    model = Transformer(TINY)
-    muon, _ = make_optimizers(model, TrainConfig(model=TINY, weight_decay=0.0, matrix_lr=1.0))
-    weight = model.blocks[0].mlp.up.weight  # (24, 16)
-    before = weight.detach().clone()
-    weight.grad = torch.randn_like(weight)
-    muon.step()
-    singular = torch.linalg.svdvals((before - weight.detach()).double()) / (24 / 16) ** 0.5
-    assert float(singular.min()) > 0.5
-    assert float(singular.max()) < 1.3
-
-
 # Data
 
 
+def batches(tokens: NDArray[np.integer[Any]], seq_len: int, batch: int, seed: int = 0, shuffle: bool = True) -> Batches:
+    stream = tokens.astype(np.uint16)
+    return Batches(stream, vocab_size=1 << 16, seq_len=seq_len, batch=batch, shuffle=shuffle, seed=seed)
+
+
+ALL = slice(None)
+
+
 def test_each_sequence_once_an_epoch() -> None:
-    tokens = np.arange(1003, dtype=np.uint16)
-    stream = batches(tokens, seq_len=10, batch=3, seed=4)
+    data = batches(np.arange(1003), seq_len=10, batch=3, seed=4)
+    assert data.per_epoch == 33  # 99 sequences, whatever the offset
     seen: list[set[int]] = []
-    for _ in range(3):
-        epoch = list(islice(stream, 33))  # 99 or 100 sequences, whatever the offset: 33 batches of 3
-        assert all(inputs.shape == targets.shape == (3, 10) for inputs, targets in epoch)
-        assert all(inputs.dtype == targets.dtype == torch.int64 for inputs, targets in epoch)
-        assert all(torch.equal(inputs + 1, targets) for inputs, targets in epoch)
-        assert all(torch.equal(inputs - inputs[:, :1], torch.arange(10).expand(3, 10)) for inputs, _ in epoch)
-        starts = torch.cat([inputs[:, 0] for inputs, _ in epoch]).tolist()
+    for epoch in range(3):
+        rows = np.concatenate([data.rows(epoch * 33 + i, ALL) for i in range(33)])
+        assert rows.shape == (99, 11)
+        assert rows.dtype == np.int64
+        assert (rows - rows[:, :1] == np.arange(11)).all()
+        starts = rows[:, 0].tolist()
         assert len(set(starts)) == 99
         assert len({start % 10 for start in starts}) == 1
         assert starts != sorted(starts)
@@ -210,29 +262,59 @@ def test_each_sequence_once_an_epoch() -> None:
     assert len({frozenset(starts) for starts in seen}) > 1  # epochs differ in their offset
 
 
-def test_batches_repeat_with_their_seed() -> None:
-    tokens = np.arange(500, dtype=np.uint16)
-
-    def first(seed: int) -> torch.Tensor:
-        return next(batches(tokens, 10, 4, seed))[0]
-
-    assert torch.equal(first(1), first(1))
-    assert not torch.equal(first(1), first(2))
+def test_stream_order() -> None:
+    data = batches(np.arange(1001), seq_len=10, batch=3, shuffle=False)
+    assert data.per_epoch == 33
+    for n, first in ((0, 0), (1, 30), (32, 960), (33, 0)):
+        assert data.rows(n, ALL)[:, 0].tolist() == [first, first + 10, first + 20]
 
 
-@pytest.mark.parametrize("length", [0, 1, 50])
-def test_too_little_data(length: int) -> None:
-    with pytest.raises(InputError, match=f"{length} training tokens.* needs 51"):
-        next(batches(np.zeros(length, np.uint16), 10, 4, 0))
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_ranks_and_micro_batches_share_a_batch_out(shuffle: bool) -> None:
+    data, whole = (batches(np.arange(500), 10, 12, shuffle=shuffle) for _ in range(2))
+    for n in (0, 1, 3, 4, 9):
+        parts = [data.rows(n, slice(first, first + 3)) for first in range(0, 12, 3)]
+        assert (np.concatenate(parts) == whole.rows(n, ALL)).all()
 
 
-def test_just_enough_data() -> None:
+def test_any_batch_can_be_asked_for_at_once() -> None:
+    """A run that resumes reads what it would have read."""
+    steady, sudden = (batches(np.arange(700), 10, 4, seed=3) for _ in range(2))
+    steps = [steady.rows(n, ALL) for n in range(60)]
+    for n in (59, 0, 30, 17, 16):
+        assert (sudden.rows(n, ALL) == steps[n]).all()
+    assert not (batches(np.arange(700), 10, 4, seed=5).rows(0, ALL) == steps[0]).all()
+
+
+def test_sequences_cross_shards_and_are_checked_as_they_are_read(tmp_path: Path) -> None:
+    write_shard(tmp_path / "b.bin", np.arange(100, 131, dtype=np.uint32))
+    write_shard(tmp_path / "a.bin", np.arange(100, dtype=np.uint16))
+    stream = read_shards([str(tmp_path / "*.bin")]).tokens
+    small, large = (Batches(stream, vocab_size=size, seq_len=13, batch=1, shuffle=False, seed=0) for size in (120, 131))
+    for n in range(10):
+        assert large.rows(n, ALL).tolist() == [list(range(13 * n, 13 * n + 14))]
+    assert small.rows(7, ALL).tolist() == [list(range(91, 105))]
+    with pytest.raises(InputError, match=r"token 120 at position 120 .*--vocab-size"):
+        small.rows(9, ALL)
+
+
+@pytest.mark.parametrize(
+    ("length", "shuffle", "needed"), [(0, True, 50), (1, False, 41), (49, True, 50), (40, False, 41)]
+)
+def test_too_little_data(length: int, shuffle: bool, needed: int) -> None:
+    with pytest.raises(InputError, match=f"{length} training tokens.* needs {needed};"):
+        batches(np.zeros(length), 10, 4, shuffle=shuffle)
+
+
+@pytest.mark.parametrize(("length", "shuffle"), [(50, True), (41, False)])
+def test_just_enough_data(length: int, shuffle: bool) -> None:
     for seed in range(20):
-        stream = batches(np.zeros(51, np.uint16), 10, 4, seed)
-        assert len(list(islice(stream, 5))) == 5
+        data = batches(np.arange(length), 10, 4, seed, shuffle)
+        assert data.per_epoch == 1
+        assert all(data.rows(n, ALL).shape == (4, 11) for n in range(5))
 
 
-# The loss and the loop
+# The loss
 
 
 def test_loss_of_the_multi_token_prediction_heads() -> None:
@@ -242,7 +324,7 @@ def test_loss_of_the_multi_token_prediction_heads() -> None:
     with torch.no_grad():
         for head in model.mtp:
             head.weight.copy_(torch.randn_like(head.weight))
-        loss, nats = loss_of(model, inputs, targets, 0.2)
+        loss, nats = Objective(model, 0.2)(inputs, targets)
         hidden = model.hidden(inputs)
         log_p = model.logits(hidden).log_softmax(-1)
         expected = -torch.stack([log_p[b, t, tokens[b, t + 1]] for b in range(2) for t in range(8)]).mean()
@@ -255,92 +337,52 @@ def test_loss_of_the_multi_token_prediction_heads() -> None:
     assert float(loss) == pytest.approx(float(expected) + 0.2 * float(sum(extra)) / 2, rel=1e-5)
 
 
-def test_training_in_process_learns(shard: Path) -> None:
-    tokens = np.fromfile(shard, "<u2", offset=1024)
-    config = TrainConfig(model=replace(TINY, mtp_heads=1, depth_gate=True), seq_len=32, batch=4, steps=40, ema=0.5)
-    model = train(config, tokens, torch.device("cpu"))
-    assert not model.training
-    assert not any(parameter.requires_grad for parameter in model.parameters())
-    assert not any(module.fake_quantise for module in model.modules() if isinstance(module, Linear))
-    sequences = torch.from_numpy(tokens[: 33 * 20].astype(np.int64)).view(20, 33)
-    _, nats = loss_of(model, sequences[:, :-1], sequences[:, 1:], 0.0)
-    assert float(nats) < 0.8 * np.log(20)
-
-
-# The command line
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """The command line in this process."""
-
-    def main(*arguments: object) -> None:
-        monkeypatch.setattr(artifact, "code_bytes", lambda: 1)  # takes seconds; test_artifact.py covers it
-        monkeypatch.setattr(sys, "argv", ["train", *map(str, arguments)])
-        command.main()
-
-    return main
-
-
-def test_from_shards_to_an_evaluated_artifact(
-    tmp_path: Path, shard: Path, call: Callable[..., None], evaluate: Callable[..., dict[str, dict[str, Any]]]
-) -> None:
-    """`python -m ngram_eval.train`, again in this process with the same seed, with another, and the evaluator."""
-    flags = ("--data", shard, *TINY_FLAGS, "--steps", 40)
-    first, second, other = tmp_path / "1.ngev", tmp_path / "2.ngev", tmp_path / "3.ngev"
-    script = [sys.executable, "-m", "ngram_eval.train", *map(str, flags), "--out", str(first)]
-    done = subprocess.run(script, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "under 16,000,000" in done.stdout
-    call(*flags, "--out", second)
-    assert first.read_bytes() == second.read_bytes()
-    call(*flags, "--out", other, "--seed", 7)
-    assert first.read_bytes() != other.read_bytes()
-
-    model, train_seq_len = artifact.load(first)
-    assert model.config == replace(TINY, rope_train_len=256)
-    assert train_seq_len == 32
-    result = evaluate("--artifact", first, "--data", shard, "--seq-len", 32, "--stride", 32, "--buckets", 64)
-    for one in result.values():
-        assert one["neural_nats"] / one["positions"] < 0.8 * np.log(20)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("--preset", "best"), "--preset is 'best': choose from embedded, pr890"),
-        (("--steps", 0), "--steps is 0"),
-        (("--ema", 1.5), "--ema is 1.5"),
-        (("--matrix-lr", "nan"), "--matrix-lr is nan"),
-        (("--layers", 0), "layers is 0"),
-        (("--data", "missing_*.bin"), "missing_*.bin: no such shard"),
-        (("--device", "abacus"), "--device is 'abacus'"),
-        (("--out", "no/such/folder/m.ngev"), "--out is no/such/folder/m.ngev"),
-        (("--batch", 1000), "training tokens"),
-        (("--vocab-size", 19), "--vocab-size"),
-        (("--nonsense", 1), "nonsense"),
-    ],
-)
-def test_bad_command_lines_exit_2(
-    tmp_path: Path,
-    shard: Path,
-    call: Callable[..., None],
-    capsys: pytest.CaptureFixture[str],
-    arguments: tuple[object, ...],
-    message: str,
-) -> None:
-    out = tmp_path / "m.ngev"
-    with pytest.raises(SystemExit) as stopped:
-        call("--data", shard, "--out", out, *TINY_FLAGS, *arguments)
-    assert stopped.value.code == 2
-    captured = capsys.readouterr().err
-    assert message in captured
-    assert "Traceback" not in captured
-    assert not list(tmp_path.iterdir())
+# Configuration
 
 
 def test_presets() -> None:
-    assert {"embedded": embedded, "pr890": pr890} == PRESETS
-    assert pr890().model == ModelConfig()
-    assert pr890().quant == QuantConfig()
-    assert pr890().seq_len * pr890().batch == 786_432
+    assert {"embedded": embedded, "small": small, "pr890": pr890} == PRESETS
+    published = pr890()
+    assert published.model == ModelConfig()
+    assert published.quant == QuantConfig(matrix_levels=15, scale_floor=True)
+    assert published.seq_len * published.batch == 786_432
+    assert [published.micro_batches(world) for world in (1, 2, 8)] == [8, 4, 1]
+    assert (published.max_seconds, published.steps, published.warmdown_steps, published.warmup_steps) == (
+        *(600, 20_000, 3500, 20),
+    )
+    for name, preset in PRESETS.items():
+        preset().micro_batches(1)
+        with torch.device("meta"):
+            count = parameter_count(Transformer(preset().model))
+        assert count == {"embedded": 1_322_524, "small": 3_800_052, "pr890": 33_055_836}[name]
+
+
+@pytest.mark.parametrize(
+    ("change", "world", "message"),
+    [
+        ({"batch": 12, "micro_batch": 5}, 1, "--micro-batch is 5: it must divide a rank's 12"),
+        ({"batch": 12, "micro_batch": 4}, 2, "--micro-batch is 4: it must divide a rank's 6"),
+        ({"batch": 12}, 8, "--batch is 12: 8 ranks"),
+    ],
+)
+def test_batches_that_cannot_be_shared_out(change: dict[str, Any], world: int, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        replace(embedded(), **change).micro_batches(world)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": 0}, "--steps is 0"),
+        ({"swa_every": 0}, "--swa-every is 0"),
+        ({"warmdown_steps": -1}, "--warmdown-steps is -1"),
+        ({"ema": 1.5}, "--ema is 1.5"),
+        ({"qat_below": -0.1}, "--qat-below is -0.1"),
+        ({"max_seconds": float("inf")}, "--max-seconds is inf"),
+        ({"matrix_lr": float("nan")}, "--matrix-lr is nan"),
+        ({"export_weights": "best"}, "--export-weights is 'best'"),
+    ],
+)
+def test_bad_settings_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        TrainConfig(**change)

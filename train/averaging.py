@@ -1,11 +1,17 @@
-"""Exponential moving average of the weights."""
+"""Averages of the weights along a run. Kept in float32: in bfloat16, small steps would be rounded away.
+
+`torch.optim.swa_utils.AveragedModel` computes the same (a test compares them) but copies the whole module and keeps
+each weight's own precision.
+"""
+
+from collections.abc import Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class Ema:
-    """The average, float32; `decay` is the share of the old average that each update keeps."""
+    """Exponential moving average; `decay` is the share of the old average that each update keeps."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
@@ -14,11 +20,29 @@ class Ema:
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Move the average towards the model's weights."""
-        for name, weight in model.named_parameters():
-            self.average[name].lerp_(weight.float(), 1 - self.decay)
+        weights = [weight.detach().float() for weight in model.parameters()]
+        torch._foreach_lerp_(list(self.average.values()), weights, 1 - self.decay)
+
+
+class Swa:
+    """Plain mean of the weights at the moments given to `update` (tight SWA: late ones only)."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.average = {
+            name: torch.zeros_like(weight, dtype=torch.float32) for name, weight in model.named_parameters()
+        }
+        self.count = 0
 
     @torch.no_grad()
-    def apply_to(self, model: nn.Module) -> None:
-        """Overwrite the model's weights with the average."""
-        for name, weight in model.named_parameters():
-            weight.copy_(self.average[name])
+    def update(self, model: nn.Module) -> None:
+        """Take the model's weights in."""
+        self.count += 1
+        weights = [weight.detach().float() for weight in model.parameters()]
+        torch._foreach_lerp_(list(self.average.values()), weights, 1 / self.count)
+
+
+@torch.no_grad()
+def put(weights: Mapping[str, Tensor], model: nn.Module) -> None:
+    """Overwrite the model's parameters, each rounded to its own precision."""
+    for name, parameter in model.named_parameters():
+        parameter.copy_(weights[name])

@@ -1,16 +1,19 @@
 """Every setting of a training run, and the presets."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
 
 from ngram_eval.artifact import QuantConfig
 from ngram_eval.errors import InputError
 from ngram_eval.model import ModelConfig
 
+ExportWeights = Literal["ema", "swa", "raw"]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
-    """Optimisation; defaults are PR #890's values where they carry over to one process."""
+    """What decides the weights that come out; defaults are PR #890's."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     """The architecture."""
@@ -19,11 +22,19 @@ class TrainConfig:
     seq_len: int = 2048
     """Positions of a training sequence."""
     batch: int = 384
-    """Sequences of a step (PR #890: 786,432 tokens)."""
+    """Sequences of a step, over all ranks (PR #890: 786,432 tokens)."""
+    micro_batch: int = 48
+    """Sequences of one forward on one rank; gradients are added up until the batch is full. 0: all at once."""
+    shuffle: bool = False
+    """Visit the sequences of each epoch in a new random order instead of stream order."""
     steps: int = 20_000
     """Optimiser steps."""
-    warmdown: float = 0.175
-    """Share of the steps, at the end, over which the learning rate falls linearly to 0 (PR #890: 3500 of 20,000)."""
+    max_seconds: float = 600.0
+    """Wall-clock cap on the training steps, in seconds; the learning rate falls in time for it. 0: none."""
+    warmup_steps: int = 20
+    """Steps before the first, undone afterwards: they let kernels be compiled and memory be found."""
+    warmdown_steps: int = 3500
+    """Steps at the end over which the learning rate falls linearly to 0, measured in time under a cap. 0: none."""
     matrix_lr: float = 0.025
     """Muon's learning rate, for block matrices and projections."""
     table_lr: float = 0.035
@@ -39,35 +50,65 @@ class TrainConfig:
     momentum_warmup: int = 1500
     """Steps over which the momentum rises."""
     grad_clip: float = 0.3
-    """Largest norm of the whole gradient."""
+    """Largest norm of the whole gradient; 0: no limit."""
     ema: float = 0.997
-    """Decay a step of the averaged weights, which are the ones exported."""
+    """Decay a step of the exponential average of the weights."""
+    swa_every: int = 50
+    """Steps between the weights that SWA takes the mean of."""
+    swa_below: float = 0.2
+    """SWA begins once the learning-rate multiplier is below this."""
+    export_weights: ExportWeights = "ema"
+    """Which weights are exported: the exponential average, SWA's mean, or the last ones."""
     qat_below: float = 0.5
-    """Matrices are fake-quantised once the learning-rate multiplier is below this (early QAT)."""
+    """Matrices are fake-quantised once the learning-rate multiplier is below this (early QAT); 0: never."""
     mtp_weight: float = 0.2
     """Weight of the mean loss of the multi-token-prediction heads, where the model has any."""
     seed: int = 1337
-    """Seed of the weights and of the order of the data."""
+    """Seed of the weights and of the order of the data (PR #890: 42, 1337, 2024)."""
 
     def __post_init__(self) -> None:
-        for name in ("seq_len", "batch", "steps", "momentum_warmup"):
+        for name in ("seq_len", "batch", "steps", "momentum_warmup", "swa_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}: give at least 1")
-        for name in ("warmdown", "momentum", "momentum_start", "ema", "qat_below"):
+        for name in ("micro_batch", "warmup_steps", "warmdown_steps", "seed"):
+            if getattr(self, name) < 0:
+                raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}: give at least 0")
+        for name in ("momentum", "momentum_start", "ema", "swa_below", "qat_below"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}: it lies in [0, 1]")
-        for name in ("matrix_lr", "table_lr", "vector_lr", "weight_decay", "grad_clip", "mtp_weight"):
+        for name in (
+            *("max_seconds", "matrix_lr", "table_lr", "vector_lr"),
+            *("weight_decay", "grad_clip", "mtp_weight"),
+        ):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}: give a finite value >= 0")
+        if self.export_weights not in get_args(ExportWeights):
+            raise InputError(
+                f"--export-weights is {self.export_weights!r}: choose from {', '.join(get_args(ExportWeights))}"
+            )
+
+    def micro_batches(self, world: int) -> int:
+        """Forwards a rank makes for one step; raises `InputError` unless the batch can be shared out."""
+        share, rest = divmod(self.batch, world)
+        if rest:
+            raise InputError(
+                f"--batch is {self.batch}: {world} ranks can't share it evenly; give a multiple of {world}"
+            )
+        micro = self.micro_batch or share
+        if share % micro:
+            raise InputError(
+                f"--micro-batch is {micro}: it must divide a rank's {share} sequences; give 0 for all of them at once"
+            )
+        return share // micro
 
 
 def pr890() -> TrainConfig:
-    """The published model and hyperparameters, in one process."""
+    """The published model and hyperparameters: 600 s on 8 GPUs."""
     return TrainConfig()
 
 
 def embedded() -> TrainConfig:
-    """The small model shipped in `ngram_eval/assets`: two CPU cores, within 15 minutes, at most 1 MB."""
+    """The small model shipped in `ngram_eval/assets`: 15 minutes on two CPU cores, at most 1 MB."""
     return TrainConfig(
         model=ModelConfig(
             layers=6,
@@ -88,8 +129,12 @@ def embedded() -> TrainConfig:
         quant=QuantConfig(float16_max_elements=4096, scale_floor=False),
         seq_len=256,
         batch=8,
+        micro_batch=0,
+        shuffle=True,
         steps=2400,
-        warmdown=0.6,
+        max_seconds=0.0,
+        warmup_steps=0,
+        warmdown_steps=1440,
         momentum=0.95,
         momentum_start=0.85,
         momentum_warmup=100,
@@ -98,5 +143,32 @@ def embedded() -> TrainConfig:
     )
 
 
-PRESETS: dict[str, Callable[[], TrainConfig]] = {"embedded": embedded, "pr890": pr890}
+def small() -> TrainConfig:
+    """A 3.8 M-parameter model for an hour on two CPU cores and a few novels."""
+    base = embedded()
+    return replace(
+        base,
+        model=replace(
+            base.model,
+            layers=8,
+            width=192,
+            heads=6,
+            kv_heads=6,
+            mlp_hidden=672,
+            bigram_slots=4096,
+            bigram_width=64,
+            rope_train_len=512,
+            xsa_layers=8,
+            value_layers=(6, 7),
+            value_width=64,
+        ),
+        seq_len=512,
+        weight_decay=0.1,  # an hour visits a few novels several times
+        warmdown_steps=900,
+        steps=20_000,
+        max_seconds=3600.0,
+    )
+
+
+PRESETS: dict[str, Callable[[], TrainConfig]] = {"embedded": embedded, "small": small, "pr890": pr890}
 """Preset name -> its configuration."""

@@ -1,31 +1,54 @@
-"""Training sequences from a token stream."""
-
-from collections.abc import Iterator
+"""Training sequences from token shards: streamed, each once an epoch, and the same for any number of ranks."""
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
-from ngram_eval.counts import Tokens
+from ngram_eval.counts import Stream
 from ngram_eval.errors import InputError
+from ngram_eval.tokens import check_vocabulary
 
 
-def batches(tokens: Tokens, seq_len: int, batch: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless (inputs, targets), each (batch, seq_len) int64.
+class Batches:
+    """Batch n of a run, for any n: what has been read is told by one number, so a run resumes where it stopped.
 
-    Each epoch cuts the stream at a new random offset and visits every sequence once, in a new order; what is left of
-    an epoch after the last full batch is dropped.
+    An epoch visits every sequence once; what is left of it after the last full batch is dropped. In stream order
+    (PR #890) sequence i of every epoch begins at i * seq_len. Shuffled, each epoch cuts the stream at a new offset and
+    visits its sequences in a new order.
     """
-    if len(tokens) < seq_len * (batch + 1) + 1:
-        raise InputError(
-            f"{len(tokens)} training tokens: a batch of {batch} sequences of {seq_len} needs "
-            f"{seq_len * (batch + 1) + 1}; give more text, or a smaller --batch or --seq-len"
-        )
-    rng = np.random.default_rng(seed)
-    while True:
-        offset = int(rng.integers(seq_len))
-        starts = rng.permutation((len(tokens) - 1 - offset) // seq_len) * seq_len + offset
-        for i in range(0, len(starts) - batch + 1, batch):
-            rows = np.stack([tokens[s : s + seq_len + 1] for s in starts[i : i + batch]]).astype(np.int64)
-            sequences = torch.from_numpy(rows)
-            yield sequences[:, :-1], sequences[:, 1:]
+
+    def __init__(self, stream: Stream, *, vocab_size: int, seq_len: int, batch: int, shuffle: bool, seed: int) -> None:
+        """Raises `InputError` for too short a stream; tokens outside the vocabulary are found as they are read."""
+        self._stream, self._vocab_size, self._seq_len, self._batch = stream, vocab_size, seq_len, batch
+        self._shuffle, self._seed = shuffle, seed
+        slack = seq_len - 1 if shuffle else 0
+        self._sequences = max(0, len(stream) - 1 - slack) // seq_len
+        self.per_epoch = self._sequences // batch
+        """Batches of an epoch."""
+        if not self.per_epoch:
+            raise InputError(
+                f"{len(stream)} training tokens: a batch of {batch} sequences of {seq_len} needs "
+                f"{seq_len * batch + slack + 1}; give more text, or a smaller --batch or --seq-len"
+            )
+        self._epoch = -1
+        self._starts: NDArray[np.int64] = np.zeros(0, np.int64)
+
+    def rows(self, n: int, rows: slice) -> NDArray[np.int64]:
+        """Some sequences of batch n, each with its last target: (sequences, seq_len + 1)."""
+        epoch, i = divmod(n, self.per_epoch)
+        if epoch != self._epoch:
+            self._epoch, self._starts = epoch, self._order(epoch)
+        chosen = self._starts[i * self._batch : (i + 1) * self._batch][rows]
+        return np.stack([self._sequence(start) for start in chosen.tolist()])
+
+    def _sequence(self, start: int) -> NDArray[np.int64]:
+        tokens = self._stream[start : start + self._seq_len + 1]
+        check_vocabulary(tokens, self._vocab_size, "--vocab-size", first=start)
+        return tokens.astype(np.int64)
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        """First positions of an epoch's sequences, in the order of their visit."""
+        if not self._shuffle:
+            return np.arange(self._sequences, dtype=np.int64) * self._seq_len
+        rng = np.random.default_rng((self._seed, epoch))
+        offset = int(rng.integers(self._seq_len))
+        return rng.permutation(self._sequences) * self._seq_len + offset

@@ -1,79 +1,113 @@
-"""The training loop: one process, one device."""
+"""A run from its first step, or a checkpoint, to its end: what happens around the steps."""
 
-import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
 
-import torch
-import torch.nn.functional as F
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor
+from ngram_eval.errors import InputError
+from ngram_eval.model import Transformer
+from ngram_eval.train import checkpoint
+from ngram_eval.train.averaging import put
+from ngram_eval.train.journal import SINKS, Entry, Live, Sink, cut, open_sinks
+from ngram_eval.train.trainer import Trainer
+from ngram_eval.train.validate import Score, Validation
 
-from ngram_eval.counts import Tokens
-from ngram_eval.model import Transformer, attention_kernel
-from ngram_eval.train import qat
-from ngram_eval.train.averaging import Ema
-from ngram_eval.train.config import TrainConfig
-from ngram_eval.train.data import batches
-from ngram_eval.train.optim import lr_multiplier, make_optimizers, momentum_at
-
-_LOSS_SMOOTHING = 0.98
+CHECKPOINT = "checkpoint.safetensors"
+"""Its name in the run's folder."""
 
 
-def loss_of(model: Transformer, inputs: Tensor, targets: Tensor, mtp_weight: float) -> tuple[Tensor, Tensor]:
-    """(loss to minimise, mean nats of the next token); inputs and targets (B, T) int64."""
-    hidden = model.hidden(inputs)
-    nats = F.cross_entropy(model.logits(hidden).flatten(0, 1), targets.flatten())
-    extra = [
-        F.cross_entropy(logits[:, : -k - 1].flatten(0, 1), targets[:, k + 1 :].flatten())
-        for k, logits in enumerate(model.mtp_logits(hidden))
-    ]
-    return (nats + mtp_weight * torch.stack(extra).mean() if extra else nats), nats
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunOptions:
+    """What a run does besides learning."""
+
+    folder: Path | None = None
+    """Folder of the run, made if need be: log.jsonl and checkpoint.safetensors. Default: neither is kept."""
+    resume: bool = False
+    """Go on from the folder's checkpoint."""
+    checkpoint_every: int = 0
+    """Steps between checkpoints; one is written at the end in any case."""
+    stop_after: int = 0
+    """Stop at this step with a checkpoint and no artifact, to be resumed; 0: do not."""
+    log_every: int = 10
+    """Steps between entries of the log."""
+    log: tuple[str, ...] = ()
+    """Further logs besides log.jsonl: csv, tensorboard, wandb (the last two are optional extras)."""
+    val_every: int = 0
+    """Steps between scores of the validation text; 0: only at the end."""
+    rank_timeout: float = 30.0
+    """Seconds without a sign of life after which a rank is given up, and with it the run."""
+
+    def check(self) -> None:
+        """Raise `InputError` for flags that do not go together or are out of range."""
+        for name in ("checkpoint_every", "stop_after", "val_every"):
+            if getattr(self, name) < 0:
+                raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}: give at least 0")
+        if self.log_every < 1:
+            raise InputError(f"--log-every is {self.log_every}: give at least 1")
+        if not 1.0 <= self.rank_timeout < float("inf"):
+            raise InputError(f"--rank-timeout is {self.rank_timeout}: give at least 1 second")
+        for name in self.log:
+            if name not in SINKS:
+                raise InputError(f"--log is {name!r}: choose from {', '.join(SINKS)}")
+        if self.folder is None and (self.resume or self.checkpoint_every or self.stop_after or self.log):
+            raise InputError("--resume, --checkpoint-every, --stop-after and --log need a --folder")
+        if self.folder is not None and (self.folder / CHECKPOINT).exists() and not self.resume:
+            raise InputError(f"--folder is {self.folder}, which holds a checkpoint: give --resume, or another folder")
 
 
-def train(config: TrainConfig, tokens: Tokens, device: torch.device) -> Transformer:
-    """Train on the stream and return the model with its averaged weights, in evaluation mode."""
-    torch.manual_seed(config.seed)
-    model = Transformer(config.model).to(device)
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
-    model.use_attention(attention_kernel(device, torch.bfloat16 if device.type == "cuda" else torch.float32))
-    optimizers = make_optimizers(model, config)
-    ema = Ema(model, config.ema)
-    data = batches(tokens, config.seq_len, config.batch, config.seed)
-    smoothed, quantising = float("nan"), False
-    columns = (
-        TextColumn("training"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.description}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("", total=config.steps)
-        started = time.perf_counter()
-        for step in range(config.steps):
-            multiplier = lr_multiplier(step, config)
-            if multiplier < config.qat_below and not quantising:
-                qat.enable(model, config.quant.scale_floor)
-                quantising = True
-            for optimizer in optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = group["peak_lr"] * multiplier
-                    if "momentum" in group:
-                        group["momentum"] = momentum_at(step, config)
-            inputs, targets = next(data)
-            with autocast:
-                loss, nats = loss_of(model, inputs.to(device), targets.to(device), config.mtp_weight)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
-            for optimizer in optimizers:
-                optimizer.step()
-                optimizer.zero_grad()
-            ema.update(model)
-            smoothed = nats.item() if step == 0 else _LOSS_SMOOTHING * smoothed + (1 - _LOSS_SMOOTHING) * nats.item()
-            rate = (step + 1) * config.batch * config.seq_len / (time.perf_counter() - started)
-            progress.update(
-                task, advance=1, description=f"loss {smoothed:.3f} nats, lr x{multiplier:.2f}, {rate:,.0f} tokens/s"
-            )
-    qat.disable(model)
-    ema.apply_to(model)
-    return model.eval().requires_grad_(False)
+def train(trainer: Trainer, options: RunOptions, validation: Validation | None = None) -> bool:
+    """Take the steps that are left; True at the run's end, False if `stop_after` came first. Every rank calls this."""
+    config, leading = trainer.config, trainer.ranks.rank == 0
+    path = None if options.folder is None else options.folder / CHECKPOINT
+    if options.resume and path is not None:
+        checkpoint.resume(path, trainer)
+    else:
+        trainer.warm_up()
+    if options.stop_after and trainer.step >= options.stop_after:
+        raise InputError(f"--stop-after is {options.stop_after}: the checkpoint is at step {trainer.step} already")
+    judged = Transformer(config.model) if validation is not None else None  # holds averages while they are scored
+    with ExitStack() as stack:
+        sinks: list[Sink] = []
+        live = stack.enter_context(Live(config.steps)) if leading else None
+        if leading and options.folder is not None:
+            options.folder.mkdir(parents=True, exist_ok=True)
+            cut(options.folder, trainer.step)
+            sinks = stack.enter_context(open_sinks(options.folder, options.log))
+        logged_step, logged_seconds = trainer.step, trainer.seconds
+        while not trainer.done:
+            trainer.take_step()
+            stopping = trainer.step == options.stop_after
+            last = trainer.done or stopping
+            entry = None
+            score_due = bool(options.val_every) and trainer.step % options.val_every == 0 and not trainer.done
+            if trainer.step % options.log_every == 0 or score_due or last:
+                score = _score(trainer, validation, judged) if score_due else None
+                tokens = (trainer.step - logged_step) * config.batch * config.seq_len
+                entry = Entry(
+                    step=trainer.step,
+                    seconds=round(trainer.seconds, 3),
+                    loss=trainer.mean_nats(),
+                    lr=trainer.multiplier,
+                    tokens_per_second=round(tokens / (trainer.seconds - logged_seconds), 1),
+                    val_nats=score.nats if score else None,
+                    val_bpb=score.bpb if score else None,
+                )
+                logged_step, logged_seconds = trainer.step, trainer.seconds
+                for sink in sinks:
+                    sink.write(entry)
+            if live is not None:
+                live.show(trainer.step, trainer.seconds_left(), entry)
+            due = bool(options.checkpoint_every) and trainer.step % options.checkpoint_every == 0
+            if leading and path is not None and (due or last):
+                checkpoint.save(path, trainer)
+            if stopping:
+                return trainer.done
+    return True
+
+
+def _score(trainer: Trainer, validation: Validation | None, judged: Transformer | None) -> Score | None:
+    """The validation text under the weights to be exported (the average; SWA's mean only exists at the end)."""
+    if validation is None or judged is None:
+        return None
+    put(trainer.weights("raw" if trainer.config.export_weights == "raw" else "ema"), judged.to(trainer.device))
+    return validation.score(judged)

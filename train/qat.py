@@ -1,25 +1,25 @@
-"""Quantisation-aware training: linear layers see int5 weights in the forward, gradients pass straight through."""
+"""Quantisation-aware training: linear layers see rounded weights in the forward, gradients pass straight through."""
 
 import torch
 from torch import Tensor
 
-from ngram_eval.artifact import row_scale
+from ngram_eval.artifact import QuantConfig, row_scale
 from ngram_eval.model import Linear, Transformer
 
 
-def fake_quantise_int5(weight: Tensor, floor: bool) -> Tensor:
-    """Weight (rows, columns) rounded to +-15 steps of its row's largest magnitude; the gradient is the identity."""
+def fake_quantise(weight: Tensor, levels: int, floor: bool) -> Tensor:
+    """Weight (rows, columns) in `levels` steps up to its row's largest magnitude; the gradient is the identity."""
     with torch.no_grad():
-        scale = row_scale(weight.abs().amax(dim=1), 15, floor)[:, None]
-        rounded = (weight / scale).round().clamp(-15, 15) * scale
+        scale = row_scale(weight.abs().amax(dim=1), levels, floor)[:, None]
+        rounded = (weight / scale).round().clamp(-levels, levels) * scale
     return weight + (rounded - weight).detach()
 
 
-def enable(model: Transformer, floor: bool) -> None:
+def enable(model: Transformer, quant: QuantConfig) -> None:
     """Fake-quantise every linear layer from now on, but for the multi-token-prediction heads."""
     for name, module in model.named_modules():
         if isinstance(module, Linear) and not name.startswith("mtp."):
-            module.fake_quantise = lambda weight: fake_quantise_int5(weight, floor)
+            module.fake_quantise = lambda weight: fake_quantise(weight, quant.matrix_levels, quant.scale_floor)
 
 
 def disable(model: Transformer) -> None:

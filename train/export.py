@@ -1,0 +1,129 @@
+"""From weights to an artifact, and back to see that it is one: `python -m ngram_eval.train.export --help`.
+
+The exported file is loaded again and scored: bits per byte before and after quantisation stand side by side.
+"""
+
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, get_args
+
+import torch
+import tyro
+from torch import Tensor
+
+from ngram_eval import artifact
+from ngram_eval.artifact import QuantConfig
+from ngram_eval.errors import InputError, exit_on_input_error
+from ngram_eval.files import require_writable
+from ngram_eval.forward import choose_device
+from ngram_eval.model import Transformer, parameter_count
+from ngram_eval.ranks import Ranks
+from ngram_eval.tokens import Tokenizer, check_vocabulary, read_shards
+from ngram_eval.train import checkpoint
+from ngram_eval.train.averaging import put
+from ngram_eval.train.config import ExportWeights, TrainConfig
+from ngram_eval.train.trainer import Trainer
+from ngram_eval.train.validate import Validation
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """Export a checkpoint again: other weights, another quantisation."""
+
+    checkpoint: Annotated[Path, tyro.conf.Positional]
+    """checkpoint.safetensors of a run."""
+    out: Path
+    """The artifact to write."""
+    val: tuple[str, ...] = ()
+    """Validation shards, to measure what quantisation costs."""
+    tokenizer: Path | None = None
+    """SentencePiece model of the shards, for bits per byte."""
+    val_tokens: int | None = None
+    """Validation tokens to score; default: all."""
+    device: str = "auto"
+    """torch device: auto, cpu, cuda, cuda:1 ..."""
+    export_weights: ExportWeights = "ema"
+    """Which weights: the exponential average, SWA's mean, or the last ones."""
+    quant: Annotated[QuantConfig, tyro.conf.arg(name="")] = field(default_factory=QuantConfig)
+    """The quantisation; by default the run's own."""
+
+
+def load_validation(
+    patterns: tuple[str, ...],
+    tokenizer: Path | None,
+    most: int | None,
+    *,
+    config: TrainConfig,
+    device: torch.device,
+    ranks: Ranks,
+) -> Validation | None:
+    """The validation text of the command line, if any. Raises `InputError`."""
+    if not patterns:
+        if tokenizer is not None or most is not None:
+            raise InputError("--tokenizer and --val-tokens describe --val, and no --val was given")
+        return None
+    tokens = read_shards(patterns, most).tokens[:]
+    size = config.model.vocab_size
+    check_vocabulary(tokens, size, "--vocab-size", ranks.part)
+    loaded = None if tokenizer is None else Tokenizer.load(tokenizer)
+    if loaded is not None and loaded.vocab_size != size:
+        raise InputError(
+            f"{tokenizer} has {loaded.vocab_size} pieces, the model {size}: give the one that made the shards"
+        )
+    return Validation(tokens, loaded, seq_len=config.seq_len, device=device, ranks=ranks)
+
+
+def compare(trainer: Trainer, validation: Validation) -> None:
+    """Print what the text costs under the last weights and each average."""
+    model = Transformer(trainer.config.model).to(trainer.device)
+    for which in get_args(ExportWeights):
+        if which != "swa" or trainer.swa.count:
+            put(trainer.weights(which), model)
+            chosen = " (exported)" if which == trainer.config.export_weights else ""
+            print(f"{which + chosen:14} {validation.score(model)}")
+
+
+def export(
+    path: Path, weights: dict[str, Tensor], config: TrainConfig, device: torch.device, validation: Validation | None
+) -> None:
+    """Write the artifact, load it again, and print sizes and what the text costs before and after."""
+    model = Transformer(config.model).to(device)
+    put(weights, model)
+    before = validation.score(model) if validation is not None else None
+    artifact.save(path, model, config.quant, config.seq_len)
+    loaded, _ = artifact.load(path)
+    if validation is not None:
+        print(f"before quantisation: {before}")
+        print(f"after:               {validation.score(loaded)} (+-{config.quant.matrix_levels}, from {path})")
+    else:
+        print("No --val, so what quantisation costs was not measured.")
+    print(f"{parameter_count(model):,} parameters -> {path}: {artifact.size_report(path)}")
+
+
+def main() -> None:
+    """The command line."""
+    with exit_on_input_error():
+        arguments = sys.argv[1:]
+        options = tyro.cli(
+            Options, prog="python -m ngram_eval.train.export", args=arguments, config=(tyro.conf.OmitArgPrefixes,)
+        )
+        config = checkpoint.read_config(options.checkpoint)
+        options = tyro.cli(
+            Options,
+            prog="python -m ngram_eval.train.export",
+            args=arguments,
+            default=replace(options, export_weights=config.export_weights, quant=config.quant),
+            config=(tyro.conf.OmitArgPrefixes,),
+        )
+        require_writable("--out", options.out)
+        device, one = choose_device(options.device), Ranks(0, 1)
+        validation = load_validation(
+            options.val, options.tokenizer, options.val_tokens, config=config, device=device, ranks=one
+        )
+        weights = checkpoint.read_weights(options.checkpoint, options.export_weights)
+        export(options.out, weights, replace(config, quant=options.quant), device, validation)
+
+
+if __name__ == "__main__":
+    main()

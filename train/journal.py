@@ -1,0 +1,180 @@
+"""What a run writes down as it goes: a live line for people, a log for programs.
+
+The log is JSON lines; CSV, TensorBoard and Weights & Biases are further sinks, each a line in `SINKS`.
+"""
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from ngram_eval.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """One line of the log."""
+
+    step: int
+    """Steps taken."""
+    seconds: float
+    """Time they took."""
+    loss: float
+    """Mean nats a training token since the last entry."""
+    lr: float
+    """Multiplier of the learning rates."""
+    tokens_per_second: float
+    """Training tokens over all ranks, since the last entry."""
+    val_nats: float | None = None
+    """Nats a token of the validation text under the weights to be exported, where it was scored."""
+    val_bpb: float | None = None
+    """Bits per byte of the same."""
+
+    def __str__(self) -> str:
+        text = f"loss {self.loss:.3f} nats, lr x{self.lr:.2f}, {self.tokens_per_second:,.0f} tokens/s"
+        if self.val_nats is not None:
+            text += f", validation {self.val_nats:.4f} nats"
+        return text + (f", {self.val_bpb:.4f} bits per byte" if self.val_bpb is not None else "")
+
+
+class Sink(Protocol):
+    """Where entries go."""
+
+    def write(self, entry: Entry) -> None:
+        """Add one entry."""
+
+    def close(self) -> None:
+        """No more will come."""
+
+
+class JsonLines:
+    """log.jsonl: one JSON object a line."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file: TextIO = (folder / "log.jsonl").open("a", encoding="utf-8")
+
+    def write(self, entry: Entry) -> None:
+        self._file.write(json.dumps(asdict(entry)) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class Csv:
+    """log.csv: the same as a table; what was not measured is left empty. Begun again from log.jsonl."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file: TextIO = (folder / "log.csv").open("w", encoding="utf-8", newline="")
+        self._writer = csv.DictWriter(self._file, [field.name for field in fields(Entry)])
+        self._writer.writeheader()
+        for entry in read(folder):
+            self.write(entry)
+
+    def write(self, entry: Entry) -> None:
+        self._writer.writerow(asdict(entry))
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class TensorBoard:
+    """Event files in tensorboard/, for TensorBoard (an optional extra)."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise InputError(f"--log tensorboard: {error}; pip install 'ngram_eval[tensorboard]'") from error
+        self._writer: Any = SummaryWriter(str(folder / "tensorboard"))
+
+    def write(self, entry: Entry) -> None:
+        for name, value in asdict(entry).items():
+            if name != "step" and value is not None:
+                self._writer.add_scalar(name, value, entry.step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class Wandb:
+    """A run of Weights & Biases named after the folder (an optional extra, set up by its own environment variables)."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            import wandb
+        except ImportError as error:
+            raise InputError(f"--log wandb: {error}; pip install 'ngram_eval[wandb]'") from error
+        self._run: Any = wandb.init(dir=str(folder), name=folder.resolve().name)
+
+    def write(self, entry: Entry) -> None:
+        values = {name: value for name, value in asdict(entry).items() if value is not None}
+        self._run.log(values, step=entry.step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+SINKS: dict[str, Callable[[Path], Sink]] = {"csv": Csv, "tensorboard": TensorBoard, "wandb": Wandb}
+"""What `--log` can name besides log.jsonl, which is always written."""
+
+
+def read(folder: Path) -> list[Entry]:
+    """The entries of log.jsonl."""
+    lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    return [Entry(**json.loads(line)) for line in lines]
+
+
+def cut(folder: Path, step: int) -> None:
+    """Leave out entries behind `step`: the run goes on from a checkpoint written there."""
+    kept = [entry for entry in read(folder) if entry.step <= step] if (folder / "log.jsonl").exists() else []
+    (folder / "log.jsonl").write_text("".join(json.dumps(asdict(entry)) + "\n" for entry in kept), encoding="utf-8")
+
+
+@contextmanager
+def open_sinks(folder: Path, names: tuple[str, ...]) -> Iterator[list[Sink]]:
+    """log.jsonl and the sinks named, for a run that goes on where log.jsonl ends."""
+    opened: list[Sink] = [JsonLines(folder)]
+    try:
+        for name in names:
+            opened.append(SINKS[name](folder))
+        yield opened
+    finally:
+        for sink in opened:
+            sink.close()
+
+
+class Live:
+    """The line on the terminal; where stderr is no terminal, one line an entry instead."""
+
+    def __init__(self, steps: int) -> None:
+        self._console = Console(stderr=True)
+        columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+        self._progress = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
+        self._task = self._progress.add_task("", total=steps)
+        self._last = ""
+
+    def __enter__(self) -> "Live":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def show(self, step: int, seconds_left: float, entry: Entry | None = None) -> None:
+        """The state after a step, with an entry of the log where there is one."""
+        minutes, seconds = divmod(round(min(seconds_left, 1e6)), 60)
+        left = f"{minutes}:{seconds:02} left"
+        if entry is not None:
+            self._last = str(entry)
+            if not self._console.is_terminal:
+                print(f"step {step}: {entry}, {left}", file=sys.stderr, flush=True)
+        self._progress.update(self._task, completed=step, description=f"{self._last}, {left}")
