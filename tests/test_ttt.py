@@ -183,9 +183,14 @@ def test_one_chunk_back_is_not_all_the_way_back(tokens: NDArray[np.uint16], monk
     """A batch reaches into the next chunk; what is asked of its beginning costs one adaptation, to the same bits."""
     source = source_of()
     expected = scored(source, tokens).p_target
-    asked = []
+    asked: list[int] = []
     adapt = AdaptingSource._adapt
-    monkeypatch.setattr(AdaptingSource, "_adapt", lambda self, t, chunk: (asked.append(chunk), adapt(self, t, chunk)))
+
+    def watched(self: AdaptingSource, tokens: Any, chunk: int) -> None:
+        asked.append(chunk)
+        adapt(self, tokens, chunk)
+
+    monkeypatch.setattr(AdaptingSource, "_adapt", watched)
     windows = WINDOWS[(WINDOWS.start >= 184) & (WINDOWS.start < 200)]
     for _ in range(2):
         found = source.stats(tokens, windows)
