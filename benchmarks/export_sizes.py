@@ -23,8 +23,10 @@ from ngram_eval.artifact import SIZE_LIMIT, QuantConfig, is_block_matrix
 from ngram_eval.model import ModelConfig, Transformer, parameter_count
 from ngram_eval.train.config import embedded
 
-RANGES = (127, 31, 15, 12, 10, 9)
-WIDTHS = (0.02, 0.044, 0.1, 0.2)
+RANGES = (127, 31, 15, 13, 12, 11, 10, 9, 8)
+WIDTHS = (0.02, 0.044, 0.1, 0.2, 0.5)
+SEARCHED = {(None, 15), (0.044, 15), (0.2, 15), (0.1, 15), (0.1, 13), (0.1, 9)}
+"""(width, range) of the cases packed at level 22 too, which takes a minute each."""
 PENALTIES = (0.0, 0.1, 0.5, 1.0, 2.0)
 
 
@@ -129,12 +131,14 @@ def measure(options: Options) -> str:
         model = filled(config, case.std)
         tensors = artifact.quantise(model, case.quant)
         unpacked = save_tensors(tensors)
-        sizes = {level: len(artifact.compressed(unpacked, level)) for level in artifact.ZSTD_LEVELS}
+        searched = options.toy or (case.std, case.quant.matrix_levels) in SEARCHED
+        sizes = {level: len(artifact.compressed(unpacked, level)) for level in ((1, 22) if searched else (1,))}
         size = min(sizes.values())
         weights = "as initialised" if case.std is None else f"Gaussian, std {case.std:g}"
         floor = "yes" if case.quant.scale_floor else "no"
         lines.append(
-            f"| {weights} | ±{case.quant.matrix_levels} | {floor} | {sizes[22]:,} | {sizes[1]:,} | "
+            f"| {weights} | ±{case.quant.matrix_levels} | {floor} | "
+            f"{f'{sizes[22]:,}' if searched else ''} | {sizes[1]:,} | "
             f"{8 * size / parameter_count(model):.3f} | {'yes' if size + code < SIZE_LIMIT else 'no'} | "
             f"{relative_error(model, tensors):.3f} |"
         )
