@@ -319,6 +319,18 @@ def test_saving_twice_gives_the_same_bytes(tmp_path: Path, good: bytes) -> None:
     assert path.read_bytes() == good
 
 
+def test_the_smaller_frame_is_kept(tmp_path: Path) -> None:
+    """Random weights do not repeat and are best left at level 1; zeros are best at 22."""
+    larger = replace(TINY, width=128, mlp_hidden=256, layers=4, bigram_slots=512)
+    for spread, best in ((0.3, 1), (0.0, 22)):
+        model, path = random_model(larger, spread), tmp_path / "m.ngev"
+        artifact.save(path, model, replace(TINY_QUANT, matrix_levels=9), 64)
+        unpacked = save_tensors(quantise(model, replace(TINY_QUANT, matrix_levels=9)))
+        sizes = {level: len(artifact.compressed(unpacked, level)) for level in (1, 22)}
+        assert min(sizes, key=sizes.__getitem__) == best
+        assert len(parts(path.read_bytes())[1]) == sizes[best]
+
+
 def test_saving_is_atomic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "m.ngev"
     path.write_bytes(b"the one before")
