@@ -212,6 +212,10 @@ def _notes(results: list[Result]) -> list[str]:
         notes.append(
             f"{', '.join(split)}: as published, another number of ranks than {first.world_size} gives another result."
         )
+    for result in results:
+        if result.resumed_positions:
+            share = f"{result.resumed_positions:,} of {result.positions:,} positions"
+            notes.append(f"{result.preset}: {share} were scored before this run went on from its checkpoint.")
     if first.subset:
         notes.append(f"Subset: only the first {first.tokens:,} tokens of the data were evaluated (--max-tokens).")
     if first.bytes is None:

@@ -126,7 +126,8 @@ def run(options: Options, configs: dict[str, EvalConfig], ranks: Ranks, console:
         for name, config in configs.items():
             reused_before = remembering.reused if remembering else 0
             found = evaluate(job, options, name, config, clock, progress)
-            if remembering is not None and ranks.world > 1:
+            asked_again = options.save_scores is not None or name != list(configs)[-1]
+            if remembering is not None and ranks.world > 1 and asked_again:
                 with clock.stage("exchange"):
                     remembering.exchange(ranks)
             reused = remembering.reused - reused_before if remembering else 0

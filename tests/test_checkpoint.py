@@ -112,8 +112,9 @@ def refused(capsys: Any, evaluate: Evaluate, *arguments: object) -> str:
     return str(capsys.readouterr().err)
 
 
-def test_resuming_gives_the_same_bits(interrupted: list[object], evaluate: Evaluate, tmp_path: Path) -> None:
+def test_resuming_gives_the_same_bits(interrupted: list[object], evaluate: Evaluate, capsys: Any) -> None:
     found = evaluate(*interrupted, "--resume")["exact"]
+    assert "exact: 1,536 of 2,816 positions were scored before this run" in capsys.readouterr().out
     assert found["resumed_positions"] == 256 + 2 * 20 * 32
     plain = [argument for argument in interrupted[:-4]]
     expected = evaluate(*plain)["exact"]
