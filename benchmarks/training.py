@@ -8,7 +8,6 @@ Then the budget of the published run by arithmetic: operations of a step, and wh
 """
 
 import multiprocessing
-import resource
 import shlex
 import statistics
 import sys
@@ -175,11 +174,17 @@ def peak_mebibytes(config: TrainConfig, which: str) -> float:
 def _peak(config: TrainConfig, which: str, threads: int) -> float:
     torch.set_num_threads(threads)
     tokens = corpus(config)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _high_water()
     loop = Trainer(config, tokens, ranks=ALONE, device=CPU) if which == "recipe" else PlainLoop(config, muon=False)
     for _ in range(3):
         loop.take_step()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return (_high_water() - before) / 1024
+
+
+def _high_water() -> int:
+    """Largest resident memory of this process so far, KiB. (What getrusage says includes the parent's, on Linux.)"""
+    status = Path("/proc/self/status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")))
 
 
 def memory(config: TrainConfig) -> str:
