@@ -203,12 +203,17 @@ class AdaptingSource:
 
 
 def load_adapting_source(path: Path, *, device: str, local_rank: int, dtype: str, batch_windows: int) -> AdaptingSource:
-    """The source of an artifact, adapted in sequences of the length it was trained on. Raises `InputError`."""
+    """The source of an artifact, adapted in sequences of the length it was trained on, as many tokens a step as published.
+
+    Raises `InputError`.
+    """
     from ngram_eval import artifact  # as in `ngram_eval.forward`
 
     model, train_seq_len = artifact.load(path)
     chosen = choose_device(device, local_rank)
-    config = TttConfig(seq_len=train_seq_len) if train_seq_len else TttConfig()
+    published = TttConfig()
+    length = train_seq_len or published.seq_len
+    config = TttConfig(seq_len=length, batch=max(1, published.batch * published.seq_len // length))
     return AdaptingSource(
         model,
         config,

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -202,11 +203,12 @@ def test_one_chunk_back_is_not_all_the_way_back(tokens: NDArray[np.uint16], monk
 
 def test_command_line(evaluate: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """`--ttt legal` on the embedded model, in small chunks: another number, the same on two ranks, and said so."""
-    monkeypatch.setattr(ttt, "TttConfig", lambda **given: TttConfig(chunk=512, batch=2, lr=1e-3, **given))
+    monkeypatch.setattr(ttt, "TttConfig", partial(TttConfig, chunk=512, lr=1e-3))
     flags = ["--max-tokens", 1500, "--stride", 64, "--batch-windows", 4, "--preset", "hashed", "--buckets", 4096]
     adapted, plain = evaluate(*flags, "--ttt", "legal")["hashed"], evaluate(*flags)["hashed"]
     assert adapted["neural_settings"]["ttt"] == "legal"
     assert adapted["neural_settings"]["ttt_seq_len"] == "256"
+    assert adapted["neural_settings"]["ttt_batch"] == "32"  # as many tokens a step as published
     assert adapted["positions"] == plain["positions"]
     assert adapted["neural_nats"] != plain["neural_nats"]
     for wrong in (["--uniform"], ["--backend", "triton"]):
