@@ -33,6 +33,8 @@ from ngram_eval.neural import NeuralStats, Stats
 from ngram_eval.transfer import to_device
 from ngram_eval.windows import Windows
 
+_TOKENS_A_STEP = 4 * 2048
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TttConfig:
@@ -203,7 +205,7 @@ class AdaptingSource:
 
 
 def load_adapting_source(path: Path, *, device: str, local_rank: int, dtype: str, batch_windows: int) -> AdaptingSource:
-    """The source of an artifact, adapted in sequences of the length it was trained on, as many tokens a step as published.
+    """The source of an artifact, adapted in sequences as long as it was trained on; as many tokens a step as published.
 
     Raises `InputError`.
     """
@@ -211,9 +213,8 @@ def load_adapting_source(path: Path, *, device: str, local_rank: int, dtype: str
 
     model, train_seq_len = artifact.load(path)
     chosen = choose_device(device, local_rank)
-    published = TttConfig()
-    length = train_seq_len or published.seq_len
-    config = TttConfig(seq_len=length, batch=max(1, published.batch * published.seq_len // length))
+    length = train_seq_len or 2048
+    config = TttConfig(seq_len=length, batch=max(1, _TOKENS_A_STEP // length))
     return AdaptingSource(
         model,
         config,
