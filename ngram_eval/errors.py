@@ -25,7 +25,7 @@ class InputError(ValueError):
 def exit_code(error: BaseException) -> int:
     """The code to exit with."""
     if isinstance(error, SystemExit):
-        return error.code if isinstance(error.code, int) else FAILED
+        return error.code if isinstance(error.code, int) else FAILED if error.code else 0
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
     outside = isinstance(error, OSError) and error.errno in _OUTSIDE

@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 P = ParamSpec("P")
+
+
+_TIME_TO_SPEAK = 5.0
+"""Seconds that rank 0 has to print an error that all ranks meet."""
 
 
 class RankLostError(RuntimeError):
@@ -184,15 +189,20 @@ def _fail(watch: "Watch", error: BaseException) -> None:
 
 @contextmanager
 def first_rank_speaks() -> Iterator[None]:
-    """For what all ranks do alike, such as reading their command line: only rank 0 prints, errors too."""
+    """For what all ranks do alike, such as reading their command line: only rank 0 prints, errors too.
+
+    The others fail later: torchrun ends all ranks when it sees the first fail, and rank 0 has to have spoken by then.
+    """
     if not _launched() or os.environ["RANK"] == "0":
         yield
         return
     try:
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             yield
-    except InputError as error:
-        raise SystemExit(exit_code(error)) from error
+    except (InputError, SystemExit) as error:
+        if code := exit_code(error):
+            time.sleep(_TIME_TO_SPEAK)
+        raise SystemExit(code) from error
 
 
 def _launched() -> bool:

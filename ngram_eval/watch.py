@@ -44,6 +44,7 @@ class Watch:
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._alarm_since: float | None = None
+        self._speaking = False
         self._others = [r for r in range(world) if r != rank]
         self._processes: dict[int, list[object]] = {}
         self._seen: dict[int, tuple[bytes, float]] = {}
@@ -73,7 +74,7 @@ class Watch:
     def announce(self, message: str, code: int) -> bool:
         """Tell every rank that the run has failed; whether this rank is the first to, and so the one that prints it."""
         with self._lock:
-            first = self._store.add("failures", 1) == 1
+            self._speaking = first = self._store.add("failures", 1) == 1
             if first:
                 self._store.set("failure", json.dumps([message, code]))
         return first
@@ -139,7 +140,7 @@ class Watch:
                     self._seen[rank] = b"", time.monotonic()
             watched = list(self._processes)
             beats = self._store.multi_get([f"beat/{rank}" for rank in watched]) if watched else []
-        if failure is not None:
+        if failure is not None and not self._speaking:  # else whoever announced it here prints it, then exits
             self.exit(failure[1])
         now = time.monotonic()
         for rank, signs in zip(watched, beats, strict=True):
