@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _POSITIONS_A_COUNTER = 0.2
 """Positions that are counted in the time a scan takes for one counter (benchmarks/results/scaling.md)."""
 _SCANNED_AT_ONCE = 1 << 23
-"""Counters exchanged at once: the scan's own memory is about (3 + 4 / ranks) x 32 MiB."""
+"""Counters exchanged at once: the scan's own memory is (1 + 6 / ranks) x 32 MiB."""
 _LARGEST_COUNT = (1 << 32) - 1
 
 

@@ -1,6 +1,5 @@
 """Checkpoints on disk: what they hold, and what is refused."""
 
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -213,7 +212,6 @@ def test_flags_of_checkpoints_that_do_not_go_together(evaluate: Evaluate, capsys
     assert "--rank-timeout is 0" in refused(capsys, evaluate, "--rank-timeout", 0)
     (tmp_path / "file").write_text("")
     assert "Not a directory" in refused(capsys, evaluate, "--checkpoint", tmp_path / "file", "--max-tokens", 600)
-    assert sys.argv
 
 
 def test_another_version_of_the_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
