@@ -153,10 +153,6 @@ class Grid:
         start = run.start + (batch - int(self._before[index])) * self._size
         return range(start, min(start + self._size, run.stop))
 
-    def __getitem__(self, batch: int) -> Windows:
-        rows = self.rows(batch)
-        return self.plan[rows.start : rows.stop]
-
     def batch_of(self, row: int) -> int:
         """The batch that window `row` belongs to; `len` behind the last window."""
         if row >= len(self.plan):

@@ -88,7 +88,8 @@ def test_a_plan_knows_its_windows_without_making_them(
     assert plan.first_scored(a) == (expected[a][1] if a < len(plan) else targets)
 
     grid = Grid(plan, batch_windows)
-    assert [grid[i].start.tolist() for i in range(len(grid))] == [
+    rows = [grid.rows(i) for i in range(len(grid))]
+    assert [plan[run.start : run.stop].start.tolist() for run in rows] == [
         batch.start.tolist() for batch in batches(plan[:], batch_windows)
     ]
     for batch in range(len(grid)):
@@ -127,7 +128,8 @@ def test_a_plan_of_a_long_stream_is_small() -> None:
     assert len(plan) == (10**12 - 2048) // 32 + 1
     assert len(plan.runs()) == 2
     grid = Grid(plan, 32)
-    assert grid[len(grid) - 1].stop[-1] == 10**12
+    assert grid.rows(len(grid) - 1).stop == len(plan)
+    assert plan[len(plan) - 1 :].stop.tolist() == [10**12]
     assert plan.scored(range(len(plan))) == 10**12
 
 
