@@ -2,7 +2,7 @@
 
 Each rank has a thread that every half second writes a sign of life to the store of the process group and reads the
 others'. On one host it also looks at the other processes themselves, so that a killed one is known at the next look;
-one that is stopped, or on another host, is given up when it has shown no sign of life for `timeout` seconds. A rank that
+one that is stopped, or on another host, is given up when it shows no sign of life for `timeout` seconds. A rank that
 fails announces it there. Whoever first announces a failure prints it; then every rank ends with the same exit code.
 
 The thread ends the process with `os._exit`: the main thread may be inside an exchange that no exception can reach.
