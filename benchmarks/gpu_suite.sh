@@ -65,6 +65,7 @@ part() {
 
 # Warnings of other versions than the pinned ones are no failures here. Indented, so that Markdown leaves it alone.
 tests() {
+    has xdist && set -- -n 8 "$@"
     "$python" -m pytest -q -rfEs --tb=short -p no:cacheprovider -W default --disable-warnings -m "not slow" \
         -k "test_kernels or test_device or triton" "$@" | sed 's/^/    /'
 }
@@ -92,13 +93,18 @@ else
     say "" "tests/test_conformance.py was skipped: hypothesis is not installed."
 fi
 if has pytest; then
-    export -f tests
+    export -f tests has
     export python
     part 240 Tests bash -o pipefail -c 'tests "$@"' tests "${files[@]}"
 else
     say "" "All tests were skipped: pytest is not installed. What is timed below is checked against PyTorch first."
 fi
 part 200 Times "$python" -m benchmarks.gpu_bench
+if has tyro && has zstandard && has safetensors && has rich; then
+    part 200 "Whole evaluations" "$python" -m benchmarks.gpu_evaluation ${dry_run:+--dry-run}
+else
+    say "" "Whole evaluations and training were skipped: tyro, zstandard, safetensors or rich is not installed."
+fi
 
 mkdir -p "$(dirname "$report")" && cp report.md "$report" && echo "$report" >&2
 exit $status

@@ -1,0 +1,156 @@
+"""Runs evaluator and trainer on the GPU, whole commands, and prints Markdown; `benchmarks/gpu_suite.sh` calls it.
+
+The embedded model by both backends, which must agree; the published model (untrained) over a longer stream, for the
+seconds a position; the same under torchrun with one rank (NCCL); a minute of the published training recipe.
+--dry-run takes the CPU and toy sizes. Exits with 1 if anything failed.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ngram_eval.artifact import QuantConfig, save
+from ngram_eval.model import ModelConfig, Transformer
+from ngram_eval.options import asset
+from ngram_eval.tokens import read_shards, write_shard
+
+PUBLISHED = 62_021_632
+TOY_MODEL = ModelConfig(width=32, layers=2, heads=2, kv_heads=2, value_layers=(1,))
+AGREE = 1e-4
+"""Bits per byte by which two backends may differ: `triton` computes statistics in float32, `cpu` in float64."""
+
+
+def python(*arguments: str) -> str:
+    """Standard output of `python -m ARGUMENTS`; raises `RuntimeError` with the last lines of what went wrong."""
+    done = subprocess.run([sys.executable, "-m", *arguments], capture_output=True, text=True)
+    if done.returncode:
+        tail = "\n".join((done.stdout + done.stderr).splitlines()[-40:])
+        raise RuntimeError(f"python -m {' '.join(arguments)} exited with {done.returncode}:\n{tail}")
+    return done.stdout
+
+
+class Runs:
+    """Evaluations made so far, and what went wrong."""
+
+    def __init__(self, folder: Path, device: str) -> None:
+        self.folder, self.device = folder, device
+        self.failures: list[str] = []
+
+    def evaluate(self, title: str, *arguments: str, launcher: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+        """The result's runs, printed as rows of the table; none if the command fails."""
+        out = self.folder / "result.json"
+        command = [*launcher, "ngram_eval.run", "--device", self.device, *arguments, "--json", str(out)]
+        try:
+            python(*command)
+        except RuntimeError as error:
+            self.failures.append(str(error))
+            print(f"| {title} | FAILED | | | | | |", flush=True)
+            return []
+        runs: list[dict[str, Any]] = json.loads(out.read_text())["runs"]
+        for run in runs:
+            seconds = run["seconds"]
+            own = sum(value for stage, value in seconds.items() if stage not in ("load", "neural", "samples"))
+            print(
+                f"| {title} | {run['preset']} | {run['positions']:,} | {run['neural_bpb']:.6f} | {run['val_bpb']:.6f} "
+                f"| {seconds.get('neural', 0):.2f} | {own:.2f} |",
+                flush=True,
+            )
+        return runs
+
+
+def agree(runs: Runs, ours: list[dict[str, Any]], others: list[dict[str, Any]], integers: bool = True) -> None:
+    """Note a failure unless the runs agree: bits per byte to `AGREE`, matches by order exactly."""
+    for one, other in zip(ours, others, strict=True):
+        for key in ("neural_bpb", "val_bpb"):
+            if abs(one[key] - other[key]) > AGREE:
+                runs.failures.append(f"{one['preset']}: {key} is {one[key]} and {other[key]}")
+        if integers and one["hits_by_order"] != other["hits_by_order"]:
+            runs.failures.append(f"{one['preset']}: matches by order differ")
+
+
+def evaluations(runs: Runs, dry_run: bool) -> None:
+    """The table of evaluations."""
+    print(
+        "Seconds: of the forward passes (with `triton` also all that is enqueued behind them), and of the rest without "
+        "loading and samples.\n\n| | preset | positions | neural, bpb | bpb or score | forward, s | rest, s |\n"
+        "|---|---|---|---|---|---|---|",
+        flush=True,
+    )
+    both = ("--preset", "pr890", "--preset", "hashed")
+    subset = ("--max-tokens", "600") if dry_run else ()
+    on_cpu = runs.evaluate("embedded model, `--backend cpu`", *both, "--preset", "exact", *subset)
+    both = (*both, "--backend", "triton")
+    on_gpu = runs.evaluate("embedded model, `--backend triton`", *both, *subset)
+    launcher = ("torch.distributed.run", "--standalone", "--nproc_per_node=1", "-m")
+    ranked = runs.evaluate("the same, torchrun, one rank", *both, *subset, launcher=launcher)
+    if on_cpu and on_gpu:
+        agree(runs, on_gpu, on_cpu[:2])
+    if on_gpu and ranked:
+        agree(runs, ranked, on_gpu, integers=False)
+
+    torch.manual_seed(0)
+    artifact, shard = runs.folder / "published.ngev", runs.folder / "long.bin"
+    length = 64 if dry_run else 2048
+    save(artifact, Transformer(TOY_MODEL if dry_run else ModelConfig()), QuantConfig(), length)
+    sample = read_shards([str(asset("sample_000000.bin"))], max_tokens=500 if dry_run else None).tokens[:]
+    write_shard(shard, np.tile(sample, 1 if dry_run else 4))
+    long = ("--data", str(shard), "--artifact", str(artifact), "--tokenizer", str(asset("tokenizer.model")))
+    cut = ("--seq-len", str(length), "--stride", "32")
+    for run in runs.evaluate("published model, untrained", *long, *cut, "--preset", "hashed", "--backend", "triton"):
+        each = (sum(run["seconds"].values()) - run["seconds"].get("load", 0)) / run["positions"]
+        print(
+            f"\nStride {cut[3]}: {1e6 * each:.1f} µs a position with everything but loading, so "
+            f" {each * PUBLISHED:,.0f} s for {PUBLISHED:,} positions on this GPU.",
+            flush=True,
+        )
+
+
+def training(runs: Runs, dry_run: bool) -> None:
+    """Tokens a second of the published recipe, and its last lines."""
+    print("\n## Training\n", flush=True)
+    shard = str(asset("sample_000000.bin"))
+    size = (
+        ("--preset", "embedded", "--steps", "1", "--batch", "2", "--warmup-steps", "0", "--warmdown-steps", "0")
+        if dry_run
+        else ("--preset", "pr890", "--batch", "48", "--micro-batch", "48", "--max-seconds", "40", "--steps", "400")
+    )
+    command = ("ngram_eval.train", "--device", runs.device, "--data", shard, "--out", str(runs.folder / "t.ngev"))
+    folder = runs.folder / "train"
+    try:
+        said = python(*command, *size, "--folder", str(folder))
+    except RuntimeError as error:
+        runs.failures.append(str(error))
+        print("FAILED", flush=True)
+        return
+    print("\n".join(f"    {line}" for line in said.splitlines()[-25:]))
+    journal = [line for path in sorted(folder.glob("*.jsonl")) for line in path.read_text().splitlines()]
+    print("\nThe journal's last lines:\n")
+    print("\n".join(f"    {line[:400]}" for line in journal[-5:]), flush=True)
+
+
+def main() -> None:
+    """Everything, printed as it is measured."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dry-run", action="store_true")
+    dry_run = parser.parse_args().dry_run
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with tempfile.TemporaryDirectory() as folder:
+        runs = Runs(Path(folder), "cpu" if dry_run else "cuda")
+        evaluations(runs, dry_run)
+        training(runs, dry_run)
+    if runs.failures:
+        print(f"\n## What failed: {len(runs.failures)}\n")
+        print("\n".join(f"```\n{failure}\n```\n" for failure in runs.failures))
+    sys.exit(int(bool(runs.failures)))
+
+
+if __name__ == "__main__":
+    main()
