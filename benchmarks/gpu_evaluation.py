@@ -96,6 +96,7 @@ def evaluations(runs: Runs, dry_run: bool) -> None:
     if on_gpu and ranked:
         agree(runs, ranked, on_gpu, integers=False)
 
+    per_position: dict[str, float] = {}
     torch.manual_seed(0)
     artifact, shard = runs.folder / "published.ngev", runs.folder / "long.bin"
     length = 64 if dry_run else 2048
@@ -104,11 +105,16 @@ def evaluations(runs: Runs, dry_run: bool) -> None:
     write_shard(shard, np.tile(sample, 1 if dry_run else 4))
     long = ("--data", str(shard), "--artifact", str(artifact), "--tokenizer", str(asset("tokenizer.model")))
     cut = ("--seq-len", str(length), "--stride", "32")
-    for run in runs.evaluate("published model, untrained", *long, *cut, "--preset", "hashed", "--backend", "triton"):
-        each = (sum(run["seconds"].values()) - run["seconds"].get("load", 0)) / run["positions"]
+    compiled = () if dry_run else ("--compile",)  # a minute on a CPU
+    for title, flags in {"published model, untrained": (), "the same, `--compile`": compiled}.items():
+        flags = (*long, *cut, *flags, "--preset", "hashed", "--backend", "triton")
+        for run in runs.evaluate(title, *flags):
+            per_position[title] = (sum(run["seconds"].values()) - run["seconds"].get("load", 0)) / run["positions"]
+    print()
+    for title, each in per_position.items():
         print(
-            f"\nStride {cut[3]}: {1e6 * each:.1f} µs a position with everything but loading, so "
-            f" {each * PUBLISHED:,.0f} s for {PUBLISHED:,} positions on this GPU.",
+            f"- {title}: {1e6 * each:.1f} µs a position with all but loading (and with compiling), so "
+            f"{each * PUBLISHED:,.0f} s for {PUBLISHED:,} positions on this GPU.",
             flush=True,
         )
 

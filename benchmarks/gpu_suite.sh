@@ -101,7 +101,7 @@ else
 fi
 part 200 Times "$python" -m benchmarks.gpu_bench
 if has tyro && has zstandard && has safetensors && has rich; then
-    part 200 "Whole evaluations" "$python" -m benchmarks.gpu_evaluation ${dry_run:+--dry-run}
+    part 260 "Whole evaluations" "$python" -m benchmarks.gpu_evaluation ${dry_run:+--dry-run}
 else
     say "" "Whole evaluations and training were skipped: tyro, zstandard, safetensors or rich is not installed."
 fi

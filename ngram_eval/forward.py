@@ -1,6 +1,6 @@
 """The neural source that runs a model: windows → logits → the target's probability and the entropy."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -26,10 +26,12 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
     """The torch device that `name` stands for; `auto` is this rank's GPU where there is one, else the CPU.
 
-    A GPU becomes the current one, which is where kernels run.
+    `cuda` is this rank's GPU too. It becomes the current one, which is where kernels run.
     """
-    if name == "auto":
-        name = f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" or (name == "auto" and torch.cuda.is_available()):
+        name = f"cuda:{local_rank}"
+    elif name == "auto":
+        name = "cpu"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -92,6 +94,8 @@ class ModelSource:
     """`ngram_eval.neural.NeuralSource` of a transformer, computing logits only where they are scored.
 
     With `use_kernels` the logits are reduced by `ngram_eval.kernels.stats`, and the statistics stay on the device.
+    With `compiled` full batches of full windows run through `torch.compile`, all others as they are: one compilation,
+    and which of the two computes a position does not depend on the ranks.
     """
 
     name = "artifact"
@@ -106,6 +110,7 @@ class ModelSource:
         device: torch.device,
         dtype: torch.dtype,
         use_kernels: bool = False,
+        compiled: bool = False,
     ) -> None:
         self._use_kernels = use_kernels
         self.train_seq_len, self.batch_windows = train_seq_len, batch_windows
@@ -117,8 +122,13 @@ class ModelSource:
             "dtype": str(dtype).removeprefix("torch."),
             "attention": kernel,
         }
+        if compiled:
+            self.settings["compiled"] = "full batches"
         self._model = model.to(device)
         self._model.use_attention(kernel)
+        self._compiled: Callable[..., Tensor] | None = None
+        if compiled:
+            self._compiled = torch.compile(self._model.hidden, dynamic=False, fullgraph=True)
 
     @torch.inference_mode()
     def stats(self, tokens: Stream, windows: Windows) -> NeuralStats:
@@ -153,8 +163,10 @@ class ModelSource:
         read = tokens[base : int(windows.start.max()) + length + 1]
         rows = read[windows.start[:, None] - base + np.arange(length + 1)].astype(np.int64)  # (B, length + 1)
         sequences = to_device(rows, self.device)
+        full = len(windows) == self.batch_windows and length == windows.seq_len
+        forward = self._compiled if self._compiled is not None and full else self._model.hidden
         with self._autocast():
-            hidden = self._model.hidden(sequences[:, :-1], last=scored, length=windows.seq_len)
+            hidden = forward(sequences[:, :-1], last=scored, length=windows.seq_len)
         return hidden.flatten(0, 1), sequences[:, -scored:].flatten()
 
     def _logits(self, hidden: Tensor) -> Tensor:
@@ -181,7 +193,14 @@ class ModelSource:
 
 
 def load_model_source(
-    path: Path, *, device: str, local_rank: int, dtype: str, batch_windows: int, use_kernels: bool = False
+    path: Path,
+    *,
+    device: str,
+    local_rank: int,
+    dtype: str,
+    batch_windows: int,
+    use_kernels: bool = False,
+    compiled: bool = False,
 ) -> ModelSource:
     """The source of an artifact; `device` and `dtype` as on the command line. Raises `InputError`."""
     from ngram_eval import artifact  # here and not above: running a model needs no zstandard or safetensors
@@ -195,4 +214,5 @@ def load_model_source(
         device=chosen,
         dtype=choose_dtype(dtype, chosen),
         use_kernels=use_kernels,
+        compiled=compiled,
     )

@@ -151,6 +151,7 @@ def _load_model(path: Path, options: JobOptions, ranks: Ranks, use_kernels: bool
         dtype=options.dtype,
         batch_windows=options.batch_windows,
         use_kernels=use_kernels,
+        compiled=options.compile,
     )
 
 

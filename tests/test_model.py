@@ -502,6 +502,26 @@ def test_model_source(monkeypatch: pytest.MonkeyPatch, length: int, scored: int,
     assert stats.entropy.dtype == np.float32
 
 
+def test_full_batches_are_compiled_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    traces = []
+
+    def traced(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Any:
+        traces.append(graph)
+        return graph.forward
+
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function, **kwargs: compile_(function, backend=traced, **kwargs))
+    model, cpu = random_model(SMALL), torch.device("cpu")
+    compiled = ModelSource(model, train_seq_len=0, batch_windows=4, device=cpu, dtype=torch.float32, compiled=True)
+    tokens = np.random.default_rng(3).integers(SMALL.vocab_size, size=80, dtype=np.uint16)
+    start = np.arange(0, 32, 4)
+    for rows, length, traces_then in ((3, 16, 0), (4, 16, 1), (4, 9, 1), (4, 16, 1)):
+        windows = Windows(start[:rows], start[:rows] + length - 4, start[:rows] + length, 16)
+        assert (compiled.stats(tokens, windows).entropy == source_of(model).stats(tokens, windows).entropy).all()
+        assert len(traces) == traces_then
+    assert compiled.settings["compiled"] == "full batches"
+
+
 def test_bfloat16_stays_close() -> None:
     model = random_model(SMALL).float()
     tokens = np.random.default_rng(3).integers(SMALL.vocab_size, size=60, dtype=np.uint16)
@@ -550,6 +570,17 @@ def test_choosing_device_and_dtype() -> None:
     assert choose_dtype("float16", cpu) == torch.float16
     if not torch.cuda.is_available():
         assert choose_device("auto") == cpu
+
+
+def test_a_gpu_without_a_number_is_this_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The `set_device` of torch takes none without: a stand-in for a GPU."""
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: chosen.append(device.index))
+    monkeypatch.setattr(torch, "empty", lambda *size, device: None)
+    assert [choose_device(name, 3) for name in ("cuda", "cuda:1")] == [torch.device("cuda:3"), torch.device("cuda:1")]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert choose_device("auto", 2) == torch.device("cuda:2")
+    assert chosen == [3, 1, 2]
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "", "cpu:x"])
