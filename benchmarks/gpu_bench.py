@@ -169,7 +169,7 @@ def replayed(bench: Bench) -> list[float]:
     return [1e6 * one for one in seconds(graph.replay, bench.rounds, bench.device)]
 
 
-def forward_seconds(bench: Bench) -> float:
+def forward_seconds(bench: Bench, compiled: bool) -> float:
     """Of a window in a batch of 32: the published model (untrained) with the statistics of its scored positions."""
     source = ModelSource(
         Transformer(TOY_MODEL if INTERPRETED else ModelConfig()),
@@ -178,6 +178,7 @@ def forward_seconds(bench: Bench) -> float:
         device=bench.device,
         dtype=choose_dtype("auto", bench.device),
         use_kernels=True,
+        compiled=compiled,
     )
     cut = WindowConfig(seq_len=bench.sizes.seq_len, stride=bench.sizes.stride)
     planned = plan_windows(bench.sizes.seq_len + FORWARD_WINDOWS * cut.stride, cut)[1:]
@@ -239,7 +240,8 @@ def print_table(bench: Bench, bandwidth: float) -> None:
 def print_evaluation(bench: Bench) -> None:
     """What batches take outside the table, and what all of it makes of the whole evaluation."""
     update = bench.microseconds.get("update")
-    forward = bench.attempt("the forward pass", lambda: forward_seconds(bench))
+    forward = bench.attempt("the forward pass", lambda: forward_seconds(bench, compiled=False))
+    compiled = None if INTERPRETED else bench.attempt("--compile", lambda: forward_seconds(bench, compiled=True))
     known = "dry run" if INTERPRETED else "measured"
     steps = {
         known: bench.microseconds.get("step: stats and windows"),
@@ -264,6 +266,9 @@ def print_evaluation(bench: Bench) -> None:
         if update and step and forward:
             rows = evaluation(source, bench.sizes, update=update / 1e6, step=step / 1e6, forward=forward)
             print("\n".join(rows))
+    if update and compiled and (step := steps[known]):
+        rows = evaluation(f"{known}, `--compile`", bench.sizes, update=update / 1e6, step=step / 1e6, forward=compiled)
+        print("\n".join(rows))
 
 
 def main() -> None:

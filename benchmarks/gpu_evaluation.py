@@ -96,25 +96,19 @@ def evaluations(runs: Runs, dry_run: bool) -> None:
     if on_gpu and ranked:
         agree(runs, ranked, on_gpu, integers=False)
 
-    per_position: dict[str, float] = {}
     torch.manual_seed(0)
     artifact, shard = runs.folder / "published.ngev", runs.folder / "long.bin"
     length = 64 if dry_run else 2048
     save(artifact, Transformer(TOY_MODEL if dry_run else ModelConfig()), QuantConfig(), length)
     sample = read_shards([str(asset("sample_000000.bin"))], max_tokens=500 if dry_run else None).tokens[:]
-    write_shard(shard, np.tile(sample, 1 if dry_run else 4))
+    write_shard(shard, np.tile(sample, 1 if dry_run else 16))
     long = ("--data", str(shard), "--artifact", str(artifact), "--tokenizer", str(asset("tokenizer.model")))
     cut = ("--seq-len", str(length), "--stride", "32")
-    compiled = () if dry_run else ("--compile",)  # a minute on a CPU
-    for title, flags in {"published model, untrained": (), "the same, `--compile`": compiled}.items():
-        flags = (*long, *cut, *flags, "--preset", "hashed", "--backend", "triton")
-        for run in runs.evaluate(title, *flags):
-            per_position[title] = (sum(run["seconds"].values()) - run["seconds"].get("load", 0)) / run["positions"]
-    print()
-    for title, each in per_position.items():
+    for run in runs.evaluate("published model, untrained", *long, *cut, "--preset", "hashed", "--backend", "triton"):
+        each = (sum(run["seconds"].values()) - run["seconds"].get("load", 0)) / run["positions"]
         print(
-            f"- {title}: {1e6 * each:.1f} µs a position with all but loading (and with compiling), so "
-            f"{each * PUBLISHED:,.0f} s for {PUBLISHED:,} positions on this GPU.",
+            f"\nStride {cut[3]}: {1e6 * each:.1f} µs a position with all but loading, so {each * PUBLISHED:,.0f} s for "
+            f"{PUBLISHED:,} positions on this GPU.",
             flush=True,
         )
 
@@ -122,11 +116,11 @@ def evaluations(runs: Runs, dry_run: bool) -> None:
 def training(runs: Runs, dry_run: bool) -> None:
     """Tokens a second of the published recipe, and its last lines."""
     print("\n## Training\n", flush=True)
-    shard = str(asset("sample_000000.bin"))
+    shard = str(runs.folder / "long.bin")
     size = (
         ("--preset", "embedded", "--steps", "1", "--batch", "2", "--warmup-steps", "0", "--warmdown-steps", "0")
         if dry_run
-        else ("--preset", "pr890", "--batch", "48", "--micro-batch", "48", "--max-seconds", "40", "--steps", "400")
+        else ("--preset", "pr890", "--batch", "48", "--micro-batch", "48", "--max-seconds", "30", "--steps", "400")
     )
     command = ("ngram_eval.train", "--device", runs.device, "--data", shard, "--out", str(runs.folder / "t.ngev"))
     folder = runs.folder / "train"
