@@ -8,6 +8,7 @@
 #include <string>
 #include <utility>
 
+#include "bind_mixer.h"
 #include "exact_model.h"
 #include "hash.h"
 #include "hashed_counts.h"
@@ -372,4 +373,5 @@ PYBIND11_MODULE(_core, m) {
       .def("lookup", &lookup, "tokens"_a.noconvert(), "start"_a, "stop"_a)
       .def("score_windows", &score_windows, "tokens"_a.noconvert(), "firsts"_a.noconvert(), "stops"_a.noconvert())
       .def("state", &state);
+  bind_mixer(m);
 }

@@ -168,6 +168,34 @@ class ExactConfig:
         )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MixerConfig:
+    """The mixing of hashed contexts over binary decisions (`ngram_eval.mixer`)."""
+
+    contexts: int = 20
+    """Contexts with a table of their own, the most useful first: 20 for quality, 9 for speed."""
+
+    weight_sets: int = 5
+    """Sets of weights whose sums are mixed again: 5, or 4 without the one chosen by the neural model's certainty."""
+
+    groups: int = 1 << 24
+    """Groups of 15 nodes' bit histories, a power of two, for all contexts together; memory is groups x 20 bytes."""
+
+    start_weight: float = 0.12
+    """Weight of an n-gram input at the start where no neural model is (--uniform); beside one it starts at 0."""
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.contexts <= 20, "contexts", self.contexts, "give 0 to 20")
+        _require(1 <= self.weight_sets <= 5, "weight_sets", self.weight_sets, "give 1 to 5")
+        _require(
+            4 <= self.groups <= 1 << 32 and self.groups & (self.groups - 1) == 0,
+            "groups",
+            self.groups,
+            "give a power of two from 4 to 4294967296",
+        )
+        _require(0.0 <= self.start_weight <= 1.0, "start_weight", self.start_weight, "give 0 to 1")
+
+
 ByteRule = Literal["decoded", "piece"]
 
 
@@ -175,8 +203,9 @@ ByteRule = Literal["decoded", "piece"]
 class EvalConfig:
     """One preset: everything that decides a result, given the tokens and the neural statistics."""
 
-    scorer: Literal["hashed", "exact"] = "hashed"
-    """The family: hashed counts and a gate (a pseudo-probability), or exact counts and a normalised blend."""
+    scorer: Literal["hashed", "exact", "mixer"] = "hashed"
+    """The family: hashed counts and a gate (a pseudo-probability), exact counts and a normalised blend, or hashed
+    contexts of binary decisions (both probabilities)."""
 
     window: WindowConfig = field(default_factory=WindowConfig)
     """The windows."""
@@ -190,13 +219,16 @@ class EvalConfig:
     exact: ExactConfig = field(default_factory=ExactConfig)
     """The blend of exact counts."""
 
+    mixer: MixerConfig = field(default_factory=MixerConfig)
+    """The mixing of binary decisions."""
+
     byte_rule: ByteRule = "decoded"
     """Bytes of a target: what it decodes to, or the published formula on its piece (see `tokens.py`)."""
 
     def __post_init__(self) -> None:
-        exact = self.scorer == "exact"
+        hashed = self.scorer == "hashed"
         _require(
-            exact or self.ngram.max_order <= MAX_ORDER,
+            not hashed or self.ngram.max_order <= MAX_ORDER,
             "max_order",
             self.ngram.max_order,
             f"the hash has primes up to order {MAX_ORDER}; --preset exact goes to {MAX_EXACT_ORDER}",
@@ -206,17 +238,17 @@ class EvalConfig:
             ("context_gap", self.ngram.context_gap),
             ("target_backoff", self.ngram.target_backoff),
         ):
-            _require(not (exact and value), name, value, "exact counts score each position once, without the target")
+            _require(hashed or not value, name, value, f"{self.scorer} scores each position once, without the target")
 
     @property
     def normalised(self) -> bool:
         """Whether the method charges probabilities: values that sum to 1 over the vocabulary."""
-        return self.scorer == "exact"
+        return self.scorer != "hashed"
 
     @property
     def learns_online(self) -> bool:
         """Whether the scorer learns from each position for the next: it can't begin in the middle of a stream."""
-        return self.scorer == "exact"
+        return self.scorer != "hashed"
 
     @property
     def depends_on_ranks(self) -> bool:
@@ -250,7 +282,24 @@ def tilt() -> EvalConfig:
     return replace(exact(), exact=ExactConfig(chain=False, tilt="learned"))
 
 
-PRESETS: dict[str, Callable[[], EvalConfig]] = {"pr890": pr890, "hashed": hashed, "exact": exact, "tilt": tilt}
+def mixer() -> EvalConfig:
+    """Hashed contexts over binary decisions, mixed online: a probability. Needs whole distributions."""
+    return EvalConfig(scorer="mixer")
+
+
+def mixer_fast() -> EvalConfig:
+    """The same with half the contexts."""
+    return EvalConfig(scorer="mixer", mixer=MixerConfig(contexts=9, weight_sets=4))
+
+
+PRESETS: dict[str, Callable[[], EvalConfig]] = {
+    "pr890": pr890,
+    "hashed": hashed,
+    "exact": exact,
+    "tilt": tilt,
+    "mixer": mixer,
+    "mixer-fast": mixer_fast,
+}
 """Preset name -> its configuration: the only list of presets."""
 
 DEFAULT_PRESETS = ("pr890", "hashed", "exact")

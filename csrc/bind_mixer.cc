@@ -1,0 +1,183 @@
+// Python bindings of the mixer: checks arguments, releases the GIL, calls. Arrays are never copied or converted.
+#include "bind_mixer.h"
+
+#include <pybind11/numpy.h>
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "mixer.h"
+
+namespace py = pybind11;
+
+namespace {
+
+using ngram::Mixer;
+using py::literals::operator""_a;
+
+[[noreturn]] void fail(const std::string& message) { throw py::value_error(message); }
+
+std::string describe(const py::array& array) {
+  return py::str("{} of shape {}").format(array.dtype(), array.attr("shape")).cast<std::string>();
+}
+
+template <class T>
+bool is_contiguous(const py::array& array, int dimensions) {
+  return array.dtype().equal(py::dtype::of<T>()) && array.ndim() == dimensions && (array.flags() & py::array::c_style);
+}
+
+std::unique_ptr<Mixer> make(const py::array& rank, const py::list& surfaces, int hashed, int sets, std::uint64_t groups,
+                            float weight) {
+  if (!is_contiguous<std::uint32_t>(rank, 1) || rank.size() < 2 || rank.size() > 1 << 18) {
+    fail("rank must be contiguous, one-dimensional, uint32, of 2 to 262144 tokens, not " + describe(rank));
+  }
+  if (static_cast<py::ssize_t>(surfaces.size()) != rank.size()) fail("as many surfaces as ranks");
+  if (hashed < 0 || hashed > ngram::kMostHashed) fail("hashed must be 0 to 20");
+  if (sets < 1 || sets > Mixer::kMostSets) fail("sets must be 1 to 5");
+  if (groups < 4 || (groups & (groups - 1)) != 0) fail("groups must be a power of two from 4");
+  ngram::Spelling spelling;
+  const auto* ranks = static_cast<const std::uint32_t*>(rank.data());
+  spelling.rank.assign(ranks, ranks + rank.size());
+  std::vector<bool> taken(rank.size());
+  for (const std::uint32_t r : spelling.rank) {
+    if (r >= taken.size() || taken[r]) fail("rank must be a permutation");
+    taken[r] = true;
+  }
+  spelling.offsets.push_back(0);
+  for (const auto& surface : surfaces) {
+    spelling.bytes += surface.cast<std::string>();
+    spelling.offsets.push_back(static_cast<std::uint32_t>(spelling.bytes.size()));
+  }
+  return std::make_unique<Mixer>(ngram::MixerConfig{hashed, sets, groups, weight}, std::move(spelling));
+}
+
+template <class Token>
+void check_below(const Token* tokens, py::ssize_t n, std::uint32_t vocab_size) {
+  const Token* const largest = std::max_element(tokens, tokens + n);
+  if (n > 0 && *largest >= vocab_size) {
+    fail("token " + std::to_string(*largest) + " is outside the vocabulary of " + std::to_string(vocab_size));
+  }
+}
+
+// Calls work(pointer to the tokens), checked, without the GIL.
+template <class Work>
+void with_tokens(const Mixer& self, const py::array& tokens, const Work& work) {
+  const auto run = [&](auto data) {
+    check_below(data, tokens.size(), self.vocab_size());
+    const py::gil_scoped_release release;
+    work(data);
+  };
+  if (is_contiguous<std::uint16_t>(tokens, 1)) {
+    run(static_cast<const std::uint16_t*>(tokens.data()));
+  } else if (is_contiguous<std::uint32_t>(tokens, 1)) {
+    run(static_cast<const std::uint32_t*>(tokens.data()));
+  } else {
+    fail("tokens must be contiguous, one-dimensional, uint16 or uint32, not " + describe(tokens));
+  }
+}
+
+void check_rows(const Mixer& self, const py::array& base, py::ssize_t n) {
+  if (!is_contiguous<double>(base, 2) || base.shape(1) != self.vocab_size() || (base.shape(0) != 1 && base.shape(0) != n)) {
+    fail("base must be float64 of shape (n, V) or (1, V) with V = " + std::to_string(self.vocab_size()) + ", not " +
+         describe(base));
+  }
+}
+
+const double* check_row(const Mixer& self, const py::array& base) {
+  if (!is_contiguous<double>(base, 1) || base.size() != self.vocab_size()) {
+    fail("base must be float64 of shape (V,) with V = " + std::to_string(self.vocab_size()) + ", not " + describe(base));
+  }
+  return static_cast<const double*>(base.data());
+}
+
+void append(Mixer& self, const py::array& tokens) {
+  with_tokens(self, tokens, [&](auto data) { self.append(data, tokens.size()); });
+}
+
+struct Scored {
+  py::array_t<double> p;
+  py::array_t<std::uint8_t> order;
+};
+
+Scored charge(Mixer& self, const py::array& tokens, const py::array& base, ngram::Decisions* decisions) {
+  const py::ssize_t n = tokens.size();
+  check_rows(self, base, n);
+  Scored scored{py::array_t<double>(n), py::array_t<std::uint8_t>(n)};
+  double* const p = scored.p.mutable_data();
+  std::uint8_t* const order = scored.order.mutable_data();
+  const auto* rows = static_cast<const double*>(base.data());
+  const std::int64_t stride = base.shape(0) == 1 ? 0 : base.shape(1);
+  with_tokens(self, tokens, [&](auto data) { self.score(data, n, rows, stride, p, order, decisions); });
+  return scored;
+}
+
+py::tuple score(Mixer& self, const py::array& tokens, const py::array& base) {
+  Scored scored = charge(self, tokens, base, nullptr);
+  return py::make_tuple(std::move(scored.p), std::move(scored.order));
+}
+
+// (probabilities of the tokens, outcomes of all decisions, probabilities of a 1).
+py::tuple decisions(Mixer& self, const py::array& tokens, const py::array& base) {
+  ngram::Decisions made;
+  Scored scored = charge(self, tokens, base, &made);
+  const auto n = static_cast<py::ssize_t>(made.bits.size());
+  return py::make_tuple(std::move(scored.p), py::array_t<std::uint8_t>(n, made.bits.data()),
+                        py::array_t<double>(n, made.ones.data()));
+}
+
+py::array distribution(Mixer& self, const py::array& base) {
+  const double* const row = check_row(self, base);
+  py::array_t<double> p(base.size());
+  double* const to = p.mutable_data();
+  const py::gil_scoped_release release;
+  self.distribution(row, to);
+  return std::move(p);
+}
+
+double begin(Mixer& self, const py::array& base) { return self.begin(check_row(self, base)); }
+
+py::dict learned(Mixer& self) {
+  py::dict arrays;
+  for (const auto& [name, array] : self.learned()) {
+    arrays[name] = py::array_t<float>(static_cast<py::ssize_t>(array->size()), array->data());
+  }
+  return arrays;
+}
+
+void load_learned(Mixer& self, const py::dict& from) {
+  auto to = self.learned();
+  if (from.size() != to.size()) fail(std::to_string(from.size()) + " arrays for " + std::to_string(to.size()));
+  for (const auto& [name, array] : to) {
+    if (!from.contains(name)) fail(std::string("no ") + name);
+    const auto given = py::cast<py::array>(from[name]);
+    if (!is_contiguous<float>(given, 1) || given.size() != static_cast<py::ssize_t>(array->size())) {
+      fail(std::string(name) + " must be float32 of " + std::to_string(array->size()) + ", not " + describe(given));
+    }
+  }
+  for (const auto& [name, array] : to) {
+    std::memcpy(array->data(), py::cast<py::array>(from[name]).data(), array->size() * sizeof(float));
+  }
+}
+
+}  // namespace
+
+void bind_mixer(py::module_& m) {
+  py::class_<Mixer>(m, "Mixer", "Hashed n-gram memory mixed over binary decisions; see ngram_eval.mixer.")
+      .def(py::init(&make), py::kw_only(), "rank"_a.noconvert(), "surfaces"_a, "hashed"_a, "sets"_a, "groups"_a,
+           "weight"_a)
+      .def("append", &append, "tokens"_a.noconvert())
+      .def("score", &score, "tokens"_a.noconvert(), "base"_a.noconvert())
+      .def("decisions", &decisions, "tokens"_a.noconvert(), "base"_a.noconvert())
+      .def("distribution", &distribution, "base"_a.noconvert())
+      .def("begin", &begin, "base"_a.noconvert())
+      .def("decide", &Mixer::decide, "bit"_a)
+      .def_property_readonly("token_known", &Mixer::token_known)
+      .def_property_readonly("token", &Mixer::token)
+      .def("learned", &learned)
+      .def("load_learned", &load_learned, "learned"_a)
+      .def("bytes", &Mixer::bytes);
+}

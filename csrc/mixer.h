@@ -1,0 +1,171 @@
+// Hashed n-gram memory that is a probability by construction, over 2 tokens and more. `ngram_eval/mixer/reference.py` is the specification: every
+// number equals it bit for bit, since floats are only added, multiplied and divided, in a fixed order.
+//
+// The decisions. Leaves of a binary tree are the tokens in the order of what they spell; a node parts the range [low,
+// high) of ranks at mid = (low + high + 1) / 2. A token is its path of 0s (left) and 1s (right), each charged with a
+// probability between 0 and 1, so that the tokens' products sum to 1, whatever collides.
+//
+// One decision. Inputs are logits ln(p / (1 - p)): the neural model's (of sums over subtrees), a constant, that of the
+// longest repetition, of adaptive probabilities by node and context (direct), and of bit histories by hash of (context,
+// node) (`bit_history.h`), read through one adaptive map a context. Several sets of weights, each chosen by something else
+// that is known, add them up; a second layer adds up those sums, and two adaptive maps of (its sum, node or last token)
+// mend what is left: p = 1/2 squash + 1/4 map + 1/4 map. When the token is known, each layer moves by its error times its
+// input at every decision: all are charged by what was known before the token. This is the logistic mixing of Mahoney's
+// PAQ7 (2005), over tokens, with a language model for an input.
+//
+// Nothing but the weights and the two last maps depends on the neural model, so the rest is made again from the tokens.
+//
+// Memory: 16 bytes a group, as many again / 4 for direct probabilities, 30 MiB; 400 bytes a token of the vocabulary.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "bit_history.h"
+#include "estimate.h"
+#include "mixer_contexts.h"
+#include "zero_pages.h"
+
+namespace ngram {
+
+struct MixerConfig {
+  int hashed;           // contexts with bit histories, the first of `Contexts::hashed`
+  int sets;             // of weights
+  std::uint64_t groups;  // of bit histories, a power of two from 4
+  float weight;         // at the start, of every n-gram input; the neural one has 1
+};
+
+// The decisions of tokens in a row, for a coder of bits.
+struct Decisions {
+  std::vector<std::uint8_t> bits;
+  std::vector<double> ones;  // probabilities of a 1
+};
+
+class Mixer {
+ public:
+  static constexpr int kMostSets = 5;
+
+  Mixer(const MixerConfig& config, Spelling spelling);
+
+  // Learns from `n` tokens all that does not depend on the neural model, without charging for them.
+  template <class Token>
+  void append(const Token* tokens, std::int64_t n);
+
+  // Charges each token, learns from it; then the next. The neural distributions are rows of V, `stride` 0: the same for
+  // all. `order` is the longest context of up to 6 tokens that had occurred, its tokens plus one; 1 where only the empty
+  // one had, 0 at the start. `decisions` may be null.
+  template <class Token>
+  void score(const Token* tokens, std::int64_t n, const double* rows, std::int64_t stride, double* p,
+             std::uint8_t* order, Decisions* decisions);
+
+  // What `score` would charge each token with, bit for bit.
+  void distribution(const double* row, double* p);
+
+  // One token, decision by decision: the probability of a 1 at the first; then, told each outcome, at the next. When
+  // `token_known`, the token has been learned from, and the number returned means nothing.
+  double begin(const double* row);
+  double decide(int bit);
+  bool token_known() const { return node_.high - node_.low == 1; }
+  std::uint32_t token() const { return by_rank_[node_.low]; }
+
+  std::uint32_t vocab_size() const { return static_cast<std::uint32_t>(by_rank_.size()); }
+  std::uint64_t positions() const { return past_.size(); }
+  std::size_t bytes() const;
+
+  // Learned besides what `append` makes again: the arrays, to be read or written in place.
+  std::vector<std::pair<const char*, std::vector<float>*>> learned();
+
+ private:
+  static constexpr int kLanes = 8;
+  static constexpr int kInputs = 32;  // 4 + kDirect + kMostHashed, and zeros
+  static constexpr int kNeural = 0, kConstant = 1, kRepetition = 2, kFirstDirect = 3;
+  static constexpr int kFirstHashed = kFirstDirect + kDirect;
+  static constexpr int kLevels = 4;   // of the tree in a group: 15 nodes
+  static constexpr int kGroupBytes = 16, kLineBytes = 64;
+  static constexpr int kCells = 33;   // of a last map, over logits from -8 to 8
+  static constexpr int kMostGroups = 5, kMostDecisions = 18;
+
+  // What the contexts hold of up to 15 nodes: to read, empty where a context holds nothing.
+  struct Group {
+    std::array<const std::uint8_t*, kMostHashed> hashed;
+    std::array<Estimate*, kDirect> direct;
+  };
+  using Hashes = std::array<std::uint64_t, kMostHashed + kDirect>;
+
+  // A node on the way to a token.
+  struct Node {
+    std::uint32_t low, high;
+    int depth, place;  // place: 1 to 15 in its group
+
+    std::uint32_t mid() const { return (low + high + 1) / 2; }
+    bool starts_group() const { return depth % kLevels == 0; }
+    void descend(int bit) {
+      (bit ? low : high) = mid();
+      place = ++depth % kLevels == 0 ? 1 : 2 * place + bit;
+    }
+  };
+
+  // What a decision was made of.
+  struct Decision {
+    alignas(32) std::array<float, kInputs> inputs;
+    alignas(32) std::array<float, kLanes> logits;
+    std::array<float, kLanes> p;
+    std::array<float*, kMostSets> weights;
+    float* last_weights;
+    std::array<float*, 2> cells;
+    float right;   // share of the second of two neighbouring cells
+    float mixed;   // probability of a 1 before the last maps
+    double one;    // and after
+    // What the tokens alone decide:
+    std::array<std::uint8_t, kMostHashed> states;
+    std::array<Estimate*, kDirect> direct;
+    Estimate* repetition;  // or null
+    int place;
+    int bit;
+  };
+
+  Hashes hashes(std::uint32_t mid) const;
+  const std::uint8_t* line(std::uint64_t hash) const { return groups_.data() + (hash >> 8 & line_mask_) * kLineBytes; }
+  Estimate* direct_line(std::uint64_t hash) { return direct_.data() + (hash >> 8 & direct_mask_) * kGroupBytes; }
+  const std::uint8_t* find(std::uint64_t hash) const;
+  std::uint8_t* take(std::uint64_t hash);
+  Group group(const Hashes& hashes);
+  void open(const Node& node, bool prefetched);
+  void prefetch(std::uint32_t token);
+  void sum_up(const double* row);
+  int order() const;
+  void look(const Node& node, const Group& group, Decision& decision);
+  void predict(const Node& node, const Group& group, Decision& decision);
+  void learn(int decisions);
+  void count(int decisions);
+  double step(std::uint32_t token, bool prefetched, std::uint8_t* order, Decisions* decisions);
+
+  MixerConfig config_;
+  Spelling spelling_;
+  std::vector<std::uint32_t> by_rank_;
+  MixerContexts past_;
+  int width_;  // inputs in use, rounded up to whole lanes
+
+  ZeroPages<std::uint8_t> groups_;
+  std::uint64_t line_mask_;
+  ZeroPages<Estimate> direct_;
+  std::uint64_t direct_mask_;
+  std::vector<Estimate> maps_;         // (hashed contexts, 256 states)
+  std::vector<Estimate> repetitions_;  // (length, first or later decision, what is expected)
+  std::array<std::vector<float>, kMostSets> weights_;  // (selected, width)
+  std::vector<float> last_weights_;                    // (V, sets)
+  std::array<std::vector<float>, 2> last_maps_;        // (V, cells), (hash of last token and node, cells)
+
+  std::vector<double> below_;  // neural probability of all ranks below each, V + 1
+
+  // The token under way.
+  Node node_{0, 1, 0, 1};
+  std::array<Decision, kMostDecisions> decisions_;
+  std::array<Hashes, kMostGroups> hashes_;
+  Group group_;
+};
+
+}  // namespace ngram
