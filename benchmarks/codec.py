@@ -79,7 +79,9 @@ TOOLS = (
 def ours(data: bytes, tokenizer: str, options: Options) -> Size:
     """The codec, in this process; raises `AssertionError` if the file does not come back."""
     base = preset(options.preset)
-    method = Method(preset=options.preset, max_order=base.ngram.max_order, exact=base.exact, window=None)
+    method = Method(
+        preset=options.preset, max_order=base.ngram.max_order, exact=base.exact, mixer=base.mixer, window=None
+    )
     start = time.perf_counter()
     packed = files.compress(
         data, method, tokenizer=tokenizer, pieces=options.pieces, artifact=None, backend="cpu", track=untracked

@@ -251,6 +251,11 @@ class EvalConfig:
         return self.scorer != "hashed"
 
     @property
+    def needs_rows(self) -> bool:
+        """Whether the scorer needs the whole neural distributions."""
+        return self.scorer == "mixer" or (self.scorer == "exact" and self.exact.tilt != "off")
+
+    @property
     def depends_on_ranks(self) -> bool:
         """Whether the result depends on how the windows are split over ranks, as PR #890's does."""
         return self.window.rescore_tail or self.ngram.prefill_hole

@@ -11,6 +11,7 @@ from ngram_eval.errors import InputError
 from ngram_eval.neural import NeuralSource, UniformSource, load_logits, load_scores
 from ngram_eval.options import JobOptions, asset
 from ngram_eval.ranks import Ranks
+from ngram_eval.scorers import Vocabulary
 from ngram_eval.tokens import (
     Manifest,
     Tokenizer,
@@ -34,6 +35,12 @@ class Job:
     source: NeuralSource
     backend: str
     """The counts backend, `auto` resolved."""
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """What scorers may know of the tokens."""
+        surfaces = self.tokenizer.surfaces() if self.tokenizer else None
+        return Vocabulary(self.source.vocab_size, surfaces, neural=self.source.name != UniformSource.name)
 
 
 def fingerprint(job: Job, config: EvalConfig, sharing: str) -> dict[str, Any]:

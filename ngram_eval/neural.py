@@ -116,7 +116,8 @@ class UniformSource:
         return Stats(np.full(scored, 1 / self.vocab_size), entropy)
 
     def probabilities(self, tokens: Stream, windows: Windows) -> NDArray[np.float64]:
-        return np.full((windows.scored, self.vocab_size), 1 / self.vocab_size)
+        row = np.full(self.vocab_size, 1 / self.vocab_size)
+        return np.broadcast_to(row, (windows.scored, self.vocab_size))
 
 
 class ScoresSource:

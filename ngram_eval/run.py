@@ -61,7 +61,7 @@ def evaluate(
             saved = Checkpoint(here, fingerprint(job, config, sharing), ranks, options.every)
             before = saved.begin(options.resume)
 
-    scorer = make_scorer(job.backend, config, options.count_threads())  # counts and blend
+    scorer = make_scorer(job.backend, config, options.count_threads(), job.vocabulary)  # counts and blend
     if before.done:
         scorer.load_learned(before.learned)
     samples = choose_samples(targets, SAMPLES if source.gives_all else 0, config.window)

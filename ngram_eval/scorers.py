@@ -3,7 +3,7 @@
 A scorer owns its counts and its blend and hands back one tally, so that it may keep both wherever they are fastest.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -15,6 +15,7 @@ from ngram_eval.config import EvalConfig
 from ngram_eval.counts import Best, Counts, Stream, around, make_counts
 from ngram_eval.errors import InputError
 from ngram_eval.exact import ExactModel, make_model
+from ngram_eval.mixer import Mixer, make_mixer, spelling_of, unspelt
 from ngram_eval.neural import NeuralSource, NeuralStats, Stats
 from ngram_eval.prefill import scan
 from ngram_eval.ranks import Ranks
@@ -170,15 +171,15 @@ class HashedScorer(Scorer):
         return self._tally
 
 
-class ExactScorer(Scorer):
-    """Exact counts and their normalised blend (`ngram_eval.exact`), in stream order."""
+class OnlineScorer(Scorer):
+    """A memory that learns from each position for the next, in stream order, under a normalised blend."""
 
     normalised = True
+    what = "a memory"
+    """Its name in messages."""
 
-    def __init__(self, model: ExactModel, config: EvalConfig) -> None:
-        self.window_wise = config.exact.by_window
-        self.needs_rows = config.exact.tilt != "off"
-        self._model, self._min_order, self._tally = model, config.ngram.min_order, Tally()
+    def __init__(self, model: ExactModel | Mixer, min_order: int) -> None:
+        self._memory, self._min_order, self._tally = model, min_order, Tally()
         self._counted = 0  # positions
         self._started = False
 
@@ -186,37 +187,18 @@ class ExactScorer(Scorer):
         """Count only: what is learned on the way comes from `load_learned`."""
         for low in range(start, stop, _COUNT_AT_ONCE):
             high = min(low + _COUNT_AT_ONCE, stop)
-            self._model.append(self._targets(tokens, low, high))
+            self._memory.append(self._targets(tokens, low, high))
             self._counted = high
             advance(high - low)
 
     def scan(self, ranks: Ranks) -> None:
-        raise InputError("exact counts are never split over ranks: their weights are learned in stream order")
+        raise InputError(f"{self.what} is never split over ranks: its weights are learned in stream order")
 
     def learned(self) -> dict[str, NDArray[Any]]:
-        return self._model.learned()
+        return self._memory.learned()
 
     def load_learned(self, learned: dict[str, NDArray[Any]]) -> None:
-        self._model.load_learned(learned)
-
-    def score(self, tokens: Stream, windows: Windows, stats: NeuralStats) -> Values:
-        p_target, entropy, rows = stats.p_target, stats.entropy, stats.rows
-        p, order = np.empty(len(p_target)), np.empty(len(p_target), np.uint8)
-        entry = 0
-        for part in self._parts(windows):
-            here = slice(entry, entry + part.scored)
-            base = p_target[here] if rows is None else rows[here]
-            targets = self._targets(tokens, int(part.first[0]), int(part.stop[-1]))
-            p[here], order[here] = self._model.score(targets, base, entropy[here], together=self.window_wise)
-            self._counted, entry = int(part.stop[-1]), here.stop
-        self._tally.add(p, p_target, np.where(order >= self._min_order, order, 0).astype(np.uint8))
-        return Values(p)
-
-    def _parts(self, windows: Windows) -> Iterator[Windows]:
-        """The windows: one by one where each is counted as a whole."""
-        step = 1 if self.window_wise else max(len(windows), 1)
-        for row in range(0, len(windows), step):
-            yield windows[row : row + step]
+        self._memory.load_learned(learned)
 
     def _targets(self, tokens: Stream, first: int, stop: int) -> NDArray[Any]:
         """Targets of [first, stop), which must be the next positions."""
@@ -227,8 +209,45 @@ class ExactScorer(Scorer):
 
     def _start(self, tokens: Stream) -> None:
         if not self._started:
-            self._model.append(tokens[:1])  # nobody's target
+            self._memory.append(tokens[:1])  # nobody's target
             self._started = True
+
+    def _charged(self, p: NDArray[np.float64], neural: NDArray[np.float64], order: NDArray[np.uint8]) -> Values:
+        self._tally.add(p, neural, np.where(order >= self._min_order, order, 0).astype(np.uint8))
+        return Values(p)
+
+    def tally(self) -> Tally:
+        return self._tally
+
+
+class ExactScorer(OnlineScorer):
+    """Exact counts and their normalised blend (`ngram_eval.exact`)."""
+
+    what = "an exact memory"
+
+    def __init__(self, model: ExactModel, config: EvalConfig) -> None:
+        super().__init__(model, config.ngram.min_order)
+        self.window_wise = config.exact.by_window
+        self.needs_rows = config.exact.tilt != "off"
+        self._model = model
+
+    def score(self, tokens: Stream, windows: Windows, stats: NeuralStats) -> Values:
+        p_target, entropy, rows = stats.p_target, stats.entropy, stats.rows
+        p, order = np.empty(len(p_target)), np.empty(len(p_target), np.uint8)
+        entry = 0
+        for part in self._parts(windows):
+            here = slice(entry, entry + part.scored)
+            base = p_target[here] if rows is None else distinct_rows(rows[here])
+            targets = self._targets(tokens, int(part.first[0]), int(part.stop[-1]))
+            p[here], order[here] = self._model.score(targets, base, entropy[here], together=self.window_wise)
+            self._counted, entry = int(part.stop[-1]), here.stop
+        return self._charged(p, p_target, order)
+
+    def _parts(self, windows: Windows) -> Iterator[Windows]:
+        """The windows: one by one where each is counted as a whole."""
+        step = 1 if self.window_wise else max(len(windows), 1)
+        for row in range(0, len(windows), step):
+            yield windows[row : row + step]
 
     def distribution(
         self, tokens: Stream, position: int, probabilities: NDArray[np.float64], entropy: float
@@ -241,8 +260,40 @@ class ExactScorer(Scorer):
             raise ValueError(f"position {self._counted} is next, not {position}")
         return self._model.distribution(probabilities, entropy)
 
-    def tally(self) -> Tally:
-        return self._tally
+
+class MixerScorer(OnlineScorer):
+    """Hashed contexts mixed over binary decisions (`ngram_eval.mixer`)."""
+
+    what = "a mixer"
+    window_wise = False
+    needs_rows = True
+
+    def __init__(self, mixer: Mixer, config: EvalConfig) -> None:
+        super().__init__(mixer, config.ngram.min_order)
+        self._mixer = mixer
+
+    def score(self, tokens: Stream, windows: Windows, stats: NeuralStats) -> Values:
+        assert stats.rows is not None, "it needs rows"
+        if len(windows) == 0:
+            return Values(np.zeros(0))
+        first, stop = int(windows.first[0]), int(windows.stop[-1])
+        targets = self._targets(tokens, first, stop)
+        p, order = self._mixer.score(targets, distinct_rows(stats.rows))
+        self._counted = stop
+        return self._charged(p, stats.p_target, order)
+
+    def distribution(
+        self, tokens: Stream, position: int, probabilities: NDArray[np.float64], entropy: float
+    ) -> NDArray[np.float64]:
+        self._start(tokens)
+        if position != self._counted:
+            raise ValueError(f"position {self._counted} is next, not {position}")
+        return self._mixer.distribution(probabilities)
+
+
+def distinct_rows(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n, V) as it is, or (1, V) where all rows are one and the same memory."""
+    return rows[:1] if len(rows) and rows.strides[0] == 0 else rows
 
 
 def count_positions(counts: Counts, tokens: Stream, start: int, stop: int, advance: Callable[[int], None]) -> None:
@@ -256,24 +307,41 @@ def count_positions(counts: Counts, tokens: Stream, start: int, stop: int, advan
 
 def check_source(config: EvalConfig, source: NeuralSource) -> None:
     """Raise `InputError` unless the source gives what the scorer of `config` needs."""
-    if config.scorer == "exact" and config.exact.tilt != "off" and not source.gives_all:
+    if config.needs_rows and not source.gives_all:
+        what = "the mixer" if config.scorer == "mixer" else "a tilt"
         raise InputError(
-            "a tilt needs the neural distribution of every token, and only the target's probability is known: "
-            "give --artifact, --logits or --uniform, or another --preset"
+            f"{what} needs the neural distribution of every token, and only "
+            "the target's probability is known: give --artifact, --logits or --uniform, or another --preset"
         )
 
 
 def windows_at_once(config: EvalConfig, source: NeuralSource) -> int:
     """Windows of one batch: the source's, or as many whole distributions as memory should hold."""
-    if config.scorer == "exact" and config.exact.tilt != "off":
+    if config.needs_rows:
         return min(source.batch_windows, max(1, _ROWS_AT_ONCE // config.window.stride))
     return source.batch_windows
 
 
-def make_scorer(backend: str, config: EvalConfig, threads: int = 1) -> Scorer:
-    """The scorer that `config` asks for, with empty counts of the named backend."""
+class Vocabulary(NamedTuple):
+    """What a scorer may know of tokens besides their numbers, and of the model beside it."""
+
+    size: int
+    surfaces: Sequence[bytes | None] | None
+    """What each token spells; None without a tokenizer."""
+    neural: bool
+    """Whether the neural distributions come from a model that knows something."""
+
+
+def make_scorer(backend: str, config: EvalConfig, threads: int = 1, vocabulary: Vocabulary | None = None) -> Scorer:
+    """The scorer that `config` asks for, with an empty memory of the named backend; the mixer needs a `vocabulary`."""
     if config.scorer == "exact":
         return ExactScorer(make_model(backend, config.ngram.max_order, config.exact), config)
+    if config.scorer == "mixer":
+        if vocabulary is None:
+            raise ValueError("the mixer needs a vocabulary")
+        known = vocabulary.surfaces
+        spelling = unspelt(vocabulary.size) if known is None else spelling_of(known)
+        return MixerScorer(make_mixer(backend, config.mixer, spelling, neural=vocabulary.neural), config)
     if backend == "triton":
         from ngram_eval.device import TritonScorer
 

@@ -21,12 +21,11 @@ from ngram_eval.codec import __main__ as command_line
 from ngram_eval.codec import alphabet, container, cutting, files
 from ngram_eval.codec.alphabet import Alphabet
 from ngram_eval.codec.base import UniformBase
-from ngram_eval.codec.coder import decode, encode
+from ngram_eval.codec.coder import Coder, make_coder
 from ngram_eval.codec.container import FORMAT_VERSION, HEADER_BYTES, Container
 from ngram_eval.codec.method import Method, code_presets
 from ngram_eval.config import WindowConfig, preset
 from ngram_eval.errors import InputError
-from ngram_eval.exact import make_model
 from ngram_eval.options import asset
 from ngram_eval.tokens import Tokenizer, read_shards, write_shard
 
@@ -38,7 +37,9 @@ NOWHERE = Path("it")
 def method(name: str = "exact", window: WindowConfig | None = None, **exact: Any) -> Method:
     """A preset's method, with the fields of `exact` changed."""
     base = preset(name)
-    return Method(preset=name, max_order=base.ngram.max_order, exact=replace(base.exact, **exact), window=window)
+    return Method(
+        preset=name, max_order=base.ngram.max_order, exact=replace(base.exact, **exact), mixer=base.mixer, window=window
+    )
 
 
 def ignore(done: int) -> None:
@@ -218,32 +219,39 @@ def test_the_scorer_is_the_evaluators(evaluate: Callable[..., dict[str, dict[str
     assert 8 * len(packed.container.payload) / len(text) == pytest.approx(result["val_bpb"], rel=0.002)
 
 
-def test_escaped_bytes_are_charged_for() -> None:
-    model = make_model("cpu", 4, preset("exact").exact)
+def coder(name: str, size: int, backend: str = "cpu") -> Coder:
+    """A fresh coder of a small alphabet; the mixer with little memory."""
+    how = replace(method(name), max_order=4)
+    how = replace(how, mixer=replace(how.mixer, groups=1 << 8))
+    return make_coder(how, Alphabet(tuple(bytes([97 + i]) for i in range(size))), UniformBase(size), backend)
+
+
+@pytest.mark.parametrize("name", ["exact", "mixer"])
+def test_escaped_bytes_are_charged_for(name: str) -> None:
     tokens = np.array([0, 1, 0, 0, 1, 1], np.uint16)
-    payload, nats = encode(model, UniformBase(2), tokens, 0, b"\x00\xffz", ignore)
+    payload, nats = coder(name, 2).encode(tokens, 0, b"\x00\xffz", ignore)
     assert as_nats(nats) > 3 * math.log(256)
-    fresh = make_model("cpu", 4, preset("exact").exact)
-    again, raw = decode(fresh, UniformBase(2), 6, 0, payload, ignore)
+    again, raw = coder(name, 2).decode(6, 0, payload, ignore)
     assert (again.tolist(), raw) == (tokens.tolist(), b"\x00\xffz")
 
 
-def test_tokens_that_fill_several_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["exact", "mixer"])
+def test_tokens_that_fill_several_chunks(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     text = novel(3000)
-    whole = compress(text).container
+    whole = compress(text, method=method(name)).container
     monkeypatch.setattr("ngram_eval.codec.coder._AT_ONCE", 7 * 1024)
-    assert compress(text).container == whole
+    assert compress(text, method=method(name)).container == whole
     assert decompress(whole) == text
 
 
+@pytest.mark.parametrize("name", ["exact", "mixer"])
 @pytest.mark.parametrize("writer", ["cpu", "reference"])
-def test_the_reference_restores_what_cpp_wrote_and_the_other_way_round(writer: str) -> None:
+def test_the_reference_restores_what_cpp_wrote_and_the_other_way_round(writer: str, name: str) -> None:
     tokens = (np.random.default_rng(1).zipf(1.5, 150) % 5).astype(np.uint16)
-    how = (4, preset("exact").exact)
-    payload, nats = encode(make_model(writer, *how), UniformBase(5), tokens, None, b"", ignore)
+    payload, nats = coder(name, 5, writer).encode(tokens, None, b"", ignore)
     reader = "reference" if writer == "cpu" else "cpu"
-    assert encode(make_model(reader, *how), UniformBase(5), tokens, None, b"", ignore) == (payload, nats)
-    again, _ = decode(make_model(reader, *how), UniformBase(5), 150, None, payload, ignore)
+    assert coder(name, 5, reader).encode(tokens, None, b"", ignore) == (payload, nats)
+    again, _ = coder(name, 5, reader).decode(150, None, payload, ignore)
     assert again.tolist() == tokens.tolist()
 
 

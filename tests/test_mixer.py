@@ -143,7 +143,7 @@ def test_what_is_learned_goes_on_elsewhere(backend: str) -> None:
     assert (first.score(tokens[70:], base[70:])[0] == second.score(tokens[70:], base[70:])[0]).all()
     broken = first.learned()
     broken.pop("last_weights")
-    with pytest.raises(ValueError, match="last_weights|arrays"):
+    with pytest.raises(ValueError, match=r"arrays"):
         second.load_learned(broken)
 
 
@@ -168,7 +168,7 @@ def test_a_model_without_chances_is_not_believed() -> None:
 @pytest.mark.parametrize("kind", ["constant", "alternating", "random", "repeated"])
 def test_adversarial_streams_cost_at_most_a_thousandth_more(kind: str) -> None:
     """Over log2 V a token, with no model beside."""
-    vocab_size, n = 64, 120_000
+    vocab_size, n = 64, 300_000
     rng = np.random.default_rng(0)
     tokens = {
         "constant": np.full(n, 5),
@@ -192,7 +192,7 @@ def test_one_result_on_every_processor() -> None:
     assert p.sum().hex() == GOLDEN
 
 
-GOLDEN = ""
+GOLDEN = "0x1.648da882f5fecp+10"
 
 
 @pytest.mark.parametrize("vocab_size", [1, (1 << 18) + 1])

@@ -120,7 +120,7 @@ def load_subjects(
     )
 
     def make(backend: str, config: EvalConfig, source: NeuralSource) -> Scorer:
-        return make_scorer(backend, config, threads)
+        return make_scorer(backend, config, threads, job.vocabulary)
 
     presets = [replace(alone, name=name, make=make, config=config, remembers=True) for name, config in configs.items()]
     return [alone, *presets], tokens, job.stream, job.tokenizer

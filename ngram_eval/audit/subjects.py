@@ -252,7 +252,7 @@ class ScorerSubject(Subject):
         if config.scorer == "hashed":
             gate = GateConfig(alpha_base=0, alpha_range=0, alpha_fixed=0)
             return replace(self, config=replace(config, gate=gate))
-        if config.exact.chain:
+        if config.scorer == "mixer" or config.exact.chain:
             raise NotApplicable("its weights are learned, none is set from outside")
         return replace(self, config=replace(config, exact=replace(config.exact, tilt="fixed", tilt_beta=0.0)))
 
@@ -269,7 +269,7 @@ class ScorerSubject(Subject):
             name: (replace(self, source=source), tolerance) for name, (source, tolerance) in self.others.items()
         }
         if self.remembers and self.backend != "reference":
-            found["the reference's counts"] = (replace(self, backend="reference"), _ROUNDING)
+            found["the reference"] = (replace(self, backend="reference"), _ROUNDING)
         if not self.config.learns_online:  # which is never split over ranks
             for world in (2, 3):
                 found[f"{world} ranks"] = (replace(self, world=world), _ROUNDING)

@@ -19,7 +19,7 @@ from rich.table import Table
 from ngram_eval.codec import container, files
 from ngram_eval.codec.files import PACKAGED, Backend, Packed, Track
 from ngram_eval.codec.method import Method, code_presets
-from ngram_eval.config import ExactConfig, WindowConfig, preset
+from ngram_eval.config import ExactConfig, MixerConfig, WindowConfig, preset
 from ngram_eval.errors import InputError, exit_on_input_error
 from ngram_eval.files import replacing, require_writable
 from ngram_eval.options import EMBEDDED_SEQ_LEN
@@ -49,7 +49,9 @@ class Compress:
     max_order: int = field(default_factory=lambda: preset("exact").ngram.max_order)
     """Highest order n; its context has n - 1 tokens."""
     exact: Annotated[ExactConfig, tyro.conf.arg(name="")] = field(default_factory=lambda: preset("exact").exact)
-    """The method."""
+    """The method of exact presets."""
+    mixer: Annotated[MixerConfig, tyro.conf.arg(name="")] = field(default_factory=MixerConfig)
+    """The method of mixer presets."""
     window: Annotated[WindowConfig, tyro.conf.arg(name="")] = field(default_factory=lambda: preset("exact").window)
     """What the neural model sees."""
 
@@ -74,7 +76,7 @@ class Compress:
     def method(self) -> Method:
         """What decides the probabilities."""
         window = None if self.uniform else self.window
-        return Method(preset=self.preset, max_order=self.max_order, exact=self.exact, window=window)
+        return Method(preset=self.preset, max_order=self.max_order, exact=self.exact, mixer=self.mixer, window=window)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,7 +122,7 @@ def parse(arguments: list[str]) -> Command:
     if command.preset in code_presets():
         base = preset(command.preset)
         window = replace(base.window, seq_len=EMBEDDED_SEQ_LEN) if command.artifact == PACKAGED else base.window
-        default = replace(command, max_order=base.ngram.max_order, exact=base.exact, window=window)
+        default = replace(command, max_order=base.ngram.max_order, exact=base.exact, mixer=base.mixer, window=window)
         command = tyro.cli(Compress, prog=f"{_PROG} compress", args=arguments[1:], default=default, config=_CONFIG)
     command.check()
     return command

@@ -1,46 +1,163 @@
-"""Tokens into a payload and back: `ngram_eval.exact` says what is likely, constriction's range coder writes it.
+"""Tokens into a payload and back: a scorer's memory says what is likely, constriction's range coder writes it.
 
-The coder takes the doubles as they are: sums from the left, one division, one product and a truncation to 24 bits make
-them integers that sum to 2^24, and no token gets less than 1. All of these are IEEE operations that every machine
-rounds alike.
+Exact counts give whole distributions, and a token is written as one symbol; the mixer gives decisions, and a token is
+written as some ten bits. The coder takes the doubles as they are: sums from the left, one division, one product and a
+truncation to 24 bits make them integers that sum to 2^24, and nothing gets less than 1. All of these are IEEE
+operations that every machine rounds alike.
 """
 
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import numpy as np
 from constriction import stream
 from numpy.typing import NDArray
 
 from ngram_eval.bpb import FRACTION_BITS, fixed_point, nats_of
-from ngram_eval.codec.base import Base
+from ngram_eval.codec.alphabet import Alphabet
+from ngram_eval.codec.base import Base, UniformBase
+from ngram_eval.codec.method import Method
 from ngram_eval.counts import Tokens
 from ngram_eval.errors import InputError
-from ngram_eval.exact import ExactModel
+from ngram_eval.exact import ExactModel, make_model
+from ngram_eval.mixer import Mixer, make_mixer, spelling_of
 
 _AT_ONCE = 1 << 18
 """Probabilities held at a time (2 MiB)."""
 _ANY_BYTE_NATS = round(np.log(256) * (1 << FRACTION_BITS))
 
 
-def encode(
-    model: ExactModel, base: Base, tokens: Tokens, escape: int | None, raw: bytes, advance: Callable[[int], None]
-) -> tuple[bytes, int]:
-    """(payload, what the model charges in units of 2^-52 nats) of tokens and the bytes behind their escapes."""
-    encoder = stream.queue.RangeEncoder()
-    any_row, any_byte = stream.model.Categorical(lazy=True, perfect=False), stream.model.Uniform(256)
-    behind = iter(raw)
-    nats = len(raw) * _ANY_BYTE_NATS
-    at_once = max(1, _AT_ONCE // base.vocab_size)
-    for start in range(0, len(tokens), at_once):
-        part = tokens[start : start + at_once]
-        rows = model.distributions(part, *base.rows(part))
-        nats += fixed_point(nats_of(rows[np.arange(len(part)), part]))
-        for first, stop in _pieces(part, escape):
-            encoder.encode(part[first:stop].astype(np.int32), any_row, rows[first:stop])
-            if part[stop - 1] == escape:
-                encoder.encode(next(behind), any_byte)
-        advance(len(part))
-    return encoder.get_compressed().astype("<u4").tobytes(), nats
+_REPORT = 1 << 10
+"""Tokens between two movements of the progress bar."""
+
+
+Advance = Callable[[int], None]
+
+
+class Coder(Protocol):
+    """Writes tokens, or reads them, once: its memory learns from each."""
+
+    def encode(self, tokens: Tokens, escape: int | None, raw: bytes, advance: Advance) -> tuple[bytes, int]:
+        """(payload, what is charged in units of 2^-52 nats) of tokens and the bytes behind their escapes."""
+
+    def decode(
+        self, count: int, escape: int | None, payload: bytes, advance: Advance
+    ) -> tuple[NDArray[np.uint32], bytes]:
+        """(tokens, bytes behind the escapes) of what `encode` made of `count` tokens with the same memory and base.
+
+        Raises `InputError` if the payload can't be of that memory; where it happens to look like one, the tokens are
+        wrong, which only a checksum can tell.
+        """
+
+
+def make_coder(method: Method, alphabet: Alphabet, base: Base, backend: str) -> Coder:
+    """The coder of a method, with an empty memory."""
+    config = method.config
+    if config.scorer == "mixer":
+        spelling, neural = spelling_of(alphabet.surfaces), method.window is not None
+        return DecisionCoder(make_mixer(backend, config.mixer, spelling, neural=neural), base)
+    return SymbolCoder(make_model(backend, config.ngram.max_order, config.exact), base)
+
+
+class SymbolCoder:
+    """`Coder` of whole distributions; a byte behind an escape follows it at once."""
+
+    def __init__(self, model: ExactModel, base: Base) -> None:
+        self._model, self._base = model, base
+
+    def encode(self, tokens: Tokens, escape: int | None, raw: bytes, advance: Advance) -> tuple[bytes, int]:
+        encoder = stream.queue.RangeEncoder()
+        any_row, any_byte = stream.model.Categorical(lazy=True, perfect=False), stream.model.Uniform(256)
+        behind = iter(raw)
+        nats = len(raw) * _ANY_BYTE_NATS
+        at_once = max(1, _AT_ONCE // self._base.vocab_size)
+        for start in range(0, len(tokens), at_once):
+            part = tokens[start : start + at_once]
+            rows = self._model.distributions(part, *self._base.rows(part))
+            nats += fixed_point(nats_of(rows[np.arange(len(part)), part]))
+            for first, stop in _pieces(part, escape):
+                encoder.encode(part[first:stop].astype(np.int32), any_row, rows[first:stop])
+                if part[stop - 1] == escape:
+                    encoder.encode(next(behind), any_byte)
+            advance(len(part))
+        return encoder.get_compressed().astype("<u4").tobytes(), nats
+
+    def decode(
+        self, count: int, escape: int | None, payload: bytes, advance: Advance
+    ) -> tuple[NDArray[np.uint32], bytes]:
+        decoder = _decoder(payload)
+        categorical, any_byte = stream.model.Categorical, stream.model.Uniform(256)
+        tokens = np.empty(count, np.uint32)
+        raw = bytearray()
+        try:
+            for i in range(count):
+                row, entropy = self._base.next()
+                p = self._model.distribution(row[0], float(entropy[0]))
+                token = decoder.decode(categorical(p, lazy=True, perfect=False))
+                tokens[i] = token
+                self._model.score(tokens[i : i + 1], row, entropy, together=False)
+                self._base.push(token)
+                if token == escape:
+                    raw.append(decoder.decode(any_byte))
+                if i % _REPORT == _REPORT - 1:
+                    advance(_REPORT)
+        except AssertionError as error:
+            raise _foreign(error) from error
+        advance(count % _REPORT)
+        return tokens, bytes(raw)
+
+
+class DecisionCoder:
+    """`Coder` of binary decisions; the bytes behind escapes follow when all tokens are written."""
+
+    def __init__(self, mixer: Mixer, base: Base) -> None:
+        self._mixer, self._base = mixer, base
+
+    def encode(self, tokens: Tokens, escape: int | None, raw: bytes, advance: Advance) -> tuple[bytes, int]:
+        encoder = stream.queue.RangeEncoder()
+        either = stream.model.Bernoulli(perfect=False)
+        nats = len(raw) * _ANY_BYTE_NATS
+        at_once = _AT_ONCE // 16 if isinstance(self._base, UniformBase) else max(1, _AT_ONCE // self._base.vocab_size)
+        for start in range(0, len(tokens), at_once):
+            part = tokens[start : start + at_once]
+            rows, _ = self._base.rows(part)
+            p, bits, ones = self._mixer.decisions(part, rows)
+            nats += fixed_point(nats_of(p))
+            encoder.encode(bits.astype(np.int32), either, ones)
+            advance(len(part))
+        if raw:
+            encoder.encode(np.frombuffer(raw, np.uint8).astype(np.int32), stream.model.Uniform(256))
+        return encoder.get_compressed().astype("<u4").tobytes(), nats
+
+    def decode(
+        self, count: int, escape: int | None, payload: bytes, advance: Advance
+    ) -> tuple[NDArray[np.uint32], bytes]:
+        decoder, either, mixer = _decoder(payload), stream.model.Bernoulli, self._mixer
+        tokens = np.empty(count, np.uint32)
+        try:
+            for i in range(count):
+                row, _ = self._base.next()
+                one = mixer.begin(row[0])
+                while not mixer.token_known:
+                    one = mixer.decide(decoder.decode(either(one, perfect=False)))
+                tokens[i] = mixer.token
+                self._base.push(mixer.token)
+                if i % _REPORT == _REPORT - 1:
+                    advance(_REPORT)
+            escapes = 0 if escape is None else int((tokens == escape).sum())
+            raw = decoder.decode(stream.model.Uniform(256), escapes) if escapes else np.zeros(0)
+        except AssertionError as error:
+            raise _foreign(error) from error
+        advance(count % _REPORT)
+        return tokens, raw.astype(np.uint8).tobytes()
+
+
+def _decoder(payload: bytes) -> "stream.queue.RangeDecoder":
+    return stream.queue.RangeDecoder(np.frombuffer(payload, "<u4").astype(np.uint32))
+
+
+def _foreign(error: AssertionError) -> InputError:
+    return InputError(f"its payload is not of this model ({error})")
 
 
 def _pieces(tokens: Tokens, escape: int | None) -> Iterator[tuple[int, int]]:
@@ -52,42 +169,3 @@ def _pieces(tokens: Tokens, escape: int | None) -> Iterator[tuple[int, int]]:
             first = at + 1
     if first < len(tokens):
         yield first, len(tokens)
-
-
-def decode(
-    model: ExactModel,
-    base: Base,
-    count: int,
-    escape: int | None,
-    payload: bytes,
-    advance: Callable[[int], None],
-) -> tuple[NDArray[np.uint32], bytes]:
-    """(tokens, bytes behind the escapes) of what `encode` made of `count` tokens with the same model and base.
-
-    Raises `InputError` if the payload can't be of that model; where it happens to look like one, the tokens are wrong,
-    which only a checksum can tell.
-    """
-    decoder = stream.queue.RangeDecoder(np.frombuffer(payload, "<u4").astype(np.uint32))
-    categorical, any_byte = stream.model.Categorical, stream.model.Uniform(256)
-    tokens = np.empty(count, np.uint32)
-    raw = bytearray()
-    try:
-        for i in range(count):
-            row, entropy = base.next()
-            p = model.distribution(row[0], float(entropy[0]))
-            token = decoder.decode(categorical(p, lazy=True, perfect=False))
-            tokens[i] = token
-            model.score(tokens[i : i + 1], row, entropy, together=False)
-            base.push(token)
-            if token == escape:
-                raw.append(decoder.decode(any_byte))
-            if i % _REPORT == _REPORT - 1:
-                advance(_REPORT)
-        advance(count % _REPORT)
-    except AssertionError as error:
-        raise InputError(f"its payload is not of this model ({error})") from error
-    return tokens, bytes(raw)
-
-
-_REPORT = 1 << 10
-"""Tokens between two movements of the progress bar."""

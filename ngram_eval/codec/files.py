@@ -11,12 +11,11 @@ from typing import Literal, NamedTuple
 from ngram_eval.bpb import as_nats
 from ngram_eval.codec.alphabet import BYTES, Alphabet, of_surfaces, pack, unpack
 from ngram_eval.codec.base import Base, UniformBase
-from ngram_eval.codec.coder import decode, encode
+from ngram_eval.codec.coder import make_coder
 from ngram_eval.codec.container import HEADER_BYTES, TOKENIZERS, Container, Header
 from ngram_eval.codec.cutting import Cut, cut_bytes, cut_trained, cut_with
 from ngram_eval.codec.method import Method
 from ngram_eval.errors import InputError
-from ngram_eval.exact import make_model
 from ngram_eval.options import asset
 from ngram_eval.tokens import Tokenizer, file_sha256
 
@@ -69,9 +68,9 @@ def compress(
             neural = _load_neural(artifact_path(artifact), method)
         kind, said, cut = _cut(data, tokenizer, pieces, track)
         base = _base(neural, cut.alphabet, f"--tokenizer {tokenizer}")
-        model = make_model(backend, method.max_order, method.exact)
+        coder = make_coder(method, cut.alphabet, base, backend)
         advance = track("compressing", len(cut.tokens))
-        payload, nats = encode(model, base, cut.tokens, cut.alphabet.escape, cut.raw, advance)
+        payload, nats = coder.encode(cut.tokens, cut.alphabet.escape, cut.raw, advance)
     settings, table = method.to_json(), pack(cut.alphabet) if TOKENIZERS[kind] == "table" else b""
     header = Header(
         tokenizer=kind,
@@ -137,9 +136,9 @@ def _decompress(container: Container, artifact: str | None, backend: Backend, tr
         raise InputError("it was written with another packaged tokenizer: use the release that wrote it")
     with _one_thread(header.artifact_digest != NO_DIGEST):
         base = _base(_matching_neural(header, method, artifact), alphabet, "its tokenizer")
-        model = make_model(backend, method.max_order, method.exact)
+        coder = make_coder(method, alphabet, base, backend)
         advance = track("decompressing", header.tokens)
-        tokens, raw = decode(model, base, header.tokens, alphabet.escape, container.payload, advance)
+        tokens, raw = coder.decode(header.tokens, alphabet.escape, container.payload, advance)
     data = alphabet.spell(tokens, raw)
     if len(data) != header.content_bytes or hashlib.sha256(data).digest() != header.content_sha256:
         raise InputError(

@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, TypeVar
 
-from ngram_eval.config import PRESETS, ExactConfig, WindowConfig, preset
+from ngram_eval.config import PRESETS, EvalConfig, ExactConfig, MixerConfig, WindowConfig, preset
 from ngram_eval.errors import InputError
 
 _DIGEST_BYTES = 16
@@ -19,14 +19,18 @@ class Method:
     preset: str
     max_order: int
     exact: ExactConfig
+    mixer: MixerConfig
     window: WindowConfig | None
     """The neural model's windows; None without one."""
 
     def __post_init__(self) -> None:
+        assert self.config.normalised, "checks what fits together"
+
+    @property
+    def config(self) -> EvalConfig:
+        """The whole configuration, but for windows."""
         base = preset(self.preset)
-        replace(
-            base, ngram=replace(base.ngram, max_order=self.max_order), exact=self.exact
-        )  # checks what fits together
+        return replace(base, ngram=replace(base.ngram, max_order=self.max_order), exact=self.exact, mixer=self.mixer)
 
     @property
     def digest(self) -> bytes:
@@ -36,6 +40,8 @@ class Method:
             "exact": asdict(self.exact),
             "window": None if self.window is None else asdict(self.window),
         }
+        if self.config.scorer == "mixer":
+            whole["mixer"] = asdict(self.mixer)
         return hashlib.sha256(_canonical(whole)).digest()[:_DIGEST_BYTES]
 
     def to_json(self) -> bytes:
@@ -46,6 +52,8 @@ class Method:
             stored["max_order"] = self.max_order
         if self.exact != base.exact:
             stored["exact"] = _changes(base.exact, self.exact)
+        if self.mixer != base.mixer:
+            stored["mixer"] = _changes(base.mixer, self.mixer)
         if self.window is not None:
             stored["window"] = _changes(base.window, self.window)
         encoded = _canonical(stored)
@@ -61,15 +69,16 @@ class Method:
             base = preset(name)
             max_order = stored.pop("max_order", base.ngram.max_order)
             exact = _changed(base.exact, stored.pop("exact", {}))
+            mixer = _changed(base.mixer, stored.pop("mixer", {}))
             window = _changed(base.window, stored.pop("window")) if "window" in stored else None
             if stored:
                 raise KeyError(*stored)
-            return cls(preset=name, max_order=max_order, exact=exact, window=window)
+            return cls(preset=name, max_order=max_order, exact=exact, mixer=mixer, window=window)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise InputError(f"its settings {encoded!r} are not of this release ({error!r})") from error
 
 
-Config = TypeVar("Config", ExactConfig, WindowConfig)
+Config = TypeVar("Config", ExactConfig, MixerConfig, WindowConfig)
 
 
 def _changes(base: Config, config: Config) -> dict[str, Any]:
@@ -90,4 +99,4 @@ def _canonical(value: object) -> bytes:
 
 def code_presets() -> list[str]:
     """The presets whose probabilities sum to 1, so that a code can be made of them."""
-    return [name for name in PRESETS if preset(name).scorer == "exact"]
+    return [name for name in PRESETS if preset(name).normalised]

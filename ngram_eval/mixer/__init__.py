@@ -33,8 +33,8 @@ class Mixer(Protocol):
     def score(self, tokens: Tokens, base: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
         """Charge each token, learn from it; then the next. Returns (n,) probabilities and (n,) orders.
 
-        An order is that of the longest of the contexts of 1, 2, 3, 4 and 6 tokens that had occurred, its tokens plus one;
-        1 where none had, 0 at the start of the stream. Hashed, so it may err where contexts collide.
+        An order is that of the longest of the contexts of 1, 2, 3, 4 and 6 tokens that had occurred, its tokens plus
+        one; 1 where none had, 0 at the start of the stream. Hashed, so it may err where contexts collide.
         """
 
     def decisions(

@@ -103,9 +103,7 @@ class BitHistory:
         counts = [self.zeros, self.ones]
         counts[bit] += 1
         other = counts[1 - bit]
-        counts[1 - bit] = next(
-            (to for above, to in ((25, 6), (12, 5), (5, 4), (3, 3)) if other > above), min(other, 2)
-        )
+        counts[1 - bit] = next((to for above, to in ((25, 6), (12, 5), (5, 4), (3, 3)) if other > above), min(other, 2))
         while min(counts) >= len(MOST_BESIDES) or max(counts) > MOST_BESIDES[min(counts)]:
             larger = 0 if counts[0] > counts[1] or (counts[0] == counts[1] and bit == 0) else 1
             counts[larger] -= 1
@@ -190,7 +188,7 @@ class Past:
             key = mix(key, self.back(k))
         key >>= 64 - PLACE_BITS
         place = self.places.get(key, 0)
-        if not self.matched and 0 < place and self.size - place < REMEMBERED - LONGEST:
+        if not self.matched and place > 0 and self.size - place < REMEMBERED - LONGEST:
             same = 0
             while same < min(LONGEST, place) and self.at(place - 1 - same) == self.at(self.size - 1 - same):
                 same += 1
@@ -317,6 +315,11 @@ class ReferenceMixer:
 
         self.below = np.zeros(self.vocab_size + 1)
         self.node = Node(0, 1)
+        self.keys: list[int] = []
+        self.groups_here: list[Group] = []
+        self.direct_here: list[int] = []
+        self.seen: list[tuple[Seen, int]] = []
+        self.mixed: list[tuple[Mixed, int]] = []
 
     # What the contexts hold.
 
@@ -516,8 +519,7 @@ class ReferenceMixer:
     def begin(self, base: NDArray[np.float64]) -> float:
         self._sum_up(base)
         self.node = Node(0, self.vocab_size)
-        self.seen: list[tuple[Seen, int]] = []
-        self.mixed: list[tuple[Mixed, int]] = []
+        self.seen, self.mixed = [], []
         return self._next()
 
     def _next(self) -> float:
