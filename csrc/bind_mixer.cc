@@ -145,12 +145,17 @@ py::dict learned(Mixer& self) {
   for (const auto& [name, array] : self.learned()) {
     arrays[name] = py::array_t<float>(static_cast<py::ssize_t>(array->size()), array->data());
   }
+  const double now[2] = {self.chosen().neural, self.chosen().charged};
+  arrays["switch"] = py::array_t<double>(2, now);
   return arrays;
 }
 
 void load_learned(Mixer& self, const py::dict& from) {
   auto to = self.learned();
-  if (from.size() != to.size()) fail(std::to_string(from.size()) + " arrays for " + std::to_string(to.size()));
+  if (from.size() != to.size() + 1) fail(std::to_string(from.size()) + " arrays for " + std::to_string(to.size() + 1));
+  if (!from.contains("switch")) fail("no switch");
+  const auto chosen = py::cast<py::array>(from["switch"]);
+  if (!is_contiguous<double>(chosen, 1) || chosen.size() != 2) fail("switch must be float64 of 2, not " + describe(chosen));
   for (const auto& [name, array] : to) {
     if (!from.contains(name)) fail(std::string("no ") + name);
     const auto given = py::cast<py::array>(from[name]);
@@ -161,6 +166,8 @@ void load_learned(Mixer& self, const py::dict& from) {
   for (const auto& [name, array] : to) {
     std::memcpy(array->data(), py::cast<py::array>(from[name]).data(), array->size() * sizeof(float));
   }
+  const auto* now = static_cast<const double*>(chosen.data());
+  self.chosen() = {now[0], now[1]};
 }
 
 }  // namespace

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cmath>
 #include <cstring>
 
 #include "portable_math.h"
@@ -24,9 +23,10 @@ constexpr BitHistories kHistories = bit_histories();
 
 constexpr float kConstantInput = 0.3f;
 constexpr float kRate = 0.006f, kFirstRate = 0.02f, kRateTokens = 20000.0f;  // of the first layer, falling
-constexpr float kLastRate = 0.002f, kMapRate = 0.02f;
+constexpr float kLastRate = 0.0005f, kMapRate = 0.02f;
 constexpr float kLogitLimit = 11.99f;
-constexpr float kLeast = 1.0f / 65536;
+constexpr float kLeastMixed = 1.0f / 65536;
+constexpr double kLeast = 1.0 / (1 << 22);
 constexpr std::uint32_t kStateLimit = 255, kDirectLimit = 250, kRepetitionLimit = 1000;
 constexpr int kHashedSets = 14, kHashedMaps = 16;  // bits
 
@@ -35,8 +35,9 @@ double logit(double p) {
   const double odds = p / (1.0 - p);
   if (!(odds > 6.2e-6)) return -kLogitLimit;
   if (odds > 1.6e5) return kLogitLimit;
-  int exponent;
-  double m = std::frexp(odds, &exponent);  // exact
+  const auto bits = std::bit_cast<std::uint64_t>(odds);
+  int exponent = static_cast<int>(bits >> 52) - 1022;
+  double m = std::bit_cast<double>((bits & ~(std::uint64_t{2047} << 52)) | std::uint64_t{1022} << 52);  // in [1/2, 1)
   if (m < 0.70710678118654752) m *= 2.0, --exponent;
   const double s = (m - 1.0) / (m + 1.0), square = s * s;
   double series = 1.0 / 13.0;
@@ -241,7 +242,8 @@ NGRAM_INLINE void Mixer::predict(const Node& node, const Group& group, Decision&
   auto& x = decision.inputs;
   x.fill(0.0f);
   const double whole = below_[node.high] - below_[node.low];
-  x[kNeural] = whole > 0.0 ? static_cast<float>(logit((below_[node.high] - below_[mid]) / whole)) : 0.0f;
+  decision.neural = whole > 0.0 ? (below_[node.high] - below_[mid]) / whole : 0.5;
+  x[kNeural] = static_cast<float>(logit(decision.neural));
   x[kConstant] = kConstantInput;
   if (decision.repetition) x[kRepetition] = kLogits[decision.repetition->twelve_bits()];
   for (int k = 0; k < kDirect; ++k) x[kFirstDirect + k] = kLogits[decision.direct[k]->twelve_bits()];
@@ -281,13 +283,27 @@ NGRAM_INLINE void Mixer::predict(const Node& node, const Group& group, Decision&
   decision.right = at - static_cast<float>(cell);
   const std::size_t row = mix(contexts.token, mid) >> (64 - kHashedMaps);
   decision.cells = {last_maps_[0].data() + std::size_t{mid} * kCells + cell, last_maps_[1].data() + row * kCells + cell};
-  float mended = 0.0f;
-  for (const float* const c : decision.cells) mended += c[0] * (1.0f - decision.right) + c[1] * decision.right;
-  decision.one = std::min(1.0f - kLeast, std::max(kLeast, 0.5f * decision.mixed + 0.25f * mended));
+  float maps = 0.0f;
+  for (const float* const c : decision.cells) maps += c[0] * (1.0f - decision.right) + c[1] * decision.right;
+  decision.mended = std::min(1.0f - kLeastMixed, std::max(kLeastMixed, 0.5f * decision.mixed + 0.25f * maps));
+}
+
+// What a 1 is charged with where the neural model has this weight.
+NGRAM_INLINE double Mixer::charge(const Decision& decision, double weight) {
+  const double one = weight * decision.neural + (1.0 - weight) * decision.mended;
+  return std::min(1.0 - kLeast, std::max(kLeast, one));
+}
+
+// The neural model's weight once the outcome is known.
+NGRAM_INLINE double Mixer::told(const Decision& decision, double weight, double one, int bit) {
+  const double believed = bit ? decision.neural : 1.0 - decision.neural, charged = bit ? one : 1.0 - one;
+  return std::min(1.0, weight * believed / charged);
 }
 
 // Moves what the neural model has a part in, by the token's decisions.
 NGRAM_INLINE void Mixer::learn(int decisions) {
+  const double share = 1.0 / (switch_.charged + 2.0);
+  switch_ = {(1.0 - share) * weight_ + 0.5 * share, switch_.charged + 1.0};
   const float rate = kRate + (kFirstRate - kRate) / (1.0f + static_cast<float>(past_.size()) / kRateTokens);
   for (int i = 0; i < decisions; ++i) {
     const Decision& decision = decisions_[i];
@@ -324,15 +340,18 @@ NGRAM_INLINE void Mixer::count(int decisions) {
 NGRAM_CLONES double Mixer::step(std::uint32_t token, bool prefetched, std::uint8_t* order, Decisions* decisions) {
   const std::uint32_t leaf = spelling_.rank[token];
   double p = 1.0;
+  weight_ = switch_.neural;
   for (node_ = {0, vocab_size(), 0, 1}; !token_known();) {
     open(node_, prefetched);
     Decision& decision = decisions_[node_.depth];
     predict(node_, group_, decision);
     decision.bit = leaf >= node_.mid();
-    p *= decision.bit ? decision.one : 1.0 - decision.one;
+    const double one = charge(decision, weight_);
+    weight_ = told(decision, weight_, one, decision.bit);
+    p *= decision.bit ? one : 1.0 - one;
     if (decisions) {
       decisions->bits.push_back(static_cast<std::uint8_t>(decision.bit));
-      decisions->ones.push_back(decision.one);
+      decisions->ones.push_back(one);
     }
     node_.descend(decision.bit);
   }
@@ -372,10 +391,10 @@ void Mixer::distribution(const double* row, double* p) {
   struct Open {
     Node node;
     Group group;
-    double p;
+    double weight, p;
   };
   sum_up(row);
-  std::vector<Open> open{{{0, vocab_size(), 0, 1}, {}, 1.0}};
+  std::vector<Open> open{{{0, vocab_size(), 0, 1}, {}, switch_.neural, 1.0}};
   Decision decision;
   while (!open.empty()) {
     Open at = open.back();
@@ -386,9 +405,11 @@ void Mixer::distribution(const double* row, double* p) {
     }
     if (at.node.starts_group()) at.group = group(hashes(at.node.mid()));
     predict(at.node, at.group, decision);
+    const double one = charge(decision, at.weight);
     for (int bit = 0; bit < 2; ++bit) {
       Open& next = open.emplace_back(at);
-      next.p *= bit ? decision.one : 1.0 - decision.one;
+      next.p *= bit ? one : 1.0 - one;
+      next.weight = told(decision, at.weight, one, bit);
       next.node.descend(bit);
     }
   }
@@ -397,13 +418,15 @@ void Mixer::distribution(const double* row, double* p) {
 double Mixer::begin(const double* row) {
   sum_up(row);
   node_ = {0, vocab_size(), 0, 1};
+  weight_ = switch_.neural;
   open(node_, false);
   predict(node_, group_, decisions_[0]);
-  return decisions_[0].one;
+  return one_ = charge(decisions_[0], weight_);
 }
 
 double Mixer::decide(int bit) {
   decisions_[node_.depth].bit = bit;
+  weight_ = told(decisions_[node_.depth], weight_, one_, bit);
   node_.descend(bit);
   if (token_known()) {
     learn(node_.depth);
@@ -413,7 +436,7 @@ double Mixer::decide(int bit) {
   open(node_, false);
   Decision& decision = decisions_[node_.depth];
   predict(node_, group_, decision);
-  return decision.one;
+  return one_ = charge(decision, weight_);
 }
 
 std::size_t Mixer::bytes() const {

@@ -13,7 +13,13 @@
 // input at every decision: all are charged by what was known before the token. This is the logistic mixing of Mahoney's
 // PAQ7 (2005), over tokens, with a language model for an input.
 //
-// Nothing but the weights and the two last maps depends on the neural model, so the rest is made again from the tokens.
+// The switch. What is charged is b neural + (1 - b) mixed, decision by decision, b the posterior weight of the neural
+// model from 1/2, with a share of 1 / (t + 2) spread evenly after position t (Herbster and Warmuth, 1998): over T positions
+// this never costs more than 1 + log2(T + 1) bits against the neural model alone, whatever the text (but for tokens that
+// have less than 2^-22 at a decision, which nothing is charged below).
+//
+// Nothing but the weights, the two last maps and the switch depends on the neural model, so the rest is made again from
+// the tokens.
 //
 // Memory: 16 bytes a group, as many again / 4 for direct probabilities, 30 MiB; 400 bytes a token of the vocabulary.
 #pragma once
@@ -75,8 +81,13 @@ class Mixer {
   std::uint64_t positions() const { return past_.size(); }
   std::size_t bytes() const;
 
-  // Learned besides what `append` makes again: the arrays, to be read or written in place.
+  // Learned besides what `append` makes again, to be read or written in place.
   std::vector<std::pair<const char*, std::vector<float>*>> learned();
+  struct Switch {
+    double neural = 0.5;   // its weight
+    double charged = 0.0;  // positions
+  };
+  Switch& chosen() { return switch_; }
 
  private:
   static constexpr int kLanes = 8;
@@ -117,8 +128,9 @@ class Mixer {
     float* last_weights;
     std::array<float*, 2> cells;
     float right;   // share of the second of two neighbouring cells
-    float mixed;   // probability of a 1 before the last maps
-    double one;    // and after
+    double neural;  // probability of a 1 by the neural model
+    float mixed;    // before the last maps
+    float mended;   // after them
     // What the tokens alone decide:
     std::array<std::uint8_t, kMostHashed> states;
     std::array<Estimate*, kDirect> direct;
@@ -139,6 +151,8 @@ class Mixer {
   int order() const;
   void look(const Node& node, const Group& group, Decision& decision);
   void predict(const Node& node, const Group& group, Decision& decision);
+  static double charge(const Decision& decision, double weight);
+  static double told(const Decision& decision, double weight, double one, int bit);
   void learn(int decisions);
   void count(int decisions);
   double step(std::uint32_t token, bool prefetched, std::uint8_t* order, Decisions* decisions);
@@ -159,10 +173,13 @@ class Mixer {
   std::vector<float> last_weights_;                    // (V, sets)
   std::array<std::vector<float>, 2> last_maps_;        // (V, cells), (hash of last token and node, cells)
 
+  Switch switch_;
   std::vector<double> below_;  // neural probability of all ranks below each, V + 1
 
   // The token under way.
   Node node_{0, 1, 0, 1};
+  double weight_ = 0.5;  // of the neural model, given the decisions so far
+  double one_ = 0.5;     // what a 1 is charged with at the newest decision
   std::array<Decision, kMostDecisions> decisions_;
   std::array<Hashes, kMostGroups> hashes_;
   Group group_;

@@ -182,7 +182,7 @@ class MixerConfig:
     """Groups of 15 nodes' bit histories, a power of two, for all contexts together; memory is groups x 20 bytes."""
 
     start_weight: float = 0.12
-    """Weight of an n-gram input at the start where no neural model is (--uniform); beside one it starts at 0."""
+    """Weight of an n-gram input at the start where no neural model is (--uniform); beside one it is a quarter of it."""
 
     def __post_init__(self) -> None:
         _require(0 <= self.contexts <= 20, "contexts", self.contexts, "give 0 to 20")

@@ -105,5 +105,6 @@ def make_mixer(backend: str, config: MixerConfig, spelling: Spelling, *, neural:
     if backend not in BACKENDS:
         raise InputError(f"the mixer runs on --backend {' or '.join(sorted(BACKENDS))}, not {backend}")
     module, name = BACKENDS[backend]
-    mixer: Mixer = getattr(import_module(module), name)(config, spelling, weight=0.0 if neural else config.start_weight)
+    weight = config.start_weight / 4 if neural else config.start_weight
+    mixer: Mixer = getattr(import_module(module), name)(config, spelling, weight=weight)
     return mixer

@@ -23,11 +23,12 @@ MASK = (1 << 64) - 1
 LANES = 8
 LEVELS = 4
 LOGIT_LIMIT = F(11.99)
-LEAST = F(1 / 65536)
+LEAST_MIXED = F(1 / 65536)
+LEAST = 1 / (1 << 22)
 CELLS = 33
 CONSTANT, REPETITION, DIRECT, HASHED = 1, 2, 3, 7  # first inputs of each kind; 0 is the neural model's
 RATE, FIRST_RATE, RATE_TOKENS = F(0.006), F(0.02), F(20000)
-LAST_RATE, MAP_RATE = F(0.002), F(0.02)
+LAST_RATE, MAP_RATE = F(0.0005), F(0.02)
 STATE_LIMIT, DIRECT_LIMIT, REPETITION_LIMIT = 255, 250, 1000
 SET_BITS, MAP_BITS = 14, 16
 MATCH, LONGEST, REMEMBERED, PLACE_BITS, AFTER_BITS = 7, 32, 1 << 22, 20, 18
@@ -268,8 +269,21 @@ class Mixed:
     last_weights: NDArray[np.float32]
     cells: list[NDArray[np.float32]]
     right: np.float32
+    neural: float
+    """Probability of a 1 by the neural model."""
     mixed: np.float32
-    one: float
+    """Before the last maps."""
+    mended: np.float32
+    """After them."""
+
+    def charge(self, weight: float) -> float:
+        """What a 1 is charged with where the neural model has this weight."""
+        return min(1.0 - LEAST, max(LEAST, weight * self.neural + (1.0 - weight) * float(self.mended)))
+
+    def told(self, weight: float, one: float, bit: int) -> float:
+        """The neural model's weight once the outcome is known."""
+        believed, charged = (self.neural, one) if bit else (1.0 - self.neural, 1.0 - one)
+        return min(1.0, weight * believed / charged)
 
 
 def dot(a: NDArray[np.float32], b: NDArray[np.float32]) -> np.float32:
@@ -313,6 +327,8 @@ class ReferenceMixer:
         untouched = logistic((np.arange(CELLS, dtype=F) - F(CELLS // 2)) * F(0.5))
         self.last_maps = [np.tile(untouched, (n, 1)) for n in (self.vocab_size, 1 << MAP_BITS)]
 
+        self.neural_weight, self.charged = 0.5, 0.0  # the switch
+        self.weight = self.one = 0.5  # its weight within the token, and what a 1 is charged with
         self.below = np.zeros(self.vocab_size + 1)
         self.node = Node(0, 1)
         self.keys: list[int] = []
@@ -376,8 +392,8 @@ class ReferenceMixer:
         past, mid = self.past, node.mid
         inputs = np.zeros_like(self.weights[0][0])
         whole = self.below[node.high] - self.below[node.low]
-        if whole > 0:
-            inputs[0] = F(logit(float((self.below[node.high] - self.below[mid]) / whole)))
+        q = float((self.below[node.high] - self.below[mid]) / whole) if whole > 0 else 0.5
+        inputs[0] = F(logit(q))
         inputs[CONSTANT] = F(0.3)
         if seen.repetition is not None:
             inputs[REPETITION] = seen.repetition.logit
@@ -412,16 +428,18 @@ class ReferenceMixer:
         right = at - F(cell)
         rows = (mid, mix(token, mid) >> (64 - MAP_BITS))
         cells = [table[row, cell : cell + 2] for table, row in zip(self.last_maps, rows, strict=True)]
-        mended = F(0)
+        maps = F(0)
         for c in cells:
-            mended = mended + (c[0] * (F(1) - right) + c[1] * right)
-        one = min(F(1) - LEAST, max(LEAST, F(0.5) * mixed + F(0.25) * mended))
-        return Mixed(inputs, logits, logistic(logits), weights, last_weights, cells, right, mixed, float(one))
+            maps = maps + (c[0] * (F(1) - right) + c[1] * right)
+        mended = min(F(1) - LEAST_MIXED, max(LEAST_MIXED, F(0.5) * mixed + F(0.25) * maps))
+        return Mixed(inputs, logits, logistic(logits), weights, last_weights, cells, right, q, mixed, mended)
 
     # One token: all its decisions, then what is learned from them.
 
     def _learn(self, decisions: list[tuple[Mixed, int]]) -> None:
         """Move what the neural model has a part in."""
+        share = 1.0 / (self.charged + 2.0)
+        self.neural_weight, self.charged = (1.0 - share) * self.weight + 0.5 * share, self.charged + 1.0
         rate = RATE + (FIRST_RATE - RATE) / (F(1) + F(self.past.size) / RATE_TOKENS)
         for mixed, bit in decisions:
             outcome = F(bit)
@@ -502,24 +520,26 @@ class ReferenceMixer:
         self._sum_up(base)
         p = np.ones(self.vocab_size)
 
-        def descend(node: Node, charged: float) -> None:
+        def descend(node: Node, weight: float, charged: float) -> None:
             if node.is_leaf:
                 p[self.by_rank[node.low]] = charged
                 return
             self._open(node)
             here = self.keys, self.groups_here, self.direct_here
-            one = self._predict(node, self._look(node)).one
+            mixed = self._predict(node, self._look(node))
+            one = mixed.charge(weight)
             for bit in range(2):
                 self.keys, self.groups_here, self.direct_here = here
-                descend(node.child(bit), charged * (one if bit else 1.0 - one))
+                descend(node.child(bit), mixed.told(weight, one, bit), charged * (one if bit else 1.0 - one))
 
-        descend(Node(0, self.vocab_size), 1.0)
+        descend(Node(0, self.vocab_size), self.neural_weight, 1.0)
         return p
 
     def begin(self, base: NDArray[np.float64]) -> float:
         self._sum_up(base)
         self.node = Node(0, self.vocab_size)
         self.seen, self.mixed = [], []
+        self.weight = self.neural_weight
         return self._next()
 
     def _next(self) -> float:
@@ -528,11 +548,13 @@ class ReferenceMixer:
         mixed = self._predict(self.node, seen)
         self.seen.append((seen, -1))
         self.mixed.append((mixed, -1))
-        return mixed.one
+        self.one = mixed.charge(self.weight)
+        return self.one
 
     def decide(self, bit: int) -> float:
         self.seen[-1] = self.seen[-1][0], bit
         self.mixed[-1] = self.mixed[-1][0], bit
+        self.weight = self.mixed[-1][0].told(self.weight, self.one, bit)
         self.node = self.node.child(bit)
         if not self.token_known:
             return self._next()
@@ -560,11 +582,13 @@ class ReferenceMixer:
         }
 
     def learned(self) -> dict[str, NDArray[Any]]:
-        return {name: array.ravel().copy() for name, array in self._arrays().items()}
+        arrays = {name: array.ravel().copy() for name, array in self._arrays().items()}
+        return {**arrays, "switch": np.array([self.neural_weight, self.charged])}
 
     def load_learned(self, learned: dict[str, NDArray[Any]]) -> None:
         arrays = self._arrays()
-        if learned.keys() != arrays.keys():
-            raise ValueError(f"arrays are {', '.join(arrays)}, not {', '.join(learned)}")
+        if learned.keys() != {*arrays, "switch"}:
+            raise ValueError(f"arrays are {', '.join(arrays)} and switch, not {', '.join(learned)}")
         for name, array in arrays.items():
             array[:] = learned[name].reshape(array.shape)
+        self.neural_weight, self.charged = learned["switch"].tolist()
