@@ -84,7 +84,7 @@ def evaluations(runs: Runs, dry_run: bool) -> None:
         "|---|---|---|---|---|---|---|",
         flush=True,
     )
-    both = ("--preset", "pr890", "--preset", "hashed")
+    both: tuple[str, ...] = ("--preset", "pr890", "--preset", "hashed")
     subset = ("--max-tokens", "600") if dry_run else ()
     on_cpu = runs.evaluate("embedded model, `--backend cpu`", *both, "--preset", "exact", *subset)
     both = (*both, "--backend", "triton")
@@ -101,7 +101,7 @@ def evaluations(runs: Runs, dry_run: bool) -> None:
     length = 64 if dry_run else 2048
     save(artifact, Transformer(TOY_MODEL if dry_run else ModelConfig()), QuantConfig(), length)
     sample = read_shards([str(asset("sample_000000.bin"))], max_tokens=500 if dry_run else None).tokens[:]
-    write_shard(shard, np.tile(sample, 2 if dry_run else 16))
+    write_shard(shard, np.tile(sample, 2 if dry_run else 16).astype(np.uint16))
     long = ("--data", str(shard), "--artifact", str(artifact), "--tokenizer", str(asset("tokenizer.model")))
     cut = ("--seq-len", str(length), "--stride", "32")
     for run in runs.evaluate("published model, untrained", *long, *cut, "--preset", "hashed", "--backend", "triton"):
