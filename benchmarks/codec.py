@@ -34,8 +34,8 @@ class Options:
     """What to compress."""
     tokenizers: tuple[str, ...] = ("packaged", "train", "bytes")
     """The codec's tokenizers."""
-    preset: str = "exact"
-    """The codec's method."""
+    presets: tuple[str, ...] = ("exact",)
+    """The codec's methods."""
     pieces: int = 1024
     """Most pieces of a tokenizer that is trained."""
     out: Path | None = None
@@ -76,12 +76,10 @@ TOOLS = (
 )
 
 
-def ours(data: bytes, tokenizer: str, options: Options) -> Size:
+def ours(data: bytes, name: str, tokenizer: str, options: Options) -> Size:
     """The codec, in this process; raises `AssertionError` if the file does not come back."""
-    base = preset(options.preset)
-    method = Method(
-        preset=options.preset, max_order=base.ngram.max_order, exact=base.exact, mixer=base.mixer, window=None
-    )
+    base = preset(name)
+    method = Method(preset=name, max_order=base.ngram.max_order, exact=base.exact, mixer=base.mixer, window=None)
     start = time.perf_counter()
     packed = files.compress(
         data, method, tokenizer=tokenizer, pieces=options.pieces, artifact=None, backend="cpu", track=untracked
@@ -95,7 +93,7 @@ def ours(data: bytes, tokenizer: str, options: Options) -> Size:
     charged = packed.nats / np.log(2) / 8
     gap = len(written) / charged - 1 if charged else None
     return Size(
-        f"codec, `{tokenizer}`", len(written), (middle - start, stop - middle), packed.container.header.tokens, gap
+        f"codec, `{name}`, `{tokenizer}`", len(written), (middle - start, stop - middle), packed.container.header.tokens, gap
     )
 
 
@@ -157,7 +155,7 @@ def measure(options: Options) -> str:
     ]
     for path in options.files:
         data = path.read_bytes()
-        found = [ours(data, tokenizer, options) for tokenizer in options.tokenizers]
+        found = [ours(data, name, tokenizer, options) for name in options.presets for tokenizer in options.tokenizers]
         found += filter(None, (theirs(data, tool) for tool in TOOLS))
         lines += ["", f"## {path.name}, {len(data):,} bytes", ""]
         lines += ["| | bytes | bits per byte | over the scorer's | tokens | tokens/s there | tokens/s back | seconds |"]
