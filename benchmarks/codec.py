@@ -92,9 +92,8 @@ def ours(data: bytes, name: str, tokenizer: str, options: Options) -> Size:
     assert back == data, f"--tokenizer {tokenizer}: the file does not come back"
     charged = packed.nats / np.log(2) / 8
     gap = len(written) / charged - 1 if charged else None
-    return Size(
-        f"codec, `{name}`, `{tokenizer}`", len(written), (middle - start, stop - middle), packed.container.header.tokens, gap
-    )
+    way, tokens = f"codec, `{name}`, `{tokenizer}`", packed.container.header.tokens
+    return Size(way, len(written), (middle - start, stop - middle), tokens, gap)
 
 
 def untracked(title: str, total: int) -> Callable[[int], None]:

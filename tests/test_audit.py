@@ -604,20 +604,23 @@ Run = Callable[..., tuple[int, Any]]
 
 
 def test_the_embedded_default(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    presets = [flag for name in ("pr890", "hashed", "exact", "tilt") for flag in ("--preset", name)]
+    presets = [flag for name in ("pr890", "hashed", "exact", "tilt", "mixer") for flag in ("--preset", name)]
     code, found = run("--positions", 700, "--stride", 64, "--samples", 8, "--cuts", 1, *presets)
     assert code == 1
     assert found["verdict"] == "refuted"
     numbers = {
         one["subject"]: [p["number"] for p in one["probes"] if p["verdict"] == "refuted"] for one in found["audits"]
     }
-    assert numbers["neural"] == numbers["exact"] == numbers["tilt"] == []
+    assert numbers["neural"] == numbers["exact"] == numbers["tilt"] == numbers["mixer"] == []
     assert {1, 3, 5, 6} <= set(numbers["pr890"])
     assert 1 in numbers["hashed"]
     assert not {2, 4, 5, 6, 7, 8} & set(numbers["hashed"])
     printed = capsys.readouterr().out.splitlines()
     assert printed[-1].startswith("verdict: refuted: pr890 (1, ")
-    assert "; every probe that applies passed: neural (8 of 12), exact (8 of 12), tilt (9 of 12)" in printed[-1]
+    assert (
+        "; every probe that applies passed: neural (8 of 12), exact (8 of 12), tilt (9 of 12), mixer (9 of 12)"
+        in printed[-1]
+    )
     assert any("✗" in line for line in printed)
 
 

@@ -85,11 +85,20 @@ class Interrupted(Exception):
 
 
 @pytest.fixture
-def interrupted(stream: Stream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evaluate: Evaluate) -> list[object]:
+def learner(request: pytest.FixtureRequest) -> str:
+    """A preset that learns online; `exact` where a test names none."""
+    name: str = getattr(request, "param", "exact")
+    return name
+
+
+@pytest.fixture
+def interrupted(
+    stream: Stream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evaluate: Evaluate, learner: str
+) -> list[object]:
     """Arguments of an evaluation that was broken off after three of its batches, with a checkpoint after each."""
     monkeypatch.setattr(neural.UniformSource, "batch_windows", 20)
     arguments = ["--data", stream.shard, "--uniform", "--vocab-size", 50, "--seq-len", 256, "--buckets", 512]
-    arguments += ["--preset", "exact", "--checkpoint", tmp_path / "state", "--every", 1]
+    arguments += ["--groups", 1024, "--preset", learner, "--checkpoint", tmp_path / "state", "--every", 1]
     original, left = engine.Engine._score, iter(range(3))
 
     def limited(self: engine.Engine, reading: Any) -> None:
@@ -111,16 +120,17 @@ def refused(capsys: Any, evaluate: Evaluate, *arguments: object) -> str:
     return str(capsys.readouterr().err)
 
 
-def test_resuming_gives_the_same_bits(interrupted: list[object], evaluate: Evaluate, capsys: Any) -> None:
-    found = evaluate(*interrupted, "--resume")["exact"]
-    assert "exact: 1,536 of 2,816 positions were scored before this run" in capsys.readouterr().out
+@pytest.mark.parametrize("learner", ["exact", "mixer"], indirect=True)
+def test_resuming_gives_the_same_bits(interrupted: list[object], evaluate: Evaluate, capsys: Any, learner: str) -> None:
+    found = evaluate(*interrupted, "--resume")[learner]
+    assert f"{learner}: 1,536 of 2,816 positions were scored before this run" in capsys.readouterr().out
     assert found["resumed_positions"] == 256 + 2 * 20 * 32
     plain = [argument for argument in interrupted[:-4]]
-    expected = evaluate(*plain)["exact"]
+    expected = evaluate(*plain)[learner]
     assert expected["resumed_positions"] == 0
     for name in ("nats", "neural_nats", "positions", "hits_by_order", "vocabulary_sum"):
         assert found[name] == expected[name], name
-    again = evaluate(*interrupted, "--resume")["exact"]  # nothing is left to do
+    again = evaluate(*interrupted, "--resume")[learner]  # nothing is left to do
     assert again["resumed_positions"] == again["positions"]
     assert again["nats"] == expected["nats"]
 

@@ -21,7 +21,7 @@ from rich.progress import Progress
 from conftest import Stream
 from ngram_eval import run
 from ngram_eval.bpb import as_nats
-from ngram_eval.config import GateConfig, NgramConfig, WindowConfig, preset
+from ngram_eval.config import GateConfig, MixerConfig, NgramConfig, WindowConfig, preset
 from ngram_eval.job import Job
 from ngram_eval.neural import ScoresSource
 from ngram_eval.options import Options, asset
@@ -255,6 +255,14 @@ def test_every_configuration_field_is_a_flag(stream: Stream, evaluate: Evaluate)
         "1",
         "--tilt-confidence",
         "0.5",
+        "--contexts",
+        "9",
+        "--weight-sets",
+        "4",
+        "--groups",
+        "1024",
+        "--start-weight",
+        "0.1",
         "--byte-rule",
         "piece",
     ]
@@ -285,9 +293,12 @@ def test_every_configuration_field_is_a_flag(stream: Stream, evaluate: Evaluate)
             "tilt_confidence": 0.5,
             "by_window": False,
         },
+        "mixer": {"contexts": 9, "weight_sets": 4, "groups": 1024, "start_weight": 0.1},
         "byte_rule": "piece",
     }
-    named = {name for config in (WindowConfig, NgramConfig, GateConfig) for name in config.__dataclass_fields__}
+    named = {
+        name for config in (WindowConfig, NgramConfig, GateConfig, MixerConfig) for name in config.__dataclass_fields__
+    }
     given = {flag.removeprefix("--").removeprefix("no-").replace("-", "_") for flag in flags if flag.startswith("--")}
     assert named <= given
 

@@ -258,10 +258,13 @@ class ScorerSubject(Subject):
 
     @property
     def buckets(self) -> int:
-        hashes = self.remembers and self.config.scorer == "hashed"
-        return self.config.ngram.buckets if hashes else super().buckets
+        if self.remembers and self.config.scorer == "hashed":
+            return self.config.ngram.buckets
+        return self.config.mixer.groups if self.remembers and self.config.scorer == "mixer" else super().buckets
 
     def with_buckets(self, buckets: int) -> "ScorerSubject":
+        if self.config.scorer == "mixer":
+            return replace(self, config=replace(self.config, mixer=replace(self.config.mixer, groups=buckets)))
         return replace(self, config=replace(self.config, ngram=replace(self.config.ngram, buckets=buckets)))
 
     def variants(self) -> dict[str, tuple[Subject, float]]:
