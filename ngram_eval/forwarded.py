@@ -1,4 +1,4 @@
-"""Neural sources that ask something outside for the logits of windows: a function, a torch module, a Hugging Face model."""
+"""Neural sources that ask a model of any make for the logits of windows: a function, a module, a Hugging Face model."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ _Part = tuple[NDArray[np.int64], Tensor, Tensor]
 
 
 class _Answer(NamedTuple):
-    """The logits of a batch, for whoever next asks for whole distributions of the same or some of the same positions."""
+    """The logits of a batch, for whoever next asks for the distributions of some or all of its positions."""
 
     tokens: Stream
     windows: Windows
@@ -146,8 +146,8 @@ class ForwardedSource:
 class CallableSource(ForwardedSource):
     """A function of windows, (B, T) int64 -> logits or log-probabilities (B, T, V), or of the last positions only.
 
-    A `torch.nn.Module` is given a tensor on its own device, and may return a tuple whose first entry, or an object whose
-    `logits`, is that; any other function is given a numpy array, and may return whatever `torch.as_tensor` takes.
+    A `torch.nn.Module` is given a tensor on its own device, any other function a numpy array. Either may return that,
+    a tuple whose first entry it is, or an object whose `logits` it is, as anything that `torch.as_tensor` takes.
     """
 
     name = "callable"

@@ -105,9 +105,9 @@ def load_stream(options: JobOptions, ranks: Ranks) -> tuple[TokenStream, TextTok
     if options.hf is not None and tokenizer is None:
         from ngram_eval.hf.tokenizer import HfTokenizer  # needs transformers
 
-        tokenizer = HfTokenizer.load(options.hf)
+        tokenizer = own = HfTokenizer.load(options.hf)
         if options.text:
-            return tokenizer.read_texts(options.text, options.max_tokens), tokenizer
+            return own.read_texts(options.text, options.max_tokens), own
     stream = read_shards(options.data, options.max_tokens)
     if tokenizer is not None:
         source = str(options.tokenizer or f"the tokenizer of --hf {options.hf}")

@@ -320,8 +320,10 @@ class TextTokenizer(Protocol):
 
     vocab_size: int
     """Tokens."""
-    sha256: str
-    """Which tokenizer it is."""
+
+    @property
+    def sha256(self) -> str:
+        """Which tokenizer it is."""
 
     def target_bytes(self, tokens: Stream, start: int, stop: int, rule: ByteRule) -> NDArray[np.int64]:
         """Bytes of the targets tokens[p + 1] of positions p in [start, stop), (stop - start,)."""

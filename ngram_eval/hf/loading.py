@@ -1,4 +1,4 @@
-"""A model or a tokenizer from a folder, a GGUF file or the hub's name for one. The network is used for such a name only.
+"""A model or a tokenizer from a folder, a GGUF file or by its name on the hub; the network is used for a name only.
 
 What is loaded is never code: repositories that bring their own are refused, and pickled weights are read by
 `torch.load(weights_only=True)`, as transformers does.
@@ -18,6 +18,7 @@ from ngram_eval.tokens import file_sha256
 
 try:
     import transformers
+    from transformers.utils.hub import cached_file
 except ImportError as error:
     raise InputError(
         f"--hf needs transformers, which can't be imported ({error}): pip install ngram_eval[hf]"
@@ -46,7 +47,7 @@ def where(name: str) -> dict[str, Any]:
 @contextmanager
 def quietly() -> Iterator[None]:
     """Without transformers' progress bars and notes: what goes wrong is raised."""
-    logging = transformers.utils.logging
+    logging: Any = transformers.utils.logging
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -83,7 +84,7 @@ def load_tokenizer(name: str) -> Any:
 
 def load_model(name: str, dtype: torch.dtype) -> Any:
     """The causal language model of the same, in evaluation mode on the CPU; raises `InputError`."""
-    model = _load(name, "model", transformers.AutoModelForCausalLM.from_pretrained, dtype=dtype)
+    model: Any = _load(name, "model", transformers.AutoModelForCausalLM.from_pretrained, dtype=dtype)
     return model.eval().requires_grad_(False)
 
 
@@ -91,7 +92,7 @@ def digest(name: str) -> str:
     """The sha256 of the files of a model that has been loaded, names and contents."""
     path = Path(name)
     if not path.exists():  # on the hub, so by now in its cache
-        path = Path(transformers.utils.cached_file(name, "config.json", local_files_only=True)).parent
+        path = Path(str(cached_file(name, "config.json", local_files_only=True))).parent
     files = [path] if path.is_file() else sorted(one for one in path.iterdir() if one.suffix in _WEIGHTS)
     whole = hashlib.sha256()
     for file in files:

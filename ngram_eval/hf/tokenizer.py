@@ -13,7 +13,7 @@ which is not counted. So the bytes of all targets are those of the text, and `en
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ class HfTokenizer:
     def __init__(self, tokenizer: Any, source: str = "the tokenizer") -> None:
         """Take a `transformers.PreTrainedTokenizerBase` with a backend of the tokenizers library."""
         self._tokenizer, self._source = tokenizer, source
-        self._backend = getattr(tokenizer, "backend_tokenizer", None)
+        self._backend: Any = getattr(tokenizer, "backend_tokenizer", None)
         if self._backend is None:
             raise InputError(
                 f"{source} is a {type(tokenizer).__name__} without a backend of the tokenizers library: what its "
@@ -184,9 +184,9 @@ class HfTokenizer:
         if len(unknown):
             why = f"its unknown token stands for what it has no token for ({len(unknown):,} times)"
         raise InputError(
-            f"{source}: {self._source} is lossy, {why}. At byte {at:,} (line {line:,}) the text has {was!r}, its tokens "
-            f"spell {became!r}. Bits per byte of a text need every byte of it: change the text there, or give a model "
-            "whose tokenizer keeps it"
+            f"{source}: {self._source} is lossy, {why}. At byte {at:,} (line {line:,}) the text has {was!r}, its "
+            f"tokens spell {became!r}. Bits per byte of a text need every byte of it: change the text there, or give a "
+            "model whose tokenizer keeps it"
         )
 
     def read_texts(self, paths: Sequence[Path], max_tokens: int | None = None) -> TokenStream:
