@@ -125,7 +125,7 @@ def _source(model: Model, stream: Tokens, tokenizer: TextTokenizer | None, batch
 
         return HfSource(model, lead_id=getattr(tokenizer, "lead_id", None), batch_windows=batch_windows)
     if callable(model):
-        return CallableSource(model, int(stream[0]), batch_windows)
+        return CallableSource(model, batch_windows)
     if not hasattr(model, "stats"):
         raise InputError(f"model is a {type(model).__name__}: give a model, a function of windows, or logits")
     return model

@@ -152,8 +152,8 @@ class CallableSource(ForwardedSource):
 
     name = "callable"
 
-    def __init__(self, function: Callable[[Any], Any], first_token: int, batch_windows: int) -> None:
-        """Raises `InputError` if the function's answer to a window of one token is not of that form."""
+    def __init__(self, function: Callable[[Any], Any], batch_windows: int) -> None:
+        """Raises `InputError` if the function's answer to a window of the token 0 is not of that form."""
         self._function = function
         self._device: torch.device | None = None
         if isinstance(function, nn.Module):
@@ -163,7 +163,7 @@ class CallableSource(ForwardedSource):
         settings = {"function": getattr(function, "__qualname__", type(function).__qualname__)}
         super().__init__(0, batch_windows, settings)
         with torch.inference_mode():
-            self.vocab_size = int(self._answers(np.array([[first_token]], np.int64), 1).shape[-1])
+            self.vocab_size = int(self._answers(np.zeros((1, 1), np.int64), 1).shape[-1])
 
     def forward(self, tokens: NDArray[np.int64], last: int) -> Iterator[Tensor]:
         """All of a batch at once."""

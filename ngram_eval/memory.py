@@ -93,9 +93,7 @@ class NgramMemory:
         row = _rows(np.asarray(probabilities)[None], 1)[0]
         if self._length == 0:
             return row
-        blended: NDArray[np.float64] = self._scorer.distribution(
-            self.tokens, self._length - 1, row, entropy_of(row)
-        )
+        blended: NDArray[np.float64] = self._scorer.distribution(self.tokens, self._length - 1, row, entropy_of(row))
         return blended
 
     def copy(self) -> "NgramMemory":

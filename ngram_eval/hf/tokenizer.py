@@ -177,6 +177,8 @@ class HfTokenizer:
         """Raise `InputError`: where a text and its tokens part."""
         a, b = (np.frombuffer(one[: min(len(spelt), len(expected))], np.uint8) for one in (spelt, expected))
         at = int(np.argmax(a != b)) if (a != b).any() else len(a)
+        while at > 0 and expected[at : at + 1] > b"\x7f" and expected[at] & 0xC0 == 0x80:  # within a character
+            at -= 1
         line = expected[:at].count(b"\n") + 1
         was, became = (one[at : at + _SHOWN].decode("utf-8", "replace") for one in (expected, spelt))
         unknown = np.flatnonzero(tokens == self.unknown_id) if self.unknown_id is not None else np.zeros(0, np.int64)
