@@ -90,11 +90,10 @@ class NgramMemory:
 
         It sums to 1 as `probabilities` do, to rounding. Raises `InputError` for anything but a distribution.
         """
-        row = _rows(np.asarray(probabilities)[None], 1)[0]
+        row: NDArray[np.float64] = _rows(np.asarray(probabilities)[None], 1)[0]
         if self._length == 0:
             return row
-        blended: NDArray[np.float64] = self._scorer.distribution(self.tokens, self._length - 1, row, entropy_of(row))
-        return blended
+        return self._scorer.distribution(self.tokens, self._length - 1, row, entropy_of(row))
 
     def copy(self) -> "NgramMemory":
         """A memory of its own that goes on as this one would; counts all tokens again, a million a second."""

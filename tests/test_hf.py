@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("transformers", reason="transformers is not installed: pip install ngram_eval[hf]")
 
-from hf_models import KINDS, TEXT, save_gpt2, save_llama, saved
+from hf_models import KINDS, TEXT, save_gguf, save_gpt2, save_llama, saved
 
 from ngram_eval import evaluate as evaluate_api
 from ngram_eval import forwarded, preset
@@ -370,6 +370,24 @@ def test_the_python_function_gives_the_same(models: dict[str, Path], evaluate: E
     result = evaluate_api(model, tokens, config, tokenizer=tokenizer, batch_windows=3)
     for key in ("nats", "neural_nats", "positions", "bytes", "val_bpb", "vocabulary_sum", "hits_by_order"):
         assert getattr(result, key) == expected[key], key
+
+
+def test_a_gguf_file(models: dict[str, Path], evaluate: Evaluate, text_file: Path, tmp_path: Path) -> None:
+    """Tokenizer and weights of one file; the model says what it said before it was written."""
+    model = save_gguf(models["gpt2"], tmp_path / "tiny.gguf")
+    flags = ["--hf", tmp_path / "tiny.gguf", "--text", text_file, "--seq-len", 64, "--stride", 64, "--preset", "exact"]
+    result = evaluate(*flags)["exact"]
+    tokens = HfTokenizer.load(str(models["gpt2"])).read_texts([text_file]).tokens[:]
+    expected = evaluate_api(
+        model,
+        tokens,
+        replace(preset("exact"), window=WindowConfig(seq_len=64, stride=64)),
+        tokenizer=load_tokenizer(str(models["gpt2"])),
+    )
+    assert result["tokens"] == len(tokens)
+    assert result["bytes"] == expected.bytes
+    assert result["nats"] == pytest.approx(expected.nats, rel=1e-5)
+    assert len(digest(str(tmp_path / "tiny.gguf"))) == 64
 
 
 def test_two_texts_are_two_documents(models: dict[str, Path], evaluate: Evaluate, tmp_path: Path) -> None:

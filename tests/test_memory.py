@@ -316,6 +316,7 @@ def test_evaluate_counts_bytes_by_a_tokenizer_of_ours() -> None:
     uniform = np.zeros((299, tokenizer.vocab_size))
     found = evaluate(uniform, tokens, window(64, 64), tokenizer=tokenizer)
     assert found.bytes == tokenizer.target_bytes(tokens, 0, 256, "decoded").sum()
+    assert found.bytes is not None
     assert found.neural_bpb == pytest.approx(256 * 10 / found.bytes)
 
 
