@@ -37,7 +37,7 @@ class Options:
     """The model: a folder, a .gguf file or a name on the hub."""
     text: tuple[str, ...]
     """KIND=FILE: texts, of each its first tokens."""
-    tokens: int = 8192
+    tokens: int = 6144
     """Positions scored of each text."""
     batch_windows: int = 8
     """Windows of one forward pass."""
@@ -60,8 +60,9 @@ class KeptSource:
         for batch in batches(plan_windows(positions, window), source.batch_windows):
             here = batch.positions()
             self._p[here], self._entropy[here], _ = source.stats(tokens, batch)
-            with np.errstate(divide="ignore"):
-                self._rows[here] = np.log(source.probabilities(tokens, batch))
+            with torch.inference_mode():
+                for entries, logits, _ in source.logits(tokens, batch):  # kept from the line before
+                    self._rows[here[entries]] = torch.log_softmax(logits.float(), dim=-1).cpu().numpy()
 
     def stats(self, tokens: Stream, windows: Windows) -> Stats:
         here = windows.positions()

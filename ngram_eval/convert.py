@@ -153,7 +153,7 @@ def _quantised(path: Path, tensors: Any, done: Any) -> dict[str, Any]:
             found[name] = left.pop(f"{name}.q", None), left.pop(f"{name}.scale", None)
         else:
             raise _refusal(path, f"{name} was stored as {what!r}, which is not known")
-        parts = found[name] if isinstance(found[name], tuple) else (found[name],)
+        parts: tuple[Any, ...] = found[name] if isinstance(found[name], tuple) else (found[name],)
         if not all(isinstance(part, Tensor) for part in parts):
             raise _refusal(path, f"the tensors of {name} are missing")
         if len(parts) == 2 and (parts[0].dtype != torch.int8 or parts[1].shape not in ((), parts[0].shape[:1])):

@@ -19,7 +19,7 @@ _SOFTMAX_AT_ONCE = 1 << 25
 _KEPT = 1 << 28
 """Most logits that are kept for a second question about the same windows (1 GiB in float32)."""
 
-_Part = tuple[NDArray[np.int64], Tensor, Tensor]
+Part = tuple[NDArray[np.int64], Tensor, Tensor]
 """Entries among the scored positions, their logits (n, V), their targets (n,)."""
 
 
@@ -28,9 +28,9 @@ class _Answer(NamedTuple):
 
     tokens: Stream
     windows: Windows
-    parts: list[_Part]
+    parts: list[Part]
 
-    def of(self, tokens: Stream, windows: Windows) -> list[_Part] | None:
+    def of(self, tokens: Stream, windows: Windows) -> list[Part] | None:
         """The parts for `windows`; None unless all of them are known."""
         mine = self.windows
         if tokens is not self.tokens or windows.seq_len != mine.seq_len:
@@ -76,7 +76,7 @@ class ForwardedSource:
     def stats(self, tokens: Stream, windows: Windows) -> Stats:
         """As `NeuralSource.stats`; raises `InputError` for NaN, and for windows that are too long."""
         log_p, entropy = np.empty(windows.scored, np.float32), np.empty(windows.scored, np.float32)
-        for entries, logits, targets in self._ask(tokens, windows):
+        for entries, logits, targets in self.logits(tokens, windows):
             found = target_stats(logits, targets.to(logits.device))
             log_p[entries], entropy[entries] = (part.cpu().numpy() for part in found)
         if np.isnan(entropy).any() or np.isnan(log_p).any():
@@ -87,13 +87,13 @@ class ForwardedSource:
     def probabilities(self, tokens: Stream, windows: Windows) -> NDArray[np.float64]:
         """As `NeuralSource.probabilities`."""
         rows = np.empty((windows.scored, self.vocab_size))
-        for entries, logits, _ in self._ask(tokens, windows):
+        for entries, logits, _ in self.logits(tokens, windows):
             rows[entries] = np.exp(torch.log_softmax(logits.float(), dim=-1).cpu().numpy().astype(np.float64))
         if np.isnan(rows[:, 0]).any():
             raise nan_statistics(int(windows.positions()[np.isnan(rows[:, 0])][0]))
         return rows
 
-    def _ask(self, tokens: Stream, windows: Windows) -> Iterator[_Part]:
+    def logits(self, tokens: Stream, windows: Windows) -> Iterator[Part]:
         """All scored positions in parts, forwarded unless they were part of what was asked last."""
         known = self._answer.of(tokens, windows) if self._answer is not None else None
         if known is not None:
@@ -109,7 +109,7 @@ class ForwardedSource:
         if keep:
             self._answer = _Answer(tokens, windows, parts)
 
-    def _read(self, tokens: Stream, windows: Windows) -> Iterator[_Part]:
+    def _read(self, tokens: Stream, windows: Windows) -> Iterator[Part]:
         self._check_length(windows.seq_len)
         length, scored = int((windows.stop - windows.start)[0]), int((windows.stop - windows.first)[0])
         base = int(windows.start.min())

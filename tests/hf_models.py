@@ -41,7 +41,7 @@ def save_gpt2(folder: Path, positions: int = 64) -> None:
     library.GPT2LMHeadModel(config).save_pretrained(folder)
 
 
-def save_llama(folder: Path, vocab_size: int = 448) -> None:
+def save_llama(folder: Path, vocab_size: int = 448, positions: int = 96) -> None:
     """SentencePiece BPE of 400 pieces and bytes, BOS and a space before every text; more rows than pieces."""
     pytest.importorskip("transformers", reason="transformers is not installed: pip install ngram_eval[hf]")
     import sentencepiece
@@ -73,7 +73,7 @@ def save_llama(folder: Path, vocab_size: int = 448) -> None:
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=96,
+        max_position_embeddings=positions,
     )
     library.LlamaForCausalLM(config).save_pretrained(folder)
 
