@@ -18,9 +18,11 @@ from hypothesis import strategies as st
 pytest.importorskip("transformers", reason="transformers is not installed: pip install ngram_eval[hf]")
 
 from hf_models import KINDS, TEXT, save_gguf, save_gpt2, save_llama, saved
+from processes import finish, launch
 
 from ngram_eval import evaluate as evaluate_api
 from ngram_eval import forwarded, preset
+from ngram_eval.audit import __main__ as audit
 from ngram_eval.config import WindowConfig
 from ngram_eval.errors import InputError
 from ngram_eval.hf import source as hf_source
@@ -388,6 +390,33 @@ def test_a_gguf_file(models: dict[str, Path], evaluate: Evaluate, text_file: Pat
     assert result["bytes"] == expected.bytes
     assert result["nats"] == pytest.approx(expected.nats, rel=1e-5)
     assert len(digest(str(tmp_path / "tiny.gguf"))) == 64
+
+
+def test_two_ranks_give_the_same_bits(
+    models: dict[str, Path], evaluate: Evaluate, text_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "two.json"
+    flags = ["--hf", models["llama"], "--text", text_file, "--seq-len", 32, "--stride", 8, "--batch-windows", 3]
+    flags += ["--preset", "hashed", "--preset", "tilt"]
+    code, _, err = finish(launch(2, *flags, "--json", out))
+    assert code == 0, err
+    one = evaluate(*flags)
+    for two in json.loads(out.read_text())["runs"]:
+        for key in ("nats", "neural_nats", "positions", "bytes", "hits_by_order", "vocabulary_sum"):
+            assert two[key] == one[two["preset"]][key], (two["preset"], key)
+
+
+def test_the_audit_refutes_nothing_of_a_probability(
+    models: dict[str, Path], text_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The bytes by the tokenizer's own decoder included."""
+    flags = ["--hf", models["llama"], "--text", text_file, "--seq-len", 32, "--stride", 8, "--positions", 256]
+    monkeypatch.setattr(sys, "argv", ["audit", *map(str, flags), "--samples", "8", "--preset", "exact"])
+    with pytest.raises(SystemExit) as exit_info:
+        audit.main()
+    printed = capsys.readouterr().out
+    assert exit_info.value.code == 0, printed
+    assert "6 the text's bytes (off)           ✓ 0      ✓ 0" in printed
 
 
 def test_two_texts_are_two_documents(models: dict[str, Path], evaluate: Evaluate, tmp_path: Path) -> None:
