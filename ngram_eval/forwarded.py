@@ -136,10 +136,10 @@ class ForwardedSource:
     def _check_length(self, seq_len: int) -> None:
         needed = seq_len + (self.lead_id is not None)
         if self.most_positions and needed > self.most_positions:
-            lead = "" if self.lead_id is None else f" and the token {self.lead_id} that leads a window"
+            lead = "" if self.lead_id is None else f", with token {self.lead_id} before it,"
             raise InputError(
-                f"--seq-len is {seq_len}: with{lead or ' that'} a window has {needed:,} tokens, and the model has "
-                f"{self.most_positions:,} positions; give at most {self.most_positions - needed + seq_len:,}"
+                f"--seq-len is {seq_len}: a window{lead} has {needed:,} tokens, and the model {self.most_positions:,} "
+                f"positions; give at most {self.most_positions - needed + seq_len:,}"
             )
 
 

@@ -293,8 +293,8 @@ def test_windows_longer_than_the_model_s_positions_are_refused(
 ) -> None:
     (tmp_path / "a.txt").write_text(TEXT)
     for kind, most, message in (
-        ("gpt2", 64, "with that a window has 65 tokens, and the model has 64 positions; give at most 64"),
-        ("llama", 95, "with 96 .*"),
+        ("gpt2", 64, "a window has 65 tokens, and the model 64 positions; give at most 64"),
+        ("llama", 95, "a window, with token 1 before it, has 97 tokens, and the model 96 positions; give at most 95"),
     ):
         flags = ["--hf", models[kind], "--text", tmp_path / "a.txt", "--preset", "hashed", "--stride", 32]
         assert evaluate(*flags, "--seq-len", most)["hashed"]["positions"] >= most
@@ -302,9 +302,7 @@ def test_windows_longer_than_the_model_s_positions_are_refused(
         with pytest.raises(SystemExit) as exit_info:
             evaluate(*flags, "--seq-len", most + 1)
         assert exit_info.value.code == 2
-        error = capsys.readouterr().err
-        assert f"give at most {most}" in error
-        assert kind == "llama" or message in error
+        assert message in capsys.readouterr().err
 
 
 def test_nan_weights_are_told(models: dict[str, Path]) -> None:
