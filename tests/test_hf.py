@@ -508,7 +508,7 @@ def test_without_transformers_it_is_named(text_file: Path) -> None:
 def test_nothing_else_imports_transformers() -> None:
     done = run_python(
         "import sys, numpy as np, ngram_eval\n"
-        "assert not {'torch', 'numpy.linalg'} - {'numpy.linalg'} & set(sys.modules), 'a light import'\n"
+        "assert 'torch' not in sys.modules, 'a light import'\n"
         "import ngram_eval.run, ngram_eval.audit.__main__, ngram_eval.codec.__main__, ngram_eval.train\n"
         "logits = np.zeros((64, 8))\n"
         "from ngram_eval.config import EvalConfig, WindowConfig\n"
