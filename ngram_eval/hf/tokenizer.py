@@ -13,7 +13,7 @@ which is not counted. So the bytes of all targets are those of the text, and `en
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -67,42 +67,20 @@ class HfTokenizer:
 
     def _learn(self) -> None:
         self._definition = json.loads(self._backend.to_str())
-        decoders = _parts(self._definition.get("decoder"))
-        kinds = [one["type"] for one in decoders]
-        spaces = [_space_mark(one) for one in decoders]
         added = self._tokenizer.added_tokens_decoder
         special = {token for token, one in added.items() if one.special} | set(self._tokenizer.all_special_ids)
         vocabulary = self._tokenizer.get_vocab()
         self.vocab_size = max(vocabulary.values(), default=-1) + 1
         if not 1 <= self.vocab_size <= MAX_VOCABULARY:
             raise InputError(f"{self._source} has {self.vocab_size:,} tokens: give 1 to {MAX_VOCABULARY:,}")
-        if "ByteLevel" in kinds:
-            table = byte_table()
-
-            def spelt(piece: str) -> bytes:
-                return bytes(table[character] for character in piece)
-
-        elif mark := next((one for one in spaces if one is not None), None):
-            falls_back = "ByteFallback" in kinds
-
-            def spelt(piece: str) -> bytes:
-                if falls_back and (byte := re.fullmatch(r"<0x([0-9A-Fa-f]{2})>", piece)):
-                    return bytes([int(byte[1], 16)])
-                return piece.replace(mark, " ").encode()
-
-        else:
-            raise InputError(
-                f"{self._source} decodes by {' and '.join(kinds) or 'nothing'}: which bytes its tokens stand for is "
-                "known of byte-level BPE (ByteLevel) and SentencePiece's (Metaspace, Replace) only"
-            )
+        is_bytes, spelt = _spelling(self._definition, self._source)
         surfaces: list[bytes | None] = [None] * self.vocab_size
         for piece, token in vocabulary.items():
             if token in special:
                 continue
-            # A token that was added is matched in the text as it is written, whatever the others are.
-            literal = token in added and "ByteLevel" in kinds
+            # A token that was added is matched in the text as it is written, however the others are.
             try:
-                surfaces[token] = piece.encode() if literal else spelt(piece)
+                surfaces[token] = piece.encode() if is_bytes and token in added else spelt(piece)
             except KeyError as error:
                 raise InputError(
                     f"{self._source}: the token {token}, {piece!r}, holds {error.args[0]!r}, which byte-level BPE does "
@@ -247,6 +225,28 @@ class HfTokenizer:
             return len(text.encode())
         spelt = self._join(tokens)
         return len(spelt.removeprefix(b" ") if self._prefixed else spelt)
+
+
+def _spelling(definition: dict[str, Any], source: str) -> tuple[bool, Callable[[str], bytes]]:
+    """(whether it is byte-level BPE, the bytes that a piece of the vocabulary stands for), from a tokenizer.json."""
+    decoders = _parts(definition.get("decoder"))
+    kinds = [one["type"] for one in decoders]
+    if "ByteLevel" in kinds:
+        table = byte_table()
+        return True, lambda piece: bytes(table[character] for character in piece)
+    marks = [mark for one in decoders if (mark := _space_mark(one)) is not None]
+    if not marks:
+        raise InputError(
+            f"{source} decodes by {' and '.join(kinds) or 'nothing'}: which bytes its tokens stand for is known of "
+            "byte-level BPE (ByteLevel) and SentencePiece's (Metaspace, Replace) only"
+        )
+
+    def spelt(piece: str) -> bytes:
+        if "ByteFallback" in kinds and (byte := re.fullmatch(r"<0x([0-9A-Fa-f]{2})>", piece)):
+            return bytes([int(byte[1], 16)])
+        return piece.replace(marks[0], " ").encode()
+
+    return False, spelt
 
 
 def _parts(decoder: Any) -> list[dict[str, Any]]:
