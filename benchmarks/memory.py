@@ -1,7 +1,7 @@
 """What `NgramMemory` costs a token of a decoding loop: `python -m benchmarks.memory --out FILE.md`.
 
-The loop itself, without a model: a distribution in, the blend out, one token observed. The tokens are real text, hashed
-up to each vocabulary; the same loop is checked against the evaluator's charges first.
+The loop itself, without a model: a distribution in, the blend out, one token observed. The tokens are real text, spread
+over each vocabulary; the same loop is checked against the evaluator's charges first.
 """
 
 import shlex
