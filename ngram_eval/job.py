@@ -40,8 +40,10 @@ class Job:
     @property
     def vocabulary(self) -> Vocabulary:
         """What scorers may know of the tokens."""
-        surfaces = self.tokenizer.surfaces() if self.tokenizer else None
-        return Vocabulary(self.source.vocab_size, surfaces, neural=self.source.name != UniformSource.name)
+        size, surfaces = self.source.vocab_size, None
+        if self.tokenizer is not None:  # the model's table may have more rows than there are tokens
+            surfaces = [*self.tokenizer.surfaces(), *[None] * size][:size]
+        return Vocabulary(size, surfaces, neural=self.source.name != UniformSource.name)
 
 
 def fingerprint(job: Job, config: EvalConfig, sharing: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from ngram_eval.counts import Tokens
 from ngram_eval.errors import InputError
 from ngram_eval.neural import Stats
 from ngram_eval.samples import entropy_of
-from ngram_eval.scorers import make_scorer
+from ngram_eval.scorers import Vocabulary, make_scorer
 from ngram_eval.windows import Windows
 
 _ROOM = 1 << 10
@@ -30,20 +30,27 @@ _SUM = 1e-3
 class NgramMemory:
     """What has been observed of one sequence, and a blend of it with a model's distribution.
 
-    `config` is an `EvalConfig` or a preset's name, of a method that charges probabilities (exact, tilt): a hashed score
-    is no distribution, so there is nothing to draw from. Its windows do not matter here.
+    `config` is an `EvalConfig` or a preset's name, of a method that charges probabilities (exact, tilt, mixer): a
+    hashed score is no distribution, so there is nothing to draw from. Its windows do not matter here. The mixer needs to
+    know the `vocabulary`.
     """
 
-    def __init__(self, config: EvalConfig | str = "exact", *, backend: str = "cpu") -> None:
-        """Raises `InputError` for a method whose values do not sum to 1, and for a backend that has not got it."""
+    def __init__(
+        self, config: EvalConfig | str = "exact", *, vocabulary: Vocabulary | None = None, backend: str = "cpu"
+    ) -> None:
+        """Raises `InputError` for a method whose values do not sum to 1, or that lacks a vocabulary or the backend."""
         self.config = preset(config) if isinstance(config, str) else config
         if not self.config.normalised:
             raise InputError(
-                "this method's values over the vocabulary sum to more than 1, so they are no distribution: give exact "
-                "or tilt"
+                "this method's values over the vocabulary sum to more than 1, so they are no distribution: give exact, "
+                "tilt or mixer"
             )
-        self._backend = backend
-        self._scorer = make_scorer(backend, self.config)
+        if self.config.scorer == "mixer" and vocabulary is None:
+            raise InputError(
+                "the mixer asks what tokens spell: give vocabulary=Vocabulary(size, surfaces, neural=True)"
+            )
+        self._vocabulary, self._backend = vocabulary, backend
+        self._scorer = make_scorer(backend, self.config, vocabulary=vocabulary)
         self._room: Tokens = np.zeros(_ROOM, np.uint32)
         self._length = 0
 
@@ -97,7 +104,7 @@ class NgramMemory:
 
     def copy(self) -> "NgramMemory":
         """A memory of its own that goes on as this one would; counts all tokens again, a million a second."""
-        other = NgramMemory(self.config, backend=self._backend)
+        other = NgramMemory(self.config, vocabulary=self._vocabulary, backend=self._backend)
         other._append(self.tokens)
         if self._length > 1:
             other._scorer.prefill(other.tokens, 0, self._length - 1, lambda counted: None)

@@ -325,6 +325,9 @@ class TextTokenizer(Protocol):
     def sha256(self) -> str:
         """Which tokenizer it is."""
 
+    def surfaces(self) -> list[bytes | None]:
+        """What each token stands for within a text; None where that is nothing, or lost."""
+
     def target_bytes(self, tokens: Stream, start: int, stop: int, rule: ByteRule) -> NDArray[np.int64]:
         """Bytes of the targets tokens[p + 1] of positions p in [start, stop), (stop - start,)."""
 

@@ -339,7 +339,7 @@ def test_text_and_shards_give_the_same_result(
     models: dict[str, Path], evaluate: Evaluate, text_file: Path, tmp_path: Path, kind: str
 ) -> None:
     flags = ["--seq-len", 32, "--stride", 8, "--batch-windows", 3]
-    flags += ["--preset", "hashed", "--preset", "exact", "--preset", "tilt"]
+    flags += ["--preset", "hashed", "--preset", "exact", "--preset", "tilt", "--preset", "mixer-fast", "--groups", 4096]
     of_text = evaluate("--hf", models[kind], "--text", text_file, *flags)
     tokenizer = HfTokenizer.load(str(models[kind]))
     tokens = tokenizer.read_texts([text_file]).tokens[:]

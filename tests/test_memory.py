@@ -18,7 +18,7 @@ from ngram_eval import NgramMemory, evaluate, preset
 from ngram_eval.config import EvalConfig, ExactConfig, WindowConfig
 from ngram_eval.errors import InputError
 from ngram_eval.neural import LogitsSource, statistics
-from ngram_eval.scorers import make_scorer
+from ngram_eval.scorers import Vocabulary, make_scorer
 from ngram_eval.windows import plan_windows
 
 V = 12
@@ -37,13 +37,15 @@ METHODS = {
     "exact": preset("exact"),
     "tilt": preset("tilt"),
     "both": replace(preset("exact"), exact=ExactConfig(tilt="learned")),
+    "mixer": replace(preset("mixer"), mixer=replace(preset("mixer").mixer, groups=1 << 12)),
 }
+VOCABULARY = Vocabulary(V, [bytes([97 + token]) for token in range(V)], neural=True)
 
 
 def charged(config: EvalConfig, tokens: NDArray[np.uint16], rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """What the evaluator's scorer charges for every target."""
     source = LogitsSource(np.log(rows), "computed")
-    scorer = make_scorer("cpu", config)
+    scorer = make_scorer("cpu", config, vocabulary=VOCABULARY)
     windows = plan_windows(len(tokens) - 1, replace(config.window, seq_len=len(tokens) - 1, stride=len(tokens) - 1))
     return scorer.score(tokens, windows, statistics(source, tokens, windows, rows=scorer.needs_rows)).values
 
@@ -53,7 +55,7 @@ def test_a_loop_is_charged_as_the_evaluator_charges(method: str) -> None:
     config = METHODS[method]
     tokens, rows = stream()
     rows = LogitsSource(np.log(rows), "computed").probabilities(tokens, plan_windows(79, WindowConfig(seq_len=79)))
-    memory, found = NgramMemory(config), []
+    memory, found = NgramMemory(config, vocabulary=VOCABULARY), []
     memory.observe(tokens[:1])
     for token, row in zip(tokens[1:], rows, strict=True):
         blended = memory.distribution(row)
@@ -80,9 +82,10 @@ def test_observing_in_pieces_is_observing_one_by_one(cuts: list[int], counted: i
     assert (whole.distribution(rows[0]) == parts.distribution(rows[0])).all()
 
 
-def test_a_copy_goes_on_by_itself() -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_a_copy_goes_on_by_itself(method: str) -> None:
     tokens, rows = stream()
-    one = NgramMemory()
+    one = NgramMemory(METHODS[method], vocabulary=VOCABULARY)
     one.observe(tokens[:40], np.concatenate([rows[:1], rows[:39]]))
     other = one.copy()
     before = one.distribution(rows[50])
@@ -134,6 +137,7 @@ def test_a_score_is_not_to_be_drawn_from(name: str) -> None:
         (lambda m: m.distribution([float("nan"), 1.0]), "must sum to 1"),
         (lambda m: NgramMemory("best"), "--preset is 'best'"),
         (lambda m: NgramMemory(backend="triton"), "has no exact counts"),
+        (lambda m: NgramMemory("mixer"), "give vocabulary=Vocabulary"),
     ],
 )
 def test_bad_input(call: Callable[[NgramMemory], Any], message: str) -> None:

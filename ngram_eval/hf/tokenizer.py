@@ -109,6 +109,10 @@ class HfTokenizer:
         """Whether a space is put before a text."""
         return self._join(self._cut("a").tolist()).startswith(b" ")
 
+    def surfaces(self) -> list[bytes | None]:
+        """What each token stands for within a text; None where that is nothing, or lost."""
+        return list(self._surfaces)
+
     @property
     def start_id(self) -> int | None:
         """The token that leads a document: BOS, or else EOS, or else none."""
