@@ -31,8 +31,8 @@ class NgramMemory:
     """What has been observed of one sequence, and a blend of it with a model's distribution.
 
     `config` is an `EvalConfig` or a preset's name, of a method that charges probabilities (exact, tilt, mixer): a
-    hashed score is no distribution, so there is nothing to draw from. Its windows do not matter here. The mixer asks for
-    the `vocabulary`.
+    hashed score is no distribution, so there is nothing to draw from. Its windows do not matter here. The mixer asks
+    for the `vocabulary`.
     """
 
     def __init__(
