@@ -39,6 +39,7 @@ bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks.exact_counts --data $(DATA)
 	$(BIN)/python -m benchmarks.blends
 	$(BIN)/python -m benchmarks.codec tests/data/sample.txt
+	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.demo
 	$(BIN)/python -m benchmarks.scaling
 	$(BIN)/python -m benchmarks.long_stream --tokens 100000000

@@ -141,12 +141,19 @@ def compressed(unpacked: bytes, level: int) -> bytes:
 
 def save(path: Path, model: Transformer, config: QuantConfig, train_seq_len: int) -> int:
     """Write the artifact atomically and return its size in bytes; `train_seq_len` is the length it was trained on."""
-    unpacked = save_tensors(quantise(model, config))
+    return write(path, quantise(model, config), model.config, asdict(config), train_seq_len)
+
+
+def write(
+    path: Path, tensors: dict[str, Tensor], config: ModelConfig, quantisation: dict[str, Any], train_seq_len: int
+) -> int:
+    """The same of tensors as they are stored (`dequantised` says how); `quantisation` is kept for its reader."""
+    unpacked = save_tensors(tensors)
     payload = min((compressed(unpacked, level) for level in ZSTD_LEVELS), key=len)
     header = {
         "format_version": FORMAT_VERSION,
-        "model": {**asdict(model.config), "mtp_heads": 0},
-        "quantisation": asdict(config),
+        "model": {**asdict(config), "mtp_heads": 0},
+        "quantisation": quantisation,
         "train_seq_len": train_seq_len,
         "payload_bytes": len(payload),
         "payload_sha256": hashlib.sha256(payload).hexdigest(),
@@ -245,8 +252,11 @@ def _unpack(path: Path, payload: bytes, size: int) -> bytes:
     return unpacked
 
 
-def _dequantised(path: Path, model: Transformer, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The model's state from the artifact's tensors, each checked for presence, shape and type."""
+def dequantised(path: Path, model: Transformer, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The model's state from the artifact's tensors, which it uses up, each checked for presence, shape and type.
+
+    A float tensor is itself, an int8 matrix goes with `name.scale`, one factor a row.
+    """
     state = {}
     for name, parameter in model.state_dict().items():
         stored = tensors.pop(name, None)
@@ -299,7 +309,7 @@ def load(path: Path) -> tuple[Transformer, int]:
         tensors = load_tensors(_unpack(path, payload, size))
     except SafetensorError as error:
         raise InputError(f"{path}: the payload is not a safetensors file ({error}); export it again") from error
-    model.load_state_dict(_dequantised(path, model, tensors), assign=True)
+    model.load_state_dict(dequantised(path, model, tensors), assign=True)
     return model.eval().requires_grad_(False), header.train_seq_len
 
 

@@ -14,7 +14,7 @@ from ngram_eval.reading import Reading
 from ngram_eval.samples import cut, entropy_of
 from ngram_eval.scorers import Scorer
 from ngram_eval.timing import Stopwatch
-from ngram_eval.tokens import Tokenizer
+from ngram_eval.tokens import TextTokenizer
 from ngram_eval.windows import Plan, Windows
 
 _COUNTED_AT_ONCE = 1 << 15
@@ -28,7 +28,7 @@ class Engine:
     tokens: Stream
     plan: Plan
     scorer: Scorer
-    tokenizer: Tokenizer | None
+    tokenizer: TextTokenizer | None
     byte_rule: ByteRule
     clock: Stopwatch
     expect: Callable[[int], None]
@@ -109,7 +109,7 @@ class Engine:
                 count_bytes(self.tally, self.tokens, self.tokenizer, reading.windows, self.byte_rule)
 
 
-def count_bytes(tally: Tally, tokens: Stream, tokenizer: Tokenizer, windows: Windows, rule: ByteRule) -> None:
+def count_bytes(tally: Tally, tokens: Stream, tokenizer: TextTokenizer, windows: Windows, rule: ByteRule) -> None:
     """Add the bytes and the unknown targets of the scored positions."""
     for first, stop in windows.spans():
         decoded = int(tokenizer.target_bytes(tokens, first, stop, "decoded").sum())

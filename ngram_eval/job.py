@@ -14,6 +14,7 @@ from ngram_eval.ranks import Ranks
 from ngram_eval.scorers import Vocabulary
 from ngram_eval.tokens import (
     Manifest,
+    TextTokenizer,
     Tokenizer,
     TokenStream,
     check_vocabulary,
@@ -30,7 +31,7 @@ class Job:
     options: JobOptions
     ranks: Ranks
     stream: TokenStream
-    tokenizer: Tokenizer | None
+    tokenizer: TextTokenizer | None
     manifest: Manifest | None
     source: NeuralSource
     backend: str
@@ -39,8 +40,10 @@ class Job:
     @property
     def vocabulary(self) -> Vocabulary:
         """What scorers may know of the tokens."""
-        surfaces = self.tokenizer.surfaces() if self.tokenizer else None
-        return Vocabulary(self.source.vocab_size, surfaces, neural=self.source.name != UniformSource.name)
+        size, surfaces = self.source.vocab_size, None
+        if self.tokenizer is not None:  # the model's table may have more rows than there are tokens
+            surfaces = [*self.tokenizer.surfaces(), *[None] * size][:size]
+        return Vocabulary(size, surfaces, neural=self.source.name != UniformSource.name)
 
 
 def fingerprint(job: Job, config: EvalConfig, sharing: str) -> dict[str, Any]:
@@ -50,7 +53,7 @@ def fingerprint(job: Job, config: EvalConfig, sharing: str) -> dict[str, Any]:
     shards = ranks.gather(mine)
     model = asset("model.ngev") if options.embedded else options.artifact
     file = model or options.scores or options.logits
-    source_sha256 = ranks.broadcast(file_sha256(file) if file and ranks.rank == 0 else None)
+    source_sha256 = ranks.broadcast(_source_sha256(options.hf, file) if ranks.rank == 0 else None)
     by_ranks = config.depends_on_ranks and sharing == "sharded"
     return {
         "version": __version__,
@@ -71,6 +74,15 @@ def fingerprint(job: Job, config: EvalConfig, sharing: str) -> dict[str, Any]:
     }
 
 
+def _source_sha256(hf: str | None, file: Path | None) -> str | None:
+    """The sha256 of what the neural source was read from; None where it was read from nothing."""
+    if hf is not None:
+        from ngram_eval.hf.loading import digest  # needs transformers
+
+        return digest(hf)
+    return file_sha256(file) if file else None
+
+
 def load_job(options: JobOptions, ranks: Ranks) -> Job:
     """Load what the options name; raises `InputError` for what is missing, broken or does not fit together."""
     backend = resolve_backend(options.backend)
@@ -86,19 +98,26 @@ def load_job(options: JobOptions, ranks: Ranks) -> Job:
     )
 
 
-def load_stream(options: JobOptions, ranks: Ranks) -> tuple[TokenStream, Tokenizer | None]:
+def load_stream(options: JobOptions, ranks: Ranks) -> tuple[TokenStream, TextTokenizer | None]:
     """The token stream and the tokenizer that the options name, checked against each other, each rank a part."""
     if options.embedded:
         stream = read_shards([str(asset("sample_000000.bin"))], options.max_tokens)
         return stream, Tokenizer.load(asset("tokenizer.model"))
+    tokenizer: TextTokenizer | None = Tokenizer.load(options.tokenizer) if options.tokenizer else None
+    if options.hf is not None and tokenizer is None:
+        from ngram_eval.hf.tokenizer import HfTokenizer  # needs transformers
+
+        tokenizer = own = HfTokenizer.load(options.hf)
+        if options.text:
+            return own.read_texts(options.text, options.max_tokens), own
     stream = read_shards(options.data, options.max_tokens)
-    tokenizer = Tokenizer.load(options.tokenizer) if options.tokenizer else None
     if tokenizer is not None:
-        check_vocabulary(stream.tokens, tokenizer.vocab_size, str(options.tokenizer), ranks.part)
+        source = str(options.tokenizer or f"the tokenizer of --hf {options.hf}")
+        check_vocabulary(stream.tokens, tokenizer.vocab_size, source, ranks.part)
     return stream, tokenizer
 
 
-def _load_manifest(stream: TokenStream, tokenizer: Tokenizer | None, ranks: Ranks) -> Manifest | None:
+def _load_manifest(stream: TokenStream, tokenizer: TextTokenizer | None, ranks: Ranks) -> Manifest | None:
     """The manifest beside the shards, where there is one and a tokenizer to count bytes with."""
     manifest = read_manifest(stream.paths, ranks.part) if tokenizer else None
     if manifest is not None and tokenizer is not None and manifest.tokenizer_sha256 != tokenizer.sha256:
@@ -110,7 +129,7 @@ def _load_manifest(stream: TokenStream, tokenizer: Tokenizer | None, ranks: Rank
 
 
 def _load_source(
-    options: JobOptions, stream: TokenStream, tokenizer: Tokenizer | None, ranks: Ranks, backend: str
+    options: JobOptions, stream: TokenStream, tokenizer: TextTokenizer | None, ranks: Ranks, backend: str
 ) -> NeuralSource:
     """The neural source that the options name, checked against the stream and the tokenizer."""
     use_kernels = backend == "triton"
@@ -131,6 +150,21 @@ def _load_source(
         assert options.vocab_size is not None, "Options.check asks for one of the two"
         check_vocabulary(stream.tokens, options.vocab_size, "--vocab-size", ranks.part)
         return UniformSource(options.vocab_size)
+    if options.hf is not None:
+        from ngram_eval.hf.source import load_hf_source  # needs transformers
+        from ngram_eval.hf.tokenizer import HfTokenizer
+
+        hf = load_hf_source(
+            options.hf,
+            tokenizer if isinstance(tokenizer, HfTokenizer) else None,
+            device=options.device,
+            local_rank=ranks.local_rank,
+            dtype=options.dtype,
+            batch_windows=options.batch_windows,
+        )
+        # A model's table may have more rows than its tokenizer has tokens, for the sake of round numbers.
+        check_vocabulary(stream.tokens, hf.vocab_size, f"--hf {options.hf}", ranks.part)
+        return hf
     path = asset("model.ngev") if options.artifact is None else options.artifact
     source = _load_model(path, options, ranks, use_kernels)
     _check_vocabularies(stream, tokenizer, source.vocab_size, str(path), ranks)
@@ -163,7 +197,7 @@ def _load_model(path: Path, options: JobOptions, ranks: Ranks, use_kernels: bool
 
 
 def _check_vocabularies(
-    stream: TokenStream, tokenizer: Tokenizer | None, vocab_size: int, source: str, ranks: Ranks
+    stream: TokenStream, tokenizer: TextTokenizer | None, vocab_size: int, source: str, ranks: Ranks
 ) -> None:
     """Raise `InputError` unless the stream's tokens, and the tokenizer if there is one, fit the source's vocabulary."""
     if tokenizer is None:

@@ -152,7 +152,7 @@ class LogitsSource:
     train_seq_len = 0
     gives_all = True
 
-    def __init__(self, logits: NDArray[np.floating], path: Path) -> None:
+    def __init__(self, logits: NDArray[np.floating], path: Path | str) -> None:
         self.logits, self.vocab_size, self._path = logits, logits.shape[1], path
         self.settings: dict[str, str] = {}
 

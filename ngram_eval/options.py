@@ -32,12 +32,17 @@ class JobOptions:
     """Neural source: an .npz with p_target and entropy of every position, from --save-scores or any other model."""
     logits: Path | None = None
     """Neural source: an .npy of logits or log-probabilities, (positions, vocabulary), from any model."""
+    hf: str | None = None
+    """Neural source: a Hugging Face causal language model with its tokenizer: a folder, a .gguf file, or a name on the
+    hub. Needs `pip install ngram_eval[hf]`."""
+    text: tuple[Path, ...] = ()
+    """Text files (UTF-8) for --hf to cut and score, instead of --data; each is a document."""
     uniform: bool = False
     """Neural source: 1/V for every token, so the n-gram memory alone."""
     ttt: Literal["off", "legal"] = "off"
     """Test-time training: adapt the model on each 65,536 positions once they are scored (PR #890's history)."""
     tokenizer: Path | None = None
-    """SentencePiece model of the data; without it there are no bytes and no bits per byte."""
+    """SentencePiece model of the data; without it there are no bytes and no bits per byte (--hf brings its own)."""
     vocab_size: int | None = None
     """V for --uniform when there is no --tokenizer."""
     preset: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
@@ -67,10 +72,10 @@ class JobOptions:
     @property
     def embedded(self) -> bool:
         """Whether the embedded default is evaluated."""
-        return not self.data and not self._sources()
+        return not self.data and not self.text and not self._sources()
 
     def _sources(self) -> list[str]:
-        return [flag for flag in ("artifact", "scores", "logits", "uniform") if getattr(self, flag)]
+        return [flag for flag in ("artifact", "scores", "logits", "hf", "uniform") if getattr(self, flag)]
 
     def check(self) -> None:
         """Raise `InputError` for flags that do not go together or are out of range."""
@@ -78,8 +83,14 @@ class JobOptions:
         if len(sources) > 1:
             raise InputError(f"--{' and --'.join(sources)} are all neural sources: give one of them")
         if self.data and not sources:
-            raise InputError("--data needs a neural source: --artifact, --scores or --logits with a file, or --uniform")
-        if sources and not self.data:
+            raise InputError(
+                "--data needs a neural source: --artifact, --scores, --logits or --hf with a file, or --uniform"
+            )
+        if self.text and (not self.hf or self.data or self.tokenizer):
+            raise InputError("--text is cut by the tokenizer of --hf: give that, and neither --data nor --tokenizer")
+        if self.hf and not self.data and not self.text:
+            raise InputError("--hf needs something to score: --text FILE, or the tokens, --data 'PATTERN'")
+        if sources and not self.data and not self.text:
             raise InputError(f"--{sources[0]} needs the tokens to score: --data 'PATTERN'")
         if self.embedded and (self.tokenizer or self.vocab_size):
             raise InputError("--tokenizer and --vocab-size describe --data, and no --data was given")

@@ -20,7 +20,7 @@ from ngram_eval.files import replacing
 from ngram_eval.hashing import MAX_ORDER
 from ngram_eval.job import Job
 
-_PACKAGES = ("ngram_eval", "numpy", "torch", "triton", "sentencepiece")
+_PACKAGES = ("ngram_eval", "numpy", "torch", "triton", "sentencepiece", "transformers", "tokenizers")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -89,14 +89,17 @@ def runnable(options: JobOptions, configs: dict[str, EvalConfig], ranks: Ranks) 
     """The presets without those that can't run here, if nobody named any; else raises `InputError` for such a one."""
     kept = {}
     for name, config in configs.items():
+        why = None
         if config.learns_online and options.backend == "triton":
             why = f"--preset {name} learns position by position: it needs --backend cpu or reference"
-            if options.preset:
-                raise InputError(why)
-            if ranks.rank == 0:
-                print(f"Left out {name}: {why}.", file=sys.stderr)
-        else:
+        if config.byte_rule == "piece" and options.hf and not options.tokenizer:
+            why = f"--preset {name} counts bytes by a formula on SentencePiece models: --hf needs --byte-rule decoded"
+        if why is None:
             kept[name] = config
+        elif options.preset:
+            raise InputError(why)
+        elif ranks.rank == 0:
+            print(f"Left out {name}: {why}.", file=sys.stderr)
     return kept
 
 
@@ -113,7 +116,7 @@ def run(options: Options, configs: dict[str, EvalConfig], ranks: Ranks, console:
     for config in configs.values():
         check_source(config, job.source)
     remembering = None
-    runs_model = options.artifact is not None or options.embedded
+    runs_model = options.artifact is not None or options.hf is not None or options.embedded
     if options.save_scores is not None or (runs_model and len(configs) > 1):
         seq_len = next(iter(configs.values())).window.seq_len
         remembering = RememberingSource(job.source, len(job.stream.tokens) - 1, seq_len)

@@ -24,6 +24,8 @@ from ngram_eval.windows import Windows
 _BLEND_AT_ONCE = 1 << 16
 _COUNT_AT_ONCE = 1 << 22
 _ROWS_AT_ONCE = 1 << 11
+_ENTRIES_AT_ONCE = 1 << 27
+"""Most probabilities of such rows (1 GiB)."""
 
 
 class Charged(Protocol):
@@ -311,14 +313,15 @@ def check_source(config: EvalConfig, source: NeuralSource) -> None:
         what = "the mixer" if config.scorer == "mixer" else "a tilt"
         raise InputError(
             f"{what} needs the neural distribution of every token, and only "
-            "the target's probability is known: give --artifact, --logits or --uniform, or another --preset"
+            "the target's probability is known: give --artifact, --logits, --hf or --uniform, or another --preset"
         )
 
 
 def windows_at_once(config: EvalConfig, source: NeuralSource) -> int:
     """Windows of one batch: the source's, or as many whole distributions as memory should hold."""
     if config.needs_rows:
-        return min(source.batch_windows, max(1, _ROWS_AT_ONCE // config.window.stride))
+        rows = min(_ROWS_AT_ONCE, _ENTRIES_AT_ONCE // source.vocab_size)
+        return min(source.batch_windows, max(1, rows // config.window.stride))
     return source.batch_windows
 
 

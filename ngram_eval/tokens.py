@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -315,6 +315,29 @@ def check_vocabulary(
             )
 
 
+class TextTokenizer(Protocol):
+    """What an evaluation asks of a tokenizer: the bytes that tokens stand for."""
+
+    vocab_size: int
+    """Tokens."""
+
+    @property
+    def sha256(self) -> str:
+        """Which tokenizer it is."""
+
+    def surfaces(self) -> list[bytes | None]:
+        """What each token stands for within a text; None where that is nothing, or lost."""
+
+    def target_bytes(self, tokens: Stream, start: int, stop: int, rule: ByteRule) -> NDArray[np.int64]:
+        """Bytes of the targets tokens[p + 1] of positions p in [start, stop), (stop - start,)."""
+
+    def unknown_targets(self, tokens: Stream, start: int, stop: int) -> int:
+        """How many of these targets stand for text that is lost."""
+
+    def text_bytes(self, tokens: Tokens) -> int:
+        """Bytes of the text of all tokens but the first, by the decoder alone."""
+
+
 class Tokenizer:
     """A SentencePiece model, and how many bytes each of its tokens stands for.
 
@@ -416,7 +439,7 @@ class Tokenizer:
         `tokens` is the whole stream of N, all below vocab_size: what a target stands for depends on what comes before.
         Spans add up. Raises `ValueError` for positions outside [0, N - 1).
         """
-        _check_span(tokens, start, stop)
+        check_span(tokens, start, stop)
         sizes = np.empty(stop - start, np.int64)
         leading = self._count_leading(tokens, stop + 1) if rule == "decoded" else 0
         for lo in range(start, stop, _CHUNK):
@@ -448,7 +471,7 @@ class Tokenizer:
 
     def unknown_targets(self, tokens: Stream, start: int, stop: int) -> int:
         """How many targets tokens[p + 1] of positions p in [start, stop) are the unknown token."""
-        _check_span(tokens, start, stop)
+        check_span(tokens, start, stop)
         return self.unknown_count(tokens[start + 1 : stop + 1])
 
     def unknown_count(self, tokens: Tokens) -> int:
@@ -503,7 +526,8 @@ class Tokenizer:
         self._first_bytes, self._later_bytes = first, later
 
 
-def _check_span(tokens: Stream, start: int, stop: int) -> None:
+def check_span(tokens: Stream, start: int, stop: int) -> None:
+    """Raise `ValueError` unless the targets of positions [start, stop) are in the stream."""
     if not 0 <= start <= stop <= len(tokens) - 1:
         raise ValueError(f"positions [{start}, {stop}) outside [0, {len(tokens) - 1}) of {len(tokens)} tokens")
 

@@ -23,6 +23,7 @@ from benchmarks import (
     hashed_counts,
     last_block,
     long_stream,
+    memory,
     scaling,
     small_training,
     training,
@@ -247,3 +248,22 @@ def test_small_training(tmp_path: Path) -> None:
     assert len(re.findall(r"^\| 32 \| (hashed|pr890) \| .* \(score, not normalised\) ", text, re.MULTILINE)) == 2
     assert re.search(r"^\| 32 \| exact \| .* \(bits per byte\) \| 1.0000 \|$", text, re.MULTILINE)
     assert text.count("| ema | ±") == 8
+
+
+def test_memory() -> None:
+    text = memory.measure(memory.Options(vocabularies=(1024, 70_000), observed=500, steps=3))
+    assert text.count("\n| 1,024 |") == text.count("\n| 70,000 |") == 1
+
+
+def test_pretrained(tmp_path: Path) -> None:
+    pytest.importorskip("transformers", reason="transformers is not installed: pip install ngram_eval[hf]")
+    import hf_models
+
+    from benchmarks import pretrained
+
+    hf_models.save_llama(tmp_path / "model", positions=2100)
+    (tmp_path / "text.txt").write_bytes((hf_models.TEXT * 5).encode())
+    text = f"again={tmp_path / 'text.txt'}"
+    found = pretrained.measure(pretrained.Options(hf=str(tmp_path / "model"), text=(text,), tokens=2048))
+    assert found.count("\n| again | ") == len(pretrained.WINDOWS)
+    assert "(Σ " in found

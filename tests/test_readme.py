@@ -23,7 +23,15 @@ def commands() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(
-    "module", ["ngram_eval.run", "ngram_eval.audit", "ngram_eval.codec", "ngram_eval.prepare", "ngram_eval.train"]
+    "module",
+    [
+        "ngram_eval.run",
+        "ngram_eval.audit",
+        "ngram_eval.codec",
+        "ngram_eval.convert",
+        "ngram_eval.prepare",
+        "ngram_eval.train",
+    ],
 )
 def test_flags_in_the_documents_exist(module: str) -> None:
     flags = {flag for name, flag in commands() if name == module}

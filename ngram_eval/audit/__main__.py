@@ -33,7 +33,7 @@ from ngram_eval.options import JobOptions, asset, parse
 from ngram_eval.ranks import Ranks
 from ngram_eval.run import runnable
 from ngram_eval.scorers import NeuralScorer, Scorer, check_source, make_scorer
-from ngram_eval.tokens import Tokenizer, TokenStream
+from ngram_eval.tokens import TextTokenizer, TokenStream
 
 ALONE = Ranks(0, 1)
 
@@ -89,7 +89,7 @@ def audited_tokens(stream: TokenStream, options: AuditOptions, at_least: int) ->
 
 def load_subjects(
     options: AuditOptions, configs: dict[str, EvalConfig], claim: Claim
-) -> tuple[list[Subject], Tokens, TokenStream, Tokenizer | None]:
+) -> tuple[list[Subject], Tokens, TokenStream, TextTokenizer | None]:
     """(subjects, the tokens to audit them on, the stream these are of, tokenizer)."""
     if options.callable is not None:
         stream, tokenizer = load_stream(options, ALONE)

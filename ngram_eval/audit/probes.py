@@ -20,7 +20,7 @@ from ngram_eval.bpb import bits_per_byte, nats_of
 from ngram_eval.config import WindowConfig
 from ngram_eval.counts import Tokens
 from ngram_eval.samples import choose_samples
-from ngram_eval.tokens import Tokenizer
+from ngram_eval.tokens import TextTokenizer
 
 SAME, CLOSE, UNIT = 1e-6, 1e-4, 1e-6
 """Nats, nats, and distance from 1: see above."""
@@ -61,7 +61,7 @@ class Case:
         self,
         subject: Subject,
         tokens: Tokens,
-        tokenizer: Tokenizer | None,
+        tokenizer: TextTokenizer | None,
         *,
         samples: int = 128,
         cuts: int = 2,

@@ -24,7 +24,7 @@ from ngram_eval.neural import LogitsSource, NeuralSource, NeuralStats, Rememberi
 from ngram_eval.prefill import prefill_stop
 from ngram_eval.samples import cut, entropy_of
 from ngram_eval.scorers import Scorer, windows_at_once
-from ngram_eval.tokens import Tokenizer
+from ngram_eval.tokens import TextTokenizer
 from ngram_eval.windows import Plan, Windows, batches, plan_windows, share, target_count
 
 
@@ -175,7 +175,7 @@ class ScorerSubject(Subject):
     make: MakeScorer
     config: EvalConfig
     source: NeuralSource
-    tokenizer: Tokenizer | None = None
+    tokenizer: TextTokenizer | None = None
     backend: str = "cpu"
     world: int = 1
     others: dict[str, tuple[NeuralSource, float]] = field(default_factory=dict)

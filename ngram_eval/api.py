@@ -1,0 +1,131 @@
+"""The evaluator as a function: any model, tokens, a configuration in; the result of the command line's `--json` out."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from rich.progress import Progress
+
+from ngram_eval.config import EvalConfig, preset
+from ngram_eval.counts import Tokens, resolve_backend
+from ngram_eval.errors import InputError
+from ngram_eval.forwarded import CallableSource
+from ngram_eval.job import Job
+from ngram_eval.neural import LogitsSource, NeuralSource
+from ngram_eval.options import Options
+from ngram_eval.ranks import Ranks
+from ngram_eval.report import Result, Shared, summarise
+from ngram_eval.run import evaluate as run_evaluation
+from ngram_eval.scorers import check_source
+from ngram_eval.timing import Stopwatch
+from ngram_eval.tokens import TextTokenizer, TokenStream, check_vocabulary
+
+_ALONE = Ranks(0, 1)
+_LARGEST = (1 << 32) - 1
+
+Model = Callable[[Any], Any] | NeuralSource | NDArray[np.floating]
+"""What `evaluate` takes for a model."""
+
+
+def evaluate(
+    model: Model,
+    tokens: ArrayLike,
+    config: EvalConfig | str = "exact",
+    *,
+    tokenizer: Any = None,
+    batch_windows: int = 32,
+    backend: str = "auto",
+    threads: int | None = None,
+) -> Result:
+    """Score `tokens` by a model with an n-gram memory, as `python -m ngram_eval.run` does.
+
+    model: one of
+        - a `transformers.PreTrainedModel`, on the device and in the precision it has;
+        - a `torch.nn.Module` or any function of windows of tokens, (B, T) int64, that returns logits or
+          log-probabilities (B, T, V) (`ngram_eval.forwarded.CallableSource` has the details);
+        - an array (N - 1, V) of logits or log-probabilities, row p of token p + 1;
+        - a `ngram_eval.neural.NeuralSource`.
+    tokens: (N,) integers; token p + 1 is predicted from tokens up to p.
+    config: an `EvalConfig`, or the name of a preset.
+    tokenizer: for bits per byte, whose tokens these are: a `transformers` tokenizer, or one of ours
+        (`ngram_eval.tokens.Tokenizer.load(path)`). BOS leads each window if the tokenizer puts it before every text.
+    batch_windows: windows of one forward pass.
+    backend, threads: of the count tables, as on the command line.
+
+    Returns what `--json` holds of one preset (`dataclasses.asdict` makes it a dictionary). Positions behind the last
+    whole window are left out. Raises `InputError` for whatever does not fit together.
+    """
+    method = preset(config) if isinstance(config, str) else config
+    stream = _stream(tokens)
+    counted = _tokenizer(tokenizer)
+    source = _source(model, stream, counted, batch_windows)
+    check_source(method, source)
+    if source.vocab_size:
+        check_vocabulary(stream, source.vocab_size, "the model")
+    if counted is not None:
+        check_vocabulary(stream, counted.vocab_size, "the tokenizer")
+    options = Options(backend=backend, threads=threads, batch_windows=batch_windows)
+    options.check()
+    name = config if isinstance(config, str) else method.scorer
+    job = Job(
+        options=options,
+        ranks=_ALONE,
+        stream=TokenStream(stream, (), len(stream)),
+        tokenizer=counted,
+        manifest=None,
+        source=source,
+        backend=resolve_backend(backend),
+    )
+    clock = Stopwatch()
+    with Progress(disable=True) as progress:
+        found = run_evaluation(job, options, name, method, clock, progress)
+    shared = Shared(options.sharing(name, method), found.prefill, 0)
+    return summarise(job, name, method, found.tally, clock.seconds, 0, shared)
+
+
+def _stream(tokens: ArrayLike) -> Tokens:
+    found = np.asarray(tokens)
+    if found.ndim != 1 or found.dtype.kind not in "iu" or len(found) < 2:
+        raise InputError(f"tokens are {found.dtype} of shape {found.shape}: give at least two integers, (N,)")
+    if found.min() < 0 or found.max() > _LARGEST:
+        raise InputError(f"tokens reach from {found.min()} to {found.max()}: give 0 to {_LARGEST}")
+    return found.astype(np.uint16) if found.max() < 1 << 16 else found.astype(np.uint32)
+
+
+def _is_transformers(thing: object, name: str) -> bool:
+    """Whether it is of a class of that name of transformers, without importing that for things that are not."""
+    return any(
+        base.__name__ == name and base.__module__.partition(".")[0] == "transformers" for base in type(thing).__mro__
+    )
+
+
+def _tokenizer(tokenizer: Any) -> TextTokenizer | None:
+    if tokenizer is None or hasattr(tokenizer, "target_bytes"):
+        ours: TextTokenizer | None = tokenizer
+        return ours
+    if not _is_transformers(tokenizer, "PreTrainedTokenizerBase"):
+        raise InputError(
+            f"tokenizer is a {type(tokenizer).__name__}: give one of transformers, or ngram_eval.tokens.Tokenizer.load"
+        )
+    from ngram_eval.hf.tokenizer import HfTokenizer  # needs transformers
+
+    return HfTokenizer(tokenizer)
+
+
+def _source(model: Model, stream: Tokens, tokenizer: TextTokenizer | None, batch_windows: int) -> NeuralSource:
+    if isinstance(model, np.ndarray):
+        if model.ndim != 2 or model.dtype.kind != "f" or len(model) != len(stream) - 1:
+            raise InputError(
+                f"the logits are {model.dtype} of shape {model.shape}: give floats ({len(stream) - 1:,}, vocabulary)"
+            )
+        return LogitsSource(model, "the logits")
+    if _is_transformers(model, "PreTrainedModel"):
+        from ngram_eval.hf.source import HfSource  # needs transformers
+
+        return HfSource(model, lead_id=getattr(tokenizer, "lead_id", None), batch_windows=batch_windows)
+    if callable(model):
+        return CallableSource(model, batch_windows)
+    if not hasattr(model, "stats"):
+        raise InputError(f"model is a {type(model).__name__}: give a model, a function of windows, or logits")
+    return model
