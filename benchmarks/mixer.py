@@ -70,7 +70,7 @@ def load_text(path: Path, tokens: int) -> Text:
     cut = cut_trained(path.read_bytes(), 1024, lambda: lambda done: None)
     assert cut is not None, f"{path} is too short to train a tokenizer on"
     spelling = spelling_of(cut.alphabet.surfaces)
-    part = np.ascontiguousarray(cut.tokens[:tokens])
+    part = np.ascontiguousarray(cut.tokens[:tokens]).astype(np.uint16)
     lengths = np.array([len(surface) for surface in spelling.surfaces])
     return Text(part, spelling, int(lengths[part].sum()))
 

@@ -60,4 +60,19 @@ constexpr BitHistories bit_histories() {
   return all;
 }
 
+// The same as tables, for loops.
+struct BitHistoryTables {
+  std::array<std::array<std::uint8_t, 256>, 2> next{};  // by outcome, state
+  std::array<std::uint8_t, 256> total{};
+};
+
+constexpr BitHistoryTables tables_of(const BitHistories& histories) {
+  BitHistoryTables tables;
+  for (int i = 0; i < histories.size; ++i) {
+    for (int bit = 0; bit < 2; ++bit) tables.next[bit][i] = histories.state[i].next[bit];
+    tables.total[i] = static_cast<std::uint8_t>(histories.state[i].total());
+  }
+  return tables;
+}
+
 }  // namespace ngram

@@ -19,9 +19,9 @@ class Estimate {
   // Moves towards the outcome by 1 / (count + 1.6) of the way; the count stops at `limit`, at most 1023.
   void update(int bit, std::uint32_t limit) {
     const std::uint32_t value = bits_ ^ kHalf, count = value & kCount;
-    const auto p = static_cast<std::int32_t>(value >> 10), target = bit ? static_cast<std::int32_t>(kOne - 1) : 0;
+    const auto p = static_cast<std::int32_t>(value >> 10), target = -bit & static_cast<std::int32_t>(kOne - 1);
     const auto moved = static_cast<std::int64_t>(target - p) * kShare[count] >> 16;  // towards minus infinity
-    bits_ = (static_cast<std::uint32_t>(p + moved) << 10 | (count < limit ? count + 1 : count)) ^ kHalf;
+    bits_ = (static_cast<std::uint32_t>(p + moved) << 10 | (count + (count < limit))) ^ kHalf;
   }
 
  private:

@@ -20,6 +20,7 @@ namespace ngram {
 namespace {
 
 constexpr BitHistories kHistories = bit_histories();
+constexpr BitHistoryTables kTables = tables_of(kHistories);
 
 constexpr float kConstantInput = 0.3f;
 constexpr float kRate = 0.006f, kFirstRate = 0.02f, kRateTokens = 20000.0f;  // of the first layer, falling
@@ -159,7 +160,7 @@ std::uint8_t* Mixer::take(std::uint64_t hash) {
   }
   int chosen = 0, least = 256;
   for (int i = 0; i < kLineBytes; i += kGroupBytes) {
-    const int used = here[i] == 0 ? -1 : kHistories.state[here[i + 1]].total();
+    const int used = here[i] == 0 ? -1 : kTables.total[here[i + 1]];
     if (used < least) least = used, chosen = i;
   }
   std::memset(here + chosen, 0, kGroupBytes);
@@ -223,9 +224,9 @@ int Mixer::order() const {
 
 // What the contexts and the repetition under way hold of a node.
 NGRAM_INLINE void Mixer::look(const Node& node, const Group& group, Decision& decision) {
-  decision.place = node.place;
-  for (int k = 0; k < kMostHashed; ++k) decision.states[k] = k < config_.hashed ? group.hashed[k][node.place] : 0;
-  for (int k = 0; k < kDirect; ++k) decision.direct[k] = group.direct[k] + node.place;
+  const int hashed = config_.hashed, place = decision.place = node.place;
+  for (int k = 0; k < hashed; ++k) decision.states[k] = group.hashed[k][place];
+  for (int k = 0; k < kDirect; ++k) decision.direct[k] = group.direct[k] + place;
   decision.repetition = nullptr;
   const int length = past_.matched();
   if (length == 0) return;
@@ -248,13 +249,15 @@ NGRAM_INLINE void Mixer::predict(const Node& node, const Group& group, Decision&
   if (decision.repetition) x[kRepetition] = kLogits[decision.repetition->twelve_bits()];
   for (int k = 0; k < kDirect; ++k) x[kFirstDirect + k] = kLogits[decision.direct[k]->twelve_bits()];
   const auto& states = decision.states;
-  for (int k = 0; k < config_.hashed; ++k) {
-    x[kFirstHashed + k] = states[k] ? kLogits[maps_[k * 256 + states[k]].twelve_bits()] : 0.0f;
+  const Estimate* map = maps_.data();
+  const int hashed = config_.hashed, sets = config_.sets, width = width_;
+  for (int k = 0; k < hashed; ++k, map += 256) {
+    x[kFirstHashed + k] = states[k] ? kLogits[map[states[k]].twelve_bits()] : 0.0f;
   }
 
   const int length = past_.matched();
   const int repeats = decision.repetition == nullptr ? 0 : length < 8 ? 1 : length < 20 ? 2 : 3;
-  const auto used = [&](int k) { return kHistories.state[states[k]].total(); };
+  const auto used = [&](int k) { return static_cast<int>(kTables.total[states[k]]); };
   const int sure = std::min(3, used(0) / 2) * 16 + std::min(3, used(1) / 2) * 4 + std::min(3, used(4) / 2);
   const int known = (states[5] != 0) + (states[7] != 0) + (states[2] != 0) + (states[0] != 0);
   const int neural = std::clamp(static_cast<int>(x[kNeural] + 8.0f), 0, 15);
@@ -266,9 +269,9 @@ NGRAM_INLINE void Mixer::predict(const Node& node, const Group& group, Decision&
       static_cast<std::uint64_t>((neural * 5 + known) * 4 + repeats),
   };
   decision.logits.fill(0.0f);
-  for (int m = 0; m < config_.sets; ++m) {
-    decision.weights[m] = weights_[m].data() + selected[m] * width_;
-    decision.logits[m] = clipped(dot(decision.weights[m], x.data(), width_));
+  for (int m = 0; m < sets; ++m) {
+    decision.weights[m] = weights_[m].data() + selected[m] * width;
+    decision.logits[m] = clipped(dot(decision.weights[m], x.data(), width));
   }
   squash(decision.logits.data(), decision.p.data());
   squash(decision.logits.data() + 4, decision.p.data() + 4);
@@ -305,6 +308,7 @@ NGRAM_INLINE void Mixer::learn(int decisions) {
   const double share = 1.0 / (switch_.charged + 2.0);
   switch_ = {(1.0 - share) * weight_ + 0.5 * share, switch_.charged + 1.0};
   const float rate = kRate + (kFirstRate - kRate) / (1.0f + static_cast<float>(past_.size()) / kRateTokens);
+  const int sets = config_.sets, width = width_;
   for (int i = 0; i < decisions; ++i) {
     const Decision& decision = decisions_[i];
     const auto outcome = static_cast<float>(decision.bit);
@@ -312,8 +316,8 @@ NGRAM_INLINE void Mixer::learn(int decisions) {
       c[0] += (outcome - c[0]) * kMapRate * (1.0f - decision.right);
       c[1] += (outcome - c[1]) * kMapRate * decision.right;
     }
-    for (int m = 0; m < config_.sets; ++m) {
-      move(decision.weights[m], decision.inputs.data(), (outcome - decision.p[m]) * rate, width_);
+    for (int m = 0; m < sets; ++m) {
+      move(decision.weights[m], decision.inputs.data(), (outcome - decision.p[m]) * rate, width);
     }
     move(decision.last_weights, decision.logits.data(), (outcome - decision.mixed) * kLastRate, kLanes);
   }
@@ -321,18 +325,21 @@ NGRAM_INLINE void Mixer::learn(int decisions) {
 
 // Moves what it has none in, and takes in the token.
 NGRAM_INLINE void Mixer::count(int decisions) {
+  const int hashed = config_.hashed;
   std::array<std::uint8_t*, kMostHashed> taken{};
   for (int i = 0; i < decisions; ++i) {
     const Decision& decision = decisions_[i];
     if (i % kLevels == 0) {
-      for (int k = 0; k < config_.hashed; ++k) taken[k] = take(hashes_[i / kLevels][k]);
+      for (int k = 0; k < hashed; ++k) taken[k] = take(hashes_[i / kLevels][k]);
     }
-    for (int k = 0; k < config_.hashed; ++k) {
-      maps_[k * 256 + decision.states[k]].update(decision.bit, kStateLimit);
-      taken[k][decision.place] = kHistories.state[decision.states[k]].next[decision.bit];
-    }
-    for (Estimate* const estimate : decision.direct) estimate->update(decision.bit, kDirectLimit);
-    if (decision.repetition) decision.repetition->update(decision.bit, kRepetitionLimit);
+    const int bit = decision.bit, place = decision.place;
+    const auto states = decision.states;  // copies: what is written below may lie anywhere
+    const auto& next = kTables.next[bit];
+    for (int k = 0; k < hashed; ++k) taken[k][place] = next[states[k]];
+    Estimate* map = maps_.data();
+    for (int k = 0; k < hashed; ++k, map += 256) map[states[k]].update(bit, kStateLimit);
+    for (Estimate* const estimate : decision.direct) estimate->update(bit, kDirectLimit);
+    if (decision.repetition) decision.repetition->update(bit, kRepetitionLimit);
   }
   past_.push(token());
 }
@@ -395,7 +402,7 @@ void Mixer::distribution(const double* row, double* p) {
   };
   sum_up(row);
   std::vector<Open> open{{{0, vocab_size(), 0, 1}, {}, switch_.neural, 1.0}};
-  Decision decision;
+  Decision decision{};
   while (!open.empty()) {
     Open at = open.back();
     open.pop_back();

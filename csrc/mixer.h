@@ -132,7 +132,7 @@ class Mixer {
     float mixed;    // before the last maps
     float mended;   // after them
     // What the tokens alone decide:
-    std::array<std::uint8_t, kMostHashed> states;
+    std::array<std::uint8_t, kMostHashed> states;  // 0 for contexts that are not in use
     std::array<Estimate*, kDirect> direct;
     Estimate* repetition;  // or null
     int place;
@@ -180,7 +180,7 @@ class Mixer {
   Node node_{0, 1, 0, 1};
   double weight_ = 0.5;  // of the neural model, given the decisions so far
   double one_ = 0.5;     // what a 1 is charged with at the newest decision
-  std::array<Decision, kMostDecisions> decisions_;
+  std::array<Decision, kMostDecisions> decisions_{};
   std::array<Hashes, kMostGroups> hashes_;
   Group group_;
 };
