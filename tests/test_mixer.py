@@ -78,7 +78,7 @@ def test_cpp_is_the_reference(
     assert (order == order_cpp).all()
     ours, theirs = (mixer.decisions(tokens[90:], base[90:]) for mixer in mixers)
     for one, other in zip(ours, theirs, strict=True):
-        assert (one == other).all()
+        np.testing.assert_array_equal(one, other)
     assert_equal(*(mixer.learned() for mixer in mixers))
     whole, whole_cpp = (mixer.distribution(base[0]) for mixer in mixers)
     assert (whole == whole_cpp).all()
