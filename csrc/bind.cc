@@ -222,6 +222,54 @@ py::tuple exact_score(ExactModel& self, const py::array& tokens, const py::array
   return py::make_tuple(p, order);
 }
 
+// Evidence on `n` tokens as counts kept elsewhere give it: (n, levels, bytes of one), and the levels known of each.
+const ngram::Evidence* check_evidence(const ExactModel& self, const py::array& evidence, const py::array& depth,
+                                      py::ssize_t n) {
+  const auto bytes = static_cast<py::ssize_t>(sizeof(ngram::Evidence));
+  if (!holds<std::uint8_t>(evidence) || !(evidence.flags() & py::array::c_style) || evidence.ndim() != 3 ||
+      evidence.shape(0) != n || evidence.shape(1) != self.config().levels || evidence.shape(2) != bytes) {
+    fail("evidence must be contiguous uint8 of shape (" + std::to_string(n) + ", " +
+         std::to_string(self.config().levels) + ", " + std::to_string(bytes) + "), not " + describe(evidence));
+  }
+  if (!holds<std::uint8_t>(depth) || !is_vector(depth) || depth.size() != n) {
+    fail("depth must be uint8 of shape (" + std::to_string(n) + ",), not " + describe(depth));
+  }
+  const auto* levels = static_cast<const std::uint8_t*>(depth.data());
+  if (std::any_of(levels, levels + n, [&](int level) { return level > self.config().levels; })) {
+    fail("depth has entries above " + std::to_string(self.config().levels));
+  }
+  return static_cast<const ngram::Evidence*>(evidence.data());
+}
+
+py::array exact_score_recalled(ExactModel& self, const py::array& tokens, const py::array& evidence,
+                               const py::array& depth, const py::array& base, const py::array& entropy,
+                               bool together) {
+  check_exact_tokens(tokens);
+  const ngram::Base of = check_base(base, entropy, tokens.size());
+  if (of.rows) check_vocabulary(tokens, base.shape(1));
+  const ngram::Evidence* const seen = check_evidence(self, evidence, depth, tokens.size());
+  if (self.config().tilt != ngram::Tilt::kOff) fail("a tilt needs counts of its own");
+  py::array_t<double> p(tokens.size());
+  double* const charged = p.mutable_data();
+  const auto* levels = static_cast<const std::uint8_t*>(depth.data());
+  const auto n = tokens.size();
+  with_tokens(tokens, [&](auto data) { self.score_recalled(data, n, seen, levels, of, together, charged); });
+  return std::move(p);
+}
+
+py::array exact_distribution_recalled(ExactModel& self, const py::array& evidence, const py::array& depth,
+                                      const py::array& base, float entropy) {
+  if (!holds<double>(base) || !is_vector(base) || base.size() == 0) {
+    fail("base must be float64 of shape (V,), not " + describe(base));
+  }
+  const ngram::Evidence* const seen = check_evidence(self, evidence, depth, base.size());
+  if (self.config().tilt != ngram::Tilt::kOff) fail("a tilt needs counts of its own");
+  py::array_t<double> p(base.size());
+  self.distribution_recalled(seen, *static_cast<const std::uint8_t*>(depth.data()),
+                             static_cast<const double*>(base.data()), entropy, base.size(), p.mutable_data());
+  return std::move(p);
+}
+
 void check_row(const ExactModel& self, const py::array& row) {
   if (!holds<double>(row) || !is_vector(row)) fail("base must be float64 of shape (V,), not " + describe(row));
   check_counted(self, row.size());
@@ -362,6 +410,11 @@ PYBIND11_MODULE(_core, m) {
       .def("distribution", &exact_distribution, "base"_a.noconvert(), "entropy"_a)
       .def("distribution_after", &exact_distribution_after, "tokens"_a.noconvert(), "base"_a.noconvert(), "entropy"_a)
       .def("distributions", &exact_distributions, "tokens"_a.noconvert(), "base"_a.noconvert(), "entropy"_a.noconvert())
+      .def("score_recalled", &exact_score_recalled, "tokens"_a.noconvert(), "evidence"_a.noconvert(),
+           "depth"_a.noconvert(), "base"_a.noconvert(), "entropy"_a.noconvert(), py::kw_only(), "together"_a)
+      .def("distribution_recalled", &exact_distribution_recalled, "evidence"_a.noconvert(), "depth"_a.noconvert(),
+           "base"_a.noconvert(), "entropy"_a)
+      .def("follow", &ExactModel::follow, "token"_a)
       .def("evidence", &exact_evidence, "token"_a)
       .def("learned", &exact_learned)
       .def("load_learned", &exact_load_learned, "learned"_a)

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "hash.h"
 #include "prefetch.h"
 
 namespace ngram {
@@ -12,12 +13,6 @@ namespace {
 constexpr int kIndexAhead = 64;  // positions by which an index line is requested before its use, and a node line
 constexpr int kNodeAhead = 32;
 constexpr std::uint64_t kFirstIndex = 1 << 12;
-
-std::uint64_t mix(std::uint32_t parent, std::uint32_t token) {
-  std::uint64_t h = (std::uint64_t{parent} << 18 | token) * 0x9E3779B97F4A7C15u;
-  h = (h ^ (h >> 29)) * 0xBF58476D1CE4E5B9u;
-  return h ^ (h >> 32);
-}
 
 }  // namespace
 
@@ -47,7 +42,7 @@ std::uint64_t ExactCounts::bytes() const {
 }
 
 std::uint32_t ExactCounts::find(std::uint32_t parent, std::uint32_t token) const {
-  const std::uint64_t h = mix(parent, token), mask = index_->size() - 1;
+  const std::uint64_t h = child_hash(parent, token), mask = index_->size() - 1;
   for (std::uint64_t i = h & mask;; i = (i + 1) & mask) {
     const std::uint64_t entry = index_->data()[i];
     if (entry == 0) return kNone;
@@ -59,7 +54,7 @@ std::uint32_t ExactCounts::find(std::uint32_t parent, std::uint32_t token) const
 
 void ExactCounts::insert(std::uint32_t id) {
   const Node& added = node(id);
-  const std::uint64_t h = mix(added.parent, added.token), mask = index_->size() - 1;
+  const std::uint64_t h = child_hash(added.parent, added.token), mask = index_->size() - 1;
   std::uint64_t i = h & mask;
   while (index_->data()[i] != 0) i = (i + 1) & mask;
   index_->data()[i] = (h >> 32) << 32 | id;
@@ -72,7 +67,7 @@ void ExactCounts::grow() {
   for (std::uint64_t id = 1; id < nodes_; ++id) {
     if (id + kIndexAhead < nodes_) {
       const Node& later = node(static_cast<std::uint32_t>(id + kIndexAhead));
-      NGRAM_PREFETCH(index_->data() + (mix(later.parent, later.token) & (size - 1)));
+      NGRAM_PREFETCH(index_->data() + (child_hash(later.parent, later.token) & (size - 1)));
     }
     insert(static_cast<std::uint32_t>(id));
   }
@@ -104,7 +99,7 @@ void ExactCounts::expand_all() {
   };
   for (const std::uint32_t id : expanding_) NGRAM_PREFETCH(stream_.data() + first_successor(id));
   for (const std::uint32_t id : expanding_) {
-    NGRAM_PREFETCH(index_->data() + (mix(id, stream_[first_successor(id)]) & (index_->size() - 1)));
+    NGRAM_PREFETCH(index_->data() + (child_hash(id, stream_[first_successor(id)]) & (index_->size() - 1)));
   }
   for (const std::uint32_t id : expanding_) {
     const std::uint64_t position = first_successor(id);
@@ -137,10 +132,10 @@ void ExactCounts::append_level(int level, const std::uint32_t* tokens, int n, st
   for (int i = 0; i < n; ++i) {
     const std::uint64_t mask = index_->size() - 1;
     if (i + kIndexAhead < n && tip_node(level, i + kIndexAhead) != kNone) {
-      NGRAM_PREFETCH(index_->data() + (mix(tip_node(level, i + kIndexAhead), tokens[i + kIndexAhead]) & mask));
+      NGRAM_PREFETCH(index_->data() + (child_hash(tip_node(level, i + kIndexAhead), tokens[i + kIndexAhead]) & mask));
     }
     if (i + kNodeAhead < n && tip_node(level, i + kNodeAhead) != kNone) {
-      const std::uint64_t entry = index_->data()[mix(tip_node(level, i + kNodeAhead), tokens[i + kNodeAhead]) & mask];
+      const std::uint64_t entry = index_->data()[child_hash(tip_node(level, i + kNodeAhead), tokens[i + kNodeAhead]) & mask];
       const Node& candidate = node(static_cast<std::uint32_t>(entry));
       NGRAM_PREFETCH(&candidate);
       NGRAM_PREFETCH(&candidate.last_seen);  // half of the nodes lie on two lines

@@ -30,39 +30,11 @@
 #include <unordered_map>
 #include <vector>
 
+#include "evidence.h"
 #include "prefetch.h"
 #include "zero_pages.h"
 
 namespace ngram {
-
-inline constexpr int kMaxLevels = 32;
-inline constexpr std::uint32_t kVocabularyLimit = 1u << 18;
-
-// A context, as it stood before a position.
-struct Context {
-  std::uint64_t total;
-  std::uint64_t novel_total;  // sum of `novel` over its successors
-  std::uint32_t distinct;
-  std::uint32_t run;  // stops counting at kRunLimit
-};
-inline constexpr std::uint32_t kRunLimit = 8191;
-
-// A successor in a context; all zero if it never followed.
-struct Successor {
-  std::uint32_t count;
-  std::uint32_t novel;
-  std::uint32_t recent;  // stays 0 in the empty context
-};
-
-struct Evidence {
-  Context context;
-  Successor target;
-};
-
-// Sum of `recent` over the successors of a context that occurred `total` times.
-inline std::uint32_t recent_total(std::uint64_t total) {
-  return total >= 32 ? ~std::uint32_t{0} : ~(~std::uint32_t{0} >> total);
-}
 
 class ExactCounts {
  public:
@@ -171,8 +143,7 @@ class ExactCounts {
 };
 
 inline Successor ExactCounts::successor(const Node& child, std::uint64_t total, bool recency) const {
-  const std::uint64_t age = total - 1 - child.last_seen;
-  return {child.count, child.novel, recency && age < 32 ? child.recent >> age : 0};
+  return {child.count, child.novel, recency ? aged(child.recent, total - 1 - child.last_seen) : 0};
 }
 
 template <class Visit>

@@ -329,12 +329,50 @@ void ExactModel::distribution_after(const Token* tokens, std::int64_t n, const d
   }
 }
 
-// Prepares position i of the counts' last chunk and collects its target's statistics; the number of levels.
+// Prepares a position of which `depth` levels are known and collects its target's statistics.
+void ExactModel::prepare_evidence(const Recalled& seen, int depth, float entropy, Successor* target) {
+  for (int level = 0; level < depth; ++level) target[level] = seen[level].target;
+  if (config_.chain) prepare(depth, [&](int level) { return seen[level].context; }, entropy);
+}
+
+// The same of position i of the counts' last chunk; the number of levels.
 int ExactModel::prepare_evidence(int i, float entropy, Successor* target) {
   const int depth = counts_.depth(i);
-  for (int level = 0; level < depth; ++level) target[level] = counts_.evidence(level, i).target;
-  if (config_.chain) prepare(depth, [&](int level) { return counts_.evidence(level, i).context; }, entropy);
+  prepare_evidence({&counts_.evidence(0, i), ExactCounts::kChunk}, depth, entropy, target);
   return depth;
+}
+
+template <class Token>
+void ExactModel::score_recalled(const Token* tokens, std::int64_t n, const Evidence* evidence,
+                                const std::uint8_t* depth, const Base& base, bool together, double* p) {
+  Successor target[kMaxLevels];
+  const std::uint32_t newest = newest_;
+  const auto prepare_at = [&](std::int64_t i) {
+    prepare_evidence({evidence + i * config_.levels, 1}, depth[i], base.entropy[i], target);
+  };
+  for (std::int64_t i = 0; together && i < n; ++i) {  // from what was known before the first of them
+    const double below = base.target(i, tokens[i]);
+    prepare_at(i);
+    p[i] = config_.chain ? blended(below, chained(depth[i], target, below)) : below;
+    newest_ = tokens[i];
+  }
+  newest_ = newest;
+  for (std::int64_t i = 0; i < n; ++i) {
+    prepare_at(i);
+    const double charged = charge(depth[i], target, tokens[i], base.target(i, tokens[i]));
+    if (!together) p[i] = charged;
+  }
+}
+
+void ExactModel::distribution_recalled(const Evidence* evidence, int depth, const double* row, float entropy,
+                                       std::int64_t vocab_size, double* p) {
+  Successor target[kMaxLevels];
+  prepare_evidence({evidence, 1}, depth, entropy, target);
+  for (std::int64_t token = 0; token < vocab_size; ++token) {
+    const Evidence* const seen = evidence + token * config_.levels;
+    for (int level = 0; level < depth; ++level) target[level] = seen[level].target;
+    p[token] = config_.chain ? blended(row[token], chained(depth, target, row[token])) : row[token];
+  }
 }
 
 // Probability of `token` at the tip, prepared, before the tilt.
@@ -441,6 +479,8 @@ void ExactModel::distribution(const double* row, float entropy, std::int64_t voc
   template void ExactModel::append(const Token*, std::int64_t);                                             \
   template void ExactModel::score(const Token*, std::int64_t, const Base&, double*, std::uint8_t*);         \
   template void ExactModel::score_together(const Token*, std::int64_t, const Base&, double*, std::uint8_t*); \
+  template void ExactModel::score_recalled(const Token*, std::int64_t, const Evidence*, const std::uint8_t*,    \
+                                           const Base&, bool, double*);                                        \
   template void ExactModel::distribution_after(const Token*, std::int64_t, const double*, float, std::int64_t, double*);
 NGRAM_INSTANTIATE(std::uint16_t)
 NGRAM_INSTANTIATE(std::uint32_t)

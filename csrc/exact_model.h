@@ -75,6 +75,20 @@ class ExactModel {
   void distribution_after(const Token* tokens, std::int64_t n, const double* row, float entropy,
                           std::int64_t vocab_size, double* p);
 
+  // With counts that are kept elsewhere (`cuda/device.h`), nothing being counted here: charges each token and learns from
+  // it, given what was known of it, `evidence` (n, levels) of which `depth[i]` levels, before it was counted. Or,
+  // `together`, before the first of them was. No tilt.
+  template <class Token>
+  void score_recalled(const Token* tokens, std::int64_t n, const Evidence* evidence, const std::uint8_t* depth,
+                      const Base& base, bool together, double* p);
+
+  // What each token would be charged with, `evidence` (vocab_size, levels) being that on each as the next.
+  void distribution_recalled(const Evidence* evidence, int depth, const double* row, float entropy,
+                             std::int64_t vocab_size, double* p);
+
+  // The token before the next one, where it was neither appended nor scored here.
+  void follow(std::uint32_t token) { newest_ = token; }
+
   // What `score` would charge each token with. `row` and `p` have `vocab_size` entries.
   void distribution(const double* row, float entropy, std::int64_t vocab_size, double* p);
 
@@ -114,6 +128,14 @@ class ExactModel {
     bool longest;                              // counts are plain counts
   };
 
+  // The evidence on a position, level by level.
+  struct Recalled {
+    const Evidence* first;
+    std::ptrdiff_t stride;
+
+    const Evidence& operator[](int level) const { return first[level * stride]; }
+  };
+
   // What the learned tilt knows of a hint: a place in the map from p(hint) to how often it came true.
   struct Hint {
     std::uint32_t token;
@@ -137,6 +159,7 @@ class ExactModel {
   double charge(int depth, const Successor* target, std::uint32_t token, double base);
   void learn(int depth, const Successor* target, double chained);
   double tip_probability(std::uint32_t token, double base);
+  void prepare_evidence(const Recalled& seen, int depth, float entropy, Successor* target);
   int prepare_evidence(int i, float entropy, Successor* target);
   template <class Token, class Visit>
   void peek_each(const Token* tokens, std::int64_t n, const Visit& visit);

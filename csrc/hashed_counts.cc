@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "backoff.h"
 #include "hash.h"
 #include "prefetch.h"
 
@@ -77,7 +78,7 @@ NGRAM_CLONES void keep_matches(const std::uint32_t* __restrict context, const st
                                std::uint8_t* __restrict best_order, std::uint32_t* __restrict best_context,
                                std::uint32_t* __restrict best_full) {
   for (std::int64_t i = 0; i < n; ++i) {
-    const bool matched = (context[i] >= min_context) & (full[i] >= min_full);
+    const bool matched = matches(context[i], full[i], min_context, min_full);
     best_order[i] = matched ? order : best_order[i];
     best_context[i] = matched ? context[i] : best_context[i];
     best_full[i] = matched ? full[i] : best_full[i];

@@ -19,6 +19,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "host_device.h"
 #include "zero_pages.h"
 
 namespace ngram {
@@ -47,7 +48,7 @@ struct Windows {
   const std::int64_t* stops;
   std::size_t size;
 
-  std::int64_t length(std::size_t i) const { return stops[i] - firsts[i]; }
+  NGRAM_HOST_DEVICE std::int64_t length(std::size_t i) const { return stops[i] - firsts[i]; }
   Windows slice(std::size_t begin, std::size_t end) const { return {firsts + begin, stops + begin, end - begin}; }
 };
 

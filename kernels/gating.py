@@ -8,10 +8,15 @@ from torch import Tensor
 from ngram_eval.config import GateConfig
 
 
-def gate_constants(gate: GateConfig, device: torch.device) -> Tensor:
-    """What `alpha` reads: base, range, slope, then the centre of each order from 0 (unused) to 9; float64 (13,)."""
+def gate_numbers(gate: GateConfig) -> tuple[float, ...]:
+    """The gate in 13 numbers: base, range, slope, then the centre of each order from 0 (unused) to 9."""
     weight = (gate.alpha_base, gate.alpha_range, gate.alpha_slope) if gate.alpha_range else (gate.alpha_fixed, 0.0, 0.0)
-    return torch.tensor((*weight, 0.0, *gate.centres), dtype=torch.float64, device=device)
+    return (*weight, 0.0, *gate.centres)
+
+
+def gate_constants(gate: GateConfig, device: torch.device) -> Tensor:
+    """What `alpha` reads: `gate_numbers`, float64 (13,)."""
+    return torch.tensor(gate_numbers(gate), dtype=torch.float64, device=device)
 
 
 @triton.jit

@@ -1,7 +1,7 @@
 """The hashed scorer on a GPU: counts, gate, blend and sums stay there until the end.
 
-Of a batch, the logits cost one launch (`ngram_eval.forward`), and every 1024 positions three for all the rest. Nothing
-waits for the device until `tally` (or a sampled `distribution`), so the stages of the result overlap: each shows how
+Of a batch, the logits cost one launch (`ngram_eval.forward`); the rest three for every 1024 positions (`TritonScorer`), or
+one (`CudaScorer`). Nothing waits for the device until `tally` (or a sampled `distribution`), so the stages of the result overlap: each shows how
 long the host was in it.
 """
 
@@ -17,9 +17,10 @@ from ngram_eval.blend import GatedBackoff
 from ngram_eval.bpb import Tally, from_limbs
 from ngram_eval.config import EvalConfig
 from ngram_eval.counts import Stream
+from ngram_eval.counts.cuda import CudaCounts
 from ngram_eval.counts.triton import TritonCounts
 from ngram_eval.forward import DeviceStats
-from ngram_eval.kernels.gating import gate_constants
+from ngram_eval.kernels.gating import gate_constants, gate_numbers
 from ngram_eval.kernels.windows import AT_ONCE, NO_POSITION, Charges, new_charges
 from ngram_eval.neural import NeuralStats, nan_statistics
 from ngram_eval.prefill import scan
@@ -42,20 +43,27 @@ class DeviceCharges:
         return copied
 
 
-class TritonScorer(Scorer):
-    """`ngram_eval.scorers.Scorer` of PR #890's family on the current CUDA device."""
+class DeviceScorer(Scorer):
+    """`ngram_eval.scorers.Scorer` of PR #890's family, whichever kernels count and charge."""
 
     normalised = GatedBackoff.normalised
     window_wise = True
     on_device = True
 
-    def __init__(self, config: EvalConfig, at_once: int = AT_ONCE) -> None:
-        self.counts = TritonCounts(config.ngram)
-        self._at_once = at_once
+    counts: TritonCounts | CudaCounts
+
+    def __init__(self, config: EvalConfig) -> None:
         self._blend = GatedBackoff(config.gate)
-        self._gate = gate_constants(config.gate, self.counts.device)
         self._charges = new_charges(0, self.counts.device)
         self._sums: list[Tensor] = []
+
+    def charge(
+        self, tokens: Stream, windows: Windows, stats: tuple[Tensor, Tensor], charges: Charges, values: Tensor
+    ) -> None:
+        """Score the windows, then count them. `stats` are p_target float64 and entropy float32 of their positions,
+        `values` float64; nats are added to the windows' rows of `charges.sums`.
+        """
+        raise NotImplementedError
 
     def prefill(self, tokens: Stream, start: int, stop: int, advance: Callable[[int], None]) -> None:
         count_positions(self.counts, tokens, start, stop, advance)
@@ -68,16 +76,7 @@ class TritonScorer(Scorer):
         sums = new_charges(len(windows), self.counts.device).sums
         values = torch.empty_like(p_target)
         charges = Charges(sums, self._charges.hits, self._charges.bad)
-        for launch in self.counts.launches(tokens, windows.first, windows.stop, self._at_once):
-            part = (p_target[launch.entries], entropy[launch.entries])
-            launch.score(
-                self.counts.tables,
-                self.counts.config,
-                gate=self._gate,
-                stats=part,
-                charges=charges,
-                values=values[launch.entries],
-            )
+        self.charge(tokens, windows, (p_target, entropy), charges, values)
         self._sums.append(sums)
         return DeviceCharges(values)
 
@@ -110,3 +109,47 @@ class TritonScorer(Scorer):
             return stats.device_p_target, stats.device_entropy
         p_target, entropy = np.asarray(stats.p_target, np.float64), np.asarray(stats.entropy, np.float32)
         return to_device(p_target, self.counts.device), to_device(entropy, self.counts.device)
+
+
+class TritonScorer(DeviceScorer):
+    """Three launches for every `at_once` positions (`ngram_eval.kernels.windows`)."""
+
+    counts: TritonCounts
+
+    def __init__(self, config: EvalConfig, at_once: int = AT_ONCE) -> None:
+        self.counts = TritonCounts(config.ngram)
+        super().__init__(config)
+        self._at_once = at_once
+        self._gate = gate_constants(config.gate, self.counts.device)
+
+    def charge(
+        self, tokens: Stream, windows: Windows, stats: tuple[Tensor, Tensor], charges: Charges, values: Tensor
+    ) -> None:
+        p_target, entropy = stats
+        for launch in self.counts.launches(tokens, windows.first, windows.stop, self._at_once):
+            launch.score(
+                self.counts.tables,
+                self.counts.config,
+                gate=self._gate,
+                stats=(p_target[launch.entries], entropy[launch.entries]),
+                charges=charges,
+                values=values[launch.entries],
+            )
+
+
+class CudaScorer(DeviceScorer):
+    """One launch for all windows of a batch, which stays until they are scored (`csrc/cuda/hashed.h`)."""
+
+    counts: CudaCounts
+
+    def __init__(self, config: EvalConfig) -> None:
+        self.counts = CudaCounts(config.ngram)
+        super().__init__(config)
+        self._gate = gate_numbers(config.gate)
+
+    def charge(
+        self, tokens: Stream, windows: Windows, stats: tuple[Tensor, Tensor], charges: Charges, values: Tensor
+    ) -> None:
+        self.counts.score(
+            tokens, windows.first, windows.stop, charges=(self._gate, *stats, values, *charges)
+        )

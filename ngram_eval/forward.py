@@ -43,12 +43,14 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     return device
 
 
-def check_kernels_run_on(device: torch.device) -> None:
-    """Raise `InputError` unless the kernels of `--backend triton` run on `device`."""
+def check_kernels_run_on(device: torch.device, backend: str) -> None:
+    """Raise `InputError` unless the kernels of the backend, one of `ngram_eval.counts.ON_DEVICE`, run on `device`."""
+    from ngram_eval.cuda import load_cuda
     from ngram_eval.kernels.runtime import kernel_device  # needs Triton, which not every machine has
 
-    if kernel_device().type != device.type:
-        raise InputError(f"--device is {device}, but --backend triton runs on {kernel_device()}: choose that one")
+    needed = load_cuda()[1] if backend == "cuda" else kernel_device()
+    if needed.type != device.type:
+        raise InputError(f"--device is {device}, but --backend {backend} runs on {needed}: choose that one")
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:

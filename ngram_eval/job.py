@@ -6,7 +6,7 @@ from typing import Any
 
 from ngram_eval import __version__
 from ngram_eval.config import EvalConfig
-from ngram_eval.counts import load_backend, resolve_backend
+from ngram_eval.counts import ON_DEVICE, load_backend, resolve_backend
 from ngram_eval.errors import InputError
 from ngram_eval.neural import NeuralSource, UniformSource, load_logits, load_scores
 from ngram_eval.options import JobOptions, asset
@@ -68,7 +68,7 @@ def fingerprint(job: Job, config: EvalConfig, sharing: str) -> dict[str, Any]:
             "batch_windows": job.source.batch_windows,
             "settings": {name: value.split(":")[0] for name, value in job.source.settings.items()},
         },
-        "backend": job.backend if job.backend == "triton" else "cpu",  # whose floats are the reference's, bit for bit
+        "backend": job.backend if job.backend in ON_DEVICE else "cpu",  # whose floats are the reference's, bit for bit
         "number of ranks": ranks.world if by_ranks else "any",
         "config": asdict(config),
     }
@@ -132,12 +132,12 @@ def _load_source(
     options: JobOptions, stream: TokenStream, tokenizer: TextTokenizer | None, ranks: Ranks, backend: str
 ) -> NeuralSource:
     """The neural source that the options name, checked against the stream and the tokenizer."""
-    use_kernels = backend == "triton"
+    use_kernels = backend in ON_DEVICE
     if use_kernels:
         from ngram_eval.forward import check_kernels_run_on, choose_device
 
         load_backend(backend)  # says what is missing, where something is
-        check_kernels_run_on(choose_device(options.device, ranks.local_rank))
+        check_kernels_run_on(choose_device(options.device, ranks.local_rank), backend)
     if options.scores is not None:
         return load_scores(options.scores, (stream.total - 1, len(stream.tokens) - 1), ranks.part)
     if options.logits is not None:

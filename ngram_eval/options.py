@@ -14,6 +14,7 @@ import tyro
 
 from ngram_eval import __version__
 from ngram_eval.config import DEFAULT_PRESETS, EvalConfig, preset
+from ngram_eval.counts import ON_DEVICE
 from ngram_eval.errors import InputError
 
 EMBEDDED_SEQ_LEN = 256
@@ -61,7 +62,7 @@ class JobOptions:
     batch_windows: int = 32
     """Windows of one forward pass."""
     backend: str = "auto"
-    """Count tables: auto, cpu (C++), triton (GPU, with the logits' statistics) or reference (slow numpy)."""
+    """Count tables: auto, cpu (C++), triton or cuda (GPU, with the logits' statistics), reference (slow numpy)."""
     threads: int | None = None
     """Threads of the count tables; default: OMP_NUM_THREADS if set, else every core this process may use."""
     version: bool = False
@@ -96,7 +97,7 @@ class JobOptions:
             raise InputError("--tokenizer and --vocab-size describe --data, and no --data was given")
         if self.ttt != "off" and not (self.embedded or self.artifact):
             raise InputError(f"--ttt {self.ttt} adapts a model of ours: give --artifact, or leave it out")
-        if self.ttt != "off" and self.backend == "triton":
+        if self.ttt != "off" and self.backend in ON_DEVICE:
             raise InputError(f"--ttt {self.ttt} keeps its statistics on the host: give --backend cpu")
         if self.compile and (self.ttt != "off" or not (self.embedded or self.artifact)):
             raise InputError("--compile compiles a model of ours that stays as it is: give --artifact, and no --ttt")
@@ -159,9 +160,9 @@ class Options(JobOptions):
                 f"--ngram sharded and --preset {name}: it learns from each position for the next, so no rank can begin "
                 "in the middle of the stream; give --ngram pipelined"
             )
-        if self.ngram == "pipelined" and self.backend == "triton":
+        if self.ngram == "pipelined" and self.backend in ON_DEVICE and not config.learns_online:
             raise InputError(
-                "--ngram pipelined runs its engine on a CPU thread, and --backend triton counts on the GPU: give "
+                f"--ngram pipelined runs its engine on a CPU thread, and --backend {self.backend} counts on the GPU: give "
                 "--backend cpu, or --ngram sharded"
             )
         if self.ngram == "auto":

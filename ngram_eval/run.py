@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from ngram_eval.bpb import Tally
 from ngram_eval.checkpoint import Checkpoint, Record
 from ngram_eval.config import EvalConfig, WindowConfig
+from ngram_eval.counts import ON_DEVICE
 from ngram_eval.engine import Engine
 from ngram_eval.errors import InputError, exit_on_input_error
 from ngram_eval.files import require_writable
@@ -89,8 +90,9 @@ def runnable(options: JobOptions, configs: dict[str, EvalConfig], ranks: Ranks) 
     """The presets without those that can't run here, if nobody named any; else raises `InputError` for such a one."""
     kept = {}
     for name, config in configs.items():
+        counts_there = options.backend == "cuda" and config.scorer == "exact" and config.exact.tilt == "off"
         why = None
-        if config.learns_online and options.backend == "triton":
+        if config.learns_online and options.backend in ON_DEVICE and not counts_there:
             why = f"--preset {name} learns position by position: it needs --backend cpu or reference"
         if config.byte_rule == "piece" and options.hf and not options.tokenizer:
             why = f"--preset {name} counts bytes by a formula on SentencePiece models: --hf needs --byte-rule decoded"

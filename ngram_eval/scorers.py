@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ngram_eval.blend import GatedBackoff
 from ngram_eval.bpb import Tally
 from ngram_eval.config import EvalConfig
-from ngram_eval.counts import Best, Counts, Stream, around, make_counts
+from ngram_eval.counts import ON_DEVICE, Best, Counts, Stream, around, make_counts
 from ngram_eval.errors import InputError
 from ngram_eval.exact import ExactModel, make_model
 from ngram_eval.mixer import Mixer, make_mixer, spelling_of, unspelt
@@ -345,8 +345,8 @@ def make_scorer(backend: str, config: EvalConfig, threads: int = 1, vocabulary: 
         known = vocabulary.surfaces
         spelling = unspelt(vocabulary.size) if known is None else spelling_of(known)
         return MixerScorer(make_mixer(backend, config.mixer, spelling, neural=vocabulary.neural), config)
-    if backend == "triton":
-        from ngram_eval.device import TritonScorer
+    if backend in ON_DEVICE:
+        from ngram_eval.device import CudaScorer, TritonScorer
 
-        return TritonScorer(config)
+        return TritonScorer(config) if backend == "triton" else CudaScorer(config)
     return HashedScorer(make_counts(backend, config.ngram, threads), GatedBackoff(config.gate))

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 if not torch.cuda.is_available():  # before Triton is imported: without a GPU, kernels run in its interpreter
     os.environ["TRITON_INTERPRET"] = "1"
 
+from host_cuda import compiler, host_extension
 from ngram_eval.tokens import write_shard
 from published import Totals
 from published import evaluate as published
@@ -57,6 +58,20 @@ def stream(tmp_path_factory: pytest.TempPathFactory) -> Stream:
     write_shard(folder / "data.bin", tokens)
     np.savez(folder / "scores.npz", p_target=p_target, entropy=entropy)
     return Stream(folder / "data.bin", folder / "scores.npz", tokens, p_target, entropy)
+
+
+@pytest.fixture(autouse=True)
+def cuda_backend(request: pytest.FixtureRequest) -> None:
+    """Tests that a parameter sends to the `cuda` backend use the GPU, or where there is none its build for the host."""
+    parameters = getattr(request.node, "callspec", None)
+    if parameters is None or "cuda" not in parameters.params.values():
+        return
+    if torch.cuda.is_available():
+        pytest.importorskip("ngram_eval._cuda", reason="here is a GPU, but the CUDA extension was not built")
+    elif compiler() is None:
+        pytest.skip("no GPU, and no C++ compiler for the host's build")
+    else:
+        host_extension()
 
 
 @pytest.fixture

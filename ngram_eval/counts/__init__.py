@@ -85,8 +85,13 @@ BACKENDS: dict[str, str] = {
     "reference": "ngram_eval.counts.reference:ReferenceCounts",
     "cpu": "ngram_eval.counts.cpu:CpuCounts",
     "triton": "ngram_eval.counts.triton:TritonCounts",
+    "cuda": "ngram_eval.counts.cuda:CudaCounts",
 }
 """Backend name -> "module:class". Modules are imported when asked for, so an unused backend costs nothing."""
+
+
+ON_DEVICE = ("triton", "cuda")
+"""Backends whose tables are in a GPU's memory, and whose neural statistics come from the kernels there."""
 
 
 def resolve_backend(name: str) -> str:

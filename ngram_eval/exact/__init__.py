@@ -65,7 +65,7 @@ class ExactModel(Protocol):
         """`positions` counted, `nodes` (n-grams kept) and their `bytes` of memory, the stream's and the index's too."""
 
 
-BACKENDS = {"cpu": "CpuModel", "reference": "ReferenceModel"}
+BACKENDS = {"cpu": "CpuModel", "reference": "ReferenceModel", "cuda": "CudaModel"}
 """Backend name, which is also its module's, -> its class: the only list of backends."""
 
 

@@ -1,0 +1,297 @@
+// Python bindings of the device: checks arguments, releases the GIL, calls. Tensors are torch's, used through their
+// attributes alone, so that no header of torch is needed; arrays are numpy's, of the host.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <algorithm>
+#include <bit>
+#include <initializer_list>
+#include <memory>
+#include <string>
+
+#include "device.h"
+
+namespace py = pybind11;
+
+namespace {
+
+using ngram::device::ExactCounts;
+using ngram::device::HashedTables;
+using ngram::device::RandomKeys;
+using py::literals::operator""_a;
+
+[[noreturn]] void fail(const std::string& message) { throw py::value_error(message); }
+
+// A contiguous tensor on `device` of one of the dtypes and, unless negative, of `size` entries.
+struct Tensor {
+  void* data;
+  std::string dtype;
+  std::int64_t size;
+};
+
+Tensor check_tensor(const py::handle& tensor, const char* name, int device, std::initializer_list<const char*> dtypes,
+                    std::int64_t size = -1) {
+  if (!py::hasattr(tensor, "data_ptr")) fail(std::string(name) + " must be a tensor");
+  const Tensor found{reinterpret_cast<void*>(tensor.attr("data_ptr")().cast<std::uintptr_t>()),
+                     py::str(tensor.attr("dtype")).cast<std::string>(), tensor.attr("numel")().cast<std::int64_t>()};
+  const auto is = [&](const char* dtype) { return found.dtype == std::string("torch.") + dtype; };
+  if (std::none_of(dtypes.begin(), dtypes.end(), is)) {
+    std::string wanted;
+    for (const char* dtype : dtypes) wanted += (wanted.empty() ? "" : " or ") + std::string(dtype);
+    fail(std::string(name) + " must be " + wanted + ", not " + found.dtype);
+  }
+  if (!tensor.attr("is_contiguous")().cast<bool>()) fail(std::string(name) + " must be contiguous");
+  if (size >= 0 && found.size != size) {
+    fail(std::string(name) + " must have " + std::to_string(size) + " entries, not " + std::to_string(found.size));
+  }
+  if (found.size > 0 && !ngram::device::holds(device, found.data)) {
+    fail(std::string(name) + " is on " + py::str(tensor.attr("device")).cast<std::string>() +
+         ", not in the memory of GPU " + std::to_string(device));
+  }
+  return found;
+}
+
+template <class T>
+T* entries(const py::handle& tensor, const char* name, int device, const char* dtype, std::int64_t size) {
+  return static_cast<T*>(check_tensor(tensor, name, device, {dtype}, size).data);
+}
+
+void* stream_of(std::uintptr_t stream) { return reinterpret_cast<void*>(stream); }
+
+std::unique_ptr<HashedTables> make_hashed(int device, int min_order, int max_order, std::uint64_t buckets,
+                                          std::uint32_t min_count, int context_lag, bool target_backoff) {
+  if (!(1 <= min_order && min_order <= max_order && max_order <= ngram::kMaxOrder)) {
+    fail("orders " + std::to_string(min_order) + " to " + std::to_string(max_order) + " outside 1 to " +
+         std::to_string(ngram::kMaxOrder));
+  }
+  if (!std::has_single_bit(buckets) || buckets > std::uint64_t{1} << 32) {
+    fail("buckets is " + std::to_string(buckets) + ": give a power of two from 1 to 4294967296");
+  }
+  if (min_count < 1) fail("min_count is 0: give at least 1");
+  if (context_lag != 0 && context_lag != 1) fail("context_lag is " + std::to_string(context_lag) + ": give 0 or 1");
+  return std::make_unique<HashedTables>(
+      device, ngram::CountsConfig{min_order, max_order, buckets, min_count, context_lag, target_backoff});
+}
+
+std::int64_t orders(const HashedTables& self) { return self.config().max_order - self.config().min_order + 1; }
+
+std::uint32_t* check_tables(const HashedTables& self, const py::handle& tables) {
+  const auto size = 2 * orders(self) * static_cast<std::int64_t>(self.config().buckets);
+  return entries<std::uint32_t>(tables, "tables", self.device(), "int32", size);
+}
+
+// Tokens from `base` of the stream on, which must hold what positions [start, stop) and their contexts read.
+Tensor check_tokens(const HashedTables& self, const py::handle& tokens, std::int64_t base, std::int64_t start,
+                    std::int64_t stop) {
+  const Tensor found = check_tensor(tokens, "tokens", self.device(), {"uint16", "int32"});
+  const ngram::CountsConfig& config = self.config();
+  const std::int64_t first = std::max<std::int64_t>(start + 1 - config.context_lag - (config.max_order - 1), 0);
+  if (!(0 <= base && 0 <= start && start <= stop) || (start < stop && !(base <= first && stop < base + found.size))) {
+    fail("positions [" + std::to_string(start) + ", " + std::to_string(stop) + ") read outside the tokens [" +
+         std::to_string(base) + ", " + std::to_string(base + found.size) + ")");
+  }
+  return found;
+}
+
+// Calls work(pointer to the tokens) without the GIL.
+template <class Work>
+void with_tokens(const Tensor& tokens, const Work& work) {
+  const py::gil_scoped_release release;
+  if (tokens.dtype == "torch.uint16") {
+    work(static_cast<const std::uint16_t*>(tokens.data));
+  } else {
+    work(static_cast<const std::uint32_t*>(tokens.data));
+  }
+}
+
+void update(HashedTables& self, std::uintptr_t stream, const py::object& tables, const py::object& tokens,
+            std::int64_t base, std::int64_t start, std::int64_t stop) {
+  std::uint32_t* const counts = check_tables(self, tables);
+  with_tokens(check_tokens(self, tokens, base, start, stop),
+              [&](auto* data) { self.update(stream_of(stream), counts, data, base, start, stop); });
+}
+
+void lookup(HashedTables& self, std::uintptr_t stream, const py::object& tables, const py::object& tokens,
+            std::int64_t base, std::int64_t start, std::int64_t stop, const py::object& context,
+            const py::object& full) {
+  std::uint32_t* const counts = check_tables(self, tables);
+  const Tensor read = check_tokens(self, tokens, base, start, stop);
+  const std::int64_t size = orders(self) * (stop - start);
+  auto* const c = entries<std::uint32_t>(context, "context", self.device(), "int32", size);
+  auto* const f = entries<std::uint32_t>(full, "full", self.device(), "int32", size);
+  with_tokens(read, [&](auto* data) { self.lookup(stream_of(stream), counts, data, base, start, stop, c, f); });
+}
+
+const std::int64_t* check_bounds(const py::array& bounds, const char* name) {
+  if (!bounds.dtype().equal(py::dtype::of<std::int64_t>()) || bounds.ndim() != 1 || !(bounds.flags() & py::array::c_style)) {
+    fail(std::string(name) + " must be contiguous, one-dimensional, int64");
+  }
+  return static_cast<const std::int64_t*>(bounds.data());
+}
+
+// `best` is (order, context, full) or None; `charges` (gate, p_target, entropy, values, sums, hits, bad) or None, the gate
+// as 13 numbers: base, range, slope, then the centre of each order from 0 on.
+void score_windows(HashedTables& self, std::uintptr_t stream, const py::object& tables, const py::object& tokens,
+                   std::int64_t base, const py::array& firsts, const py::array& stops, const py::object& best,
+                   const py::object& charges) {
+  std::uint32_t* const counts = check_tables(self, tables);
+  if (firsts.size() != stops.size()) {
+    fail(std::to_string(firsts.size()) + " firsts for " + std::to_string(stops.size()) + " stops");
+  }
+  const ngram::Windows windows{check_bounds(firsts, "firsts"), check_bounds(stops, "stops"),
+                               static_cast<std::size_t>(stops.size())};
+  const int device = self.device();
+  std::int64_t positions = 0;
+  Tensor read = check_tensor(tokens, "tokens", device, {"uint16", "int32"});
+  for (std::size_t i = 0; i < windows.size; ++i) {
+    read = check_tokens(self, tokens, base, windows.firsts[i], windows.stops[i]);
+    positions += windows.length(i);
+  }
+  ngram::Best matches{};
+  if (!best.is_none()) {
+    const auto parts = best.cast<py::tuple>();
+    matches = {entries<std::uint8_t>(parts[0], "order", device, "uint8", positions),
+               entries<std::uint32_t>(parts[1], "context", device, "int32", positions),
+               entries<std::uint32_t>(parts[2], "full", device, "int32", positions)};
+  }
+  ngram::device::Charging charging{};
+  if (!charges.is_none()) {
+    const auto parts = charges.cast<py::tuple>();
+    const auto gate = parts[0].cast<py::tuple>();
+    if (gate.size() != 3 + ngram::kMaxOrder + 1) fail("a gate has 13 numbers, not " + std::to_string(gate.size()));
+    charging.gate = {gate[0].cast<double>(), gate[1].cast<double>(), gate[2].cast<double>(), {}};
+    for (int order = 0; order <= ngram::kMaxOrder; ++order) charging.gate.centre[order] = gate[3 + order].cast<double>();
+    charging.p_target = entries<double>(parts[1], "p_target", device, "float64", positions);
+    charging.entropy = entries<float>(parts[2], "entropy", device, "float32", positions);
+    charging.values = entries<double>(parts[3], "values", device, "float64", positions);
+    charging.sums = entries<std::int64_t>(parts[4], "sums", device, "int64", 4 * stops.size());
+    charging.hits = entries<std::int64_t>(parts[5], "hits", device, "int64", ngram::kMaxOrder + 1);
+    charging.bad = entries<std::int64_t>(parts[6], "bad", device, "int64", 1);
+  }
+  with_tokens(read, [&](auto* data) {
+    self.score_windows(stream_of(stream), counts, data, base, windows, matches, charging);
+  });
+}
+
+// Exact counts ------------------------------------------------------------------------------------------------------
+
+struct Statistics {
+  py::array evidence;  // (n, levels, 40) bytes: `ngram::Evidence`, for `_core.ExactModel`
+  py::array_t<std::uint8_t> depth;
+
+  Statistics(std::int64_t n, int levels)
+      : evidence(py::array_t<std::uint8_t>({static_cast<py::ssize_t>(n), static_cast<py::ssize_t>(levels),
+                                            static_cast<py::ssize_t>(sizeof(ngram::Evidence))})),
+        depth(n) {}
+  ngram::Evidence* entries() { return static_cast<ngram::Evidence*>(evidence.mutable_data()); }
+  py::tuple both() const { return py::make_tuple(evidence, depth); }
+};
+
+template <class Work>
+void with_exact_tokens(const py::array& tokens, const Work& work) {
+  const bool narrow = tokens.dtype().equal(py::dtype::of<std::uint16_t>());
+  const bool wide = tokens.dtype().equal(py::dtype::of<std::uint32_t>());
+  if (tokens.ndim() != 1 || !(tokens.flags() & py::array::c_style) || !(narrow || wide)) {
+    fail(py::str("tokens must be contiguous, one-dimensional, uint16 or uint32, not {} of shape {}")
+             .format(tokens.dtype(), tokens.attr("shape"))
+             .cast<std::string>());
+  }
+  const auto* data = static_cast<const std::uint32_t*>(tokens.data());
+  for (py::ssize_t i = 0; wide && i < tokens.size(); ++i) {
+    if (data[i] >= ngram::kVocabularyLimit) {
+      fail("token " + std::to_string(data[i]) + " at " + std::to_string(i) + ": the vocabulary has at most " +
+           std::to_string(ngram::kVocabularyLimit) + " tokens");
+    }
+  }
+  const py::gil_scoped_release release;
+  narrow ? work(static_cast<const std::uint16_t*>(tokens.data())) : work(data);
+}
+
+std::unique_ptr<ExactCounts> make_exact(int device, std::uintptr_t stream, int max_order, int lanes, int batch) {
+  if (!(1 <= max_order && max_order <= ngram::kMaxLevels)) {
+    fail("max_order is " + std::to_string(max_order) + ": give 1 to " + std::to_string(ngram::kMaxLevels));
+  }
+  if (lanes != 1 && lanes != 2 && lanes != 4 && lanes != 8) fail("lanes is " + std::to_string(lanes) + ": give 1, 2, 4 or 8");
+  if (!(1 <= batch && batch <= 1 << 16)) fail("batch is " + std::to_string(batch) + ": give 1 to 65536");
+  return std::make_unique<ExactCounts>(ngram::device::Where{device, stream_of(stream)}, max_order, lanes, batch);
+}
+
+void exact_append(ExactCounts& self, const py::array& tokens) {
+  with_exact_tokens(tokens, [&](auto* data) { self.append(data, tokens.size(), nullptr, nullptr); });
+}
+
+py::tuple exact_append_recalling(ExactCounts& self, const py::array& tokens) {
+  Statistics found(tokens.size(), self.levels());
+  ngram::Evidence* const evidence = found.entries();
+  std::uint8_t* const depth = found.depth.mutable_data();
+  with_exact_tokens(tokens, [&](auto* data) { self.append(data, tokens.size(), evidence, depth); });
+  return found.both();
+}
+
+py::tuple exact_peek(ExactCounts& self, const py::array& tokens) {
+  Statistics found(tokens.size(), self.levels());
+  ngram::Evidence* const evidence = found.entries();
+  std::uint8_t* const depth = found.depth.mutable_data();
+  with_exact_tokens(tokens, [&](auto* data) { self.peek(data, tokens.size(), evidence, depth); });
+  return found.both();
+}
+
+py::tuple exact_peek_each(ExactCounts& self, std::uint32_t token, std::int64_t n) {
+  if (n < 0 || token + n > ngram::kVocabularyLimit) {
+    fail("tokens " + std::to_string(token) + " to " + std::to_string(token + n) + ": the vocabulary has at most " +
+         std::to_string(ngram::kVocabularyLimit) + " tokens");
+  }
+  Statistics found(n, self.levels());
+  ngram::Evidence* const evidence = found.entries();
+  std::uint8_t* const depth = found.depth.mutable_data();
+  {
+    const py::gil_scoped_release release;
+    self.peek_each(token, n, evidence, depth);
+  }
+  return found.both();
+}
+
+py::dict exact_size(const ExactCounts& self) {
+  return py::dict("positions"_a = self.positions(), "nodes"_a = self.nodes(), "slots"_a = self.slots(),
+                  "bytes"_a = self.bytes());
+}
+
+std::unique_ptr<RandomKeys> make_keys(int device, std::uintptr_t stream, std::uint64_t slots, int lanes) {
+  if (!std::has_single_bit(slots) || slots < 8) fail("slots is " + std::to_string(slots) + ": give a power of two from 8");
+  if (lanes != 1 && lanes != 2 && lanes != 4 && lanes != 8) fail("lanes is " + std::to_string(lanes) + ": give 1, 2, 4 or 8");
+  return std::make_unique<RandomKeys>(ngram::device::Where{device, stream_of(stream)}, slots, lanes);
+}
+
+}  // namespace
+
+#ifndef NGRAM_MODULE
+#define NGRAM_MODULE _cuda
+#endif
+
+PYBIND11_MODULE(NGRAM_MODULE, m) {
+  m.doc() = "CUDA core of ngram_eval.";
+  m.attr("on_host") = ngram::device::kOnHost;
+  m.def("problem", &ngram::device::problem, "Why there is no GPU to run on; empty if there is one.");
+  m.def("describe", &ngram::device::describe, "device"_a);
+  m.def("use_threads", &ngram::device::use_threads, "threads"_a, "Of a build for the host: how many stand for a GPU's.");
+  py::class_<HashedTables>(m, "HashedTables", "Hashed counts in a tensor; see ngram_eval.counts.cuda.")
+      .def(py::init(&make_hashed), py::kw_only(), "device"_a, "min_order"_a, "max_order"_a, "buckets"_a, "min_count"_a,
+           "context_lag"_a, "target_backoff"_a)
+      .def("update", &update, "stream"_a, "tables"_a, "tokens"_a, "base"_a, "start"_a, "stop"_a)
+      .def("lookup", &lookup, "stream"_a, "tables"_a, "tokens"_a, "base"_a, "start"_a, "stop"_a, "context"_a, "full"_a)
+      .def("score_windows", &score_windows, "stream"_a, "tables"_a, "tokens"_a, "base"_a, "firsts"_a.noconvert(),
+           "stops"_a.noconvert(), py::kw_only(), "best"_a, "charges"_a);
+  py::class_<ExactCounts>(m, "ExactCounts", "Exact n-gram counts; see ngram_eval.exact.cuda.")
+      .def(py::init(&make_exact), py::kw_only(), "device"_a, "stream"_a, "max_order"_a, "lanes"_a, "batch"_a)
+      .def("append", &exact_append, "tokens"_a.noconvert())
+      .def("append_recalling", &exact_append_recalling, "tokens"_a.noconvert())
+      .def("peek", &exact_peek, "tokens"_a.noconvert())
+      .def("peek_each", &exact_peek_each, "token"_a, "n"_a)
+      .def("rewind", &ExactCounts::rewind)
+      .def("size", &exact_size);
+  py::class_<RandomKeys>(m, "RandomKeys", "For benchmarks: random keys in the table of exact counts, nothing else.")
+      .def(py::init(&make_keys), py::kw_only(), "device"_a, "stream"_a, "slots"_a, "lanes"_a)
+      .def("add", &RandomKeys::add, "begin"_a, "end"_a)
+      .def("find", &RandomKeys::find, "begin"_a, "end"_a)
+      .def("found", &RandomKeys::found);
+}

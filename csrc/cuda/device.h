@@ -1,0 +1,126 @@
+// What the device does, for callers that know nothing of CUDA (`bind.cc`, the tests): pointers are of the device's
+// memory unless they say otherwise. `launch.cu` has the launches. Compiled by nvcc they run on a GPU; compiled as C++,
+// on threads of the host, whose memory then is the device's.
+//
+// Callers check arguments. A failure of the device may show in a later call. Throws std::runtime_error with CUDA's reason, std::bad_alloc where the device has no memory left.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "../evidence.h"
+#include "../gate.h"
+#include "../hashed_counts.h"
+
+namespace ngram::device {
+
+// Which GPU, and the stream that launches follow one another in.
+struct Where {
+  int device;
+  void* stream;
+};
+
+// Whether this was compiled for threads of the host.
+extern const bool kOnHost;
+
+// How many threads stand for the GPU's; of a host build.
+void use_threads(int threads);
+
+// Why there is no GPU to run on, in CUDA's words; empty if there is one.
+std::string problem();
+
+// "name, sm_90, driver 13.0" of a GPU.
+std::string describe(int device);
+
+// Whether `memory` is that device's.
+bool holds(int device, const void* memory);
+
+// What windows are charged with; all null where only the matches are wanted.
+struct Charging {
+  Gate gate;
+  const double* p_target;  // by position of the windows, one window after another
+  const float* entropy;    // nats
+  double* values;          // before the floor
+  std::int64_t* sums;      // (windows, 4): nats in two limbs, the neural model's nats in two limbs; added to
+  std::int64_t* hits;      // by matched order, 0 for none; added to
+  std::int64_t* bad;       // the first position whose statistics are NaN, if that is lower; it is charged nothing
+};
+
+// The tables of `csrc/hashed_counts.h`, in memory of the caller's: (orders, 2, buckets). `tokens` holds the stream from
+// token `base` on, at least what the positions read. Calls return before the device is done.
+class HashedTables {
+ public:
+  HashedTables(int device, const CountsConfig& config);
+  ~HashedTables();
+
+  template <class Token>
+  void update(void* stream, std::uint32_t* tables, const Token* tokens, std::int64_t base, std::int64_t start,
+              std::int64_t stop);
+
+  // `context` and `full` are (orders, stop - start).
+  template <class Token>
+  void lookup(void* stream, std::uint32_t* tables, const Token* tokens, std::int64_t base, std::int64_t start,
+              std::int64_t stop, std::uint32_t* context, std::uint32_t* full);
+
+  // `windows` is in the host's memory; `best` and `charging` may be null.
+  template <class Token>
+  void score_windows(void* stream, std::uint32_t* tables, const Token* tokens, std::int64_t base, Windows windows,
+                     Best best, const Charging& charging);
+
+  const CountsConfig& config() const;
+  int device() const;
+
+ private:
+  struct Memory;
+  std::unique_ptr<Memory> memory_;
+};
+
+// Exact counts, as `csrc/exact_counts.h` describes them. Tokens and results are in the host's memory, and calls return
+// when they are there.
+class ExactCounts {
+ public:
+  // `lanes` threads look at a bucket together: 1, 2, 4 or 8. `batch` is the most positions of one batch.
+  ExactCounts(Where where, int levels, int lanes, int batch);
+  ~ExactCounts();
+
+  // Counts the next tokens. Of each, if wanted, `evidence` (n, levels) and `depth` (n,): what had been known before it was
+  // counted. Throws std::length_error when tokens or n-grams would pass 32 bits.
+  template <class Token>
+  void append(const Token* tokens, std::int64_t n, Evidence* evidence, std::uint8_t* depth);
+
+  // The same evidence for tokens that follow the stream, without counting any. Calls go on from each other until
+  // `rewind` or `append`.
+  template <class Token>
+  void peek(const Token* tokens, std::int64_t n, Evidence* evidence, std::uint8_t* depth);
+  void rewind();
+
+  // The evidence on each of `n` tokens from `token` on, were it the next after those peeked at.
+  void peek_each(std::uint32_t token, std::int64_t n, Evidence* evidence, std::uint8_t* depth);
+
+  int levels() const;
+  std::uint64_t positions() const;
+  std::uint64_t nodes() const;
+  std::uint64_t slots() const;
+  std::uint64_t bytes() const;
+
+ private:
+  struct Memory;
+  std::unique_ptr<Memory> memory_;
+};
+
+// The limit that benchmarks compare with: pseudo-random keys into the table of exact counts, nothing else.
+class RandomKeys {
+ public:
+  RandomKeys(Where where, std::uint64_t slots, int lanes);
+  ~RandomKeys();
+  void add(std::uint64_t begin, std::uint64_t end);    // keys numbered begin to end - 1
+  void find(std::uint64_t begin, std::uint64_t end);
+  std::uint64_t found();  // keys that `find` found, all calls together
+
+ private:
+  struct Memory;
+  std::unique_ptr<Memory> memory_;
+};
+
+}  // namespace ngram::device

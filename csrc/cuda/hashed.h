@@ -1,0 +1,229 @@
+// The hashed tables on the device. `csrc/hashed_counts.h` states what they hold; results and tables equal it exactly.
+//
+// Score-first windows take one launch, whatever their number: a team that stays (`ScoreWindows`). Window after window it
+// looks all positions up, waits, counts them, waits. The lookups are atomic loads and the counts atomic adds, both
+// relaxed: the barrier orders them, so that a window sees all that earlier ones counted and nothing of its own. Lines of
+// the window after next are requested into L2 while one is counted, so that a window waits for L2 and not for
+// memory: buckets are known before the counts are.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+#include <utility>
+
+#include "../backoff.h"
+#include "../gate.h"
+#include "../hash.h"
+#include "../hashed_counts.h"
+#include "device.h"
+#include "parallel.h"
+
+namespace ngram::device {
+
+// A stretch of a stream, from token `base` on.
+template <class Token>
+struct Tokens {
+  const Token* data;
+  std::int64_t base;
+
+  NGRAM_HOST_DEVICE const Token* at(std::int64_t index) const { return data + (index - base); }
+};
+
+struct Tables {
+  CountsConfig config;
+  std::uint32_t* counts;  // (orders, 2, buckets)
+
+  NGRAM_HOST_DEVICE int orders() const { return config.max_order - config.min_order + 1; }
+  NGRAM_HOST_DEVICE std::uint32_t* context(std::int64_t row) const { return counts + 2 * row * config.buckets; }
+  NGRAM_HOST_DEVICE std::uint32_t* full(std::int64_t row) const { return context(row) + config.buckets; }
+
+  // Whether the context of `width` tokens of a position lies within the stream.
+  NGRAM_HOST_DEVICE bool whole(int width, std::int64_t position) const {
+    return position >= width - 1 + config.context_lag;
+  }
+};
+
+struct Counters {
+  std::uint32_t* context;
+  std::uint32_t* full;
+};
+
+template <int kWidth, class Token>
+NGRAM_HOST_DEVICE Counters counters(const Tables& tables, const Tokens<Token>& tokens, std::int64_t position) {
+  const std::uint32_t mask = static_cast<std::uint32_t>(tables.config.buckets - 1);
+  const std::int64_t row = kWidth + 1 - tables.config.min_order;
+  const std::uint32_t h = context_hash<kWidth>(tokens.at(position + 1 - tables.config.context_lag - kWidth));
+  const auto target = static_cast<std::uint32_t>(*tokens.at(position + 1));
+  return {tables.context(row) + (h & mask), tables.full(row) + (full_hash<kWidth>(h, target) & mask)};
+}
+
+// Calls visit(integral_constant<int, width>) for each width from 0 to kMaxOrder - 1: unrolled, since what belongs to a
+// width is to stay in registers.
+template <class Visit, int... kWidths>
+NGRAM_HOST_DEVICE void each_width(const Visit& visit, std::integer_sequence<int, kWidths...>) {
+  (visit(std::integral_constant<int, kWidths>()), ...);
+}
+
+template <class Visit>
+NGRAM_HOST_DEVICE void each_width(const Visit& visit) {
+  each_width(visit, std::make_integer_sequence<int, kMaxOrder>());
+}
+
+// The two counters of a position in one order; the position must have a whole context there.
+template <class Token>
+NGRAM_HOST_DEVICE Counters counters(int width, const Tables& tables, const Tokens<Token>& tokens,
+                                    std::int64_t position) {
+  Counters found{};
+  each_width([&](auto w) {
+    if (width == w()) found = counters<w()>(tables, tokens, position);
+  });
+  return found;
+}
+
+// rows(orders, positions): counts positions from `start` on.
+template <class Token>
+struct Update {
+  Tables tables;
+  Tokens<Token> tokens;
+  std::int64_t start;
+
+  NGRAM_HOST_DEVICE void operator()(std::int64_t row, std::int64_t i) const {
+    const int width = tables.config.min_order + static_cast<int>(row) - 1;
+    if (!tables.whole(width, start + i)) return;
+    const Counters at = counters(width, tables, tokens, start + i);
+    parallel::add(at.context, 1u);
+    parallel::add(at.full, 1u);
+  }
+};
+
+// rows(orders, positions): both counts of positions from `start` on, 0 without a whole context.
+template <class Token>
+struct Lookup {
+  Tables tables;
+  Tokens<Token> tokens;
+  std::int64_t start, positions;
+  std::uint32_t* context;  // (orders, positions)
+  std::uint32_t* full;
+
+  NGRAM_HOST_DEVICE void operator()(std::int64_t row, std::int64_t i) const {
+    const int width = tables.config.min_order + static_cast<int>(row) - 1;
+    std::uint32_t c = 0, f = 0;
+    if (tables.whole(width, start + i)) {
+      const Counters at = counters(width, tables, tokens, start + i);
+      c = *at.context;
+      f = *at.full;
+    }
+    context[row * positions + i] = c;
+    full[row * positions + i] = f;
+  }
+};
+
+struct Match {
+  int order = 0;
+  std::uint32_t context = 0, full = 0;
+};
+
+// The best match of a position as the tables stand, while other threads may count. All counts are asked for before the
+// first is looked at.
+template <class Token>
+NGRAM_HOST_DEVICE Match best_match(const Tables& tables, const Tokens<Token>& tokens, std::int64_t position) {
+  const CountsConfig& config = tables.config;
+  std::uint32_t context[kMaxOrder], full[kMaxOrder];
+  each_width([&](auto w) {
+    context[w()] = full[w()] = 0;
+    if (w() + 1 >= config.min_order && w() < config.max_order && tables.whole(w(), position)) {
+      const Counters at = counters<w()>(tables, tokens, position);
+      context[w()] = parallel::load(at.context);
+      full[w()] = parallel::load(at.full);
+    }
+  });
+  Match best;
+  each_width([&](auto w) {
+    // An order outside those asked for has counted nothing, and min_count is at least 1.
+    if (matches(context[w()], full[w()], config.min_count, config.target_backoff)) {
+      best = {w() + 1, context[w()], full[w()]};
+    }
+  });
+  return best;
+}
+
+NGRAM_HOST_DEVICE void add_units(std::int64_t* limbs, std::int64_t units) {
+  parallel::add(limbs, units >> kLimbBits);
+  parallel::add(limbs + 1, units & ((std::int64_t{1} << kLimbBits) - 1));
+}
+
+NGRAM_HOST_DEVICE void charge(const Charging& charging, std::int64_t window, std::int64_t entry, std::int64_t position,
+                              const Match& match) {
+  const double neural = charging.p_target[entry], entropy = charging.entropy[entry];
+  double p = neural;
+  if (match.order > 0) {
+    p = blend(gate_weight(charging.gate, entropy, match.order), neural, ngram_estimate(match.context, match.full));
+  }
+  charging.values[entry] = p;
+  if (p != p || entropy != entropy) return parallel::lower(charging.bad, position);
+  add_units(charging.sums + 4 * window, charged_units(p));
+  add_units(charging.sums + 4 * window + 2, charged_units(neural));
+  parallel::add(charging.hits + match.order, std::int64_t{1});
+}
+
+// team: scores windows in order, each before it is counted.
+template <class Token>
+struct ScoreWindows {
+  Tables tables;
+  Tokens<Token> tokens;
+  Windows windows;
+  Best best;  // or null
+  Charging charging;
+
+  template <class Team>
+  NGRAM_HOST_DEVICE void operator()(const Team& team) const {
+    std::int64_t entry = 0;
+    for (std::size_t w = 0; w < 2 && w < windows.size; ++w) request(team, w);
+    for (std::size_t w = 0; w < windows.size; ++w) {
+      const std::int64_t first = windows.firsts[w], length = windows.length(w);
+      for (std::int64_t i = team.rank(); i < length; i += team.size()) score(w, entry + i, first + i);
+      team.wait();  // no count of this window before its last lookup
+      each_pair(team, w, [](const Counters& at) {
+        parallel::add(at.context, 1u);
+        parallel::add(at.full, 1u);
+      });
+      if (w + 2 < windows.size) request(team, w + 2);
+      team.wait();  // no lookup of the next before this one's last count
+      entry += length;
+    }
+  }
+
+ private:
+  NGRAM_HOST_DEVICE void score(std::size_t window, std::int64_t entry, std::int64_t position) const {
+    const Match match = best_match(tables, tokens, position);
+    if (best.order != nullptr) {
+      best.order[entry] = static_cast<std::uint8_t>(match.order);
+      best.context[entry] = match.context;
+      best.full[entry] = match.full;
+    }
+    if (charging.sums != nullptr) charge(charging, static_cast<std::int64_t>(window), entry, position, match);
+  }
+
+  // Calls visit for the counters of each position of the window in each order, among the threads of the team.
+  template <class Team, class Visit>
+  NGRAM_HOST_DEVICE void each_pair(const Team& team, std::size_t window, const Visit& visit) const {
+    const int per_order = team.size() < tables.orders() ? 1 : team.size() / tables.orders();  // threads
+    for (int row = team.rank() / per_order; row < tables.orders(); row += team.size() / per_order) {
+      const int width = tables.config.min_order + row - 1;
+      for (std::int64_t position = windows.firsts[window] + team.rank() % per_order; position < windows.stops[window];
+           position += per_order) {
+        if (tables.whole(width, position)) visit(counters(width, tables, tokens, position));
+      }
+    }
+  }
+
+  template <class Team>
+  NGRAM_HOST_DEVICE void request(const Team& team, std::size_t window) const {
+    each_pair(team, window, [](const Counters& at) {
+      parallel::request(at.context);
+      parallel::request(at.full);
+    });
+  }
+};
+
+}  // namespace ngram::device

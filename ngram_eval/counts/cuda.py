@@ -1,0 +1,71 @@
+"""The counts on a GPU, in CUDA (`csrc/cuda/hashed.h`): windows of a call are scored in order by one launch."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ngram_eval.config import NgramConfig
+from ngram_eval.counts import Best, Matches, Stream, Tokens, check_span, check_windows
+from ngram_eval.counts.on_device import DeviceCounts, unsigned
+from ngram_eval.cuda import load_cuda, stream_of
+
+
+class CudaCounts(DeviceCounts):
+    """`ngram_eval.counts.Counts` on the current CUDA device; `threads` is not used."""
+
+    def __init__(self, config: NgramConfig, threads: int = 1) -> None:
+        core, device = load_cuda()
+        super().__init__(config, device)
+        self._core = core.HashedTables(
+            device=device.index or 0,
+            min_order=config.min_order,
+            max_order=config.max_order,
+            buckets=config.buckets,
+            min_count=config.min_count,
+            context_lag=config.context_lag,
+            target_backoff=config.target_backoff,
+        )
+
+    def update(self, tokens: Tokens, start: int, stop: int) -> None:
+        check_span(tokens, start, stop)
+        self._core.update(stream_of(self.device), self.tables, *self.send(tokens, start, stop), start, stop)
+
+    def lookup(self, tokens: Tokens, start: int, stop: int) -> Matches:
+        check_span(tokens, start, stop)
+        shape = (len(self.config.orders), stop - start)
+        contexts, fulls = (torch.empty(shape, dtype=torch.int32, device=self.device) for _ in range(2))
+        sent = self.send(tokens, start, stop)
+        self._core.lookup(stream_of(self.device), self.tables, *sent, start, stop, contexts, fulls)
+        return Matches(unsigned(contexts), unsigned(fulls))
+
+    def score_windows(self, tokens: Tokens, firsts: NDArray[np.int64], stops: NDArray[np.int64]) -> Best:
+        check_windows(tokens, firsts, stops)
+        scored = int((stops - firsts).sum())
+        order = torch.empty(scored, dtype=torch.uint8, device=self.device)
+        context, full = (torch.empty(scored, dtype=torch.int32, device=self.device) for _ in range(2))
+        self.score(tokens, firsts, stops, best=(order, context, full))
+        return Best(order.cpu().numpy(), unsigned(context), unsigned(full))
+
+    def score(
+        self,
+        tokens: Stream,
+        firsts: NDArray[np.int64],
+        stops: NDArray[np.int64],
+        *,
+        best: tuple[Tensor, Tensor, Tensor] | None = None,
+        charges: tuple[Any, ...] | None = None,
+    ) -> None:
+        """Score the windows in order, each before it is counted; waits for nothing.
+
+        `best` (order uint8, context and full int32) and `charges` (gate, p_target, entropy, values, sums, hits, bad: see
+        `ngram_eval.device`) are tensors that are written to, or None.
+        """
+        windows = np.flatnonzero(stops > firsts)
+        if len(windows):
+            sent = self.send(tokens, int(firsts[windows].min()), int(stops[windows].max()))
+            self._core.score_windows(
+                stream_of(self.device), self.tables, *sent, firsts, stops, best=best, charges=charges
+            )

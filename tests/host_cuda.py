@@ -1,0 +1,54 @@
+"""The device code of `csrc/cuda` compiled for threads of the host: what tests run where there is no GPU."""
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+import sysconfig
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+import torch
+
+ROOT = Path(__file__).parents[1]
+BUILT = ROOT / "build" / "host_cuda"
+FLAGS = ["-std=c++20", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off"]
+
+
+def compiler() -> str | None:
+    """The C++ compiler, if there is one."""
+    return shutil.which("c++") or shutil.which("g++")
+
+
+def compiled(out: Path, arguments: list[str]) -> Path:
+    """`out`, compiled again if a source is newer."""
+    sources = [path for path in (ROOT / "csrc").rglob("*") if path.is_file()]
+    newest = max(path.stat().st_mtime for path in [*sources, Path(__file__), *map(Path, arguments[-1:])])
+    if not out.exists() or out.stat().st_mtime < newest:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        found = compiler()
+        assert found is not None
+        subprocess.run([found, *FLAGS, *arguments, "-o", str(out)], check=True, cwd=ROOT)
+    return out
+
+
+@cache
+def host_extension() -> ModuleType:
+    """`ngram_eval._cuda` on the host: in `sys.modules` from now on."""
+    includes = [sysconfig.get_path("include"), str(Path(torch.__file__).parent / "include")]
+    built = compiled(
+        BUILT / f"_cuda{sysconfig.get_config_var('EXT_SUFFIX')}",
+        [
+            *("-fvisibility=hidden", "-shared", "-fPIC", "-pthread"),
+            *(f"-isystem{path}" for path in includes),
+            *("csrc/cuda/bind.cc", "-x", "c++", "csrc/cuda/launch.cu"),
+        ],
+    )
+    spec = importlib.util.spec_from_file_location("ngram_eval._cuda", built)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    sys.modules["ngram_eval._cuda"] = module
+    return module
