@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TYPED := build/typed
-SOURCES := setup.py pyproject.toml requirements.txt $(wildcard csrc/*)
+SOURCES := setup.py pyproject.toml requirements.txt $(wildcard csrc/* csrc/cuda/*)
 
 .PHONY: demo test test-all check bench
 

@@ -241,12 +241,16 @@ const ngram::Evidence* check_evidence(const ExactModel& self, const py::array& e
   return static_cast<const ngram::Evidence*>(evidence.data());
 }
 
+void exact_check(const ExactModel&, const py::array& tokens, const py::array& base, const py::array& entropy) {
+  check_exact_tokens(tokens);
+  if (check_base(base, entropy, tokens.size()).rows) check_vocabulary(tokens, base.shape(1));
+}
+
 py::array exact_score_recalled(ExactModel& self, const py::array& tokens, const py::array& evidence,
                                const py::array& depth, const py::array& base, const py::array& entropy,
                                bool together) {
-  check_exact_tokens(tokens);
+  exact_check(self, tokens, base, entropy);
   const ngram::Base of = check_base(base, entropy, tokens.size());
-  if (of.rows) check_vocabulary(tokens, base.shape(1));
   const ngram::Evidence* const seen = check_evidence(self, evidence, depth, tokens.size());
   if (self.config().tilt != ngram::Tilt::kOff) fail("a tilt needs counts of its own");
   py::array_t<double> p(tokens.size());
@@ -410,6 +414,8 @@ PYBIND11_MODULE(_core, m) {
       .def("distribution", &exact_distribution, "base"_a.noconvert(), "entropy"_a)
       .def("distribution_after", &exact_distribution_after, "tokens"_a.noconvert(), "base"_a.noconvert(), "entropy"_a)
       .def("distributions", &exact_distributions, "tokens"_a.noconvert(), "base"_a.noconvert(), "entropy"_a.noconvert())
+      .def("check", &exact_check, "tokens"_a.noconvert(), "base"_a.noconvert(), "entropy"_a.noconvert(),
+           "Raises ValueError for arguments that `score` would refuse.")
       .def("score_recalled", &exact_score_recalled, "tokens"_a.noconvert(), "evidence"_a.noconvert(),
            "depth"_a.noconvert(), "base"_a.noconvert(), "entropy"_a.noconvert(), py::kw_only(), "together"_a)
       .def("distribution_recalled", &exact_distribution_recalled, "evidence"_a.noconvert(), "depth"_a.noconvert(),

@@ -28,6 +28,26 @@ class ExactModel:
         base: NDArray[np.float64],
         entropy: NDArray[np.float32],
     ) -> NDArray[np.float64]: ...
+    def check(
+        self,
+        tokens: NDArray[np.uint16] | NDArray[np.uint32],
+        base: NDArray[np.float64],
+        entropy: NDArray[np.float32],
+    ) -> None: ...
+    def score_recalled(
+        self,
+        tokens: NDArray[np.uint16] | NDArray[np.uint32],
+        evidence: NDArray[np.uint8],
+        depth: NDArray[np.uint8],
+        base: NDArray[np.float64],
+        entropy: NDArray[np.float32],
+        *,
+        together: bool,
+    ) -> NDArray[np.float64]: ...
+    def distribution_recalled(
+        self, evidence: NDArray[np.uint8], depth: NDArray[np.uint8], base: NDArray[np.float64], entropy: float
+    ) -> NDArray[np.float64]: ...
+    def follow(self, token: int) -> None: ...
     def evidence(self, token: int) -> NDArray[np.uint64]: ...
     def learned(self) -> dict[str, NDArray[Any]]: ...
     def load_learned(self, learned: dict[str, NDArray[Any]]) -> None: ...

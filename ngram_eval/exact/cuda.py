@@ -1,8 +1,9 @@
 """The exact model with its counts on a GPU (`csrc/cuda/exact.h`) and its weights, learned in stream order, on the host."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
-from typing import Any
 
 from ngram_eval.config import ExactConfig
 from ngram_eval.counts import Tokens
@@ -42,10 +43,8 @@ class CudaModel:
     def score(
         self, tokens: Tokens, base: NDArray[np.float64], entropy: NDArray[np.float32], *, together: bool
     ) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
-        n = len(tokens)
-        shared = base.ndim == 2 and len(base) == 1
-        if len(entropy) != n or base.ndim not in (1, 2) or not (shared or len(base) == n):
-            raise ValueError(f"base of shape {base.shape} and entropy of shape {entropy.shape} for {n} tokens")
+        self._weights.check(tokens, base, entropy)  # before anything is counted
+        n, shared = len(tokens), base.ndim == 2 and len(base) == 1
         if together:
             self._counts.rewind()
             evidence, order = self._counts.peek(tokens)
@@ -67,8 +66,9 @@ class CudaModel:
         return self.distribution_after(np.empty(0, np.uint16), base, entropy)
 
     def distribution_after(self, tokens: Tokens, base: NDArray[np.float64], entropy: float) -> NDArray[np.float64]:
-        if max(self._largest, int(tokens.max(initial=0))) >= len(base):
-            raise ValueError(f"rows of {len(base)} probabilities, but token {self._largest} was counted")
+        largest = max(self._largest, int(tokens.max(initial=0)))
+        if largest >= len(base):
+            raise ValueError(f"rows of {len(base)} probabilities, but token {largest} was counted")
         self._counts.rewind()
         if len(tokens):
             self._counts.peek(tokens)
