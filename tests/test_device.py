@@ -1,4 +1,4 @@
-"""`--backend triton`: the whole evaluator on kernels, against the other backends."""
+"""`--backend triton` and `cuda`: the whole evaluator on kernels, against the other backends."""
 
 import os
 import subprocess
@@ -14,10 +14,10 @@ import torch
 from conftest import Stream
 from ngram_eval.blend import GatedBackoff
 from ngram_eval.bpb import as_nats
-from ngram_eval.config import WindowConfig, preset
+from ngram_eval.config import EvalConfig, WindowConfig, preset
 from ngram_eval.counts import Tokens
 from ngram_eval.counts.reference import ReferenceCounts
-from ngram_eval.device import TritonScorer
+from ngram_eval.device import CudaScorer, DeviceScorer, TritonScorer
 from ngram_eval.errors import InputError
 from ngram_eval.forward import ModelSource
 from ngram_eval.kernels.runtime import kernel_device
@@ -34,17 +34,24 @@ def windows_of(stream: Stream, rescore_tail: bool) -> Windows:
     return plan_windows(2816, WindowConfig(seq_len=256, stride=24, rescore_tail=rescore_tail))
 
 
+def scorer_on(backend: str, config: EvalConfig, at_once: int) -> DeviceScorer:
+    """`at_once` is of triton's launches; a launch of cuda's takes whatever it is given."""
+    return CudaScorer(config) if backend == "cuda" else TritonScorer(config, at_once)
+
+
 @pytest.mark.parametrize("name", ["hashed", "pr890"])
-@pytest.mark.parametrize("at_once", [1, 100, 1024])
-def test_scores_like_the_reference_however_many_windows_at_once(stream: Stream, name: str, at_once: int) -> None:
-    """Window by window in launches of their own (the plainly safe form), or many compared with each other.
+@pytest.mark.parametrize(("backend", "at_once"), [("triton", 1), ("triton", 100), ("triton", 1024), ("cuda", 0)])
+def test_scores_like_the_reference_however_many_windows_at_once(
+    stream: Stream, name: str, backend: str, at_once: int
+) -> None:
+    """Window by window in launches of their own (the plainly safe form), many compared with each other, or one launch.
 
     The charge of a position differs from the host's by rounding of exp and log alone: 1e-12 of the sum.
     """
     config = preset(name)
     config = replace(config, ngram=replace(config.ngram, buckets=256))
     source = ScoresSource(stream.p_target, stream.entropy)
-    device = TritonScorer(config, at_once)
+    device = scorer_on(backend, config, at_once)
     host = HashedScorer(ReferenceCounts(config.ngram), GatedBackoff(config.gate))
     for scorer in (device, host):
         scorer.prefill(stream.tokens, 0, 130, lambda positions: None)
@@ -58,27 +65,30 @@ def test_scores_like_the_reference_however_many_windows_at_once(stream: Stream, 
     assert len(found.hits_by_order) == 8
 
 
-def test_the_sum_depends_on_neither_batches_nor_launches(stream: Stream) -> None:
+@pytest.mark.parametrize("backend", ["triton", "cuda"])
+def test_the_sum_depends_on_neither_batches_nor_launches(stream: Stream, backend: str) -> None:
     """Bit for bit: sums are integers, and each position's charge is computed alone."""
     config = preset("hashed")
     config = replace(config, ngram=replace(config.ngram, buckets=256))
     source = ScoresSource(stream.p_target, stream.entropy)
     tallies = []
     for at_once, windows in ((24, 1000), (1024, 1000), (1024, 7), (333, 50)):
-        scorer = TritonScorer(config, at_once)
+        scorer = scorer_on(backend, config, at_once)
         for batch in batches(windows_of(stream, False), windows):
             scorer.score(stream.tokens, batch, source.stats(stream.tokens, batch))
         tallies.append(scorer.tally())
     assert all(tally == tallies[0] for tally in tallies)
 
 
-def test_nothing_scored_is_nothing_charged() -> None:
-    tally = make_scorer("triton", replace(preset("hashed"), ngram=replace(preset("hashed").ngram, buckets=2))).tally()
+@pytest.mark.parametrize("backend", ["triton", "cuda"])
+def test_nothing_scored_is_nothing_charged(backend: str) -> None:
+    tally = make_scorer(backend, replace(preset("hashed"), ngram=replace(preset("hashed").ngram, buckets=2))).tally()
     assert (tally.nats, tally.positions, tally.hits_by_order) == (0, 0, {})
 
 
+@pytest.mark.parametrize("backend", ["triton", "cuda"])
 @pytest.mark.parametrize("name", ["p_target", "entropy"])
-def test_nan_statistics_are_an_error_that_names_the_first_position(stream: Stream, name: str) -> None:
+def test_nan_statistics_are_an_error_that_names_the_first_position(stream: Stream, name: str, backend: str) -> None:
     config = preset("hashed")
     config = replace(config, ngram=replace(config.ngram, buckets=256))
     bad = [2000, 1234, 1235]
@@ -87,7 +97,7 @@ def test_nan_statistics_are_an_error_that_names_the_first_position(stream: Strea
         p_target[bad] = np.nan
     else:
         entropy[bad] = np.nan
-    scorer = TritonScorer(config)
+    scorer = scorer_on(backend, config, 1024)
     windows = windows_of(stream, False)
     scorer.score(stream.tokens, windows, Stats(p_target[:2816], entropy[:2816]))
     with pytest.raises(InputError, match="position 1234 are NaN"):
@@ -152,26 +162,50 @@ def test_a_model_of_nan_is_an_error_on_both_paths(stream: Stream) -> None:
             scorer.tally()
 
 
+@pytest.mark.parametrize("backend", ["triton", "cuda"])
 @pytest.mark.parametrize("name", ["hashed", "pr890"])
-def test_evaluator_on_scores(stream: Stream, evaluate: Evaluate, name: str) -> None:
+def test_evaluator_on_scores(stream: Stream, evaluate: Evaluate, name: str, backend: str) -> None:
     arguments = ["--data", stream.shard, "--scores", stream.scores, "--seq-len", 256, "--buckets", 512]
-    cpu, triton = (evaluate(*arguments, "--preset", name, "--backend", b)[name] for b in ("cpu", "triton"))
-    assert triton["backend"] == "triton"
+    cpu, device = (evaluate(*arguments, "--preset", name, "--backend", b)[name] for b in ("cpu", backend))
+    assert device["backend"] == backend
     for key in ("nats", "neural_nats"):
-        assert triton[key] == pytest.approx(cpu[key], rel=1e-12)
-    for key in ("positions", "hits_by_order", "normalised"):
-        assert triton[key] == cpu[key]
+        assert device[key] == pytest.approx(cpu[key], rel=1e-12)
+    for key in ("positions", "hits_by_order", "normalised", "vocabulary_sum"):
+        assert device[key] == cpu[key]
 
 
-def test_evaluator_on_the_embedded_model(evaluate: Evaluate) -> None:
+@pytest.mark.parametrize("backend", ["cuda"])
+def test_evaluator_with_exact_counts_on_the_device(stream: Stream, evaluate: Evaluate, backend: str) -> None:
+    """To the same bits: the counts are, and the weights are the host's either way."""
+    arguments = ["--data", stream.shard, "--scores", stream.scores, "--seq-len", 256, "--preset", "exact"]
+    for flags in ((), ("--by-window",)):
+        cpu, device = (evaluate(*arguments, *flags, "--backend", b)["exact"] for b in ("cpu", backend))
+        assert device["backend"] == backend
+        for key in ("nats", "neural_nats", "positions", "hits_by_order", "normalised", "vocabulary_sum"):
+            assert device[key] == cpu[key]
+
+
+@pytest.mark.parametrize("backend", ["cuda"])
+def test_the_tilt_stays_on_the_host(
+    stream: Stream, evaluate: Evaluate, capsys: pytest.CaptureFixture[str], backend: str
+) -> None:
+    data = ("--data", stream.shard, "--uniform", "--vocab-size", 50, "--seq-len", 256, "--max-tokens", 513)
+    with pytest.raises(SystemExit):
+        evaluate(*data, "--preset", "tilt", "--backend", backend)
+    assert "--preset tilt seeks its hint on the host: it needs --backend cpu or reference" in capsys.readouterr().err
+    assert list(evaluate(*data, "--backend", backend)) == ["pr890", "hashed", "exact"]
+
+
+@pytest.mark.parametrize("backend", ["triton", "cuda"])
+def test_evaluator_on_the_embedded_model(evaluate: Evaluate, backend: str) -> None:
     """Kernels and torch sum the same float32 logits in another order: 1e-6 of the nats. Hits are exact."""
     arguments = ["--max-tokens", 1025, "--preset", "hashed", "--batch-windows", 8, "--dtype", "float32"]
-    cpu, triton = (evaluate(*arguments, "--backend", b)["hashed"] for b in ("cpu", "triton"))
+    cpu, device = (evaluate(*arguments, "--backend", b)["hashed"] for b in ("cpu", backend))
     for key in ("nats", "neural_nats", "val_bpb"):
-        assert triton[key] == pytest.approx(cpu[key], rel=1e-6)
-        assert triton[key] != cpu[key], "the kernels were not used"
-    assert triton["hits_by_order"] == cpu["hits_by_order"]
-    assert triton["positions"] == 1024
+        assert device[key] == pytest.approx(cpu[key], rel=1e-6)
+        assert device[key] != cpu[key], "the kernels were not used"
+    assert device["hits_by_order"] == cpu["hits_by_order"]
+    assert device["positions"] == 1024
 
 
 def test_evaluator_remembers_statistics_of_kernels(evaluate: Evaluate) -> None:

@@ -252,7 +252,7 @@ py::tuple exact_peek_each(ExactCounts& self, std::uint32_t token, std::int64_t n
 }
 
 py::dict exact_size(const ExactCounts& self) {
-  return py::dict("positions"_a = self.positions(), "nodes"_a = self.nodes(), "slots"_a = self.slots(),
+  return py::dict("positions"_a = self.positions(), "nodes"_a = self.nodes() - 1, "slots"_a = self.slots(),
                   "bytes"_a = self.bytes());
 }
 

@@ -330,8 +330,12 @@ class Executor {
     at_once([&](int thread) { body(Team(thread, threads, barrier)); });
   }
 
-  void zero(void* to, std::size_t bytes) const { std::memset(to, 0, bytes); }
-  void copy(void* to, const void* from, std::size_t bytes) const { std::memcpy(to, from, bytes); }
+  void zero(void* to, std::size_t bytes) const {
+    if (bytes > 0) std::memset(to, 0, bytes);
+  }
+  void copy(void* to, const void* from, std::size_t bytes) const {
+    if (bytes > 0) std::memcpy(to, from, bytes);
+  }
   void wait() const {}
 
   static void* allocate(std::size_t bytes) { return ::operator new(bytes, std::align_val_t(256)); }
