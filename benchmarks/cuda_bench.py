@@ -85,6 +85,10 @@ def hashed() -> None:
     firsts = FIRST + SIZES.prefill + np.arange(0, SIZES.batch, SIZES.stride)
     charges = (gate_numbers(inputs.config.gate), step.p_target, step.entropy, values, *step.charges)
     scratch = torch.empty_like(step.ids)
+    best = (
+        torch.empty(SIZES.batch, dtype=torch.uint8, device=DEVICE),
+        *torch.empty((2, SIZES.batch), dtype=torch.int32, device=DEVICE),
+    )
 
     def triton_windows() -> None:
         windows.score_listed(
@@ -108,7 +112,7 @@ def hashed() -> None:
         "windows": (
             SIZES.batch,
             lambda: core.score_windows(
-                stream, step.tables, step.tokens, 0, firsts, firsts + SIZES.stride, best=None, charges=charges
+                stream, step.tables, step.tokens, 0, firsts, firsts + SIZES.stride, best=best, charges=charges
             ),
             triton_windows,
         ),
@@ -125,7 +129,7 @@ def hashed() -> None:
             results.append([one.clone() for one in (step.tables, contexts, fulls, *step.charges)])
         for one, other in zip(results[0][:3] + results[0][4:], results[1][:3] + results[1][4:], strict=True):
             torch.testing.assert_close(one, other, rtol=0, atol=0)
-        nats = [result[3].double() @ torch.tensor([2.0**-26, 2.0**-52] * 2, device=DEVICE, dtype=torch.float64) for result in results]
+        nats = [result[3].sum(dim=0).double() @ torch.tensor([2.0**-26, 2.0**-52] * 2, device=DEVICE, dtype=torch.float64) for result in results]
         torch.testing.assert_close(*nats, rtol=1e-12, atol=0)
         inputs.reset()
         ours, theirs = micros(cuda), micros(triton)

@@ -1,7 +1,7 @@
 """The hashed scorer on a GPU: counts, gate, blend and sums stay there until the end.
 
 Of a batch, the logits cost one launch (`ngram_eval.forward`); the rest three for every 1024 positions (`TritonScorer`), or
-one (`CudaScorer`). Nothing waits for the device until `tally` (or a sampled `distribution`), so the stages of the result overlap: each shows how
+two (`CudaScorer`). Nothing waits for the device until `tally` (or a sampled `distribution`), so the stages of the result overlap: each shows how
 long the host was in it.
 """
 
@@ -61,7 +61,7 @@ class DeviceScorer(Scorer):
         self, tokens: Stream, windows: Windows, stats: tuple[Tensor, Tensor], charges: Charges, values: Tensor
     ) -> None:
         """Score the windows, then count them. `stats` are p_target float64 and entropy float32 of their positions,
-        `values` float64; nats are added to the windows' rows of `charges.sums`.
+        `values` float64; nats are added to any rows of `charges.sums`.
         """
         raise NotImplementedError
 
@@ -138,7 +138,7 @@ class TritonScorer(DeviceScorer):
 
 
 class CudaScorer(DeviceScorer):
-    """One launch for all windows of a batch, which stays until they are scored (`csrc/cuda/hashed.h`)."""
+    """One launch that stays until all windows of a batch are matched, one to charge for them (`csrc/cuda/hashed.h`)."""
 
     counts: CudaCounts
 
@@ -150,6 +150,7 @@ class CudaScorer(DeviceScorer):
     def charge(
         self, tokens: Stream, windows: Windows, stats: tuple[Tensor, Tensor], charges: Charges, values: Tensor
     ) -> None:
+        best = self.counts.matches(len(values))
         self.counts.score(
-            tokens, windows.first, windows.stop, charges=(self._gate, *stats, values, *charges)
+            tokens, windows.first, windows.stop, best=best, charges=(self._gate, *stats, values, *charges)
         )

@@ -113,12 +113,14 @@ void check_hashed() {
   const auto d_context = sent(std::vector<std::uint32_t>(scored, 99)), d_full = sent(std::vector<std::uint32_t>(scored, 99));
   const auto d_p = sent(p_target), d_values = sent(std::vector<double>(scored));
   const auto d_entropy = sent(entropy);
-  const auto d_sums = sent(std::vector<std::int64_t>(4 * firsts.size())), d_hits = sent(std::vector<std::int64_t>(kMaxOrder + 1));
+  const std::int64_t rows = 1 + below(5);
+  const auto d_sums = sent(std::vector<std::int64_t>(4 * rows)), d_hits = sent(std::vector<std::int64_t>(kMaxOrder + 1));
   const auto d_bad = sent(std::vector<std::int64_t>{std::numeric_limits<std::int64_t>::max()});
   const Gate gate{0.05, 0.55, 2.0, {0, 4.0, 4.5, 4.2, 3.8, 3.5, 3.2, 3.0, 2.8, 2.6}};
+  const device::Charging charging{gate, d_p.data(), d_entropy.data(), d_values.data(), d_sums.data(), rows, d_hits.data(), d_bad.data()};
   device.score_windows(nullptr, tables.data(), on_device.data(), 0, windows,
                        {d_order.data(), d_context.data(), d_full.data()},
-                       {gate, d_p.data(), d_entropy.data(), d_values.data(), d_sums.data(), d_hits.data(), d_bad.data()});
+                       &charging);
   same(fetched(d_order, scored), order, "windows: order");
   same(fetched(d_context, scored), context, "windows: context");
   same(fetched(d_full, scored), full, "windows: full");
@@ -126,25 +128,37 @@ void check_hashed() {
 
   // What is charged: exactly on the host; a GPU's exp and log may differ in the last bits.
   const std::vector<double> values = fetched(d_values, scored);
-  const std::vector<std::int64_t> sums = fetched(d_sums, 4 * firsts.size()), hits = fetched(d_hits, kMaxOrder + 1);
+  const std::vector<std::int64_t> sums = fetched(d_sums, 4 * rows), hits = fetched(d_hits, kMaxOrder + 1);
   std::vector<std::int64_t> expected_hits(kMaxOrder + 1);
   std::size_t entry = 0;
+  std::int64_t bad_position = std::numeric_limits<std::int64_t>::max();
+  double nats = 0, neural_nats = 0, found = 0, neural_found = 0;
   for (std::size_t w = 0; w < firsts.size(); ++w) {
-    double nats = 0;
     for (std::int64_t p = firsts[w]; p < stops[w]; ++p, ++entry) {
-      if (entry == bad) continue;
+      if (entry == bad) {
+        bad_position = p;
+        continue;
+      }
       ++expected_hits[order[entry]];
       const double weight = order[entry] > 0 ? gate_weight(gate, entropy[entry], order[entry]) : 0.0;
       const double charged = blend(weight, p_target[entry], ngram_estimate(context[entry], full[entry]));
       if (std::fabs(values[entry] - charged) > 1e-14) fail("windows: value %zu is %.17g, not %.17g", entry, values[entry], charged);
       nats -= std::log(std::max(charged, kFloor));
+      neural_nats -= std::log(std::max(p_target[entry], kFloor));
     }
-    const double found = std::ldexp(static_cast<double>(sums[4 * w]), kLimbBits - 52) + std::ldexp(static_cast<double>(sums[4 * w + 1]), -52);
-    if (std::fabs(found - nats) > 1e-11 * (1 + nats)) fail("windows: %zu cost %.17g nats, not %.17g", w, found, nats);
   }
+  for (std::int64_t row = 0; row < rows; ++row) {
+    const auto limbs = [&](int at) {
+      return std::ldexp(static_cast<double>(sums[4 * row + at]), kLimbBits - 52) + std::ldexp(static_cast<double>(sums[4 * row + at + 1]), -52);
+    };
+    found += limbs(0);
+    neural_found += limbs(2);
+  }
+  if (std::fabs(found - nats) > 1e-11 * (1 + nats)) fail("windows cost %.17g nats, not %.17g", found, nats);
+  if (std::fabs(neural_found - neural_nats) > 1e-11 * (1 + neural_nats)) fail("the model alone costs %.17g nats", neural_found);
   same(hits, expected_hits, "windows: hits");
   const std::int64_t named = fetched(d_bad, 1)[0];
-  if ((bad < scored) != (named != std::numeric_limits<std::int64_t>::max())) fail("windows: NaN at %ld", static_cast<long>(named));
+  if (named != bad_position) fail("windows: NaN at %ld, not %ld", static_cast<long>(named), static_cast<long>(bad_position));
 
   const std::size_t looked_up = host.orders() * static_cast<std::size_t>(stop - start);
   std::vector<std::uint32_t> contexts(looked_up), fulls(looked_up);

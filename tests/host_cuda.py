@@ -21,16 +21,21 @@ def compiler() -> str | None:
     return shutil.which("c++") or shutil.which("g++")
 
 
-def compiled(out: Path, arguments: list[str]) -> Path:
-    """`out`, compiled again if a source is newer."""
-    sources = [path for path in (ROOT / "csrc").rglob("*") if path.is_file()]
-    newest = max(path.stat().st_mtime for path in [*sources, Path(__file__), *map(Path, arguments[-1:])])
-    if not out.exists() or out.stat().st_mtime < newest:
+def compiled(out: Path, *arguments: str) -> Path:
+    """`out` of the compiler's arguments, made again if a source is newer."""
+    sources = [*(ROOT / "csrc").rglob("*.*"), *(ROOT / "tests").glob("*.cu"), Path(__file__)]
+    if not out.exists() or out.stat().st_mtime < max(path.stat().st_mtime for path in sources):
         out.parent.mkdir(parents=True, exist_ok=True)
         found = compiler()
         assert found is not None
         subprocess.run([found, *FLAGS, *arguments, "-o", str(out)], check=True, cwd=ROOT)
     return out
+
+
+def device_check(kind: str, *flags: str) -> Path:
+    """`tests/device_check.cu` for threads of the host, with the flags of a sanitizer."""
+    sources = ("csrc/hashed_counts.cc", "csrc/exact_counts.cc", "-x", "c++", "csrc/cuda/launch.cu", "tests/device_check.cu")
+    return compiled(BUILT / f"device_check_{kind}", "-pthread", "-O0", *flags, *sources)
 
 
 @cache
@@ -39,11 +44,9 @@ def host_extension() -> ModuleType:
     includes = [sysconfig.get_path("include"), str(Path(torch.__file__).parent / "include")]
     built = compiled(
         BUILT / f"_cuda{sysconfig.get_config_var('EXT_SUFFIX')}",
-        [
-            *("-fvisibility=hidden", "-shared", "-fPIC", "-pthread"),
-            *(f"-isystem{path}" for path in includes),
-            *("csrc/cuda/bind.cc", "-x", "c++", "csrc/cuda/launch.cu"),
-        ],
+        *("-fvisibility=hidden", "-shared", "-fPIC", "-pthread"),
+        *(f"-isystem{path}" for path in includes),
+        *("csrc/cuda/bind.cc", "-x", "c++", "csrc/cuda/launch.cu"),
     )
     spec = importlib.util.spec_from_file_location("ngram_eval._cuda", built)
     assert spec is not None

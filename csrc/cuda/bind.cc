@@ -129,10 +129,10 @@ const std::int64_t* check_bounds(const py::array& bounds, const char* name) {
   return static_cast<const std::int64_t*>(bounds.data());
 }
 
-// `best` is (order, context, full) or None; `charges` (gate, p_target, entropy, values, sums, hits, bad) or None, the gate
+// `best` is (order, context, full); `charges` (gate, p_target, entropy, values, sums, hits, bad) or None, the gate
 // as 13 numbers: base, range, slope, then the centre of each order from 0 on.
 void score_windows(HashedTables& self, std::uintptr_t stream, const py::object& tables, const py::object& tokens,
-                   std::int64_t base, const py::array& firsts, const py::array& stops, const py::object& best,
+                   std::int64_t base, const py::array& firsts, const py::array& stops, const py::tuple& best,
                    const py::object& charges) {
   std::uint32_t* const counts = check_tables(self, tables);
   if (firsts.size() != stops.size()) {
@@ -147,15 +147,12 @@ void score_windows(HashedTables& self, std::uintptr_t stream, const py::object& 
     read = check_tokens(self, tokens, base, windows.firsts[i], windows.stops[i]);
     positions += windows.length(i);
   }
-  ngram::Best matches{};
-  if (!best.is_none()) {
-    const auto parts = best.cast<py::tuple>();
-    matches = {entries<std::uint8_t>(parts[0], "order", device, "uint8", positions),
-               entries<std::uint32_t>(parts[1], "context", device, "int32", positions),
-               entries<std::uint32_t>(parts[2], "full", device, "int32", positions)};
-  }
+  const ngram::Best matches{entries<std::uint8_t>(best[0], "order", device, "uint8", positions),
+                            entries<std::uint32_t>(best[1], "context", device, "int32", positions),
+                            entries<std::uint32_t>(best[2], "full", device, "int32", positions)};
   ngram::device::Charging charging{};
-  if (!charges.is_none()) {
+  const bool charges_given = !charges.is_none();
+  if (charges_given) {
     const auto parts = charges.cast<py::tuple>();
     const auto gate = parts[0].cast<py::tuple>();
     if (gate.size() != 3 + ngram::kMaxOrder + 1) fail("a gate has 13 numbers, not " + std::to_string(gate.size()));
@@ -164,12 +161,15 @@ void score_windows(HashedTables& self, std::uintptr_t stream, const py::object& 
     charging.p_target = entries<double>(parts[1], "p_target", device, "float64", positions);
     charging.entropy = entries<float>(parts[2], "entropy", device, "float32", positions);
     charging.values = entries<double>(parts[3], "values", device, "float64", positions);
-    charging.sums = entries<std::int64_t>(parts[4], "sums", device, "int64", 4 * stops.size());
+    const Tensor sums = check_tensor(parts[4], "sums", device, {"int64"});
+    if (sums.size < 4 || sums.size % 4 != 0) fail("sums must have rows of 4 entries, not " + std::to_string(sums.size));
+    charging.sums = static_cast<std::int64_t*>(sums.data);
+    charging.rows = sums.size / 4;
     charging.hits = entries<std::int64_t>(parts[5], "hits", device, "int64", ngram::kMaxOrder + 1);
     charging.bad = entries<std::int64_t>(parts[6], "bad", device, "int64", 1);
   }
   with_tokens(read, [&](auto* data) {
-    self.score_windows(stream_of(stream), counts, data, base, windows, matches, charging);
+    self.score_windows(stream_of(stream), counts, data, base, windows, matches, charges_given ? &charging : nullptr);
   });
 }
 

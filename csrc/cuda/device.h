@@ -36,13 +36,14 @@ std::string describe(int device);
 // Whether `memory` is that device's.
 bool holds(int device, const void* memory);
 
-// What windows are charged with; all null where only the matches are wanted.
+// What windows are charged with.
 struct Charging {
   Gate gate;
   const double* p_target;  // by position of the windows, one window after another
   const float* entropy;    // nats
   double* values;          // before the floor
-  std::int64_t* sums;      // (windows, 4): nats in two limbs, the neural model's nats in two limbs; added to
+  std::int64_t* sums;      // (rows, 4): nats in two limbs, the neural model's nats in two limbs; spread over the rows
+  std::int64_t rows;
   std::int64_t* hits;      // by matched order, 0 for none; added to
   std::int64_t* bad;       // the first position whose statistics are NaN, if that is lower; it is charged nothing
 };
@@ -63,10 +64,10 @@ class HashedTables {
   void lookup(void* stream, std::uint32_t* tables, const Token* tokens, std::int64_t base, std::int64_t start,
               std::int64_t stop, std::uint32_t* context, std::uint32_t* full);
 
-  // `windows` is in the host's memory; `best` and `charging` may be null.
+  // `windows` is in the host's memory; `charging` may be null.
   template <class Token>
   void score_windows(void* stream, std::uint32_t* tables, const Token* tokens, std::int64_t base, Windows windows,
-                     Best best, const Charging& charging);
+                     Best best, const Charging* charging);
 
   const CountsConfig& config() const;
   int device() const;

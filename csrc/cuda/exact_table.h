@@ -69,7 +69,7 @@ struct ExactTable {
   NGRAM_HOST_DEVICE std::uint32_t find(const Lanes& lanes, Key key, std::uint32_t missing) const {
     const std::uint64_t packed = key.packed(), mask = size / kLanes - 1;
     for (std::uint64_t bucket = child_hash(key.parent, key.token) & mask;; bucket = (bucket + 1) & mask) {
-      const auto found = lanes.each([&](int lane) { return slots[bucket * kLanes + lane]; });
+      const auto found = lanes.each([&](int lane) { return parallel::load_whole(slots + bucket * kLanes + lane); });
       const unsigned same = lanes.ballot(found, [&](const Slot& slot) { return slot.key == packed; });
       if (same != 0) return lanes.of(lanes.map(found, [](const Slot& slot) { return slot.node; }), parallel::lowest_bit(same));
       if (lanes.ballot(found, [](const Slot& slot) { return slot.key == 0; }) != 0) return missing;
@@ -84,7 +84,7 @@ struct Move {
 
   template <class Lanes>
   NGRAM_HOST_DEVICE void operator()(const Lanes& lanes, std::int64_t i) const {
-    const Slot slot = from[i];
+    const Slot slot = parallel::load_whole(from + i);
     if (slot.key == 0) return;
     const ExactTable::Place place = to.find_or_add(lanes, Key::of(slot.key));
     if (lanes.leads()) to.slots[place.slot].node = slot.node;

@@ -1,10 +1,11 @@
 // The hashed tables on the device. `csrc/hashed_counts.h` states what they hold; results and tables equal it exactly.
 //
-// Score-first windows take one launch, whatever their number: a team that stays (`ScoreWindows`). Window after window it
+// Score-first windows take one launch, whatever their number: a team that stays (`MatchWindows`). Window after window it
 // looks all positions up, waits, counts them, waits. The lookups are atomic loads and the counts atomic adds, both
 // relaxed: the barrier orders them, so that a window sees all that earlier ones counted and nothing of its own. Lines of
 // the window after next are requested into L2 while one is counted, so that a window waits for L2 and not for
-// memory: buckets are known before the counts are.
+// memory: buckets are known before the counts are. What positions are charged (`Charge`) follows from the matches, all at
+// once in a second launch: logarithms would only hold the team up.
 #pragma once
 
 #include <cstdint>
@@ -48,12 +49,12 @@ struct Counters {
   std::uint32_t* full;
 };
 
+// The counters of the context of `kWidth` tokens from `oldest` on, and of it with the target.
 template <int kWidth, class Token>
-NGRAM_HOST_DEVICE Counters counters(const Tables& tables, const Tokens<Token>& tokens, std::int64_t position) {
+NGRAM_HOST_DEVICE Counters counters(const Tables& tables, const Token* oldest, std::uint32_t target) {
   const std::uint32_t mask = static_cast<std::uint32_t>(tables.config.buckets - 1);
   const std::int64_t row = kWidth + 1 - tables.config.min_order;
-  const std::uint32_t h = context_hash<kWidth>(tokens.at(position + 1 - tables.config.context_lag - kWidth));
-  const auto target = static_cast<std::uint32_t>(*tokens.at(position + 1));
+  const std::uint32_t h = context_hash<kWidth>(oldest);
   return {tables.context(row) + (h & mask), tables.full(row) + (full_hash<kWidth>(h, target) & mask)};
 }
 
@@ -74,8 +75,9 @@ template <class Token>
 NGRAM_HOST_DEVICE Counters counters(int width, const Tables& tables, const Tokens<Token>& tokens,
                                     std::int64_t position) {
   Counters found{};
+  const Token* const end = tokens.at(position + 1 - tables.config.context_lag);
   each_width([&](auto w) {
-    if (width == w()) found = counters<w()>(tables, tokens, position);
+    if (width == w()) found = counters<w()>(tables, end - w(), *tokens.at(position + 1));
   });
   return found;
 }
@@ -123,16 +125,22 @@ struct Match {
   std::uint32_t context = 0, full = 0;
 };
 
-// The best match of a position as the tables stand, while other threads may count. All counts are asked for before the
-// first is looked at.
+// The best match of a position as the tables stand, while other threads may count. All tokens are asked for before the
+// first hash, and all counts before the first is looked at.
 template <class Token>
 NGRAM_HOST_DEVICE Match best_match(const Tables& tables, const Tokens<Token>& tokens, std::int64_t position) {
   const CountsConfig& config = tables.config;
+  std::uint32_t before[kMaxOrder];  // the context's tokens, the newest last; the first entry is not used
+  const Token* const end = tokens.at(position + 1 - config.context_lag);
+  each_width([&](auto w) {
+    if (w() > 0) before[kMaxOrder - w()] = w() < config.max_order && tables.whole(w(), position) ? end[-w()] : 0;
+  });
+  const std::uint32_t target = *tokens.at(position + 1);
   std::uint32_t context[kMaxOrder], full[kMaxOrder];
   each_width([&](auto w) {
     context[w()] = full[w()] = 0;
     if (w() + 1 >= config.min_order && w() < config.max_order && tables.whole(w(), position)) {
-      const Counters at = counters<w()>(tables, tokens, position);
+      const Counters at = counters<w()>(tables, before + kMaxOrder - w(), target);
       context[w()] = parallel::load(at.context);
       full[w()] = parallel::load(at.full);
     }
@@ -147,33 +155,13 @@ NGRAM_HOST_DEVICE Match best_match(const Tables& tables, const Tokens<Token>& to
   return best;
 }
 
-NGRAM_HOST_DEVICE void add_units(std::int64_t* limbs, std::int64_t units) {
-  parallel::add(limbs, units >> kLimbBits);
-  parallel::add(limbs + 1, units & ((std::int64_t{1} << kLimbBits) - 1));
-}
-
-NGRAM_HOST_DEVICE void charge(const Charging& charging, std::int64_t window, std::int64_t entry, std::int64_t position,
-                              const Match& match) {
-  const double neural = charging.p_target[entry], entropy = charging.entropy[entry];
-  double p = neural;
-  if (match.order > 0) {
-    p = blend(gate_weight(charging.gate, entropy, match.order), neural, ngram_estimate(match.context, match.full));
-  }
-  charging.values[entry] = p;
-  if (p != p || entropy != entropy) return parallel::lower(charging.bad, position);
-  add_units(charging.sums + 4 * window, charged_units(p));
-  add_units(charging.sums + 4 * window + 2, charged_units(neural));
-  parallel::add(charging.hits + match.order, std::int64_t{1});
-}
-
-// team: scores windows in order, each before it is counted.
+// team: the best matches of windows in order, each before it is counted.
 template <class Token>
-struct ScoreWindows {
+struct MatchWindows {
   Tables tables;
   Tokens<Token> tokens;
   Windows windows;
-  Best best;  // or null
-  Charging charging;
+  Best best;
 
   template <class Team>
   NGRAM_HOST_DEVICE void operator()(const Team& team) const {
@@ -181,7 +169,12 @@ struct ScoreWindows {
     for (std::size_t w = 0; w < 2 && w < windows.size; ++w) request(team, w);
     for (std::size_t w = 0; w < windows.size; ++w) {
       const std::int64_t first = windows.firsts[w], length = windows.length(w);
-      for (std::int64_t i = team.rank(); i < length; i += team.size()) score(w, entry + i, first + i);
+      for (std::int64_t i = team.rank(); i < length; i += team.size()) {
+        const Match match = best_match(tables, tokens, first + i);
+        best.order[entry + i] = static_cast<std::uint8_t>(match.order);
+        best.context[entry + i] = match.context;
+        best.full[entry + i] = match.full;
+      }
       team.wait();  // no count of this window before its last lookup
       each_pair(team, w, [](const Counters& at) {
         parallel::add(at.context, 1u);
@@ -194,16 +187,6 @@ struct ScoreWindows {
   }
 
  private:
-  NGRAM_HOST_DEVICE void score(std::size_t window, std::int64_t entry, std::int64_t position) const {
-    const Match match = best_match(tables, tokens, position);
-    if (best.order != nullptr) {
-      best.order[entry] = static_cast<std::uint8_t>(match.order);
-      best.context[entry] = match.context;
-      best.full[entry] = match.full;
-    }
-    if (charging.sums != nullptr) charge(charging, static_cast<std::int64_t>(window), entry, position, match);
-  }
-
   // Calls visit for the counters of each position of the window in each order, among the threads of the team.
   template <class Team, class Visit>
   NGRAM_HOST_DEVICE void each_pair(const Team& team, std::size_t window, const Visit& visit) const {
@@ -223,6 +206,43 @@ struct ScoreWindows {
       parallel::request(at.context);
       parallel::request(at.full);
     });
+  }
+};
+
+NGRAM_HOST_DEVICE void add_units(std::int64_t* limbs, std::int64_t units) {
+  parallel::add(limbs, units >> kLimbBits);
+  parallel::add(limbs + 1, units & ((std::int64_t{1} << kLimbBits) - 1));
+}
+
+// rows(1, positions): what each is charged with, given its match.
+struct Charge {
+  Best best;
+  Charging charging;
+  Windows windows;
+  const std::int64_t* ends;  // (windows,): positions of each window and all before it
+
+  NGRAM_HOST_DEVICE void operator()(std::int64_t, std::int64_t i) const {
+    const double neural = charging.p_target[i], entropy = charging.entropy[i];
+    const int order = best.order[i];
+    const double weight = order > 0 ? gate_weight(charging.gate, entropy, order) : 0.0;
+    const double p = blend(weight, neural, ngram_estimate(best.context[i], best.full[i]));
+    charging.values[i] = p;
+    if (p != p || entropy != entropy) return parallel::lower(charging.bad, position(i));
+    std::int64_t* const sums = charging.sums + 4 * (i % charging.rows);
+    add_units(sums, charged_units(p));
+    add_units(sums + 2, charged_units(neural));
+    parallel::add(charging.hits + order, std::int64_t{1});
+  }
+
+ private:
+  // Of entry i: in the first window that ends after it.
+  NGRAM_HOST_DEVICE std::int64_t position(std::int64_t i) const {
+    std::size_t low = 0, high = windows.size - 1;
+    while (low < high) {
+      const std::size_t middle = (low + high) / 2;
+      ends[middle] > i ? high = middle : low = middle + 1;
+    }
+    return windows.stops[low] - (ends[low] - i);
   }
 };
 

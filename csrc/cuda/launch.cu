@@ -90,19 +90,22 @@ void HashedTables::lookup(void* stream, std::uint32_t* tables, const Token* toke
 
 template <class Token>
 void HashedTables::score_windows(void* stream, std::uint32_t* tables, const Token* tokens, std::int64_t base,
-                                 Windows windows, Best best, const Charging& charging) {
+                                 Windows windows, Best best, const Charging* charging) {
   if (windows.size == 0) return;
   const Executor executor(device(), stream);
   Array<std::int64_t>& bounds = memory_->windows;
-  if (bounds.size() < 2 * windows.size) {
+  if (bounds.size() < 3 * windows.size) {
     executor.wait();  // an earlier call may still read it
-    bounds = Array<std::int64_t>(2 * windows.size);
+    bounds = Array<std::int64_t>(3 * windows.size);
   }
-  std::int64_t* const stops = bounds.data() + windows.size;
-  executor.copy(bounds.data(), windows.firsts, windows.size * sizeof(std::int64_t));
-  executor.copy(stops, windows.stops, windows.size * sizeof(std::int64_t));
-  executor.team(ScoreWindows<Token>{
-      {config(), tables}, {tokens, base}, {bounds.data(), stops, windows.size}, best, charging});
+  std::vector<std::int64_t> all(windows.firsts, windows.firsts + windows.size);
+  all.insert(all.end(), windows.stops, windows.stops + windows.size);
+  std::int64_t positions = 0;
+  for (std::size_t w = 0; w < windows.size; ++w) all.push_back(positions += windows.length(w));
+  executor.copy(bounds.data(), all.data(), all.size() * sizeof(std::int64_t));
+  const Windows there{bounds.data(), bounds.data() + windows.size, windows.size};
+  executor.team(MatchWindows<Token>{{config(), tables}, {tokens, base}, there, best});
+  if (charging != nullptr) executor.rows(1, positions, Charge{best, *charging, there, there.stops + windows.size});
 }
 
 // Exact counts ------------------------------------------------------------------------------------------------------
@@ -415,7 +418,7 @@ std::uint64_t RandomKeys::found() {
   template void HashedTables::lookup(void*, std::uint32_t*, const Token*, std::int64_t, std::int64_t, std::int64_t,  \
                                      std::uint32_t*, std::uint32_t*);                                                \
   template void HashedTables::score_windows(void*, std::uint32_t*, const Token*, std::int64_t, Windows, Best,        \
-                                            const Charging&);                                                        \
+                                            const Charging*);                                                        \
   template void ExactCounts::append(const Token*, std::int64_t, Evidence*, std::uint8_t*);                           \
   template void ExactCounts::peek(const Token*, std::int64_t, Evidence*, std::uint8_t*);
 NGRAM_INSTANTIATE(std::uint16_t)

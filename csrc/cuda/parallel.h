@@ -21,6 +21,7 @@
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 #include "../host_device.h"
@@ -60,10 +61,16 @@ NGRAM_HOST_DEVICE void store(T* to, T value) {
   Shared<T>(*to).store(value, NGRAM_RELAXED);
 }
 
-// Returns what was there before.
+// Returns what was there before. On a GPU by the intrinsic, which is relaxed and of the device's scope too: where nobody
+// wants the result it becomes RED, and `atomic_ref` an ATOM whose result is waited for and dropped.
 template <class T>
 NGRAM_HOST_DEVICE T add(T* to, T value) {
+#ifdef __CUDA_ARCH__
+  using Word = std::conditional_t<sizeof(T) == 4, unsigned int, unsigned long long>;
+  return static_cast<T>(atomicAdd(reinterpret_cast<Word*>(to), static_cast<Word>(value)));
+#else
   return Shared<T>(*to).fetch_add(value, NGRAM_RELAXED);
+#endif
 }
 
 // Returns what was there before: `expected`, if `desired` is there now.
@@ -85,6 +92,20 @@ NGRAM_HOST_DEVICE void lower(T* to, T value) {
 }
 
 #undef NGRAM_RELAXED
+
+// 16 bytes on a 16-byte boundary by one load; of memory that nobody writes meanwhile.
+template <class T>
+NGRAM_HOST_DEVICE T load_whole(const T* from) {
+  static_assert(sizeof(T) == 16 && alignof(T) == 16);
+#ifdef __CUDA_ARCH__
+  const uint4 words = *reinterpret_cast<const uint4*>(from);
+  T whole;
+  memcpy(&whole, &words, sizeof(whole));
+  return whole;
+#else
+  return *from;
+#endif
+}
 
 // Asks for the line of an address, in L2.
 NGRAM_HOST_DEVICE void request(const void* address) {
@@ -173,7 +194,7 @@ namespace kernel {
 constexpr int kThreads = 256, kTeam = 512;
 
 template <class Body>
-__global__ void __launch_bounds__(kThreads) rows(const Body body, std::int64_t columns) {
+__global__ void __launch_bounds__(kThreads, 1) rows(const Body body, std::int64_t columns) {
   const std::int64_t step = std::int64_t{gridDim.x} * kThreads;
   for (std::int64_t i = std::int64_t{blockIdx.x} * kThreads + threadIdx.x; i < columns; i += step) {
     body(static_cast<std::int64_t>(blockIdx.y), i);

@@ -43,11 +43,15 @@ class CudaCounts(DeviceCounts):
 
     def score_windows(self, tokens: Tokens, firsts: NDArray[np.int64], stops: NDArray[np.int64]) -> Best:
         check_windows(tokens, firsts, stops)
-        scored = int((stops - firsts).sum())
-        order = torch.empty(scored, dtype=torch.uint8, device=self.device)
-        context, full = (torch.empty(scored, dtype=torch.int32, device=self.device) for _ in range(2))
-        self.score(tokens, firsts, stops, best=(order, context, full))
+        order, context, full = best = self.matches(int((stops - firsts).sum()))
+        self.score(tokens, firsts, stops, best=best)
         return Best(order.cpu().numpy(), unsigned(context), unsigned(full))
+
+    def matches(self, positions: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Room for what `score` finds, uninitialised."""
+        order = torch.empty(positions, dtype=torch.uint8, device=self.device)
+        context, full = (torch.empty(positions, dtype=torch.int32, device=self.device) for _ in range(2))
+        return order, context, full
 
     def score(
         self,
@@ -55,13 +59,13 @@ class CudaCounts(DeviceCounts):
         firsts: NDArray[np.int64],
         stops: NDArray[np.int64],
         *,
-        best: tuple[Tensor, Tensor, Tensor] | None = None,
+        best: tuple[Tensor, Tensor, Tensor],
         charges: tuple[Any, ...] | None = None,
     ) -> None:
         """Score the windows in order, each before it is counted; waits for nothing.
 
-        `best` (order uint8, context and full int32) and `charges` (gate, p_target, entropy, values, sums, hits, bad: see
-        `ngram_eval.device`) are tensors that are written to, or None.
+        `best` (order uint8, context and full int32) are tensors that the matches are written to; `charges` (gate, p_target,
+        entropy, values, sums, hits, bad: see `ngram_eval.device`) says where to charge for them, or None.
         """
         windows = np.flatnonzero(stops > firsts)
         if len(windows):

@@ -1,0 +1,172 @@
+"""The CUDA code without a GPU: its algorithm on threads of the host, under sanitizers; its build; what it says."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import cuda_report
+from host_cuda import compiler, device_check, host_extension
+from ngram_eval.config import ExactConfig
+from ngram_eval.exact import make_model
+from ngram_eval.exact.cuda import CudaModel
+
+ROOT = Path(__file__).parents[1]
+needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
+needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("kind", "flags", "cases", "threads"),
+    [
+        ("address", ("-fsanitize=address,undefined", "-fno-sanitize-recover=all"), 60, 1),
+        ("thread", ("-fsanitize=thread",), 3, 3),
+    ],
+)
+def test_the_algorithm_under_sanitizers(kind: str, flags: tuple[str, ...], cases: int, threads: int) -> None:
+    """Against the C++ backend, on random streams; ThreadSanitizer sees every access that no barrier orders."""
+    check = device_check(kind, *flags)
+    done = subprocess.run([check, str(cases), str(threads)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{cases} cases of each kind on threads of the host: no difference" in done.stdout
+
+
+@pytest.mark.parametrize("backend", ["cuda"])
+@pytest.mark.parametrize(("lanes", "batch"), [(1, 1), (2, 7), (4, 64), (8, 300), (2, 4096)])
+def test_exact_counts_depend_on_neither_lanes_nor_batches(backend: str, lanes: int, batch: int) -> None:
+    rng = np.random.default_rng(4)
+    tokens = np.concatenate([rng.integers(0, 9, 300), *[np.full(40, 3)] * 2, rng.integers(0, 3, 300)]).astype(np.uint16)
+    tokens = np.concatenate([tokens, tokens[100:400]])
+    model, cpu = CudaModel(12, ExactConfig(), lanes=lanes, batch=batch), make_model("cpu", 12, ExactConfig())
+    p, entropy = np.full(len(tokens), 1 / 9), np.full(len(tokens), 2, np.float32)
+    for part in (slice(0, 500), slice(500, 501), slice(501, None)):
+        found, expected = (m.score(tokens[part], p[part], entropy[part], together=False) for m in (model, cpu))
+        np.testing.assert_array_equal(found[0], expected[0])
+        np.testing.assert_array_equal(found[1], expected[1])
+    assert {name: model.size()[name] for name in ("positions", "nodes")} == {
+        name: cpu.size()[name] for name in ("positions", "nodes")
+    }
+
+
+@pytest.mark.parametrize("backend", ["cuda"])
+def test_tensors_of_another_form_are_refused(backend: str) -> None:
+    core, device = host_extension() if not torch.cuda.is_available() else __import__("ngram_eval._cuda")._cuda, "cpu"
+    if torch.cuda.is_available():
+        device = "cuda"
+    hashed = core.HashedTables(
+        device=0, min_order=2, max_order=3, buckets=16, min_count=1, context_lag=0, target_backoff=False
+    )
+    tables = torch.zeros((2, 2, 16), dtype=torch.int32, device=device)
+    tokens = torch.zeros(20, dtype=torch.uint16, device=device)
+    for wrong, message in (
+        ((tables.long(), tokens, 0, 0, 19), "tables must be int32, not torch.int64"),
+        ((tables[:1], tokens, 0, 0, 19), "tables must have 64 entries, not 32"),
+        ((tables.transpose(1, 2), tokens, 0, 0, 19), "tables must be contiguous"),
+        ((tables, tokens.long(), 0, 0, 19), "tokens must be uint16 or int32"),
+        ((tables, tokens, 0, 0, 20), r"positions \[0, 20\) read outside the tokens \[0, 20\)"),
+        ((tables, tokens, 5, 5, 19), r"read outside the tokens \[5, 25\)"),
+        ((tables, None, 0, 0, 19), "tokens must be a tensor"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            hashed.update(0, *wrong)
+    if torch.cuda.is_available():
+        with pytest.raises(ValueError, match="tables is on cpu, not in the memory of GPU 0"):
+            hashed.update(0, tables.cpu(), tokens, 0, 0, 19)
+    assert not tables.any()
+
+
+def said_by(environment: dict[str, str], *command: str) -> tuple[int, str]:
+    """(exit status, stderr) of a python command."""
+    done = subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, env={**os.environ, **environment}, cwd=ROOT
+    )
+    return done.returncode, done.stderr
+
+
+NOT_BUILT = """
+import sys
+sys.modules["ngram_eval._cuda"] = None
+sys.argv = ["run", "--backend", "cuda", "--preset", "hashed"]
+from ngram_eval.run import main
+main()
+"""
+
+
+@pytest.mark.usefixtures("evaluate")  # so that it is skipped where the command line can't run
+def test_an_installation_without_it_says_how_to_build_it() -> None:
+    code, error = said_by({}, "-c", NOT_BUILT)
+    assert code == 2
+    assert re.search(r"--backend cuda is not part of this installation .*NGRAM_EVAL_CUDA=1 pip install -e \.", error)
+    assert len(error.strip().splitlines()) == 1
+
+
+STAND_IN = """
+import sys, types
+names = {"Pybind11Extension": lambda *_, **__: None, "build_ext": object, "setup": None}
+sys.modules["stand_in"] = types.SimpleNamespace(**names)
+"""
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"NGRAM_EVAL_CUDA": "yes"}, "NGRAM_EVAL_CUDA is 'yes': give 1, 0 or auto"),
+        ({"NGRAM_EVAL_CUDA": "1", "CUDA_HOME": "/nowhere"}, "there is no nvcc: install the CUDA toolkit"),
+    ],
+)
+def test_a_build_that_cannot_be_says_why(environment: dict[str, str], message: str) -> None:
+    """setup.py is run as far as its decision: what it imports need not be installed here."""
+    script = re.sub(r"from (pybind11|setuptools)\S* import", "from stand_in import", (ROOT / "setup.py").read_text())
+    code, error = said_by(environment, "-c", STAND_IN + script)
+    assert code != 0
+    assert message in error
+
+
+@needs_nvcc
+def test_the_kernels_compile_for_gpus_and_spill_nothing(tmp_path: Path) -> None:
+    """For one target; the slow test takes all. As in the report (`benchmarks/results/cuda_report.md`)."""
+    found = cuda_report.compile_all(["90"], tmp_path)
+    check_compiled(found, 1)
+
+
+@needs_nvcc
+@pytest.mark.slow
+def test_the_kernels_compile_for_every_gpu(tmp_path: Path) -> None:
+    check_compiled(cuda_report.compile_all(["80", "90", "100"], tmp_path), 3)
+
+
+def check_compiled(found: list[cuda_report.Compiled], targets: int) -> None:
+    names = {one.kernel for one in found}
+    assert {"Update", "Lookup", "MatchWindows", "Charge", "Insert", "Count", "Recall", "Settle", "Look"} <= names
+    assert len({one.target for one in found}) == targets
+    assert not [one for one in found if one.spilled_bytes]
+    assert all(one.registers <= 128 for one in found)
+    atomics = [name for one in found for name in one.atomics]
+    assert any(name.startswith("RED") for name in atomics)
+    assert not [name for name in atomics if re.search(r"F16|F32|F64|BF16", name)], "no float is added atomically"
+
+
+@needs_nvcc
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here is a GPU")
+def test_the_extension_is_built_imports_without_a_gpu_and_says_so(tmp_path: Path) -> None:
+    """As `NGRAM_EVAL_CUDA=1 pip install` builds it, for all targets, in less than three minutes of a quiet machine."""
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, env={**os.environ, "NGRAM_EVAL_CUDA": "1"})
+    (wheel,) = tmp_path.glob("*.whl")
+    installed = tmp_path / "installed"
+    unpack = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(installed), str(wheel)]
+    subprocess.run(unpack, check=True)
+    assert wheel.stat().st_size < 4_000_000
+    code, error = said_by(
+        {"PYTHONPATH": str(installed)}, "-P", "-m", "ngram_eval.run", "--backend", "cuda", "--preset", "hashed"
+    )
+    assert code == 2
+    assert re.search(r"--backend cuda found no GPU \(.*driver none, built with CUDA \d+\.\d+\): use --backend cpu", error)
