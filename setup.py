@@ -35,14 +35,14 @@ def with_cuda() -> bool:
         raise SystemExit(f"NGRAM_EVAL_CUDA is {asked!r}: give 1, 0 or auto")
     if asked == "1" and find_nvcc() is None:
         raise SystemExit(
-            "NGRAM_EVAL_CUDA is 1, but there is no nvcc: install the CUDA toolkit (12.4 or later), set CUDA_HOME or PATH "
-            "to it, or leave NGRAM_EVAL_CUDA out"
+            "NGRAM_EVAL_CUDA is 1, but there is no nvcc: install the CUDA toolkit (12.8 or later), set CUDA_HOME or "
+            "PATH to it, or leave NGRAM_EVAL_CUDA out"
         )
     return asked in ("1", "auto") and find_nvcc() is not None
 
 
 def gencode(archs: str) -> list[str]:
-    """nvcc's flags for architectures such as "80;90;100+PTX"."""
+    """Nvcc's flags for architectures such as "80;90;100+PTX"."""
     flags = []
     for arch in archs.split(";"):
         parsed = re.fullmatch(r"(\d+[af]?)(\+PTX)?", arch)

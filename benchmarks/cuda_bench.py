@@ -1,14 +1,15 @@
 """Times the CUDA backend on the GPU and prints Markdown; `benchmarks/gpu_suite.sh` calls it.
 
-Hashed tables against Triton's kernels of the same, the table of exact counts against the bandwidth, exact counts and their
-model against the C++ backend. What is compared is first checked to be equal. With a build for the host (a dry run) sizes
-are toys and the numbers mean nothing. Exits with 1 if anything failed.
+Hashed tables against Triton's kernels of the same, the table of exact counts against the bandwidth, exact counts and
+their model against the C++ backend. What is compared is first checked to be equal. With a build for the host (a dry
+run) sizes are toys and the numbers mean nothing. Exits with 1 if anything failed.
 """
 
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -30,7 +31,9 @@ from ngram_eval.windows import batches, plan_windows
 
 CORE, DEVICE = load_cuda()
 TOY = CORE.on_host
-SIZES = Sizes(vocab=64, buckets=1 << 8, prefill=1 << 11, lookup=1 << 9, batch=64, stride=8, seq_len=64) if TOY else Sizes()
+SIZES = (
+    Sizes(vocab=64, buckets=1 << 8, prefill=1 << 11, lookup=1 << 9, batch=64, stride=8, seq_len=64) if TOY else Sizes()
+)
 ROUNDS = 2 if TOY else 20
 LEVELS = 4 if TOY else 24
 BANDWIDTH = Assumptions().bandwidth if TOY else 1e9 * float(get_dram_gbps())
@@ -129,15 +132,18 @@ def hashed() -> None:
             results.append([one.clone() for one in (step.tables, contexts, fulls, *step.charges)])
         for one, other in zip(results[0][:3] + results[0][4:], results[1][:3] + results[1][4:], strict=True):
             torch.testing.assert_close(one, other, rtol=0, atol=0)
-        nats = [result[3].sum(dim=0).double() @ torch.tensor([2.0**-26, 2.0**-52] * 2, device=DEVICE, dtype=torch.float64) for result in results]
+        nats = [
+            result[3].sum(dim=0).double() @ torch.tensor([2.0**-26, 2.0**-52] * 2, device=DEVICE, dtype=torch.float64)
+            for result in results
+        ]
         torch.testing.assert_close(*nats, rtol=1e-12, atol=0)
         inputs.reset()
         ours, theirs = micros(cuda), micros(triton)
         row(name, f"{positions:,}", f"{ours:,.1f}", f"{theirs:,.1f}", f"{theirs / ours:.2f}")
 
     print(
-        f"\nThe scorer in the evaluator, statistics given, by the host's clock: µs for {SIZES.batch:,} positions, in batches "
-        "of so many positions.\n"
+        f"\nThe scorer in the evaluator, statistics given, by the host's clock: µs for {SIZES.batch:,} positions, in "
+        "batches of so many positions.\n"
     )
     head("positions a batch", "CudaScorer", "TritonScorer")
     planned = plan_windows((4 if TOY else 256) * SIZES.batch, WindowConfig(seq_len=SIZES.stride, stride=SIZES.stride))
@@ -149,7 +155,7 @@ def hashed() -> None:
             p_target = torch.rand(planned.scored, dtype=torch.float64, generator=generator).to(DEVICE)
             entropy = 6 * torch.rand(planned.scored, generator=generator).to(DEVICE)
 
-            def score(scorer: Any = scorer, p_target: Any = p_target, entropy: Any = entropy) -> None:
+            def score(size: int = size, scorer: Any = scorer, p_target: Any = p_target, entropy: Any = entropy) -> None:
                 entry = 0
                 for batch in batches(planned, size // SIZES.stride):
                     part = slice(entry, entry := entry + batch.scored)
@@ -167,9 +173,10 @@ def keys() -> None:
     """Random keys into the table of exact counts: nothing but probing and compare-and-swap."""
     slots = 1 << (10 if TOY else 28)
     print(
-        f"\n### The table of exact counts\n\nPseudo-random keys into {slots:,} slots of 16 bytes ({slots * 16 / 2**30:.2f} GiB), "
-        "in 10⁹ keys a second; the last tenth of the keys at each load, added and then looked up. Floor: one sector of 32 bytes "
-        f"a look-up, one read and written back an addition, at {BANDWIDTH / 1e12:.2f} TB/s: "
+        f"\n### The table of exact counts\n\nPseudo-random keys into {slots:,} slots of 16 bytes "
+        f"({slots * 16 / 2**30:.2f} GiB), in 10⁹ keys a second; the last 10 % of the slots at each load, "
+        "added and then looked up. Floor: one sector of 32 bytes a look-up, one read and written back an addition, at "
+        f"{BANDWIDTH / 1e12:.2f} TB/s: "
         f"{BANDWIDTH / 32e9:.0f} and {BANDWIDTH / 64e9:.0f}.\n"
     )
     loads = (0.35, 0.5, 0.7, 0.8)
@@ -184,8 +191,8 @@ def keys() -> None:
             stop = int(load * slots)
             start = stop - slots // 10
             table.add(done, start)
-            added = on_the_clock(lambda table=table, start=start, stop=stop: table.add(start, stop))
-            found = on_the_clock(lambda table=table, start=start, stop=stop: table.find(start, stop))
+            added = on_the_clock(partial(table.add, start, stop))
+            found = on_the_clock(partial(table.find, start, stop))
             asked += stop - start
             assert table.found() == asked, "keys that were added are not there"
             cells += [f"{(stop - start) / added / 1e9:.2f}", f"{(stop - start) / found / 1e9:.2f}"]
@@ -204,16 +211,18 @@ def exact() -> None:
     cpu = CpuModel(LEVELS, config)
     by_cpu = on_the_clock(lambda: cpu.append(tokens))
     print(
-        f"\n### Exact counts\n\nOrders 1 to {LEVELS}, {counted:,} tokens: M tokens a second counted, beside C++ on one thread: "
-        f"{counted / by_cpu / 1e6:.2f}. The n-grams kept are compared, and what is known of 50 tokens.\n"
+        f"\n### Exact counts\n\nOrders 1 to {LEVELS}, {counted:,} tokens: M tokens a second counted, beside C++ on one "
+        f"thread: {counted / by_cpu / 1e6:.2f}. The n-grams kept are compared, and what is known of 50 tokens.\n"
     )
-    head("positions a batch", *(f"{lanes} threads a bucket" for lanes in (1, 2, 4, 8)), "bytes an n-gram", "slots taken")
+    head(
+        "positions a batch", *(f"{lanes} threads a bucket" for lanes in (1, 2, 4, 8)), "bytes an n-gram", "slots taken"
+    )
     for batch in (256, 1024, 2048, 4096):
         cells: list[str] = []
         for lanes in (1, 2, 4, 8):
             CudaModel(LEVELS, config, lanes=lanes, batch=batch).append(tokens[:2000])
             model = CudaModel(LEVELS, config, lanes=lanes, batch=batch)
-            cells.append(f"{counted / on_the_clock(lambda model=model: model.append(tokens)) / 1e6:.2f}")
+            cells.append(f"{counted / on_the_clock(partial(model.append, tokens)) / 1e6:.2f}")
             size = model.size()
             assert size["nodes"] == cpu.size()["nodes"]
             for token in range(50):
@@ -230,16 +239,17 @@ def exact() -> None:
     for at_once in (SIZES.batch, scored):
         rates, charged = [], []
         for make in (CudaModel, CpuModel):
-            model, found = make(LEVELS, config), []
+            found: list[Any] = []
 
-            def score(model: Any = model, found: list[Any] = found) -> None:
+            def score(at_once: int = at_once, make: Any = make, found: list[Any] = found) -> None:
+                model = make(LEVELS, config)
                 for start in range(0, scored, at_once):
                     here = slice(start, start + at_once)
                     found.append(model.score(part[here], p[here], entropy[here], together=False)[0])
 
             rates.append(f"{scored / on_the_clock(score) / 1e6:.2f}")
             charged.append(np.concatenate(found))
-        np.testing.assert_array_equal(*charged)
+        np.testing.assert_array_equal(charged[0], charged[1])
         row(f"{at_once:,}", *rates)
 
 

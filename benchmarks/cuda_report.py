@@ -87,14 +87,21 @@ def compile_all(targets: list[str], folder: Path) -> list[Compiled]:
             subprocess.run([TOOLS / "cuobjdump", flag, cubin], capture_output=True, text=True, check=True).stdout
             for flag in ("--dump-resource-usage", "-sass")
         )
-        code = {name: body for name, body in re.findall(r"Function : (\S+)\n(.*?)(?=\n\s*Function : |\Z)", sass, re.DOTALL)}
+        code = {
+            name: body for name, body in re.findall(r"Function : (\S+)\n(.*?)(?=\n\s*Function : |\Z)", sass, re.DOTALL)
+        }
         resources = re.findall(r"Function (\S+):\n\s*REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", usage)
         if not resources:
             raise AssertionError(f"cuobjdump's resource usage has another form: {usage}")
         for name, registers, stack, shared, local in resources:
             found.append(
                 Compiled(
-                    *read_name(name), target, int(registers), max(int(stack), int(local)), int(shared), *instructions(code[name])
+                    *read_name(name),
+                    target,
+                    int(registers),
+                    max(int(stack), int(local)),
+                    int(shared),
+                    *instructions(code[name]),
                 )
             )
     return sorted(found, key=lambda one: (one.kernel, one.form, one.token, one.target))
@@ -102,9 +109,12 @@ def compile_all(targets: list[str], folder: Path) -> list[Compiled]:
 
 def read_name(mangled: str) -> tuple[str, str, str]:
     """(kernel, form of work, width of the tokens) of a mangled name: names are written with their lengths."""
-    mangled = mangled.replace("12_GLOBAL__N_1", "")  # of an unnamed namespace
     form = re.search(r"6kernel\d+(rows|groups|team)I(?:Li(\d+)E)?", mangled)
-    body = [name[: int(size)] for size, name in re.findall(r"(?<!\d)(\d+)([A-Z]\w+)", mangled[form.end() :])] if form else []
+    body = (
+        [name[: int(size)] for size, name in re.findall(r"(?<!\d)(\d+)([A-Z]\w+)", mangled[form.end() :])]
+        if form
+        else []
+    )
     if form is None or not body:
         raise AssertionError(f"a kernel of another form: {mangled}")
     kernel = body[-1]
@@ -135,8 +145,10 @@ def report(found: list[Compiled], targets: list[str]) -> str:
         "",
         f"{describe_machine()}, nvcc {release}",
         "",
-        f"{len(found)} kernels compiled for {', '.join(f'sm_{target}' for target in targets)}. Nothing was executed: no GPU was "
-        "there. " + (f"**{len(spilling)} spill registers.**" if spilling else "None spills registers.") + " Registers a thread, "
+        f"{len(found)} kernels compiled for {', '.join(f'sm_{target}' for target in targets)}. Nothing was executed: "
+        "no GPU was there. "
+        + (f"**{len(spilling)} spill registers.**" if spilling else "None spills registers.")
+        + " Registers a thread, "
         "and the share of a multiprocessor's warps that they leave room for. No kernel uses shared memory.",
         "",
         "| kernel | form | tokens, bits | " + " | ".join(f"sm_{target}" for target in targets) + " |",
@@ -147,7 +159,8 @@ def report(found: list[Compiled], targets: list[str]) -> str:
         rows.setdefault((one.kernel, one.form, one.token), {})[one.target] = one
     for key, row in rows.items():
         cells = [
-            f"{row[t].registers}, {row[t].occupancy:.0%}" + (f", {row[t].spilled_bytes} B SPILLED" if row[t].spilled_bytes else "")
+            f"{row[t].registers}, {row[t].occupancy:.0%}"
+            + (f", {row[t].spilled_bytes} B SPILLED" if row[t].spilled_bytes else "")
             for t in targets
         ]
         lines.append(f"| {' | '.join([*key, *cells])} |")

@@ -162,8 +162,8 @@ class Options(JobOptions):
             )
         if self.ngram == "pipelined" and self.backend in ON_DEVICE and not config.learns_online:
             raise InputError(
-                f"--ngram pipelined runs its engine on a CPU thread, and --backend {self.backend} counts on the GPU: give "
-                "--backend cpu, or --ngram sharded"
+                f"--ngram pipelined runs its engine on a CPU thread, and --backend {self.backend} counts on the GPU: "
+                "give --backend cpu, or --ngram sharded"
             )
         if self.ngram == "auto":
             return "pipelined" if config.learns_online else "sharded"

@@ -18,6 +18,7 @@ if not torch.cuda.is_available():  # before Triton is imported: without a GPU, k
     os.environ["TRITON_INTERPRET"] = "1"
 
 from host_cuda import compiler, host_extension
+
 from ngram_eval.tokens import write_shard
 from published import Totals
 from published import evaluate as published

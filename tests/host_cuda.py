@@ -34,7 +34,14 @@ def compiled(out: Path, *arguments: str) -> Path:
 
 def device_check(kind: str, *flags: str) -> Path:
     """`tests/device_check.cu` for threads of the host, with the flags of a sanitizer."""
-    sources = ("csrc/hashed_counts.cc", "csrc/exact_counts.cc", "-x", "c++", "csrc/cuda/launch.cu", "tests/device_check.cu")
+    sources = (
+        "csrc/hashed_counts.cc",
+        "csrc/exact_counts.cc",
+        "-x",
+        "c++",
+        "csrc/cuda/launch.cu",
+        "tests/device_check.cu",
+    )
     return compiled(BUILT / f"device_check_{kind}", "-pthread", "-O0", *flags, *sources)
 
 

@@ -7,15 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from host_cuda import compiler, device_check
 
 from benchmarks import cuda_report
-from host_cuda import compiler, device_check, host_extension
-from ngram_eval.config import ExactConfig
-from ngram_eval.exact import make_model
-from ngram_eval.exact.cuda import CudaModel
 
 ROOT = Path(__file__).parents[1]
 needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
@@ -36,50 +32,6 @@ def test_the_algorithm_under_sanitizers(kind: str, flags: tuple[str, ...], cases
     done = subprocess.run([check, str(cases), str(threads)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{cases} cases of each kind on threads of the host: no difference" in done.stdout
-
-
-@pytest.mark.parametrize("backend", ["cuda"])
-@pytest.mark.parametrize(("lanes", "batch"), [(1, 1), (2, 7), (4, 64), (8, 300), (2, 4096)])
-def test_exact_counts_depend_on_neither_lanes_nor_batches(backend: str, lanes: int, batch: int) -> None:
-    rng = np.random.default_rng(4)
-    tokens = np.concatenate([rng.integers(0, 9, 300), *[np.full(40, 3)] * 2, rng.integers(0, 3, 300)]).astype(np.uint16)
-    tokens = np.concatenate([tokens, tokens[100:400]])
-    model, cpu = CudaModel(12, ExactConfig(), lanes=lanes, batch=batch), make_model("cpu", 12, ExactConfig())
-    p, entropy = np.full(len(tokens), 1 / 9), np.full(len(tokens), 2, np.float32)
-    for part in (slice(0, 500), slice(500, 501), slice(501, None)):
-        found, expected = (m.score(tokens[part], p[part], entropy[part], together=False) for m in (model, cpu))
-        np.testing.assert_array_equal(found[0], expected[0])
-        np.testing.assert_array_equal(found[1], expected[1])
-    assert {name: model.size()[name] for name in ("positions", "nodes")} == {
-        name: cpu.size()[name] for name in ("positions", "nodes")
-    }
-
-
-@pytest.mark.parametrize("backend", ["cuda"])
-def test_tensors_of_another_form_are_refused(backend: str) -> None:
-    core, device = host_extension() if not torch.cuda.is_available() else __import__("ngram_eval._cuda")._cuda, "cpu"
-    if torch.cuda.is_available():
-        device = "cuda"
-    hashed = core.HashedTables(
-        device=0, min_order=2, max_order=3, buckets=16, min_count=1, context_lag=0, target_backoff=False
-    )
-    tables = torch.zeros((2, 2, 16), dtype=torch.int32, device=device)
-    tokens = torch.zeros(20, dtype=torch.uint16, device=device)
-    for wrong, message in (
-        ((tables.long(), tokens, 0, 0, 19), "tables must be int32, not torch.int64"),
-        ((tables[:1], tokens, 0, 0, 19), "tables must have 64 entries, not 32"),
-        ((tables.transpose(1, 2), tokens, 0, 0, 19), "tables must be contiguous"),
-        ((tables, tokens.long(), 0, 0, 19), "tokens must be uint16 or int32"),
-        ((tables, tokens, 0, 0, 20), r"positions \[0, 20\) read outside the tokens \[0, 20\)"),
-        ((tables, tokens, 5, 5, 19), r"read outside the tokens \[5, 25\)"),
-        ((tables, None, 0, 0, 19), "tokens must be a tensor"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            hashed.update(0, *wrong)
-    if torch.cuda.is_available():
-        with pytest.raises(ValueError, match="tables is on cpu, not in the memory of GPU 0"):
-            hashed.update(0, tables.cpu(), tokens, 0, 0, 19)
-    assert not tables.any()
 
 
 def said_by(environment: dict[str, str], *command: str) -> tuple[int, str]:
@@ -169,4 +121,6 @@ def test_the_extension_is_built_imports_without_a_gpu_and_says_so(tmp_path: Path
         {"PYTHONPATH": str(installed)}, "-P", "-m", "ngram_eval.run", "--backend", "cuda", "--preset", "hashed"
     )
     assert code == 2
-    assert re.search(r"--backend cuda found no GPU \(.*driver none, built with CUDA \d+\.\d+\): use --backend cpu", error)
+    assert re.search(
+        r"--backend cuda found no GPU \(.*driver none, built with CUDA \d+\.\d+\): use --backend cpu", error
+    )

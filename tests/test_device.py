@@ -17,6 +17,7 @@ from ngram_eval.bpb import as_nats
 from ngram_eval.config import EvalConfig, WindowConfig, preset
 from ngram_eval.counts import Tokens
 from ngram_eval.counts.reference import ReferenceCounts
+from ngram_eval.cuda import load_cuda
 from ngram_eval.device import CudaScorer, DeviceScorer, TritonScorer
 from ngram_eval.errors import InputError
 from ngram_eval.forward import ModelSource
@@ -214,6 +215,31 @@ def test_evaluator_remembers_statistics_of_kernels(evaluate: Evaluate) -> None:
     alone = evaluate(*arguments, "--preset", "pr890")["pr890"]
     assert both["pr890"]["neural_reused"] > 0
     assert both["pr890"]["nats"] == pytest.approx(alone["nats"], rel=1e-6)
+
+
+@pytest.mark.parametrize("backend", ["cuda"])
+def test_tensors_of_another_form_are_refused(backend: str) -> None:
+    core, device = load_cuda()
+    hashed = core.HashedTables(
+        device=0, min_order=2, max_order=3, buckets=16, min_count=1, context_lag=0, target_backoff=False
+    )
+    tables = torch.zeros((2, 2, 16), dtype=torch.int32, device=device)
+    tokens = torch.zeros(20, dtype=torch.uint16, device=device)
+    for wrong, message in (
+        ((tables.long(), tokens, 0, 0, 19), "tables must be int32, not torch.int64"),
+        ((tables[:1], tokens, 0, 0, 19), "tables must have 64 entries, not 32"),
+        ((tables.transpose(1, 2), tokens, 0, 0, 19), "tables must be contiguous"),
+        ((tables, tokens.long(), 0, 0, 19), "tokens must be uint16 or int32"),
+        ((tables, tokens, 0, 0, 20), r"positions \[0, 20\) read outside the tokens \[0, 20\)"),
+        ((tables, tokens, 5, 5, 19), r"read outside the tokens \[5, 25\)"),
+        ((tables, None, 0, 0, 19), "tokens must be a tensor"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            hashed.update(0, *wrong)
+    if torch.cuda.is_available():
+        with pytest.raises(ValueError, match="tables is on cpu, not in the memory of GPU 0"):
+            hashed.update(0, tables.cpu(), tokens, 0, 0, 19)
+    assert not tables.any()
 
 
 @pytest.mark.usefixtures("evaluate")  # so that it is skipped where the command line can't run

@@ -18,6 +18,7 @@ from ngram_eval.bpb import nats_of
 from ngram_eval.config import MAX_EXACT_ORDER, EvalConfig, ExactConfig, NgramConfig, preset
 from ngram_eval.errors import InputError
 from ngram_eval.exact import BACKENDS, ExactModel, make_model
+from ngram_eval.exact.cuda import CudaModel
 from ngram_eval.exact.reference import logistic
 from ngram_eval.neural import ScoresSource, Stats
 from ngram_eval.scorers import check_source, make_scorer
@@ -168,6 +169,23 @@ def test_calls_may_be_cut_anywhere(backend: str) -> None:
     np.testing.assert_array_equal(np.concatenate(found), expected)
     wide = make_model(backend, 12, ExactConfig()).score(tokens.astype(np.uint32), p, entropy, together=False)[0]
     np.testing.assert_array_equal(wide, expected)
+
+
+@pytest.mark.parametrize("backend", ["cuda"])
+@pytest.mark.parametrize(("lanes", "batch"), [(1, 1), (2, 7), (4, 64), (8, 300), (2, 4096)])
+def test_exact_counts_depend_on_neither_lanes_nor_batches(backend: str, lanes: int, batch: int) -> None:
+    rng = np.random.default_rng(4)
+    tokens = np.concatenate([rng.integers(0, 9, 300), *[np.full(40, 3)] * 2, rng.integers(0, 3, 300)]).astype(np.uint16)
+    tokens = np.concatenate([tokens, tokens[100:400]])
+    model, cpu = CudaModel(12, ExactConfig(), lanes=lanes, batch=batch), make_model("cpu", 12, ExactConfig())
+    p, entropy = np.full(len(tokens), 1 / 9), np.full(len(tokens), 2, np.float32)
+    for part in (slice(0, 500), slice(500, 501), slice(501, None)):
+        found, expected = (m.score(tokens[part], p[part], entropy[part], together=False) for m in (model, cpu))
+        np.testing.assert_array_equal(found[0], expected[0])
+        np.testing.assert_array_equal(found[1], expected[1])
+    assert {name: model.size()[name] for name in ("positions", "nodes")} == {
+        name: cpu.size()[name] for name in ("positions", "nodes")
+    }
 
 
 @compiled

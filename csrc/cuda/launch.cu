@@ -346,8 +346,6 @@ std::uint64_t ExactCounts::bytes() const {
 
 // The limit ---------------------------------------------------------------------------------------------------------
 
-namespace {
-
 NGRAM_HOST_DEVICE Key random_key(std::uint64_t number) {
   const std::uint64_t h = number * 0xD6E8FEB86659FD93u;
   return {static_cast<std::uint32_t>(h >> 32), static_cast<std::uint32_t>(h) & ((1u << 18) - 1)};
@@ -375,8 +373,6 @@ struct FindKeys {
     if (lanes.leads() && node == kNone) parallel::add(found, ~std::uint64_t{0});  // rare, so that it costs nothing
   }
 };
-
-}  // namespace
 
 struct RandomKeys::Memory {
   Executor executor;

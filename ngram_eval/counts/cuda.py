@@ -64,8 +64,8 @@ class CudaCounts(DeviceCounts):
     ) -> None:
         """Score the windows in order, each before it is counted; waits for nothing.
 
-        `best` (order uint8, context and full int32) are tensors that the matches are written to; `charges` (gate, p_target,
-        entropy, values, sums, hits, bad: see `ngram_eval.device`) says where to charge for them, or None.
+        `best` (order uint8, context and full int32) are tensors that the matches are written to; `charges` (gate,
+        p_target, entropy, values, sums, hits, bad: see `ngram_eval.device`) says where to charge for them, or None.
         """
         windows = np.flatnonzero(stops > firsts)
         if len(windows):

@@ -1,4 +1,4 @@
-"""The exact model with its counts on a GPU (`csrc/cuda/exact.h`) and its weights, learned in stream order, on the host."""
+"""The exact model: counts on a GPU (`csrc/cuda/exact.h`); weights, learned in stream order, on the host."""
 
 from typing import Any
 
