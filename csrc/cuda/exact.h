@@ -103,6 +103,18 @@ struct Batch {
 
 inline constexpr std::uint64_t kNoSlot = ~std::uint64_t{0};
 
+// rows(1, max(size, levels + 1)): nothing has been counted yet.
+struct Begin {
+  Batch batch;
+
+  NGRAM_HOST_DEVICE void operator()(std::int64_t, std::int64_t i) const {
+    const Counted& of = batch.of;
+    if (i == 0) *of.started = *of.used;
+    if (i <= of.levels) of.olds[i] = 0;
+    if (i < batch.size) of.depth[i] = 0;
+  }
+};
+
 // groups(3 x size): the n-grams of the batch's positions, then those of old occurrences.
 struct Insert {
   Batch batch;
@@ -185,7 +197,7 @@ struct Count {
   }
 };
 
-// rows(levels, size): continuation counts; marks what is new.
+// rows(levels, size): continuation counts; what is new, and how often each n-gram of the batch had occurred.
 struct CountNovel {
   Batch batch;
 
@@ -204,20 +216,9 @@ struct CountNovel {
       }
     }
     of.marks[of.at(level, i)] = marks;
-  }
-};
-
-// rows(levels, size): how often each n-gram of the batch had occurred.
-struct CountBefore {
-  Batch batch;
-
-  NGRAM_HOST_DEVICE void operator()(std::int64_t row, std::int64_t i) const {
-    const Counted& of = batch.of;
-    const std::uint32_t* const child = of.child + of.at(static_cast<int>(row), 0);
-    if (child[i] == kNone) return;
     std::uint32_t later = 0;
-    for (std::int64_t j = i; j < batch.size; ++j) later += child[j] == child[i];
-    of.before[of.at(static_cast<int>(row), i)] = of.nodes[child[i]].count - later;
+    for (std::int64_t j = i; j < batch.size; ++j) later += of.child[of.at(level, j)] == id;
+    of.before[of.at(level, i)] = of.nodes[id].count - later;
   }
 };
 

@@ -255,15 +255,12 @@ struct ExactCounts::Memory {
   // Counts tokens that have been copied to the end of the stream.
   void count(std::int64_t n) {
     const Batch now{of, static_cast<std::uint32_t>(positions), n};
-    executor.copy(of.started, of.used, sizeof(std::uint32_t));
-    executor.zero(of.olds, (levels + 1) * sizeof(std::uint32_t));
-    executor.zero(of.depth, n);
+    executor.rows(1, std::max<std::int64_t>(n, levels + 1), Begin{now});
     for (int level = 0; level < levels; ++level) {
       launch_groups(executor, lanes, 3 * n, Insert{now, level});
       executor.rows(1, 3 * n, Count{now, level});
     }
     executor.rows(levels, n, CountNovel{now});
-    executor.rows(levels, n, CountBefore{now});
     executor.rows(levels, n, Recall{now});
     executor.rows(levels, n, Settle{now});
     positions += n;
