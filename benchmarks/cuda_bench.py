@@ -182,7 +182,7 @@ def keys() -> None:
     loads = (0.35, 0.5, 0.7, 0.8)
     head("threads a bucket", *(f"{what}, {load:.0%} full" for load in loads for what in ("added", "found")))
     for lanes in (1, 2, 4, 8):
-        table = CORE.RandomKeys(device=DEVICE.index or 0, stream=stream_of(DEVICE), slots=slots, lanes=lanes)
+        table = CORE.RandomKeys(device=DEVICE.index or 0, slots=slots, lanes=lanes)
         table.add(0, 8)
         table.find(0, 8)
         cells, done = [], 0

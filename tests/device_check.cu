@@ -187,7 +187,7 @@ void check_exact() {
   const int levels = 1 + below(9), lanes = 1 << below(4), batch = 1 + below(below(2) == 0 ? 8 : 300);
   const std::vector<Token> tokens = stream<Token>(1 + below(30), 1 + below(std::min(40 * batch, 1500)));
   ExactCounts host(levels);
-  device::ExactCounts device({0, nullptr}, levels, lanes, batch);
+  device::ExactCounts device(0, levels, lanes, batch);
   std::vector<Evidence> evidence;
   std::vector<std::uint8_t> depth;
   const auto compare = [&](const std::vector<std::uint32_t>& part, std::size_t at) {
@@ -231,7 +231,7 @@ void check_exact() {
 }
 
 void check_keys() {
-  device::RandomKeys keys({0, nullptr}, 1 << 13, 1 << below(4));
+  device::RandomKeys keys(0, 1 << 13, 1 << below(4));
   keys.add(0, 5700);
   keys.add(0, 5700);
   keys.find(1000, 9000);

@@ -193,7 +193,7 @@ def test_the_tilt_stays_on_the_host(
     data = ("--data", stream.shard, "--uniform", "--vocab-size", 50, "--seq-len", 256, "--max-tokens", 513)
     with pytest.raises(SystemExit):
         evaluate(*data, "--preset", "tilt", "--backend", backend)
-    assert "--preset tilt seeks its hint on the host: it needs --backend cpu or reference" in capsys.readouterr().err
+    assert "--preset tilt learns position by position: it needs --backend cpu or reference" in capsys.readouterr().err
     assert list(evaluate(*data, "--backend", backend)) == ["pr890", "hashed", "exact"]
 
 

@@ -207,13 +207,13 @@ void with_exact_tokens(const py::array& tokens, const Work& work) {
   narrow ? work(static_cast<const std::uint16_t*>(tokens.data())) : work(data);
 }
 
-std::unique_ptr<ExactCounts> make_exact(int device, std::uintptr_t stream, int max_order, int lanes, int batch) {
+std::unique_ptr<ExactCounts> make_exact(int device, int max_order, int lanes, int batch) {
   if (!(1 <= max_order && max_order <= ngram::kMaxLevels)) {
     fail("max_order is " + std::to_string(max_order) + ": give 1 to " + std::to_string(ngram::kMaxLevels));
   }
   if (lanes != 1 && lanes != 2 && lanes != 4 && lanes != 8) fail("lanes is " + std::to_string(lanes) + ": give 1, 2, 4 or 8");
   if (!(1 <= batch && batch <= 1 << 16)) fail("batch is " + std::to_string(batch) + ": give 1 to 65536");
-  return std::make_unique<ExactCounts>(ngram::device::Where{device, stream_of(stream)}, max_order, lanes, batch);
+  return std::make_unique<ExactCounts>(device, max_order, lanes, batch);
 }
 
 void exact_append(ExactCounts& self, const py::array& tokens) {
@@ -256,10 +256,10 @@ py::dict exact_size(const ExactCounts& self) {
                   "bytes"_a = self.bytes());
 }
 
-std::unique_ptr<RandomKeys> make_keys(int device, std::uintptr_t stream, std::uint64_t slots, int lanes) {
+std::unique_ptr<RandomKeys> make_keys(int device, std::uint64_t slots, int lanes) {
   if (!std::has_single_bit(slots) || slots < 8) fail("slots is " + std::to_string(slots) + ": give a power of two from 8");
   if (lanes != 1 && lanes != 2 && lanes != 4 && lanes != 8) fail("lanes is " + std::to_string(lanes) + ": give 1, 2, 4 or 8");
-  return std::make_unique<RandomKeys>(ngram::device::Where{device, stream_of(stream)}, slots, lanes);
+  return std::make_unique<RandomKeys>(device, slots, lanes);
 }
 
 }  // namespace
@@ -282,7 +282,7 @@ PYBIND11_MODULE(NGRAM_MODULE, m) {
       .def("score_windows", &score_windows, "stream"_a, "tables"_a, "tokens"_a, "base"_a, "firsts"_a.noconvert(),
            "stops"_a.noconvert(), py::kw_only(), "best"_a, "charges"_a);
   py::class_<ExactCounts>(m, "ExactCounts", "Exact n-gram counts; see ngram_eval.exact.cuda.")
-      .def(py::init(&make_exact), py::kw_only(), "device"_a, "stream"_a, "max_order"_a, "lanes"_a, "batch"_a)
+      .def(py::init(&make_exact), py::kw_only(), "device"_a, "max_order"_a, "lanes"_a, "batch"_a)
       .def("append", &exact_append, "tokens"_a.noconvert())
       .def("append_recalling", &exact_append_recalling, "tokens"_a.noconvert())
       .def("peek", &exact_peek, "tokens"_a.noconvert())
@@ -290,7 +290,7 @@ PYBIND11_MODULE(NGRAM_MODULE, m) {
       .def("rewind", &ExactCounts::rewind)
       .def("size", &exact_size);
   py::class_<RandomKeys>(m, "RandomKeys", "For benchmarks: random keys in the table of exact counts, nothing else.")
-      .def(py::init(&make_keys), py::kw_only(), "device"_a, "stream"_a, "slots"_a, "lanes"_a)
+      .def(py::init(&make_keys), py::kw_only(), "device"_a, "slots"_a, "lanes"_a)
       .def("add", &RandomKeys::add, "begin"_a, "end"_a)
       .def("find", &RandomKeys::find, "begin"_a, "end"_a)
       .def("found", &RandomKeys::found);

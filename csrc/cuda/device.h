@@ -15,12 +15,6 @@
 
 namespace ngram::device {
 
-// Which GPU, and the stream that launches follow one another in.
-struct Where {
-  int device;
-  void* stream;
-};
-
 // Whether this was compiled for threads of the host.
 extern const bool kOnHost;
 
@@ -78,11 +72,11 @@ class HashedTables {
 };
 
 // Exact counts, as `csrc/exact_counts.h` describes them. Tokens and results are in the host's memory, and calls return
-// when they are there.
+// when they are there. They have a stream of their own: a forward pass in another does not hold them up.
 class ExactCounts {
  public:
   // `lanes` threads look at a bucket together: 1, 2, 4 or 8. `batch` is the most positions of one batch.
-  ExactCounts(Where where, int levels, int lanes, int batch);
+  ExactCounts(int device, int levels, int lanes, int batch);
   ~ExactCounts();
 
   // Counts the next tokens. Of each, if wanted, `evidence` (n, levels) and `depth` (n,): what had been known before it was
@@ -113,7 +107,7 @@ class ExactCounts {
 // The limit that benchmarks compare with: pseudo-random keys into the table of exact counts, nothing else.
 class RandomKeys {
  public:
-  RandomKeys(Where where, std::uint64_t slots, int lanes);
+  RandomKeys(int device, std::uint64_t slots, int lanes);
   ~RandomKeys();
   void add(std::uint64_t begin, std::uint64_t end);    // keys numbered begin to end - 1
   void find(std::uint64_t begin, std::uint64_t end);

@@ -138,6 +138,7 @@ std::uint64_t slots_for(std::uint64_t nodes) {
 }  // namespace
 
 struct ExactCounts::Memory {
+  parallel::Stream own;
   Executor executor;
   int levels, lanes;
   std::int64_t batch;
@@ -154,8 +155,9 @@ struct ExactCounts::Memory {
   Array<Evidence> evidence;
   Counted of{};
 
-  Memory(Where where, int levels, int lanes, int batch)
-      : executor(where.device, where.stream),
+  Memory(int device, int levels, int lanes, int batch)
+      : own(device),
+        executor(device, own.handle()),
         levels(levels),
         lanes(lanes),
         batch(batch),
@@ -280,8 +282,8 @@ struct ExactCounts::Memory {
   }
 };
 
-ExactCounts::ExactCounts(Where where, int levels, int lanes, int batch)
-    : memory_(std::make_unique<Memory>(where, levels, lanes, batch)) {}
+ExactCounts::ExactCounts(int device, int levels, int lanes, int batch)
+    : memory_(std::make_unique<Memory>(device, levels, lanes, batch)) {}
 ExactCounts::~ExactCounts() = default;
 
 template <class Token>
@@ -372,17 +374,20 @@ struct FindKeys {
 };
 
 struct RandomKeys::Memory {
+  parallel::Stream own;
   Executor executor;
   int lanes;
   Array<Slot> slots;
   Array<std::uint64_t> missed;
   std::uint64_t asked = 0;
 
+  Memory(int device, std::uint64_t slots, int lanes)
+      : own(device), executor(device, own.handle()), lanes(lanes), slots(slots), missed(1) {}
   ExactTable table() const { return {slots.data(), slots.size()}; }
 };
 
-RandomKeys::RandomKeys(Where where, std::uint64_t slots, int lanes)
-    : memory_(new Memory{Executor(where.device, where.stream), lanes, Array<Slot>(slots), Array<std::uint64_t>(1)}) {
+RandomKeys::RandomKeys(int device, std::uint64_t slots, int lanes)
+    : memory_(std::make_unique<Memory>(device, slots, lanes)) {
   memory_->executor.zero(memory_->slots.data(), memory_->slots.bytes());
   memory_->executor.zero(memory_->missed.data(), memory_->missed.bytes());
 }

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ngram_eval.config import ExactConfig
 from ngram_eval.counts import Tokens
-from ngram_eval.cuda import load_cuda, stream_of
+from ngram_eval.cuda import load_cuda
 from ngram_eval.errors import InputError
 from ngram_eval.exact.cpu import CpuModel
 
@@ -30,9 +30,7 @@ class CudaModel:
         if config.tilt != "off":
             raise InputError(f"--tilt {config.tilt} and --backend cuda: the hint is sought on the host: --backend cpu")
         core, device = load_cuda()
-        self._counts = core.ExactCounts(
-            device=device.index or 0, stream=stream_of(device), max_order=max_order, lanes=lanes, batch=batch
-        )
+        self._counts = core.ExactCounts(device=device.index or 0, max_order=max_order, lanes=lanes, batch=batch)
         self._weights = CpuModel(max_order, config)
         self._newest, self._largest = 0, -1
 
