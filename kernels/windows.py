@@ -8,10 +8,9 @@ adds. Integers are exact, so the result equals the sequential one bit for bit.
 
 **Memory order.** No launch reads what it writes, and a kernel sees all that earlier kernels of its stream wrote (CUDA
 programming model, streams). Nothing rests on cache modifiers, fences or barriers, nor on which program runs first. A
-single persistent launch that looks up and adds window after window would need all of those (atomics are performed in
-L2, and a plain load may be served from a line its multiprocessor cached before them), would keep one multiprocessor
-busy out of 132, and its two waits a window (a round trip of loads, one of atomics) cost more than comparing 1024
-numbers.
+single persistent launch that looks up and adds window after window needs loads of the device's scope (atomics are
+performed in L2, and a plain load may be served from a line its multiprocessor cached before them) and barriers, which
+Triton orders no memory by; `csrc/cuda/hashed.h` is that form, and docs/gpu.md compares the two.
 
 With one window a call the same launches are the plainly safe form, in which nothing is compared. Tests hold both
 equal.

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,9 @@ def test_the_algorithm_under_sanitizers(kind: str, flags: tuple[str, ...], cases
     done = subprocess.run([check, str(cases), str(threads)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{cases} cases of each kind on threads of the host: no difference" in done.stdout
+
+
+NO_GPU = r"--backend cuda found no GPU \(.*, built with CUDA \d+\.\d+\): use --backend cpu"
 
 
 def said_by(environment: dict[str, str], *command: str) -> tuple[int, str]:
@@ -105,6 +109,16 @@ def check_compiled(found: list[cuda_report.Compiled], targets: int) -> None:
     assert not [name for name in atomics if re.search(r"F16|F32|F64|BF16", name)], "no float is added atomically"
 
 
+@pytest.mark.usefixtures("evaluate")
+@pytest.mark.skipif(find_spec("ngram_eval._cuda") is None, reason="this installation has no CUDA extension")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here is a GPU")
+def test_the_installed_extension_says_that_there_is_no_gpu() -> None:
+    code, error = said_by({}, "-m", "ngram_eval.run", "--backend", "cuda", "--preset", "hashed")
+    assert code == 2
+    assert re.search(NO_GPU, error)
+    assert len(error.strip().splitlines()) == 1
+
+
 @needs_nvcc
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here is a GPU")
@@ -121,6 +135,4 @@ def test_the_extension_is_built_imports_without_a_gpu_and_says_so(tmp_path: Path
         {"PYTHONPATH": str(installed)}, "-P", "-m", "ngram_eval.run", "--backend", "cuda", "--preset", "hashed"
     )
     assert code == 2
-    assert re.search(
-        r"--backend cuda found no GPU \(.*driver none, built with CUDA \d+\.\d+\): use --backend cpu", error
-    )
+    assert re.search(NO_GPU, error)
