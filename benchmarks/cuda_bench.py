@@ -86,6 +86,8 @@ def hashed() -> None:
     contexts, fulls = torch.empty((2, *shape), dtype=torch.int32, device=DEVICE)
     values = torch.empty(SIZES.batch, dtype=torch.float64, device=DEVICE)
     firsts = FIRST + SIZES.prefill + np.arange(0, SIZES.batch, SIZES.stride)
+    stops = firsts + SIZES.stride
+    bounds = torch.from_numpy(np.stack([firsts, stops, np.cumsum(stops - firsts)])).to(DEVICE)
     charges = (gate_numbers(inputs.config.gate), step.p_target, step.entropy, values, *step.charges)
     scratch = torch.empty_like(step.ids)
     best = (
@@ -115,7 +117,7 @@ def hashed() -> None:
         "windows": (
             SIZES.batch,
             lambda: core.score_windows(
-                stream, step.tables, step.tokens, 0, firsts, firsts + SIZES.stride, best=best, charges=charges
+                stream, step.tables, step.tokens, 0, firsts, stops, bounds, best=best, charges=charges
             ),
             triton_windows,
         ),

@@ -118,7 +118,11 @@ void check_hashed() {
   const auto d_bad = sent(std::vector<std::int64_t>{std::numeric_limits<std::int64_t>::max()});
   const Gate gate{0.05, 0.55, 2.0, {0, 4.0, 4.5, 4.2, 3.8, 3.5, 3.2, 3.0, 2.8, 2.6}};
   const device::Charging charging{gate, d_p.data(), d_entropy.data(), d_values.data(), d_sums.data(), rows, d_hits.data(), d_bad.data()};
-  device.score_windows(nullptr, tables.data(), on_device.data(), 0, windows,
+  std::vector<std::int64_t> ends;
+  for (std::size_t w = 0; w < firsts.size(); ++w) ends.push_back((w > 0 ? ends[w - 1] : 0) + windows.length(w));
+  const auto d_firsts = sent(firsts), d_stops = sent(stops), d_ends = sent(ends);
+  const Windows there{d_firsts.data(), d_stops.data(), firsts.size()};
+  device.score_windows(nullptr, tables.data(), on_device.data(), 0, there, d_ends.data(), static_cast<std::int64_t>(scored),
                        {d_order.data(), d_context.data(), d_full.data()},
                        &charging);
   same(fetched(d_order, scored), order, "windows: order");

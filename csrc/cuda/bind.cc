@@ -129,10 +129,12 @@ const std::int64_t* check_bounds(const py::array& bounds, const char* name) {
   return static_cast<const std::int64_t*>(bounds.data());
 }
 
-// `best` is (order, context, full); `charges` (gate, p_target, entropy, values, sums, hits, bad) or None, the gate
+// `bounds` is (3, windows): firsts, stops, and how many positions a window and all before it have; firsts and stops of the
+// host are checked. `best` is (order, context, full); `charges` (gate, p_target, entropy, values, sums, hits, bad) or None, the gate
 // as 13 numbers: base, range, slope, then the centre of each order from 0 on.
 void score_windows(HashedTables& self, std::uintptr_t stream, const py::object& tables, const py::object& tokens,
-                   std::int64_t base, const py::array& firsts, const py::array& stops, const py::tuple& best,
+                   std::int64_t base, const py::array& firsts, const py::array& stops, const py::object& bounds,
+                   const py::tuple& best,
                    const py::object& charges) {
   std::uint32_t* const counts = check_tables(self, tables);
   if (firsts.size() != stops.size()) {
@@ -168,8 +170,12 @@ void score_windows(HashedTables& self, std::uintptr_t stream, const py::object& 
     charging.hits = entries<std::int64_t>(parts[5], "hits", device, "int64", ngram::kMaxOrder + 1);
     charging.bad = entries<std::int64_t>(parts[6], "bad", device, "int64", 1);
   }
+  const auto size = static_cast<std::int64_t>(windows.size);
+  auto* const all = entries<std::int64_t>(bounds, "bounds", device, "int64", 3 * size);
+  const ngram::Windows there{all, all + size, windows.size};
+  const std::int64_t* const ends = all + 2 * size;
   with_tokens(read, [&](auto* data) {
-    self.score_windows(stream_of(stream), counts, data, base, windows, matches, charges_given ? &charging : nullptr);
+    self.score_windows(stream_of(stream), counts, data, base, there, ends, positions, matches, charges_given ? &charging : nullptr);
   });
 }
 
@@ -280,7 +286,7 @@ PYBIND11_MODULE(NGRAM_MODULE, m) {
       .def("update", &update, "stream"_a, "tables"_a, "tokens"_a, "base"_a, "start"_a, "stop"_a)
       .def("lookup", &lookup, "stream"_a, "tables"_a, "tokens"_a, "base"_a, "start"_a, "stop"_a, "context"_a, "full"_a)
       .def("score_windows", &score_windows, "stream"_a, "tables"_a, "tokens"_a, "base"_a, "firsts"_a.noconvert(),
-           "stops"_a.noconvert(), py::kw_only(), "best"_a, "charges"_a);
+           "stops"_a.noconvert(), "bounds"_a, py::kw_only(), "best"_a, "charges"_a);
   py::class_<ExactCounts>(m, "ExactCounts", "Exact n-gram counts; see ngram_eval.exact.cuda.")
       .def(py::init(&make_exact), py::kw_only(), "device"_a, "max_order"_a, "lanes"_a, "batch"_a)
       .def("append", &exact_append, "tokens"_a.noconvert())

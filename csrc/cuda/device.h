@@ -46,8 +46,7 @@ struct Charging {
 // token `base` on, at least what the positions read. Calls return before the device is done.
 class HashedTables {
  public:
-  HashedTables(int device, const CountsConfig& config);
-  ~HashedTables();
+  HashedTables(int device, const CountsConfig& config) : device_(device), config_(config) {}
 
   template <class Token>
   void update(void* stream, std::uint32_t* tables, const Token* tokens, std::int64_t base, std::int64_t start,
@@ -58,17 +57,17 @@ class HashedTables {
   void lookup(void* stream, std::uint32_t* tables, const Token* tokens, std::int64_t base, std::int64_t start,
               std::int64_t stop, std::uint32_t* context, std::uint32_t* full);
 
-  // `windows` is in the host's memory; `charging` may be null.
+  // Of each window there is also how many positions it and all before it have (`ends`). `charging` may be null.
   template <class Token>
   void score_windows(void* stream, std::uint32_t* tables, const Token* tokens, std::int64_t base, Windows windows,
-                     Best best, const Charging* charging);
+                     const std::int64_t* ends, std::int64_t positions, Best best, const Charging* charging);
 
-  const CountsConfig& config() const;
-  int device() const;
+  const CountsConfig& config() const { return config_; }
+  int device() const { return device_; }
 
  private:
-  struct Memory;
-  std::unique_ptr<Memory> memory_;
+  int device_;
+  CountsConfig config_;
 };
 
 // Exact counts, as `csrc/exact_counts.h` describes them. Tokens and results are in the host's memory, and calls return

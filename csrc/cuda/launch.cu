@@ -62,17 +62,6 @@ bool holds(int, const void*) { return true; }
 
 // Hashed counts -----------------------------------------------------------------------------------------------------
 
-struct HashedTables::Memory {
-  int device;
-  CountsConfig config;
-  Array<std::int64_t> windows;
-};
-
-HashedTables::HashedTables(int device, const CountsConfig& config) : memory_(new Memory{device, config, {}}) {}
-HashedTables::~HashedTables() = default;
-const CountsConfig& HashedTables::config() const { return memory_->config; }
-int HashedTables::device() const { return memory_->device; }
-
 template <class Token>
 void HashedTables::update(void* stream, std::uint32_t* tables, const Token* tokens, std::int64_t base,
                           std::int64_t start, std::int64_t stop) {
@@ -90,22 +79,12 @@ void HashedTables::lookup(void* stream, std::uint32_t* tables, const Token* toke
 
 template <class Token>
 void HashedTables::score_windows(void* stream, std::uint32_t* tables, const Token* tokens, std::int64_t base,
-                                 Windows windows, Best best, const Charging* charging) {
+                                 Windows windows, const std::int64_t* ends, std::int64_t positions, Best best,
+                                 const Charging* charging) {
   if (windows.size == 0) return;
   const Executor executor(device(), stream);
-  Array<std::int64_t>& bounds = memory_->windows;
-  if (bounds.size() < 3 * windows.size) {
-    executor.wait();  // an earlier call may still read it
-    bounds = Array<std::int64_t>(3 * windows.size);
-  }
-  std::vector<std::int64_t> all(windows.firsts, windows.firsts + windows.size);
-  all.insert(all.end(), windows.stops, windows.stops + windows.size);
-  std::int64_t positions = 0;
-  for (std::size_t w = 0; w < windows.size; ++w) all.push_back(positions += windows.length(w));
-  executor.copy(bounds.data(), all.data(), all.size() * sizeof(std::int64_t));
-  const Windows there{bounds.data(), bounds.data() + windows.size, windows.size};
-  executor.team(MatchWindows<Token>{{config(), tables}, {tokens, base}, there, best});
-  if (charging != nullptr) executor.rows(1, positions, Charge{best, *charging, there, there.stops + windows.size});
+  executor.team(MatchWindows<Token>{{config(), tables}, {tokens, base}, windows, best});
+  if (charging != nullptr) executor.rows(1, positions, Charge{best, *charging, windows, ends});
 }
 
 // Exact counts ------------------------------------------------------------------------------------------------------
@@ -149,6 +128,7 @@ struct ExactCounts::Memory {
   Array<Slot> slots;
   Array<Node> nodes;
   Array<std::uint32_t> stream, used, tip, words, ahead_tokens;
+  parallel::Pinned<std::uint32_t> staged;  // tokens on their way to the device
   Array<std::uint64_t> slot;
   Array<std::uint8_t> bytes;
   Array<Place> place;
@@ -165,6 +145,7 @@ struct ExactCounts::Memory {
         tip(2 * (levels + 1)),
         words(levels * batch * 6 + (levels + 1) * (1 + 4 * batch)),
         ahead_tokens(batch),
+        staged(std::max(batch, 1 << 16)),
         slot(3 * batch),
         bytes(levels * batch + batch),
         place((levels + 1) * (batch + 1)),
@@ -215,8 +196,20 @@ struct ExactCounts::Memory {
     return found;
   }
 
-  // Makes room for a batch: by what there may be, and only when that is too much, by what there is.
-  void reserve(std::int64_t n) {
+  template <class Token>
+  void send(const Token* tokens, std::int64_t n, std::uint32_t* to) {
+    const auto most = static_cast<std::int64_t>(staged.size());
+    for (std::int64_t start = 0; start < n; start += most) {
+      const std::int64_t size = std::min(most, n - start);
+      std::copy_n(tokens + start, size, staged.data());
+      executor.copy(to + start, staged.data(), size * sizeof(std::uint32_t));
+      executor.wait();
+    }
+  }
+
+  // Puts tokens behind the stream.
+  template <class Token>
+  void receive(const Token* tokens, std::int64_t n) {
     if (positions + n >= kNone) throw std::length_error("exact counts on the device take fewer than 4294967295 tokens");
     if (positions + n > stream.size()) {
       Array<std::uint32_t> larger(std::max<std::uint64_t>(positions + n, stream.size() + stream.size() / 2 + 4096));
@@ -225,6 +218,11 @@ struct ExactCounts::Memory {
       stream = std::move(larger);
       of.stream = stream.data();
     }
+    send(tokens, n, of.stream + positions);
+  }
+
+  // Makes room for a batch: by what there may be, and only when that is too much, by what there is.
+  void reserve(std::int64_t n) {
     const std::uint64_t more = 2 * static_cast<std::uint64_t>(n) * levels;  // each position, and an old one for each
     if (most_nodes + more > nodes.size() || slots_for(most_nodes + more) > slots.size()) {
       most_nodes = count_nodes();
@@ -290,12 +288,10 @@ template <class Token>
 void ExactCounts::append(const Token* tokens, std::int64_t n, Evidence* evidence, std::uint8_t* depth) {
   Memory& m = *memory_;
   m.executor.use();
-  std::vector<std::uint32_t> part;
+  m.receive(tokens, n);
   for (std::int64_t start = 0; start < n; start += m.batch) {
     const std::int64_t size = std::min(m.batch, n - start);
     m.reserve(size);
-    part.assign(tokens + start, tokens + start + size);
-    m.executor.copy(m.of.stream + m.positions, part.data(), size * sizeof(std::uint32_t));
     m.count(size);
     if (evidence != nullptr) m.fetch(size, evidence + start * m.levels, depth + start);
   }
@@ -306,11 +302,9 @@ template <class Token>
 void ExactCounts::peek(const Token* tokens, std::int64_t n, Evidence* evidence, std::uint8_t* depth) {
   Memory& m = *memory_;
   m.executor.use();
-  std::vector<std::uint32_t> part;
   for (std::int64_t start = 0; start < n; start += m.batch) {
     const std::int64_t size = std::min(m.batch, n - start);
-    part.assign(tokens + start, tokens + start + size);
-    m.executor.copy(m.ahead_tokens.data(), part.data(), size * sizeof(std::uint32_t));
+    m.send(tokens + start, size, m.ahead_tokens.data());
     m.executor.zero(m.of.depth, size);
     const Ahead ahead = m.look(m.ahead_tokens.data(), size);
     for (int level = 0; level < m.levels; ++level) launch_groups(m.executor, m.lanes, size, Look{ahead, level});
@@ -415,8 +409,8 @@ std::uint64_t RandomKeys::found() {
   template void HashedTables::update(void*, std::uint32_t*, const Token*, std::int64_t, std::int64_t, std::int64_t); \
   template void HashedTables::lookup(void*, std::uint32_t*, const Token*, std::int64_t, std::int64_t, std::int64_t,  \
                                      std::uint32_t*, std::uint32_t*);                                                \
-  template void HashedTables::score_windows(void*, std::uint32_t*, const Token*, std::int64_t, Windows, Best,        \
-                                            const Charging*);                                                        \
+  template void HashedTables::score_windows(void*, std::uint32_t*, const Token*, std::int64_t, Windows,              \
+                                            const std::int64_t*, std::int64_t, Best, const Charging*);               \
   template void ExactCounts::append(const Token*, std::int64_t, Evidence*, std::uint8_t*);                           \
   template void ExactCounts::peek(const Token*, std::int64_t, Evidence*, std::uint8_t*);
 NGRAM_INSTANTIATE(std::uint16_t)

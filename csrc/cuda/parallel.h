@@ -266,7 +266,7 @@ class Executor {
   void zero(void* to, std::size_t bytes) const {
     check(cudaMemsetAsync(to, 0, bytes, stream_), "memory of the GPU could not be cleared");
   }
-  // Waits only as far as the memory of the host asks for it.
+  // `from` must stay as it is until the next `wait`.
   void copy(void* to, const void* from, std::size_t bytes) const {
     check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream_), "memory could not be copied");
   }
@@ -408,6 +408,24 @@ class Executor {
 };
 
 #endif
+
+// Memory of the host that the device reads while this process goes on, owned, not initialised. Copies from other memory
+// may read it after the call, on machines whose GPU can.
+template <class T>
+class Pinned {
+ public:
+  explicit Pinned(std::size_t size) : size_(size), data_(static_cast<T*>(Executor::allocate_host(size * sizeof(T)))) {}
+  ~Pinned() { Executor::release_host(data_); }
+  Pinned(const Pinned&) = delete;
+  Pinned& operator=(const Pinned&) = delete;
+
+  T* data() const { return data_; }
+  std::size_t size() const { return size_; }
+
+ private:
+  std::size_t size_;
+  T* data_;
+};
 
 // Memory of the device, owned, not initialised.
 template <class T>

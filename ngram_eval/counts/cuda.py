@@ -11,6 +11,7 @@ from ngram_eval.config import NgramConfig
 from ngram_eval.counts import Best, Matches, Stream, Tokens, check_span, check_windows
 from ngram_eval.counts.on_device import DeviceCounts, unsigned
 from ngram_eval.cuda import load_cuda, stream_of
+from ngram_eval.transfer import to_device
 
 
 class CudaCounts(DeviceCounts):
@@ -70,6 +71,7 @@ class CudaCounts(DeviceCounts):
         windows = np.flatnonzero(stops > firsts)
         if len(windows):
             sent = self.send(tokens, int(firsts[windows].min()), int(stops[windows].max()))
+            bounds = to_device(np.stack([firsts, stops, np.cumsum(stops - firsts)]), self.device)
             self._core.score_windows(
-                stream_of(self.device), self.tables, *sent, firsts, stops, best=best, charges=charges
+                stream_of(self.device), self.tables, *sent, firsts, stops, bounds, best=best, charges=charges
             )
