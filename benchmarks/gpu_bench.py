@@ -20,7 +20,6 @@ from benchmarks.gpu_cases import Case, Inputs, cases
 from benchmarks.gpu_clock import seconds
 from benchmarks.gpu_prediction import (
     EVALUATION,
-    TARGETS,
     Assumptions,
     Sizes,
     evaluation,
@@ -34,6 +33,7 @@ from ngram_eval.errors import InputError
 from ngram_eval.forward import DeviceStats, ModelSource, choose_dtype
 from ngram_eval.kernels.runtime import INTERPRETED, kernel_device
 from ngram_eval.model import ModelConfig, Transformer
+from ngram_eval.published import TARGETS
 from ngram_eval.windows import batches, plan_windows
 
 TOY = Sizes(vocab=64, buckets=1 << 8, prefill=1 << 11, lookup=1 << 9, batch=64, stride=8, seq_len=64)

@@ -16,11 +16,7 @@ from benchmarks.machine import publish
 from ngram_eval.config import preset
 from ngram_eval.kernels.windows import AT_ONCE
 from ngram_eval.model import ModelConfig, Transformer
-
-TARGETS = 62_021_632
-"""Positions of the published validation split (parameter-golf, FineWeb, 1024 tokens)."""
-PUBLISHED = (502, 588)
-"""Seconds that PR #890's evaluation took on 8 H100."""
+from ngram_eval.published import SECONDS, TARGETS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -242,7 +238,7 @@ def predict(a: Assumptions) -> str:
     lines += [
         "",
         f"The whole evaluation, {TARGETS:,} positions, on the slowest rank; a step is {', '.join(STEP[:-1])} and "
-        f"{STEP[-1]} of {sizes.batch} positions. PR #890 took {PUBLISHED[0]} to {PUBLISHED[1]} s on 8 GPUs.",
+        f"{STEP[-1]} of {sizes.batch} positions. PR #890 took {SECONDS[0]} to {SECONDS[1]} s on 8 GPUs.",
         "",
         *EVALUATION,
         *predicted_evaluation("predicted", a, sizes),

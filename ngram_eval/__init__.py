@@ -4,7 +4,7 @@ From Python: `evaluate(model, tokens)` and `NgramMemory`; each is imported when 
 """
 
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from ngram_eval.hf.generation import NgramLogitsProcessor as NgramLogitsProcessor
     from ngram_eval.memory import NgramMemory as NgramMemory
 
-__version__ = version("ngram_eval")
+try:
+    __version__ = version("ngram_eval")
+except PackageNotFoundError:
+    raise ImportError("ngram_eval is not installed in this Python: run `pip install -e .` in its folder") from None
 
 _HOMES = {
     "EvalConfig": "ngram_eval.config",

@@ -1,5 +1,6 @@
 """The evaluator as a function: any model, tokens, a configuration in; the result of the command line's `--json` out."""
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from ngram_eval.config import EvalConfig, preset
 from ngram_eval.counts import Tokens, resolve_backend
 from ngram_eval.errors import InputError
 from ngram_eval.forwarded import CallableSource
-from ngram_eval.job import Job
+from ngram_eval.job import Input, Job
 from ngram_eval.neural import LogitsSource, NeuralSource
 from ngram_eval.options import Options
 from ngram_eval.ranks import Ranks
@@ -81,7 +82,19 @@ def evaluate(
     with Progress(disable=True) as progress:
         found = run_evaluation(job, options, name, method, clock, progress)
     shared = Shared(options.sharing(name, method), found.prefill, 0)
-    return summarise(job, name, method, found.tally, clock.seconds, 0, shared)
+    digest = hashlib.sha256(stream.tobytes()).hexdigest()
+    return summarise(
+        job,
+        name,
+        method,
+        found.tally,
+        clock.seconds,
+        0,
+        shared,
+        profile=found.profile,
+        inputs=[Input("data", "tokens", stream.nbytes, digest)],
+        arguments=None,
+    )
 
 
 def _stream(tokens: ArrayLike) -> Tokens:

@@ -38,24 +38,28 @@ class GatedBackoff:
 
     def __call__(self, stats: Stats, best: Best) -> NDArray[np.float64]:
         """The value charged for each target, before the floor; float64 of the positions' shape."""
+        return self.weighed(stats, best)[0]
+
+    def weighed(self, stats: Stats, best: Best) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(the value charged for each target, the weight of the n-gram estimate in it: 0 where nothing matched)."""
         context = np.maximum(best.context, 1).astype(np.float64)
         p_ngram = np.minimum(best.full, best.context) / context
         alpha = np.where(best.order > 0, self.alpha(stats.entropy, best.order), 0.0)
         blended: NDArray[np.float64] = (1.0 - alpha) * stats.p_target + alpha * p_ngram
-        return blended
+        return blended, alpha
 
     def distribution(
         self, counts: Counts, tokens: Stream, position: int, probabilities: NDArray[np.float64], entropy: float
     ) -> NDArray[np.float64]:
         """(V,): what each token would be charged with at `position`, were it the target, as the counts stand."""
-        matches = _matches(counts, tokens, position, len(probabilities))
+        matches = self.matches(counts, tokens, position, len(probabilities))
         return self(_stats(probabilities, entropy), best_match(matches, counts.config))
 
     def given_target(
         self, counts: Counts, tokens: Stream, position: int, probabilities: NDArray[np.float64], entropy: float
     ) -> NDArray[np.float64]:
         """(V,): the values of all tokens in the order that tokens[position + 1] is charged in."""
-        matches = _matches(counts, tokens, position, len(probabilities))
+        matches = self.matches(counts, tokens, position, len(probabilities))
         order = best_match(matches, counts.config).order[tokens[position + 1 : position + 2][0]]
         if order == 0:
             return probabilities
@@ -63,10 +67,10 @@ class GatedBackoff:
         best = Best(np.full(len(probabilities), order), matches.context[row], matches.full[row])
         return self(_stats(probabilities, entropy), best)
 
-
-def _matches(counts: Counts, tokens: Stream, position: int, vocab: int) -> Matches:
-    part, base = around(tokens, position, position + 1, counts.config)
-    return counts.lookup_targets(part, position - base, vocab)
+    def matches(self, counts: Counts, tokens: Stream, position: int, vocab: int) -> Matches:
+        """(orders, vocab): the counts at `position`, were its target each of the tokens below `vocab`."""
+        part, base = around(tokens, position, position + 1, counts.config)
+        return counts.lookup_targets(part, position - base, vocab)
 
 
 def _stats(probabilities: NDArray[np.float64], entropy: float) -> Stats:

@@ -67,10 +67,12 @@ class Tally:
             if n and hits:
                 self.hits_by_order[n] = self.hits_by_order.get(n, 0) + hits
 
-    def add_vocabulary(self, values: NDArray[np.float64]) -> None:
-        """Count the sum over the vocabulary at one sampled position."""
+    def add_vocabulary(self, values: NDArray[np.float64]) -> float:
+        """Count the sum over the vocabulary at one sampled position, and return it."""
+        total = float(values.sum())
         self.sampled += 1
-        self.vocabulary_sums += round(float(values.sum()) * 2**FRACTION_BITS)
+        self.vocabulary_sums += round(total * 2**FRACTION_BITS)
+        return total
 
     def __add__(self, other: "Tally") -> "Tally":
         orders = self.hits_by_order.keys() | other.hits_by_order.keys()

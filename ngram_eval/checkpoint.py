@@ -2,8 +2,8 @@
 
 A checkpoint holds which windows have been scored, the exact sums over them, and what a scorer has learned. It holds no
 counts: they are a function of the tokens before, and counting those again costs less than writing tables again and
-again (docs/distributed.md has the figures). So a checkpoint has a kilobyte (`exact`: a megabyte), can be written often,
-and any rank can go on anywhere: a run may be resumed on another number of ranks.
+again (docs/distributed.md has the figures). So a checkpoint has at most about a megabyte (`exact`: two), can be written
+often, and any rank can go on anywhere: a run may be resumed on another number of ranks.
 
 A folder holds one `start` file, what was done when the run began or was last resumed, and a file of each rank, what it
 has done since. Each carries a sha256 of all it holds and is only ever replaced whole. Resuming first writes a new
@@ -26,10 +26,11 @@ from safetensors.numpy import load, save
 from ngram_eval.bpb import Tally
 from ngram_eval.errors import InputError
 from ngram_eval.files import replacing
+from ngram_eval.profile import Profile
 from ngram_eval.ranks import Ranks
 
 MAGIC = b"NGRMCKPT"
-FORMAT = "ngram_eval checkpoint 1"
+FORMAT = "ngram_eval checkpoint 2"
 
 Fingerprint = dict[str, Any]
 """What a run must have in common with the one whose checkpoint it goes on from; plain JSON."""
@@ -45,6 +46,8 @@ class Record:
     """Their sums."""
     learned: dict[str, NDArray[Any]] = field(default_factory=dict)
     """What the scorer had learned after the last of them (`Scorer.learned`)."""
+    profile: Profile | None = None
+    """What they looked like."""
 
     def with_more(self, later: "Record") -> "Record":
         """Both together; windows that both name are an error."""
@@ -52,6 +55,7 @@ class Record:
             done=joined([*self.done, *later.done]),
             tally=self.tally + later.tally,
             learned=later.learned or self.learned,
+            profile=self.profile + later.profile if self.profile and later.profile else self.profile or later.profile,
         )
 
     def remaining(self, rows: range) -> list[range]:
@@ -129,6 +133,7 @@ class Checkpoint:
                 "format": FORMAT,
                 "done": [[rows.start, rows.stop] for rows in record.done],
                 "tally": asdict(record.tally),
+                "profile": record.profile.packed() if record.profile else None,
                 "fingerprint": self._fingerprint,
             }
         )
@@ -151,6 +156,7 @@ class Checkpoint:
                 done=[range(start, stop) for start, stop in found["done"]],
                 tally=Tally(**found["tally"], hits_by_order=hits),
                 learned=arrays,
+                profile=Profile.unpacked(found["profile"]) if found["profile"] else None,
             )
         except (SafetensorError, ValueError, TypeError, KeyError) as error:
             raise InputError(f"{path} is no checkpoint of this version ({error!r}): {remedy}") from error

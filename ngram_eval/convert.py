@@ -13,8 +13,10 @@ Values stay what they are, to the bit: int8 stays int8 with its factors, floats 
 import hashlib
 import io
 import re
+import sys
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +27,7 @@ import zstandard
 from torch import Tensor
 
 from ngram_eval import artifact
+from ngram_eval.console import show_help
 from ngram_eval.errors import InputError, exit_on_input_error
 from ngram_eval.files import require_writable
 from ngram_eval.model import ModelConfig, Transformer, parameter_count
@@ -272,10 +275,31 @@ def convert(options: Options) -> str:
     )
 
 
-def main() -> None:
+HELP = """\
+Read an artifact of parameter-golf PR #890 (.ptz or .pt) and write one of ours. Never unpickles.
+
+example
+  {prog} final_model.ptz --out model.ngev
+
+  SOURCE                 the .ptz or .pt file
+  --out FILE             the artifact to write
+  --train-seq-len L      length of the sequences it was trained on (2048)
+
+Sizes are read off the tensors. What no tensor shows is as published; for other models:
+  --value-layers L ...   layers with a value embedding
+  --xsa-layers N --rope-dims D --rope-base B
+  --leaky-slope S --logit-softcap C
+
+--help-all: every flag. Which files, and what is checked: docs/models.md
+"""
+
+
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m ngram_eval.convert") -> None:
     """The command line."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
     with exit_on_input_error():
-        options = tyro.cli(Options, prog="python -m ngram_eval.convert", config=(tyro.conf.OmitArgPrefixes,))
+        show_help(given, HELP, prog)
+        options = tyro.cli(Options, prog=prog, args=given, config=(tyro.conf.OmitArgPrefixes,))
         print(convert(options))
 
 

@@ -25,13 +25,15 @@ from ngram_eval.kernels.windows import AT_ONCE, NO_POSITION, Charges, new_charge
 from ngram_eval.neural import NeuralStats, nan_statistics
 from ngram_eval.prefill import scan
 from ngram_eval.ranks import Ranks
-from ngram_eval.scorers import Scorer, count_positions
+from ngram_eval.scorers import Explanation, Scorer, count_positions, explain_hashed
 from ngram_eval.transfer import to_device
 from ngram_eval.windows import Windows
 
 
 class DeviceCharges:
     """`ngram_eval.scorers.Charged` on the device; copied to the host when, and if, the host asks."""
+
+    order = weight = None
 
     def __init__(self, device_values: Tensor) -> None:
         self.device_values = device_values
@@ -89,6 +91,9 @@ class DeviceScorer(Scorer):
         self, tokens: Stream, position: int, probabilities: NDArray[np.float64], entropy: float
     ) -> NDArray[np.float64]:
         return self._blend.given_target(self.counts, tokens, position, probabilities, entropy)
+
+    def explain(self, tokens: Stream, position: int, entropy: float, target: int) -> Explanation:
+        return explain_hashed(self.counts, self._blend, tokens, position, entropy, target)
 
     def tally(self) -> Tally:
         """What has been charged so far; raises `InputError` if the neural statistics of a position were NaN."""

@@ -1,6 +1,7 @@
 """Writing files whole or not at all."""
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,9 +34,23 @@ def _umask() -> int:
     return mask
 
 
+STDOUT = Path("-")
+"""Stands for standard output where a command writes JSON."""
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all, or to standard output if `path` is `-`."""
+    if path == STDOUT:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+        return
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
 def require_writable(flag: str, path: Path | None) -> None:
     """Raise `InputError` now if `path` could not be written after hours of work."""
-    if path is None:
+    if path is None or path == STDOUT:
         return
     folder = path.resolve().parent
     if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):

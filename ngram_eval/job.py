@@ -1,11 +1,14 @@
 """What the presets of a call share: token stream, tokenizer and neural source, checked against each other."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ngram_eval import __version__
 from ngram_eval.config import EvalConfig
+from ngram_eval.console import progress_bars
 from ngram_eval.counts import ON_DEVICE, load_backend, resolve_backend
 from ngram_eval.errors import InputError
 from ngram_eval.neural import NeuralSource, UniformSource, load_logits, load_scores
@@ -46,18 +49,63 @@ class Job:
         return Vocabulary(size, surfaces, neural=self.source.name != UniformSource.name)
 
 
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A file that an evaluation read."""
+
+    role: str
+    """data, tokenizer, or the flag of the neural source (`SOURCES`)."""
+    path: str
+    bytes: int | None
+    """None for a model of several files, whose sha256 is of their names and sha256s."""
+    sha256: str
+
+
+SOURCES = ("artifact", "scores", "logits", "hf")
+"""Roles of what a neural source is read from."""
+
+
+_NOTICEABLE = 1 << 28
+"""Bytes that take a moment to read: for so many a bar is shown."""
+
+
+def read_inputs(job: Job, *, quiet: bool = True) -> list[Input]:
+    """Every file that decides the result, hashed; ranks share them out, and all call this together.
+
+    Unless `quiet`, a bar on stderr says how far it is.
+    """
+    options, ranks = job.options, job.ranks
+    shards = [("data", path) for path in job.stream.paths]
+    others = [("artifact", asset("model.ngev")), ("tokenizer", asset("tokenizer.model"))] if options.embedded else []
+    for role in ("artifact", "scores", "logits", "tokenizer"):
+        path = getattr(options, role)
+        others += [(role, path)] if path is not None else []
+    mine = [*shards[ranks.rank :: ranks.world], *(others if ranks.rank == 0 else [])]
+    total = sum(path.stat().st_size for _, path in mine)
+    with progress_bars(quiet=quiet or total < _NOTICEABLE) as progress:
+        bar = progress.add_task("reading", total=total)
+        hashed = [_hashed(role, path, partial(progress.advance, bar)) for role, path in mine]
+    shares = ranks.gather([one for one in hashed if one.role == "data"])
+    if options.hf is not None and ranks.rank == 0:
+        from ngram_eval.hf.loading import digest  # needs transformers
+
+        hashed.append(Input("hf", options.hf, None, digest(options.hf)))
+    rest = ranks.broadcast([one for one in hashed if one.role != "data"])
+    return [*(shares[i % ranks.world][i // ranks.world] for i in range(len(shards))), *rest]
+
+
+def _hashed(role: str, path: Path, advance: Callable[[int], None]) -> Input:
+    return Input(role, str(path), path.stat().st_size, file_sha256(path, advance))
+
+
 def fingerprint(job: Job, config: EvalConfig, sharing: str) -> dict[str, Any]:
-    """All that decides an evaluation's sums, as JSON, for a checkpoint; ranks share out the shards to read."""
-    options, ranks, paths = job.options, job.ranks, job.stream.paths
-    mine = [file_sha256(path) for path in paths[ranks.rank :: ranks.world]]
-    shards = ranks.gather(mine)
-    model = asset("model.ngev") if options.embedded else options.artifact
-    file = model or options.scores or options.logits
-    source_sha256 = ranks.broadcast(_source_sha256(options.hf, file) if ranks.rank == 0 else None)
+    """All that decides an evaluation's sums, as JSON, for a checkpoint."""
+    ranks, inputs = job.ranks, read_inputs(job)
+    source_sha256 = next((one.sha256 for one in inputs if one.role in SOURCES), None)
     by_ranks = config.depends_on_ranks and sharing == "sharded"
     return {
         "version": __version__,
-        "data": {path.name: shards[i % ranks.world][i // ranks.world] for i, path in enumerate(paths)},
+        "data": {Path(one.path).name: one.sha256 for one in inputs if one.role == "data"},
         "tokens": len(job.stream.tokens),
         "tokenizer": job.tokenizer.sha256 if job.tokenizer else None,
         "neural source": {
@@ -72,15 +120,6 @@ def fingerprint(job: Job, config: EvalConfig, sharing: str) -> dict[str, Any]:
         "number of ranks": ranks.world if by_ranks else "any",
         "config": asdict(config),
     }
-
-
-def _source_sha256(hf: str | None, file: Path | None) -> str | None:
-    """The sha256 of what the neural source was read from; None where it was read from nothing."""
-    if hf is not None:
-        from ngram_eval.hf.loading import digest  # needs transformers
-
-        return digest(hf)
-    return file_sha256(file) if file else None
 
 
 def load_job(options: JobOptions, ranks: Ranks) -> Job:

@@ -52,7 +52,9 @@ class JobOptions:
     max_tokens: int | None = None
     """Evaluate only the first tokens of the stream; the result is flagged as a subset."""
     json: Path | None = None
-    """Write the full results here."""
+    """Write the full results here; - for standard output, and the table then goes to stderr."""
+    quiet: bool = False
+    """Show no progress and no table: only errors, and what --json - writes."""
     device: str = "auto"
     """torch device of the model: auto, cpu, cuda, cuda:1 ..."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -125,6 +127,12 @@ class Options(JobOptions):
     Without --data and a neural source, the embedded default is evaluated: a small model on a held-out novel.
     """
 
+    report: Path | None = None
+    """Write one HTML page with table and charts here, which needs nothing else to be read."""
+    plot: Path | None = None
+    """Write the charts of --report into this folder as PNG files; needs matplotlib."""
+    from_result: Path | None = None
+    """Run again what a --json file tells of, and say whether it is equal; other flags given beside it come on top."""
     save_scores: Path | None = None
     """Write the neural statistics of every position here, for --scores."""
     ngram: Literal["auto", "sharded", "pipelined"] = "auto"

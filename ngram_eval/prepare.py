@@ -14,7 +14,7 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +24,10 @@ import numpy as np
 import sentencepiece
 import tyro
 import zstandard
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
+from rich.progress import DownloadColumn, TransferSpeedColumn
 
 from ngram_eval import __version__
+from ngram_eval.console import progress_bars, show_help
 from ngram_eval.counts import Tokens
 from ngram_eval.errors import InputError, exit_on_input_error
 from ngram_eval.files import replacing
@@ -88,6 +88,9 @@ class PrepareConfig:
 
     overwrite: bool = False
     """Replace shards, manifest and trained tokenizer of the same name."""
+
+    quiet: bool = False
+    """Show no progress; the manifest is printed all the same."""
 
     def __post_init__(self) -> None:
         if not self.inputs:
@@ -158,8 +161,7 @@ def read_segments(sources: Iterable[Source], config: PrepareConfig, split: bool,
     sources = list(sources)
     sizes = [source.path.stat().st_size if source.path else None for source in sources]
     total = None if None in sizes else sum(size or 0 for size in sizes)
-    columns = TextColumn(title), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with progress_bars(DownloadColumn(), TransferSpeedColumn(), quiet=config.quiet) as progress:
         task = progress.add_task(title, total=total)
         for source in sources:
             with source.path.open("rb") if source.path else nullcontext(sys.stdin.buffer) as file:
@@ -498,11 +500,38 @@ def _publish(config: PrepareConfig, files: list[Path], manifest: Manifest) -> No
         file.write(manifest.to_json().encode())
 
 
-def main() -> None:
+HELP = """\
+Turn text into token shards, each document led by a BOS token. The manifest, JSON, is printed too.
+
+example
+  {prog} text/ --out shards --name val --train-tokenizer 1024
+
+  INPUT ...              .txt or .jsonl, either also as .zst; folders of them; - for stdin
+where to
+  --out DIR              for the shards and NAME_manifest.json
+  --name NAME            NAME_000000.bin, ... (default: tokens)
+  --shard-tokens N       tokens in each shard (default: 100,000,000)
+  --overwrite            replace what is there under this name
+by which tokenizer
+  --tokenizer FILE       a SentencePiece .model
+  --train-tokenizer V    or train one of V pieces on the text: OUT/tokenizer.model
+what the text is
+  --documents KIND       in .txt: file, line or blank-lines
+  --text-field NAME      in .jsonl (default: text)
+  --stdin-format KIND    txt or jsonl
+
+  --quiet                no progress
+--help-all: every flag. Ctrl-C leaves nothing behind.
+"""
+
+
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m ngram_eval.prepare") -> None:
     """The command line."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
     with exit_on_input_error():
-        config = tyro.cli(PrepareConfig, prog="python -m ngram_eval.prepare")
-        manifest = prepare(config, shlex.join(["python", "-m", "ngram_eval.prepare", *sys.argv[1:]]))
+        show_help(given, HELP, prog)
+        config = tyro.cli(PrepareConfig, prog=prog, args=given)
+        manifest = prepare(config, shlex.join([*prog.split(), *given]))
         print(manifest.to_json(), end="")
         for warning in manifest.warnings:
             print(f"warning: {warning}", file=sys.stderr)

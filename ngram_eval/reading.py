@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ngram_eval.counts import Stream
+from ngram_eval.interrupt import Interrupt
 from ngram_eval.neural import NeuralSource, NeuralStats, Stats, statistics
 from ngram_eval.samples import samples_in
 from ngram_eval.timing import Stopwatch
@@ -36,11 +37,13 @@ class Reader:
     needs_rows: bool
     """Whether the scorer asks for whole distributions."""
     clock: Stopwatch
+    interrupt: Interrupt | None = None
+    """Ends the readings early."""
 
     def read(self, pieces: Iterable[range]) -> Iterator[Reading]:
         """Readings of runs of windows, each within one batch. The batch is forwarded whole, whatever of it is asked."""
-        for rows in pieces:
-            yield self._read(rows)
+        readings = (self._read(rows) for rows in pieces)
+        return readings if self.interrupt is None else self.interrupt.until(readings)
 
     def _read(self, rows: range) -> Reading:
         batch = self.grid.rows(self.grid.batch_of(rows.start))

@@ -3,7 +3,7 @@
 import json
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import distributions
@@ -16,9 +16,10 @@ from rich.table import Table
 
 from ngram_eval.bpb import Tally, as_nats, bits_per_byte
 from ngram_eval.config import EvalConfig
-from ngram_eval.files import replacing
+from ngram_eval.files import write_text
 from ngram_eval.hashing import MAX_ORDER
-from ngram_eval.job import Job
+from ngram_eval.job import Input, Job
+from ngram_eval.profile import Profile
 
 _PACKAGES = ("ngram_eval", "numpy", "torch", "triton", "sentencepiece", "transformers", "tokenizers")
 
@@ -32,8 +33,10 @@ class Result:
     """Whether the values over the vocabulary sum to 1, so that nats are a code length."""
     vocabulary_sum: float | None
     """Mean, over sampled positions, of the sum over the vocabulary; None where only target probabilities are known."""
+    complete: bool
+    """Whether all was evaluated; false where ctrl-C ended the run, and the sums are of what was scored until then."""
     subset: bool
-    """Whether --max-tokens cut the stream."""
+    """Whether less than the data was evaluated: --max-tokens cut the stream, or ctrl-C ended the run."""
     tokens: int
     """Tokens of the stream, after --max-tokens and before the cut to whole sequences."""
     positions: int
@@ -59,6 +62,9 @@ class Result:
     """Positions at which some order matched."""
     hit_rate: float
     hits_by_order: dict[str, int]
+    gain_by_order: dict[str, float] | None
+    """Nats that the memory saved against the model alone, by matched order; 0: where nothing matched. None where they
+    are not known by order (tables on a GPU)."""
     neural_source: str
     neural_settings: dict[str, str]
     """Device, precision and attention kernel, where a model was run."""
@@ -78,9 +84,16 @@ class Result:
     seconds: dict[str, float]
     """Wall-clock time by stage, the slowest rank's."""
     data: list[str]
+    inputs: list[dict[str, Any]]
+    """Every file that was read: its role, path, bytes and sha256."""
     config: dict[str, Any]
     versions: dict[str, str]
     command: list[str]
+    arguments: list[str] | None
+    """The command line without what only says where results go: `--from-result` runs it again. None for a result of
+    `ngram_eval.evaluate`."""
+    profile: dict[str, Any]
+    """Sums of each window and more, packed (docs/formats.md)."""
 
 
 class Shared(NamedTuple):
@@ -89,6 +102,26 @@ class Shared(NamedTuple):
     ngram: str
     prefill: str | None
     resumed_positions: int
+    complete: bool = True
+
+
+_OUTPUTS = {"--json": 1, "--save-scores": 1, "--report": 1, "--plot": 1, "--checkpoint": 1, "--every": 1}
+_OUTPUTS |= {"--from-result": 1, "--resume": 0, "--quiet": 0}
+"""Flags that do not decide a result -> values that follow them."""
+
+
+def deciding(arguments: Sequence[str]) -> list[str]:
+    """A command line without the flags that only say where results go and what is shown on the way."""
+    kept, skip = [], 0
+    for argument in arguments:
+        flag, _, value = argument.partition("=")
+        if skip:
+            skip -= 1
+        elif flag in _OUTPUTS:
+            skip = 0 if value else _OUTPUTS[flag]
+        else:
+            kept.append(argument)
+    return kept
 
 
 def summarise(
@@ -99,8 +132,12 @@ def summarise(
     seconds: dict[str, float],
     reused: int,
     shared: Shared,
+    *,
+    profile: Profile,
+    inputs: Sequence[Input],
+    arguments: Sequence[str] | None,
 ) -> Result:
-    """The result of a preset from the tally of all ranks."""
+    """The result of a preset from the tally and the profile of all ranks."""
     options, stream, manifest = job.options, job.stream, job.manifest
     nats, neural_nats, hits = as_nats(tally.nats), as_nats(tally.neural_nats), sum(tally.hits_by_order.values())
     # The manifest knows the whole text; what part of it was scored is known in decoded bytes.
@@ -113,7 +150,7 @@ def summarise(
         preset=name,
         normalised=config.normalised,
         vocabulary_sum=as_nats(tally.vocabulary_sums) / tally.sampled if tally.sampled else None,
-        subset=stream.total > len(stream.tokens),
+        subset=stream.total > len(stream.tokens) or not shared.complete,
         tokens=len(stream.tokens),
         positions=tally.positions,
         nats=nats,
@@ -129,6 +166,9 @@ def summarise(
         hits=hits,
         hit_rate=hits / tally.positions,
         hits_by_order={str(order): tally.hits_by_order.get(order, 0) for order in config.ngram.orders},
+        gain_by_order={str(n): gain for n, gain in profile.gain_by_order().items() if n in (0, *config.ngram.orders)}
+        if profile.cells.any()
+        else None,
         neural_source=job.source.name,
         neural_reused=reused,
         world_size=job.ranks.world,
@@ -139,9 +179,12 @@ def summarise(
         neural_settings=job.source.settings,
         seconds={stage: round(value, 6) for stage, value in seconds.items()},
         data=[str(path) for path in stream.paths],
+        inputs=[asdict(one) for one in inputs],
         config=asdict(config),
         versions={"python": platform.python_version(), **installed_versions()},
         command=sys.argv,
+        arguments=None if arguments is None else deciding(arguments),
+        profile=profile.packed(),
     )
 
 
@@ -152,10 +195,9 @@ def installed_versions() -> dict[str, str]:
 
 
 def write_json(path: Path, results: list[Result]) -> None:
-    """Write `{"runs": [...]}` atomically, one object a preset. Never holds NaN or Infinity."""
+    """Write `{"runs": [...]}` atomically, one object a preset, or print it (`-`). Never holds NaN or Infinity."""
     text = json.dumps({"runs": [asdict(result) for result in results]}, indent=2, allow_nan=False)
-    with replacing(path) as file:
-        file.write(text.encode() + b"\n")
+    write_text(path, text + "\n")
 
 
 def print_table(results: list[Result], console: Console) -> None:
@@ -164,9 +206,19 @@ def print_table(results: list[Result], console: Console) -> None:
     table.add_column("")
     for result in results:
         table.add_column(result.preset, justify="right")
+    for label, values in table_rows(results):
+        table.add_row(label, *values)
+    console.print(table)
+    for note in notes(results):
+        console.print(note, soft_wrap=True, highlight=False)
+
+
+def table_rows(results: list[Result]) -> list[tuple[str, list[str]]]:
+    """(label, one value a result) of every row of the table."""
+    rows = []
 
     def row(label: str, value: Callable[[Result], str]) -> None:
-        table.add_row(label, *map(value, results))
+        rows.append((label, [value(result) for result in results]))
 
     row("neural only: bits per byte", lambda r: _number(r.neural_bpb))
     if any(r.normalised for r in results):
@@ -193,39 +245,44 @@ def print_table(results: list[Result], console: Console) -> None:
         row(f"  order {order}", partial(_order_rate, str(order)))
     for stage in dict.fromkeys(stage for r in results for stage in r.seconds):
         row(f"seconds: {stage}", partial(_stage_seconds, stage))
-    console.print(table)
-    for note in _notes(results):
-        console.print(note, soft_wrap=True, highlight=False)
+    return rows
 
 
-def _notes(results: list[Result]) -> list[str]:
+def notes(results: list[Result]) -> list[str]:
+    """What has to be known to read the table."""
     first = results[0]
-    notes = []
+    said = []
     pseudo = [r.preset for r in results if not r.normalised]
     if pseudo:
-        notes.append(
+        said.append(
             f"{', '.join(pseudo)}: a pseudo-probability. Its values over the vocabulary sum to more than 1, "
             "so its score is no code length and does not compare with bits per byte."
         )
     split = [r.preset for r in results if r.depends_on_ranks and r.world_size > 1]
     if split:
-        notes.append(
+        said.append(
             f"{', '.join(split)}: as published, another number of ranks than {first.world_size} gives another result."
         )
     for result in results:
         if result.resumed_positions:
             share = f"{result.resumed_positions:,} of {result.positions:,} positions"
-            notes.append(f"{result.preset}: {share} were scored before this run went on from its checkpoint.")
-    if first.subset:
-        notes.append(f"Subset: only the first {first.tokens:,} tokens of the data were evaluated (--max-tokens).")
+            said.append(f"{result.preset}: {share} were scored before this run went on from its checkpoint.")
+    for result in results:
+        if not result.complete:
+            said.append(
+                f"{result.preset}: PARTIAL. Interrupted after {result.positions:,} positions; these are their figures, "
+                "not those of the whole text."
+            )
+    if first.subset and first.complete:
+        said.append(f"Subset: only the first {first.tokens:,} tokens of the data were evaluated (--max-tokens).")
     if first.bytes is None:
-        notes.append("No bytes, so no bits per byte: give the data's --tokenizer.")
+        said.append("No bytes, so no bits per byte: give the data's --tokenizer.")
     reused = [r.preset for r in results if r.neural_reused]
     if reused:
-        notes.append(f"{', '.join(reused)}: neural statistics reused from the preset before.")
+        said.append(f"{', '.join(reused)}: neural statistics reused from the preset before.")
     settings = f"{first.neural_source}, {first.backend} tables, {first.threads} thread(s), {first.world_size} rank(s)"
-    notes.append(f"Neural source {settings}" + "".join(f", {v}" for v in first.neural_settings.values()) + ".")
-    return notes
+    said.append(f"Neural source {settings}" + "".join(f", {v}" for v in first.neural_settings.values()) + ".")
+    return said
 
 
 def _order_rate(order: str, result: Result) -> str:
@@ -247,3 +304,9 @@ def _number(value: float | None) -> str:
 
 def _count(value: int | None) -> str:
     return "-" if value is None else f"{value:,}"
+
+
+def plain(result: Result) -> dict[str, Any]:
+    """A result as reading its JSON gives it."""
+    found: dict[str, Any] = json.loads(json.dumps(asdict(result), allow_nan=False))
+    return found

@@ -4,29 +4,37 @@
 """
 
 import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import reduce
+from itertools import chain
 from operator import add
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from ngram_eval.bpb import Tally
 from ngram_eval.checkpoint import Checkpoint, Record
 from ngram_eval.config import EvalConfig, WindowConfig
+from ngram_eval.console import progress_bars, show_help, table_console
 from ngram_eval.counts import ON_DEVICE
 from ngram_eval.engine import Engine
-from ngram_eval.errors import InputError, exit_on_input_error
-from ngram_eval.files import require_writable
-from ngram_eval.job import Job, fingerprint, load_job
+from ngram_eval.errors import INTERRUPTED, InputError, exit_on_input_error
+from ngram_eval.files import STDOUT, require_writable
+from ngram_eval.interrupt import Interrupt
+from ngram_eval.job import Job, fingerprint, load_job, read_inputs
 from ngram_eval.neural import RememberingSource, save_scores
 from ngram_eval.options import JobOptions, Options, parse
+from ngram_eval.page import draw_all, require_matplotlib, write_page
+from ngram_eval.profile import Profile
 from ngram_eval.ranks import Ranks, first_rank_speaks, joined_ranks
 from ngram_eval.reading import Reader
-from ngram_eval.report import Shared, print_table, summarise, write_json
+from ngram_eval.report import Result, Shared, print_table, summarise, write_json
+from ngram_eval.rerun import Again
 from ngram_eval.samples import choose_samples
 from ngram_eval.scorers import check_source, make_scorer, windows_at_once
 from ngram_eval.sharing import pipelined, sharded
@@ -46,12 +54,24 @@ class Evaluated(NamedTuple):
     """What an earlier run had found whose checkpoint this one goes on from."""
     prefill: str | None
     """How a sharded rank got the counts before its stretch."""
+    profile: Profile
+    """What its share looks like."""
+    profile_before: Profile | None
+    """What that of the earlier run looked like."""
+    complete: bool
+    """Whether nothing interrupted it."""
 
 
 def evaluate(
-    job: Job, options: Options, name: str, config: EvalConfig, clock: Stopwatch, progress: Progress
+    job: Job,
+    options: Options,
+    name: str,
+    config: EvalConfig,
+    clock: Stopwatch,
+    progress: Progress,
+    interrupt: Interrupt | None = None,
 ) -> Evaluated:
-    """Evaluate this rank's share of the stream under `config`."""
+    """Evaluate this rank's share of the stream under `config`, or what of it comes before an interrupt."""
     tokens, source, ranks = job.stream.tokens, job.source, job.ranks
     targets = target_count(len(tokens), max(config.window.seq_len, source.train_seq_len))
     plan = Plan(targets, config.window)
@@ -67,7 +87,7 @@ def evaluate(
         scorer.load_learned(before.learned)
     samples = choose_samples(targets, SAMPLES if source.gives_all else 0, config.window)
     grid = Grid(plan, windows_at_once(config, source))
-    reader = Reader(tokens, source, grid, samples, scorer.needs_rows, clock)  # logits
+    reader = Reader(tokens, source, grid, samples, scorer.needs_rows, clock, interrupt)  # logits
     bar = progress.add_task(name, total=None)
     engine = Engine(
         tokens=tokens,
@@ -80,10 +100,23 @@ def evaluate(
         advance=lambda positions: progress.advance(bar, positions),
         checkpoint=saved,
     )
+    prefill = None
     if sharing == "pipelined":
-        return Evaluated(pipelined(reader, engine, before, ranks), before.tally, None)
-    tally, prefill = sharded(reader, engine, before, config, ranks, options.batch_windows, options.prefill)
-    return Evaluated(tally, before.tally, prefill)
+        tally = pipelined(reader, engine, before, ranks)
+    else:
+        tally, prefill = sharded(reader, engine, before, config, ranks, options.batch_windows, options.prefill)
+    complete = interrupt is None or not interrupt.asked
+    return Evaluated(tally, before.tally, prefill, engine.profile, before.profile, complete)
+
+
+def whole_profile(found: Evaluated, ranks: Ranks) -> Profile:
+    """The profile of all ranks and of the earlier run; every rank calls this."""
+    profile = found.profile
+    ranks.all_reduce(profile.along, "sum")
+    ranks.all_reduce(profile.cells, "sum")
+    weighted, samples = zip(*ranks.gather((profile.weighted, profile.samples)), strict=True)
+    profile = replace(profile, weighted=any(weighted), samples=sorted(chain.from_iterable(samples)))
+    return profile if found.profile_before is None else profile + found.profile_before
 
 
 def runnable(options: JobOptions, configs: dict[str, EvalConfig], ranks: Ranks) -> dict[str, EvalConfig]:
@@ -105,16 +138,24 @@ def runnable(options: JobOptions, configs: dict[str, EvalConfig], ranks: Ranks) 
     return kept
 
 
-def run(options: Options, configs: dict[str, EvalConfig], ranks: Ranks, console: Console) -> None:
-    """Evaluate every preset and report on rank 0."""
+def run(
+    options: Options, configs: dict[str, EvalConfig], ranks: Ranks, arguments: Sequence[str], again: Again | None
+) -> int:
+    """Evaluate every preset and report on rank 0; the exit code. `arguments` are those of the command line."""
     configs = runnable(options, configs, ranks)
     for name, config in configs.items():
         options.sharing(name, config)  # refused now rather than after the presets before
     clock = Stopwatch()
     require_writable("--json", options.json)
     require_writable("--save-scores", options.save_scores)
+    require_writable("--report", options.report)
+    if options.plot is not None:
+        require_matplotlib("--plot")
     with clock.stage("load"):
         job = load_job(options, ranks)
+        inputs = read_inputs(job, quiet=options.quiet or ranks.rank > 0)
+    if again is not None:
+        again.check_inputs(inputs)
     for config in configs.values():
         check_source(config, job.source)
     remembering = None
@@ -125,12 +166,14 @@ def run(options: Options, configs: dict[str, EvalConfig], ranks: Ranks, console:
         job = replace(job, source=remembering)
 
     results = []
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f}%"))
-    times = (TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, *times, console=Console(stderr=True), disable=ranks.rank > 0) as progress:
+    interrupt = Interrupt() if ranks.world == 1 else None  # ranks would each stop somewhere else
+    quiet = options.quiet or ranks.rank > 0
+    with progress_bars(quiet=quiet) as progress, interrupt or nullcontext():
         for name, config in configs.items():
             reused_before = remembering.reused if remembering else 0
-            found = evaluate(job, options, name, config, clock, progress)
+            found = evaluate(job, options, name, config, clock, progress, interrupt)
+            if not found.complete and not (found.tally + found.before).positions:
+                break
             asked_again = options.save_scores is not None or name != list(configs)[-1]
             if remembering is not None and ranks.world > 1 and asked_again:
                 with clock.stage("exchange"):
@@ -138,17 +181,40 @@ def run(options: Options, configs: dict[str, EvalConfig], ranks: Ranks, console:
             reused = remembering.reused - reused_before if remembering else 0
             tallies, seconds, reuses = zip(*ranks.gather((found.tally, clock.seconds, reused)), strict=True)
             slowest = {stage: max(one.get(stage, 0.0) for one in seconds) for one in seconds for stage in one}
-            shared = Shared(options.sharing(name, config), found.prefill, found.before.positions)
-            whole = reduce(add, tallies, found.before)
-            results.append(summarise(job, name, config, whole, slowest, sum(reuses), shared))
+            shared = Shared(options.sharing(name, config), found.prefill, found.before.positions, found.complete)
+            whole, profile = reduce(add, tallies, found.before), whole_profile(found, ranks)
+            more: Any = {"profile": profile, "inputs": inputs, "arguments": arguments}
+            results.append(summarise(job, name, config, whole, slowest, sum(reuses), shared, **more))
             clock = Stopwatch()
+            if not found.complete:
+                break
 
-    if ranks.rank == 0:
-        if options.save_scores is not None and remembering is not None:
+    interrupted = interrupt is not None and interrupt.asked
+    if interrupted:
+        print("interrupted: what was scored until then follows" if results else "interrupted", file=sys.stderr)
+    if ranks.rank == 0 and results:
+        if options.save_scores is not None and remembering is not None and not interrupted:
             write_all_scores(job, remembering, config.window, options.save_scores)
-        if options.json is not None:
-            write_json(options.json, results)
-        print_table(results, console)
+        write_results(options, results)
+    if interrupted:
+        return INTERRUPTED
+    return 0 if again is None or ranks.rank > 0 else again.verdict(results, shown(options))
+
+
+def write_results(options: Options, results: list[Result]) -> None:
+    """Everything that was asked for: JSON, page, charts, table."""
+    if options.json is not None:
+        write_json(options.json, results)
+    if options.report is not None:
+        write_page(options.report, results)
+    if options.plot is not None:
+        draw_all(options.plot, results)
+    print_table(results, shown(options))
+
+
+def shown(options: Options) -> Console:
+    """Where tables go."""
+    return table_console(quiet=options.quiet, stdout_taken=STDOUT in (options.json, options.report))
 
 
 def write_all_scores(job: Job, source: RememberingSource, config: WindowConfig, path: Path) -> None:
@@ -161,13 +227,54 @@ def write_all_scores(job: Job, source: RememberingSource, config: WindowConfig, 
     save_scores(path, source.p_target, source.entropy, source.train_seq_len)
 
 
-def main() -> None:
+HELP = """\
+Score a token stream in bits per byte: a language model, an n-gram memory, and both together.
+
+example
+  {prog} --data 'shards/val_*.bin' --artifact model.ngev --tokenizer T.model \\
+      --preset exact --json out.json
+
+what is scored (by default the embedded novel with the embedded model)
+  --data FILE ...     token shards (.bin): names or quoted patterns, one stream
+  --tokenizer FILE    SentencePiece model of the data: without it no bytes, no bits per byte
+  --max-tokens N      only the first N tokens; the result is flagged as a subset
+by which model
+  --artifact FILE     a model of ours (.ngev); --ttt legal adapts it as it goes
+  --scores FILE       .npz with p_target and entropy of every position, of any model
+  --logits FILE       .npy of logits, (positions, vocabulary), of any model
+  --hf NAME           a Hugging Face model, with --text FILE ... or --data
+  --uniform           1/V for every token: the n-gram memory alone
+and by which method
+  --preset NAME       pr890 (as published), hashed (mended), exact, tilt, mixer (probabilities)
+  --seq-len L --stride S    windows of L positions, each scoring S new ones
+what comes of it
+  --json FILE         all results; - for stdout
+  --report FILE       one HTML page with charts; --plot DIR for PNG files
+  --save-scores FILE  the model's statistics, for --scores
+  --from-result FILE  run a --json file again and say whether it is equal
+  --checkpoint DIR    save progress there; --resume goes on from it
+  --quiet             no progress, no table
+on what
+  --device, --dtype   torch device and precision; --batch-windows of one forward pass
+  --backend NAME      count tables: cpu (default), triton, cuda (GPU), reference; --threads N
+
+--help-all: every flag, with the method's settings and those of many ranks (docs/distributed.md)
+"""
+
+
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m ngram_eval.run") -> None:
     """The command line."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
     with exit_on_input_error():
         with first_rank_speaks():
-            options, configs = parse(sys.argv[1:], Options(), "python -m ngram_eval.run")
+            show_help(given, HELP, prog)
+            again = Again.named_in(given)
+            given = given if again is None else [*again.arguments, *given]
+            options, configs = parse(given, Options(), prog)
         with joined_ranks(options.rank_timeout) as ranks:
-            run(options, configs, ranks, Console())
+            code = run(options, configs, ranks, given, again)
+    if code:
+        sys.exit(code)
 
 
 if __name__ == "__main__":

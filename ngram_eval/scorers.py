@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from ngram_eval.blend import GatedBackoff
 from ngram_eval.bpb import Tally
 from ngram_eval.config import EvalConfig
-from ngram_eval.counts import ON_DEVICE, Best, Counts, Stream, around, make_counts
+from ngram_eval.counts import ON_DEVICE, Best, Counts, Matches, Stream, around, make_counts
+from ngram_eval.counts.reference import best_match
 from ngram_eval.errors import InputError
 from ngram_eval.exact import ExactModel, make_model
+from ngram_eval.exact.reference import chain_shares
 from ngram_eval.mixer import Mixer, make_mixer, spelling_of, unspelt
 from ngram_eval.neural import NeuralSource, NeuralStats, Stats
 from ngram_eval.prefill import scan
@@ -35,11 +37,47 @@ class Charged(Protocol):
     def values(self) -> NDArray[np.float64]:
         """(positions,), window after window, before the floor; probabilities if the scorer is `normalised`."""
 
+    @property
+    def order(self) -> NDArray[np.uint8] | None:
+        """(positions,): the matched order, 0 where nothing matched; None where the host does not know."""
+
+    @property
+    def weight(self) -> NDArray[np.float64] | None:
+        """(positions,): the weight of the n-gram estimate in the blend, 0 to 1; None where it is not known for each."""
+
 
 class Values(NamedTuple):
     """`Charged` in this process's memory."""
 
     values: NDArray[np.float64]
+    order: NDArray[np.uint8] | None = None
+    weight: NDArray[np.float64] | None = None
+
+
+class OrderEvidence(NamedTuple):
+    """What one order's context knows of a target, and what it has to say in the blend."""
+
+    order: int
+    """Its context has order - 1 tokens."""
+    context: int
+    """Times that the context has occurred."""
+    distinct: int | None
+    """Different tokens that have followed it; None where that is not known."""
+    target: int
+    """Times that the target has followed it."""
+    weight: float
+    """Share of the blend that rests on this order, 0 to 1."""
+
+
+class Explanation(NamedTuple):
+    """How a scorer comes to what it charges a target with, before the target is counted."""
+
+    order: int
+    """The matched order, 0 if nothing matched."""
+    weight: float
+    """Share of the blend that rests on n-grams, 0 to 1; the rest is the neural model's."""
+    orders: tuple[OrderEvidence, ...]
+    """Every order looked at, lowest first."""
 
 
 class Scorer(Protocol):
@@ -94,6 +132,13 @@ class Scorer(Protocol):
         """
         return self.distribution(tokens, position, probabilities, entropy)
 
+    def explain(self, tokens: Stream, position: int, entropy: float, target: int) -> Explanation | None:
+        """How the charge of `target` at `position` comes about, for a neural distribution of this entropy (nats).
+
+        As `distribution`, changes nothing and reads no token behind `position`. None for a scorer that can't tell.
+        """
+        return None
+
     def tally(self) -> Tally:
         """What has been charged so far."""
 
@@ -115,8 +160,9 @@ class NeuralScorer(Scorer):
 
     def score(self, tokens: Stream, windows: Windows, stats: NeuralStats) -> Values:
         p = stats.p_target
-        self._tally.add(p, p, np.zeros(len(p), np.uint8))
-        return Values(p)
+        order = np.zeros(len(p), np.uint8)
+        self._tally.add(p, p, order)
+        return Values(p, order)
 
     def distribution(
         self, tokens: Stream, position: int, probabilities: NDArray[np.float64], entropy: float
@@ -150,14 +196,15 @@ class HashedScorer(Scorer):
         read, base = around(tokens, int(windows.first.min()), int(windows.stop.max()), self._counts.config)
         best = self._counts.score_windows(read, windows.first - base, windows.stop - base)
         p_target, entropy = stats.p_target, stats.entropy
-        values = np.empty(len(best.order))
+        values, weight = np.empty(len(best.order)), np.empty(len(best.order))
         for start in range(0, len(best.order), _BLEND_AT_ONCE):  # a part at a time: temporaries stay in the cache
             part = slice(start, start + _BLEND_AT_ONCE)
             p_neural, order = p_target[part], best.order[part]
-            p = self._blend(Stats(p_neural, entropy[part]), Best(order, best.context[part], best.full[part]))
+            stats_here = Stats(p_neural, entropy[part])
+            p, weight[part] = self._blend.weighed(stats_here, Best(order, best.context[part], best.full[part]))
             self._tally.add(p, p_neural, order)
             values[part] = p
-        return Values(values)
+        return Values(values, best.order, weight)
 
     def distribution(
         self, tokens: Stream, position: int, probabilities: NDArray[np.float64], entropy: float
@@ -168,6 +215,9 @@ class HashedScorer(Scorer):
         self, tokens: Stream, position: int, probabilities: NDArray[np.float64], entropy: float
     ) -> NDArray[np.float64]:
         return self._blend.given_target(self._counts, tokens, position, probabilities, entropy)
+
+    def explain(self, tokens: Stream, position: int, entropy: float, target: int) -> Explanation:
+        return explain_hashed(self._counts, self._blend, tokens, position, entropy, target)
 
     def tally(self) -> Tally:
         return self._tally
@@ -215,8 +265,9 @@ class OnlineScorer(Scorer):
             self._started = True
 
     def _charged(self, p: NDArray[np.float64], neural: NDArray[np.float64], order: NDArray[np.uint8]) -> Values:
-        self._tally.add(p, neural, np.where(order >= self._min_order, order, 0).astype(np.uint8))
-        return Values(p)
+        matched = np.where(order >= self._min_order, order, 0).astype(np.uint8)
+        self._tally.add(p, neural, matched)
+        return Values(p, matched)
 
     def tally(self) -> Tally:
         return self._tally
@@ -231,7 +282,7 @@ class ExactScorer(OnlineScorer):
         super().__init__(model, config.ngram.min_order)
         self.window_wise = config.exact.by_window
         self.needs_rows = config.exact.tilt != "off"
-        self._model = model
+        self._model, self._exact = model, config.exact
 
     def score(self, tokens: Stream, windows: Windows, stats: NeuralStats) -> Values:
         p_target, entropy, rows = stats.p_target, stats.entropy, stats.rows
@@ -262,6 +313,19 @@ class ExactScorer(OnlineScorer):
             raise ValueError(f"position {self._counted} is next, not {position}")
         return self._model.distribution(probabilities, entropy)
 
+    def explain(self, tokens: Stream, position: int, entropy: float, target: int) -> Explanation | None:
+        self._start(tokens)
+        if self._counted != position:
+            return None  # within a window that is counted as a whole
+        newest = int(tokens[position : position + 1][0])
+        shares = chain_shares(self._model.learned(), self._model.evidence(target), newest, entropy, self._exact)
+        orders = tuple(
+            OrderEvidence(level + 1, seen.total, seen.distinct, seen.count, weight)
+            for level, (seen, weight) in enumerate(shares)
+        )
+        longest = len(orders) if len(orders) >= self._min_order else 0
+        return Explanation(longest, sum(one.weight for one in orders), orders)
+
 
 class MixerScorer(OnlineScorer):
     """Hashed contexts mixed over binary decisions (`ngram_eval.mixer`)."""
@@ -277,7 +341,7 @@ class MixerScorer(OnlineScorer):
     def score(self, tokens: Stream, windows: Windows, stats: NeuralStats) -> Values:
         assert stats.rows is not None, "it needs rows"
         if len(windows) == 0:
-            return Values(np.zeros(0))
+            return Values(np.zeros(0), np.zeros(0, np.uint8))
         first, stop = int(windows.first[0]), int(windows.stop[-1])
         targets = self._targets(tokens, first, stop)
         p, order = self._mixer.score(targets, distinct_rows(stats.rows))
@@ -296,6 +360,22 @@ class MixerScorer(OnlineScorer):
 def distinct_rows(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """(n, V) as it is, or (1, V) where all rows are one and the same memory."""
     return rows[:1] if len(rows) and rows.strides[0] == 0 else rows
+
+
+def explain_hashed(
+    counts: Counts, blend: GatedBackoff, tokens: Stream, position: int, entropy: float, target: int
+) -> Explanation:
+    """`Scorer.explain` of PR #890's family."""
+    matches = blend.matches(counts, tokens, position, target + 1)
+    context, full = matches.context[:, -1], matches.full[:, -1]
+    best = best_match(Matches(context[:, None], full[:, None]), counts.config)
+    matched = int(best.order[0])
+    weight = float(blend.alpha(np.array([entropy], np.float32), best.order)[0]) if matched else 0.0
+    orders = tuple(
+        OrderEvidence(order, int(context[row]), None, int(full[row]), weight if order == matched else 0.0)
+        for row, order in enumerate(counts.config.orders)
+    )
+    return Explanation(matched, weight, orders)
 
 
 def count_positions(counts: Counts, tokens: Stream, start: int, stop: int, advance: Callable[[int], None]) -> None:

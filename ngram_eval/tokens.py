@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -284,12 +284,13 @@ def _parse_manifest(source: Path) -> Manifest:
     return manifest
 
 
-def file_sha256(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal."""
+def file_sha256(path: Path, advance: Callable[[int], None] = lambda size: None) -> str:
+    """The sha256 of a file, in hexadecimal; `advance` hears of bytes read."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
+            advance(len(block))
     return digest.hexdigest()
 
 

@@ -87,8 +87,11 @@ class Plan:
     def __getitem__(self, chosen: slice) -> Windows:
         """The windows of a slice without a step."""
         first_row, last_row, _ = chosen.indices(len(self))
+        return self.at(np.arange(first_row, last_row, dtype=np.int64))
+
+    def at(self, row: NDArray[np.int64]) -> Windows:
+        """The windows of these rows."""
         length, stride = self.config.seq_len, self.config.stride
-        row = np.arange(first_row, last_row, dtype=np.int64)
         if self.config.rescore_tail:
             start = row * stride
             stop = np.minimum(start + length, self.targets)

@@ -24,6 +24,7 @@ from ngram_eval.forward import ModelSource
 from ngram_eval.kernels.runtime import kernel_device
 from ngram_eval.model import ModelConfig, Transformer
 from ngram_eval.neural import NeuralStats, ScoresSource, Stats
+from ngram_eval.profile import Profile
 from ngram_eval.scorers import HashedScorer, make_scorer
 from ngram_eval.windows import Windows, batches, plan_windows
 
@@ -173,6 +174,11 @@ def test_evaluator_on_scores(stream: Stream, evaluate: Evaluate, name: str, back
         assert device[key] == pytest.approx(cpu[key], rel=1e-12)
     for key in ("positions", "hits_by_order", "normalised", "vocabulary_sum"):
         assert device[key] == cpu[key]
+    one, other = (Profile.unpacked(run["profile"]) for run in (device, cpu))
+    assert np.abs(one.along - other.along).max() <= 256, "a unit a position, at most"
+    assert one.along[:, 3].tolist() == other.along[:, 3].tolist()
+    assert device["gain_by_order"] is None, "orders stay on the device"
+    assert cpu["gain_by_order"]
 
 
 @pytest.mark.parametrize("backend", ["cuda"])

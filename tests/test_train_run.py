@@ -2,6 +2,7 @@
 
 import csv
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from ngram_eval import artifact
 from ngram_eval.artifact import QuantConfig
 from ngram_eval.errors import InputError
 from ngram_eval.model import Linear, ModelConfig
+from ngram_eval.page import plots
 from ngram_eval.ranks import Ranks
 from ngram_eval.tokens import read_shards, write_shard
 from ngram_eval.train import __main__ as command
@@ -241,6 +243,32 @@ def test_twenty_steps_are_ten_and_ten(tmp_path: Path, shard: Path, call: Callabl
             assert [int(row["step"]) for row in csv.DictReader(file)] == list(range(1, 21))
 
 
+def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(
+    tmp_path: Path, shard: Path, call: Callable[..., None], monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    flags = ("--data", shard, *TINY_FLAGS, "--quiet")
+    call(*flags, "--out", tmp_path / "whole.ngev")
+    capsys.readouterr()
+    original = Trainer.take_step
+
+    def interrupted(self: Trainer) -> None:
+        original(self)
+        if self.step == 7 and "checkpoint" not in str(list(tmp_path.glob("parts/*.safetensors"))):
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Trainer, "take_step", interrupted)
+    parts = ("--out", tmp_path / "parts.ngev", "--folder", tmp_path / "parts")
+    with pytest.raises(SystemExit) as stopped:
+        call(*flags, *parts)
+    assert stopped.value.code == 130
+    captured = capsys.readouterr()
+    assert "Stopped at step 7; go on with --resume." in captured.out
+    assert captured.err == "", "quiet"
+    assert not (tmp_path / "parts.ngev").exists()
+    call(*flags, *parts, "--resume")
+    assert (tmp_path / "parts.ngev").read_bytes() == (tmp_path / "whole.ngev").read_bytes()
+
+
 def test_checkpoints_on_the_way_and_no_unpickling(tmp_path: Path, shard: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object, **__: object) -> None:
         raise AssertionError("unpickled")
@@ -394,9 +422,9 @@ def test_missing_extras_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         message = rf"pip install 'ngram_eval\[{sink}\]'"
         with pytest.raises(InputError, match=message), journal.open_sinks(tmp_path, (sink,)):
             pass
-    monkeypatch.setattr(curve, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"pip install 'ngram_eval\[plot\]'"):
-        curve.require_matplotlib()
+    monkeypatch.setattr(plots, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"--curve needs matplotlib: pip install 'ngram_eval\[plot\]'"):
+        plots.require_matplotlib("--curve")
 
 
 def test_the_live_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,8 @@ On several GPUs: `torchrun --nproc_per_node=8 -m ngram_eval.train --preset pr890
 
 import argparse
 import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -12,13 +14,16 @@ from typing import Annotated
 import torch
 import tyro
 
-from ngram_eval.errors import InputError, exit_on_input_error
+from ngram_eval.console import show_help
+from ngram_eval.errors import INTERRUPTED, InputError, exit_on_input_error
 from ngram_eval.files import require_writable
 from ngram_eval.forward import choose_device
+from ngram_eval.interrupt import Interrupt
+from ngram_eval.page.plots import require_matplotlib
 from ngram_eval.ranks import Ranks, first_rank_speaks, joined_ranks
 from ngram_eval.tokens import read_shards
 from ngram_eval.train.config import PRESETS, TrainConfig
-from ngram_eval.train.curve import draw, require_matplotlib
+from ngram_eval.train.curve import draw
 from ngram_eval.train.export import compare, export, load_validation
 from ngram_eval.train.journal import read
 from ngram_eval.train.loop import RunOptions, train
@@ -59,10 +64,10 @@ class Options(RunOptions):
         if self.curve is not None:
             if self.folder is None:
                 raise InputError("--curve draws what the log says: give --folder too")
-            require_matplotlib()
+            require_matplotlib("--curve")
 
 
-def parse(arguments: list[str]) -> Options:
+def parse(arguments: list[str], prog: str) -> Options:
     """The command line, with the defaults of the preset it names."""
     first = argparse.ArgumentParser(add_help=False)
     first.add_argument("--preset", default="embedded")
@@ -71,7 +76,7 @@ def parse(arguments: list[str]) -> Options:
         raise InputError(f"--preset is {pick!r}: choose from {', '.join(PRESETS)}")
     options = tyro.cli(
         Options,
-        prog="python -m ngram_eval.train",
+        prog=prog,
         args=arguments,
         default=Options(data=tyro.MISSING, out=tyro.MISSING, config=PRESETS[pick]()),
         config=(tyro.conf.OmitArgPrefixes,),
@@ -80,8 +85,8 @@ def parse(arguments: list[str]) -> Options:
     return options
 
 
-def run(options: Options, ranks: Ranks) -> None:
-    """Train, and on rank 0 compare the averages, export and draw."""
+def run(options: Options, ranks: Ranks) -> int:
+    """Train, and on rank 0 compare the averages, export and draw; the exit code."""
     config = options.config
     require_writable("--out", options.out)
     require_writable("--curve", options.curve)
@@ -92,27 +97,64 @@ def run(options: Options, ranks: Ranks) -> None:
     text = (options.val, options.tokenizer, options.val_tokens)
     validation = load_validation(*text, config=config, device=device, ranks=ranks)
     trainer = Trainer(config, stream, ranks=ranks, device=device, compiled=options.compile)
-    finished = train(trainer, options, validation)
+    interrupt = Interrupt()
+    with interrupt if ranks.world == 1 else nullcontext():  # ranks would each stop at another step
+        finished = train(trainer, options, validation, interrupt)
+    code = INTERRUPTED if interrupt.asked else 0
     if ranks.rank:
-        return
+        return code
     if not finished:
-        print(f"Stopped at step {trainer.step}; go on with --resume.")
-        return
+        kept = "go on with --resume" if options.folder is not None else "nothing is kept without --folder"
+        print(f"Stopped at step {trainer.step}; {kept}.")
+        return code
     alone = load_validation(*text, config=config, device=device, ranks=Ranks(0, 1))
     if alone is not None:
         compare(trainer, alone)
     export(options.out, trainer.weights(config.export_weights), config, device, alone)
     if options.curve is not None and options.folder is not None:
         draw(read(options.folder), options.curve)
+    return code
 
 
-def main() -> None:
+HELP = """\
+Train a small model of PR #890's family on token shards and export its artifact.
+
+example
+  {prog} --preset embedded --data 'shards/train_*.bin' --out model.ngev
+
+on what
+  --data FILE ...      training shards (.bin): names or quoted patterns
+  --val FILE ...       shards to score on the way and at the end; --val-tokens N of them
+  --tokenizer FILE     SentencePiece model, for bits per byte
+what is trained
+  --preset NAME        embedded, small (for CPUs) or pr890 (33 M parameters, 8 GPUs)
+  --steps N            optimiser steps; --max-seconds S ends earlier
+  --batch B --seq-len L     sequences a step, and their length
+what comes of it
+  --out FILE           the artifact
+  --folder DIR         log.jsonl and the checkpoint; --curve FILE.png
+  --checkpoint-every N --resume     ctrl-C too leaves a checkpoint there
+  --val-every N --log-every N
+  --quiet              no progress
+on what machine
+  --device NAME --compile --deterministic
+  torchrun --nproc_per_node=8 -m ngram_eval.train ... for several GPUs
+
+--help-all: every flag, with the optimiser's and the schedule's settings (docs/training.md)
+"""
+
+
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m ngram_eval.train") -> None:
     """The command line."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
     with exit_on_input_error():
         with first_rank_speaks():
-            options = parse(sys.argv[1:])
+            show_help(given, HELP, prog)
+            options = parse(given, prog)
         with joined_ranks(options.rank_timeout) as ranks:
-            run(options, ranks)
+            code = run(options, ranks)
+    if code:
+        sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """The loss curve: `python -m ngram_eval.train.curve RUN_FOLDER curve.png`, or `--curve` of the training itself."""
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +8,7 @@ import tyro
 
 from ngram_eval.errors import InputError, exit_on_input_error
 from ngram_eval.files import replacing, require_writable
+from ngram_eval.page.plots import require_matplotlib
 from ngram_eval.train.journal import Entry, read
 
 
@@ -20,12 +20,6 @@ class Options:
     """The run's folder, with log.jsonl in it."""
     out: Annotated[Path, tyro.conf.Positional]
     """The PNG to write."""
-
-
-def require_matplotlib() -> None:
-    """Raise `InputError` if curves can't be drawn here."""
-    if find_spec("matplotlib") is None:
-        raise InputError("--curve needs matplotlib: pip install 'ngram_eval[plot]'")
 
 
 def draw(entries: list[Entry], path: Path) -> None:
@@ -54,7 +48,7 @@ def main() -> None:
     """The command line."""
     with exit_on_input_error():
         options = tyro.cli(Options, prog="python -m ngram_eval.train.curve")
-        require_matplotlib()
+        require_matplotlib("the curve")
         require_writable("OUT", options.out)
         entries = read(options.folder)
         if not entries:

@@ -155,10 +155,10 @@ def open_sinks(folder: Path, names: tuple[str, ...]) -> Iterator[list[Sink]]:
 class Live:
     """The line on the terminal; where stderr is no terminal, one line an entry instead."""
 
-    def __init__(self, steps: int) -> None:
-        self._console = Console(stderr=True)
+    def __init__(self, steps: int, quiet: bool = False) -> None:
+        self._console, self._quiet = Console(stderr=True), quiet
         columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-        self._progress = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
+        self._progress = Progress(*columns, console=self._console, disable=quiet or not self._console.is_terminal)
         self._task = self._progress.add_task("", total=steps)
         self._last = ""
 
@@ -175,6 +175,6 @@ class Live:
         left = f"{minutes}:{seconds:02} left"
         if entry is not None:
             self._last = str(entry)
-            if not self._console.is_terminal:
+            if not self._console.is_terminal and not self._quiet:
                 print(f"step {step}: {entry}, {left}", file=sys.stderr, flush=True)
         self._progress.update(self._task, completed=step, description=f"{self._last}, {left}")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ngram_eval.errors import InputError
+from ngram_eval.interrupt import Interrupt
 from ngram_eval.model import Transformer
 from ngram_eval.train import checkpoint
 from ngram_eval.train.averaging import put
@@ -34,6 +35,8 @@ class RunOptions:
     """Further logs besides log.jsonl: csv, tensorboard, wandb (the last two are optional extras)."""
     val_every: int = 0
     """Steps between scores of the validation text; 0: only at the end."""
+    quiet: bool = False
+    """Show no progress."""
     rank_timeout: float = 30.0
     """Seconds without a sign of life after which a rank is given up, and with it the run."""
 
@@ -55,8 +58,16 @@ class RunOptions:
             raise InputError(f"--folder is {self.folder}, which holds a checkpoint: give --resume, or another folder")
 
 
-def train(trainer: Trainer, options: RunOptions, validation: Validation | None = None) -> bool:
-    """Take the steps that are left; True at the run's end, False if `stop_after` came first. Every rank calls this."""
+def train(
+    trainer: Trainer,
+    options: RunOptions,
+    validation: Validation | None = None,
+    interrupt: Interrupt | None = None,
+) -> bool:
+    """Take the steps that are left; True at the run's end, False if `stop_after` or an interrupt came first.
+
+    Every rank calls this. An interrupt ends the step that is being taken, and leaves a checkpoint as `stop_after` does.
+    """
     config, leading = trainer.config, trainer.ranks.rank == 0
     path = None if options.folder is None else options.folder / CHECKPOINT
     if options.resume and path is not None:
@@ -68,7 +79,7 @@ def train(trainer: Trainer, options: RunOptions, validation: Validation | None =
     judged = Transformer(config.model) if validation is not None else None  # holds averages while they are scored
     with ExitStack() as stack:
         sinks: list[Sink] = []
-        live = stack.enter_context(Live(config.steps)) if leading else None
+        live = stack.enter_context(Live(config.steps, options.quiet)) if leading else None
         if leading and options.folder is not None:
             options.folder.mkdir(parents=True, exist_ok=True)
             cut(options.folder, trainer.step)
@@ -76,7 +87,7 @@ def train(trainer: Trainer, options: RunOptions, validation: Validation | None =
         logged_step, logged_seconds = trainer.step, trainer.seconds
         while not trainer.done:
             trainer.take_step()
-            stopping = trainer.step == options.stop_after
+            stopping = trainer.step == options.stop_after or (interrupt is not None and interrupt.asked)
             last = trainer.done or stopping
             entry = None
             score_due = bool(options.val_every) and trainer.step % options.val_every == 0 and not trainer.done

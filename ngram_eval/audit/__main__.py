@@ -5,11 +5,9 @@ Exit code 0: every probe passed; 1: one refutes; 2: bad input; 3: an internal er
 
 import sys
 import traceback
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ngram_eval.audit.probes import PROBES, Case, ask
 from ngram_eval.audit.report import Audited, print_table, verdict, write_json
@@ -24,9 +22,11 @@ from ngram_eval.audit.subjects import (
     other_sources,
 )
 from ngram_eval.config import EvalConfig, WindowConfig
+from ngram_eval.console import progress_bars, show_help, table_console
 from ngram_eval.counts import Tokens
-from ngram_eval.errors import InputError, exit_on_input_error
-from ngram_eval.files import require_writable
+from ngram_eval.errors import FAILED, INTERRUPTED, InputError, exit_on_input_error
+from ngram_eval.files import STDOUT, require_writable
+from ngram_eval.interrupt import Interrupt
 from ngram_eval.job import load_job, load_stream
 from ngram_eval.neural import NeuralSource, load_logits
 from ngram_eval.options import JobOptions, asset, parse
@@ -131,8 +131,9 @@ def neural_scorer(backend: str, config: EvalConfig, source: NeuralSource) -> Neu
     return NeuralScorer()
 
 
-def audit(options: AuditOptions, configs: dict[str, EvalConfig], console: Console) -> bool:
-    """Probe every subject and report; whether all passed."""
+def audit(options: AuditOptions, configs: dict[str, EvalConfig]) -> int:
+    """Probe every subject and report: the exit code."""
+    console = table_console(quiet=options.quiet, stdout_taken=options.json == STDOUT)
     require_writable("--json", options.json)
     claim = load_claim(options.claim) if options.claim is not None else Claim()
     configs = runnable(options, configs, ALONE)
@@ -144,9 +145,8 @@ def audit(options: AuditOptions, configs: dict[str, EvalConfig], console: Consol
         )
     artifact = asset("model.ngev") if options.embedded else options.artifact
     audited = []
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        for subject in subjects:
+    with progress_bars(quiet=options.quiet) as progress, Interrupt() as interrupt:
+        for subject in interrupt.until(iter(subjects)):
             case = Case(
                 subject,
                 tokens,
@@ -159,10 +159,15 @@ def audit(options: AuditOptions, configs: dict[str, EvalConfig], console: Consol
             )
             task = progress.add_task(subject.name, total=len(PROBES))
             findings = []
-            for probe in PROBES:
+            for probe in interrupt.until(iter(PROBES)):
                 findings.append(ask(probe, case))
                 progress.advance(task)
-            audited.append(Audited(subject.name, tuple(findings)))
+            if len(findings) == len(PROBES):
+                audited.append(Audited(subject.name, tuple(findings)))
+    if interrupt.asked:
+        print_table(audited, console)
+        print("verdict: none, interrupted; subjects above are those that were probed to the end", file=sys.stderr)
+        return INTERRUPTED
     if options.json is not None:
         settings = {"data": [str(path) for path in stream.paths], "positions": len(tokens) - 1}
         settings |= {name: getattr(options, name) for name in ("samples", "cuts", "seed")}
@@ -170,20 +175,49 @@ def audit(options: AuditOptions, configs: dict[str, EvalConfig], console: Consol
         write_json(options.json, audited, settings)
     print_table(audited, console)
     console.print(verdict(audited), soft_wrap=True, highlight=False)
-    return not any(one.refuted for one in audited)
+    return FAILED if any(one.refuted for one in audited) else 0
 
 
-def main() -> None:
+HELP = """\
+Audit a score: probe whether it is a probability of the text, given what came before.
+
+example
+  {prog} --preset pr890 --preset exact --json audit.json
+
+what is audited (by default the presets, on the embedded novel with the embedded model)
+  --preset NAME       pr890, hashed, exact, tilt, mixer; repeatable; and always the model alone
+  --callable M:F      your function: (past_tokens, state) -> probabilities of the next token
+  --claimed FILE      .npz of probabilities that were written down; --logits: of which distributions
+  --claim FILE        JSON of what is claimed (positions, nats, bytes, ...), or a result of --json
+on what
+  --data FILE ...     token shards (.bin); --tokenizer FILE
+  --artifact FILE | --logits FILE | --hf NAME | --uniform
+  --positions 4096    only so many from the start; 0 for all
+how thoroughly
+  --samples 128       positions at which whole distributions are looked at
+  --cuts 2            places from which on the tokens are replaced
+what comes of it
+  --json FILE         every finding; - for stdout
+  --quiet             no progress, no table; the exit code tells
+
+exit codes: 0 every probe passed; 1 one refutes; 2 bad input; 3 internal error; 130 interrupted
+--help-all: every flag. What the probes are: docs/honesty.md
+"""
+
+
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m ngram_eval.audit") -> None:
     """The command line."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         with exit_on_input_error():
-            options, configs = parse(sys.argv[1:], AuditOptions(), "python -m ngram_eval.audit")
-            passed = audit(options, configs, Console())
+            show_help(given, HELP, prog)
+            options, configs = parse(given, AuditOptions(), prog)
+            code = audit(options, configs)
     except Exception:
         traceback.print_exc()
         print("verdict: none, an internal error stopped the audit", file=sys.stderr)
         sys.exit(3)
-    sys.exit(0 if passed else 1)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ngram_eval.audit.probes import PROBES, Finding
-from ngram_eval.files import replacing
+from ngram_eval.files import write_text
 from ngram_eval.report import installed_versions
 
 _STYLES = {"pass": "green", "refuted": "bold red", "not applicable": "dim"}
@@ -101,8 +101,7 @@ def write_json(path: Path, audited: list[Audited], settings: dict[str, Any]) -> 
         "command": sys.argv,
     }
     text = json.dumps(_finite(found), indent=2, allow_nan=False)
-    with replacing(path) as file:
-        file.write(text.encode() + b"\n")
+    write_text(path, text + "\n")
 
 
 def _finite(value: Any) -> Any:

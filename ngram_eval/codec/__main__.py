@@ -1,32 +1,43 @@
 """The codec's command line: `python -m ngram_eval.codec compress|decompress|verify` (see --help and docs/codec.md)."""
 
+import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import tyro
 from rich import box
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ngram_eval.codec import container, files
 from ngram_eval.codec.files import PACKAGED, Backend, Packed, Track
 from ngram_eval.codec.method import Method, code_presets
 from ngram_eval.config import ExactConfig, MixerConfig, WindowConfig, preset
+from ngram_eval.console import progress_bars, show_help, table_console
 from ngram_eval.errors import InputError, exit_on_input_error
-from ngram_eval.files import replacing, require_writable
+from ngram_eval.extension import require_extension
+from ngram_eval.files import STDOUT, replacing, require_writable, write_text
 from ngram_eval.options import EMBEDDED_SEQ_LEN
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Compress:
+class Shown:
+    """What every command says of itself."""
+
+    json: Path | None = None
+    """Write what it came to here; - for standard output, and the table then goes to stderr."""
+    quiet: bool = False
+    """Show no progress and no table."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Compress(Shown):
     """Compress a file with the probabilities that a preset gives its tokens."""
 
     input: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IN")]
@@ -80,7 +91,7 @@ class Compress:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Decompress:
+class Decompress(Shown):
     """Restore a file, byte for byte, or write nothing."""
 
     input: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IN")]
@@ -94,7 +105,7 @@ class Decompress:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Verify:
+class Verify(Shown):
     """Decompress in memory and compare with the checksum of the content, and with the original if it is given."""
 
     input: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IN")]
@@ -109,27 +120,36 @@ class Verify:
 
 Command = Compress | Decompress | Verify
 
+Commands = tyro.conf.OmitSubcommandPrefixes[Command]
+"""For shell completion."""
 _COMMANDS: dict[str, Callable[..., Any]] = {"compress": Compress, "decompress": Decompress, "verify": Verify}
-_PROG = "python -m ngram_eval.codec"
 _CONFIG = (tyro.conf.OmitArgPrefixes,)
 
 
-def parse(arguments: list[str]) -> Command:
+def parse(arguments: list[str], prog: str) -> Command:
     """The command, with the defaults of its preset. Exits for --help."""
-    command: Command = tyro.extras.subcommand_cli_from_dict(_COMMANDS, prog=_PROG, args=arguments, config=_CONFIG)
+    command: Command = tyro.extras.subcommand_cli_from_dict(_COMMANDS, prog=prog, args=arguments, config=_CONFIG)
     if not isinstance(command, Compress):
         return command
     if command.preset in code_presets():
         base = preset(command.preset)
         window = replace(base.window, seq_len=EMBEDDED_SEQ_LEN) if command.artifact == PACKAGED else base.window
         default = replace(command, max_order=base.ngram.max_order, exact=base.exact, mixer=base.mixer, window=window)
-        command = tyro.cli(Compress, prog=f"{_PROG} compress", args=arguments[1:], default=default, config=_CONFIG)
+        command = tyro.cli(Compress, prog=f"{prog} compress", args=arguments[1:], default=default, config=_CONFIG)
     command.check()
     return command
 
 
-def compress(command: Compress, track: Track) -> Table:
-    """Run the command; the table says what it did."""
+class Outcome(NamedTuple):
+    """What a command came to, for people and for programs."""
+
+    rows: list[tuple[str, str]]
+    caption: str | None
+    figures: dict[str, Any]
+
+
+def compress(command: Compress, track: Track) -> Outcome:
+    """Run the command."""
     data = _read(command.input)
     _check_output(command.input, command.output)
     start = time.perf_counter()
@@ -148,8 +168,8 @@ def compress(command: Compress, track: Track) -> Table:
     return report(packed, len(written), time.perf_counter() - start)
 
 
-def report(packed: Packed, size: int, seconds: float) -> Table:
-    """What compressing came to, as a table."""
+def report(packed: Packed, size: int, seconds: float) -> Outcome:
+    """What compressing came to."""
     header, container_ = packed.container.header, packed.container
     original, charged = header.content_bytes, packed.nats / math.log(2) / 8
     rows = [
@@ -167,9 +187,16 @@ def report(packed: Packed, size: int, seconds: float) -> Table:
         ("seconds", f"{seconds:.2f}"),
         ("tokens a second", f"{header.tokens / seconds:,.0f}"),
     ]
-    table = _table(rows)
-    table.caption = f"{packed.tokenizer}"
-    return table
+    figures = {
+        "bytes_in": original,
+        "bytes_out": size,
+        "payload_bytes": header.payload_bytes,
+        "bits_per_byte": 8 * size / original if original else None,
+        "scorer_bits_per_byte": 8 * charged / original if original else None,
+        "tokens": header.tokens,
+        "seconds": seconds,
+    }
+    return Outcome(rows, f"{packed.tokenizer}", figures)
 
 
 def _gap(size: int, charged: float) -> str:
@@ -177,44 +204,47 @@ def _gap(size: int, charged: float) -> str:
     return f"{size - charged:+,.1f} bytes{share}"
 
 
-def _table(rows: list[tuple[str, str]]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_header=False)
+def table_of(outcome: Outcome) -> Table:
+    """An outcome, to be looked at."""
+    table = Table(box=box.SIMPLE_HEAD, show_header=False, caption=outcome.caption)
     table.add_column()
     table.add_column(justify="right")
-    for row in rows:
+    for row in outcome.rows:
         table.add_row(*row)
     return table
 
 
-def _restore(command: Decompress | Verify, track: Track) -> tuple[bytes, list[tuple[str, str]]]:
+def _restore(command: Decompress | Verify, track: Track) -> tuple[bytes, Outcome]:
     """(content, what restoring it came to)."""
     found = container.read(command.input)
     start = time.perf_counter()
     data = files.decompress(found, command.input, artifact=command.artifact, backend=command.backend, track=track)
-    seconds = time.perf_counter() - start
-    return data, [
-        ("bytes in", f"{len(found.to_bytes()):,}"),
+    seconds, size, sha256 = time.perf_counter() - start, len(found.to_bytes()), found.header.content_sha256.hex()
+    rows = [
+        ("bytes in", f"{size:,}"),
         ("bytes out", f"{len(data):,}"),
-        ("sha256", found.header.content_sha256.hex()),
+        ("sha256", sha256),
         ("tokens", f"{found.header.tokens:,}"),
         ("seconds", f"{seconds:.2f}"),
         ("tokens a second", f"{found.header.tokens / seconds:,.0f}"),
     ]
+    figures = {"bytes_in": size, "bytes_out": len(data), "sha256": sha256, "tokens": found.header.tokens}
+    return data, Outcome(rows, None, {**figures, "seconds": seconds})
 
 
-def decompress(command: Decompress, track: Track) -> Table:
-    """Run the command; the table says what it did."""
+def decompress(command: Decompress, track: Track) -> Outcome:
+    """Run the command."""
     _check_output(command.input, command.output)
-    data, rows = _restore(command, track)
+    data, outcome = _restore(command, track)
     with replacing(command.output) as file:
         file.write(data)
-    return _table(rows)
+    return outcome
 
 
-def verify(command: Verify, track: Track) -> Table:
+def verify(command: Verify, track: Track) -> Outcome:
     """Run the command; raises `InputError` if the content is not the original."""
     original = None if command.original is None else _read(command.original)
-    data, rows = _restore(command, track)
+    data, outcome = _restore(command, track)
     if original is not None and data != original:
         pairs = enumerate(zip(data, original, strict=False))
         differs = next((at for at, (a, b) in pairs if a != b), min(len(data), len(original)))
@@ -222,9 +252,9 @@ def verify(command: Verify, track: Track) -> Table:
             f"{command.input} is whole, but holds another text than {command.original}: "
             f"{len(data)} bytes and {len(original)}, the first difference at byte {differs}"
         )
-    table = _table(rows)
-    table.caption = "as its checksum says" + ("" if original is None else f", and as {command.original}")
-    return table
+    return outcome._replace(
+        caption="as its checksum says" + ("" if original is None else f", and as {command.original}")
+    )
 
 
 def _read(path: Path) -> bytes:
@@ -243,11 +273,9 @@ def _check_output(source: Path, output: Path) -> None:
 
 
 @contextmanager
-def progress_bars() -> Iterator[Track]:
+def tracked(quiet: bool) -> Iterator[Track]:
     """Bars on stderr, from the first that is asked for."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f}%"))
-    times = (TimeElapsedColumn(), TimeRemainingColumn())
-    progress = Progress(*columns, *times, console=Console(stderr=True))
+    progress = progress_bars(quiet=quiet)
 
     def track(title: str, total: int) -> Callable[[int], None]:
         progress.start()
@@ -261,18 +289,51 @@ def progress_bars() -> Iterator[Track]:
             progress.stop()
 
 
-def main() -> None:
+HELP = """\
+Compress a file to the size that a score claims, and restore it byte for byte.
+
+examples
+  {prog} compress --uniform --tokenizer bytes novel.txt novel.ngc
+  {prog} decompress novel.ngc again.txt
+  {prog} verify novel.ngc novel.txt
+
+compress IN OUT
+  --uniform             1/V as the base: counts alone; or
+  --artifact FILE       a model of ours as the base (`packaged`: the embedded one)
+  --preset NAME         a preset whose probabilities sum to 1 (default: exact)
+  --tokenizer WHICH     packaged, FILE, train (on the input; --pieces V) or bytes
+decompress IN OUT
+verify IN [ORIGINAL]    decompress in memory; compare with the checksum and the original
+  --artifact FILE       the model it was compressed with
+all three
+  --backend NAME        cpu, or reference (slow, the same bits)
+  --json FILE           what it came to; - for stdout
+  --quiet               no progress, no table
+
+{prog} compress --help-all: every flag. Format and guarantees: docs/codec.md.
+Ctrl-C leaves no file behind.
+"""
+
+
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m ngram_eval.codec") -> None:
     """The command line."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
     with exit_on_input_error():
-        command = parse(sys.argv[1:])
-        with progress_bars() as track:
+        show_help(given, HELP, prog)
+        command = parse(given, prog)
+        require_writable("--json", command.json)
+        if command.backend == "cpu":
+            require_extension()
+        with tracked(command.quiet) as track:
             if isinstance(command, Compress):
-                table = compress(command, track)
+                outcome = compress(command, track)
             elif isinstance(command, Decompress):
-                table = decompress(command, track)
+                outcome = decompress(command, track)
             else:
-                table = verify(command, track)
-        Console().print(table)
+                outcome = verify(command, track)
+        if command.json is not None:
+            write_text(command.json, json.dumps(outcome.figures, indent=2) + "\n")
+        table_console(quiet=command.quiet, stdout_taken=command.json == STDOUT).print(table_of(outcome))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ngram_eval.config import NgramConfig
 from ngram_eval.errors import InputError
+from ngram_eval.extension import require_extension
 
 Tokens = NDArray[np.uint16] | NDArray[np.uint32]
 """Tokens in memory or mapped: one dimension, contiguous, uint16 or uint32."""
@@ -95,8 +96,12 @@ ON_DEVICE = ("triton", "cuda")
 
 
 def resolve_backend(name: str) -> str:
-    """The backend that `name` stands for; `auto` is the fastest one that runs on this machine."""
-    if name == "auto":
+    """The backend that `name` stands for; `auto` is the fastest one that runs on this machine.
+
+    Raises `InputError` for an unknown one, and for `cpu` where the C++ extension is not built.
+    """
+    if name in ("auto", "cpu"):
+        require_extension()
         return "cpu"
     if name not in BACKENDS:
         raise InputError(f"--backend is {name!r}: choose from auto, {', '.join(BACKENDS)}")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ngram_eval.config import ExactConfig
 from ngram_eval.counts import Tokens
 from ngram_eval.errors import InputError
+from ngram_eval.extension import require_extension
 
 
 class ExactModel(Protocol):
@@ -78,6 +79,8 @@ def make_model(backend: str, max_order: int, config: ExactConfig) -> ExactModel:
         raise InputError(
             f"--backend {backend} has no exact counts: choose {' or '.join(BACKENDS)}, or another --preset"
         )
+    if backend == "cpu":
+        require_extension()
     module = import_module(f"ngram_eval.exact.{backend}")
     model: ExactModel = getattr(module, BACKENDS[backend])(max_order, config)
     return model

@@ -6,7 +6,7 @@ the order written here, so that a backend can equal this one bit for bit.
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass, field
 from typing import Any, NamedTuple
 
@@ -249,6 +249,15 @@ class ReferenceModel:
             self.counts.append(token)
 
     def _levels(self, seen: list[Evidence], newest: int, entropy: float) -> list[Level]:
+        def weight(level: int, i: int, value: int) -> Weight:
+            return self._weights.setdefault((level, i, value), Weight(first=i == 0))
+
+        return self.levels(seen, newest, entropy, weight)
+
+    def levels(
+        self, seen: list[Evidence], newest: int, entropy: float, weight: Callable[[int, int, int], Weight]
+    ) -> list[Level]:
+        """Each known context, shortest first; `weight` gives that of (level, feature, the feature's value)."""
         uncertainty = min(max(int(np.float32(entropy) * np.float32(1.5)), 0), 7)
         levels = []
         for level, here in enumerate(seen):
@@ -263,9 +272,7 @@ class ReferenceModel:
                 newest % 1024,
                 longer * 8 + uncertainty,
             )
-            weights = [
-                self._weights.setdefault((level, i, value), Weight(first=i == 0)) for i, value in enumerate(features)
-            ]
+            weights = [weight(level, i, value) for i, value in enumerate(features)]
             levels.append(Level(weights, here, longest, varied))
         return levels
 
@@ -448,6 +455,10 @@ class ReferenceModel:
         for level, i, value, row in self._places(learned["weights"]):
             weight = self._weights[level, i, value] = Weight(first=False)
             weight.value, weight.rate = row[0].copy(), row[1].copy()
+        self.take_steps(learned)
+
+    def take_steps(self, learned: dict[str, NDArray[Any]]) -> None:
+        """Take over all that was learned but the weights."""
         self._hits, self._tries = learned["tilt"].tolist()
         self._base_weight, self._recent_cost = learned["rates"].tolist()
         self._scored, self._surprises = learned["steps"].tolist()
@@ -463,6 +474,33 @@ class ReferenceModel:
         """Positions and n-grams; the memory of dictionaries is not counted."""
         nodes = sum(len(context.successors) for context in self.counts._contexts.values())
         return {"positions": len(self.counts.stream), "nodes": nodes, "bytes": 0}
+
+
+def chain_shares(
+    learned: dict[str, NDArray[Any]], evidence: NDArray[np.uint64], newest: int, entropy: float, config: ExactConfig
+) -> list[tuple[Evidence, float]]:
+    """What each known context says of a token, shortest first, and its share of the blend; the rest is the base's.
+
+    From what any backend has `learned` and its `evidence` of the token; `newest` is the last token of the context. A
+    share is the mass that goes to what the context itself has counted, after those of longer contexts. Without the
+    chain all shares are 0.
+    """
+    seen = [Evidence(*row) for row in evidence.tolist()]
+    model = ReferenceModel(len(learned["weights"]), config)
+    model.take_steps(learned)
+    places = np.cumsum((0, *FEATURE_SIZES))
+
+    def weight(level: int, i: int, value: int) -> Weight:
+        found = Weight(first=False)
+        found.value, found.rate = learned["weights"][level, places[i] + value]
+        return found
+
+    levels = model.levels(seen, newest, entropy, weight)
+    shares, left = [], 1.0 - float(learned["rates"][0])
+    for level in reversed(levels if config.chain else []):
+        shares.append(left * (1.0 - level.rest))
+        left *= level.rest
+    return list(zip(seen, shares[::-1] or [0.0] * len(seen), strict=True))
 
 
 def _first_hits(exponent: int) -> float:

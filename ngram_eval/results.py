@@ -1,0 +1,45 @@
+"""Result files, as `--json` of the evaluator writes them, read again."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ngram_eval.errors import InputError
+from ngram_eval.profile import Profile
+
+Run = dict[str, Any]
+"""One preset's result: the fields of `ngram_eval.report.Result`, as JSON."""
+
+_NEEDED = ("preset", "normalised", "nats", "neural_nats", "positions", "bytes", "config", "inputs", "arguments")
+
+
+def read_runs(path: Path) -> list[Run]:
+    """The runs of a result file, each with its profile (`profile_of`). Raises `InputError` for anything else."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} can't be read ({error.strerror}): give a file that --json wrote") from error
+    except ValueError as error:
+        raise InputError(f"{path} is no JSON ({error}): give a file that `ngram-eval run --json` wrote") from error
+    runs = found.get("runs") if isinstance(found, dict) else None
+    if not isinstance(runs, list) or not runs or not all(isinstance(run, dict) for run in runs):
+        raise InputError(f"{path} holds no runs: give a file that `ngram-eval run --json` wrote")
+    for run in runs:
+        missing = [name for name in (*_NEEDED, "profile") if name not in run]
+        if missing:
+            raise InputError(
+                f"{path} has no {missing[0]!r} in the run of {run.get('preset', '?')!r}: it is damaged, or an earlier "
+                "version wrote it; evaluate again"
+            )
+        try:
+            profile_of(run)
+        except ValueError as error:
+            raise InputError(
+                f"{path}: the profile of {run['preset']!r} is damaged ({error}): evaluate again"
+            ) from error
+    return runs
+
+
+def profile_of(run: Run) -> Profile:
+    """A run's sums along the stream and by order."""
+    return Profile.unpacked(run["profile"])
