@@ -138,6 +138,17 @@ py::array distribution(Mixer& self, const py::array& base) {
   return std::move(p);
 }
 
+// (times each context occurred, times the token followed, shares of the logits and last the neural model's).
+py::tuple evidence(Mixer& self, std::uint32_t token, const py::array& base) {
+  const double* const row = check_row(self, base);
+  check_below(&token, 1, self.vocab_size());
+  const py::ssize_t n = self.config().hashed;
+  py::array_t<std::int64_t> occurred(n), followed(n);
+  py::array_t<double> shares(n + 1);
+  self.evidence(token, row, occurred.mutable_data(), followed.mutable_data(), shares.mutable_data());
+  return py::make_tuple(std::move(occurred), std::move(followed), std::move(shares));
+}
+
 double begin(Mixer& self, const py::array& base) { return self.begin(check_row(self, base)); }
 
 py::dict learned(Mixer& self) {
@@ -180,8 +191,10 @@ void bind_mixer(py::module_& m) {
       .def("score", &score, "tokens"_a.noconvert(), "base"_a.noconvert())
       .def("decisions", &decisions, "tokens"_a.noconvert(), "base"_a.noconvert())
       .def("distribution", &distribution, "base"_a.noconvert())
+      .def("evidence", &evidence, "token"_a, "base"_a.noconvert())
       .def("begin", &begin, "base"_a.noconvert())
       .def("decide", &Mixer::decide, "bit"_a)
+      .def_property_readonly("neural_weight", [](Mixer& self) { return self.chosen().neural; })
       .def_property_readonly("token_known", &Mixer::token_known)
       .def_property_readonly("token", &Mixer::token)
       .def("learned", &learned)

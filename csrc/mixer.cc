@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstring>
 
 #include "portable_math.h"
@@ -420,6 +421,36 @@ void Mixer::distribution(const double* row, double* p) {
       next.node.descend(bit);
     }
   }
+}
+
+void Mixer::evidence(std::uint32_t token, const double* row, std::int64_t* occurred, std::int64_t* followed,
+                     double* shares) {
+  sum_up(row);
+  const std::uint32_t leaf = spelling_.rank[token];
+  std::array<double, kInputs> sizes{};
+  Decision decision{};
+  Node node{0, vocab_size(), 0, 1};
+  Group here{};
+  while (node.high - node.low > 1) {
+    if (node.starts_group()) here = group(hashes(node.mid()));
+    predict(node, here, decision);
+    const int bit = leaf >= node.mid();
+    for (int k = 0; k < config_.hashed; ++k) {
+      const BitHistory& history = kHistories.state[decision.states[k]];
+      if (node.depth == 0) occurred[k] = history.total();
+      followed[k] = bit ? history.ones : history.zeros;
+    }
+    for (int m = 0; m < config_.sets; ++m) {
+      for (int i = 0; i < width_; ++i) {
+        sizes[i] += std::abs(double{decision.last_weights[m]} * double{decision.weights[m][i]} * double{decision.inputs[i]});
+      }
+    }
+    node.descend(bit);
+  }
+  double sum = 0.0;
+  for (const double size : sizes) sum += size;
+  for (int k = 0; k < config_.hashed; ++k) shares[k] = sum > 0.0 ? sizes[kFirstHashed + k] / sum : 0.0;
+  shares[config_.hashed] = sum > 0.0 ? sizes[kNeural] / sum : 0.0;
 }
 
 double Mixer::begin(const double* row) {

@@ -70,6 +70,12 @@ class Mixer {
   // What `score` would charge each token with, bit for bit.
   void distribution(const double* row, double* p);
 
+  // What the contexts with bit histories have to say of a token, in `hashed` values each: how often the context occurred,
+  // as far as its state at the first decision remembers; how often the last decision on the token's path went its way;
+  // and the share of the mixed logits, by size, over all the path's decisions. `shares` has a last value more, the neural
+  // model's.
+  void evidence(std::uint32_t token, const double* row, std::int64_t* occurred, std::int64_t* followed, double* shares);
+
   // One token, decision by decision: the probability of a 1 at the first; then, told each outcome, at the next. When
   // `token_known`, the token has been learned from, and the number returned means nothing.
   double begin(const double* row);
@@ -77,6 +83,7 @@ class Mixer {
   bool token_known() const { return node_.high - node_.low == 1; }
   std::uint32_t token() const { return by_rank_[node_.low]; }
 
+  const MixerConfig& config() const { return config_; }
   std::uint32_t vocab_size() const { return static_cast<std::uint32_t>(by_rank_.size()); }
   std::uint64_t positions() const { return past_.size(); }
   std::size_t bytes() const;

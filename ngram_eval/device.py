@@ -92,7 +92,9 @@ class DeviceScorer(Scorer):
     ) -> NDArray[np.float64]:
         return self._blend.given_target(self.counts, tokens, position, probabilities, entropy)
 
-    def explain(self, tokens: Stream, position: int, entropy: float, target: int) -> Explanation:
+    def explain(
+        self, tokens: Stream, position: int, probabilities: NDArray[np.float64], entropy: float, target: int
+    ) -> Explanation:
         return explain_hashed(self.counts, self._blend, tokens, position, entropy, target)
 
     def tally(self) -> Tally:

@@ -129,7 +129,7 @@ class Engine:
         entropy = entropy_of(neural)
         total = self.tally.add_vocabulary(self.scorer.distribution(self.tokens, position, neural, entropy))
         target = int(self.tokens[position + 1 : position + 2][0])
-        explained = self.scorer.explain(self.tokens, position, entropy, target)
+        explained = self.scorer.explain(self.tokens, position, neural, entropy, target)
         self.profile.samples.append((position, entropy, total, explained.weight if explained else None))
 
     def _read_back(self) -> None:

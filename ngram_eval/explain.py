@@ -188,7 +188,7 @@ class Looking(Engine):
         entropy = entropy_of(neural)
         target = int(self.tokens[position + 1 : position + 2][0])
         blended = self.scorer.distribution(self.tokens, position, neural, entropy)
-        self.found = (neural, blended, self.scorer.explain(self.tokens, position, entropy, target), entropy)
+        self.found = (neural, blended, self.scorer.explain(self.tokens, position, neural, entropy, target), entropy)
 
 
 def _prediction(

@@ -17,7 +17,7 @@ from ngram_eval.counts.reference import best_match
 from ngram_eval.errors import InputError
 from ngram_eval.exact import ExactModel, make_model
 from ngram_eval.exact.reference import chain_shares
-from ngram_eval.mixer import Mixer, make_mixer, spelling_of, unspelt
+from ngram_eval.mixer import TOKEN_CONTEXTS, Mixer, make_mixer, spelling_of, unspelt
 from ngram_eval.neural import NeuralSource, NeuralStats, Stats
 from ngram_eval.prefill import scan
 from ngram_eval.ranks import Ranks
@@ -132,8 +132,10 @@ class Scorer(Protocol):
         """
         return self.distribution(tokens, position, probabilities, entropy)
 
-    def explain(self, tokens: Stream, position: int, entropy: float, target: int) -> Explanation | None:
-        """How the charge of `target` at `position` comes about, for a neural distribution of this entropy (nats).
+    def explain(
+        self, tokens: Stream, position: int, probabilities: NDArray[np.float64], entropy: float, target: int
+    ) -> Explanation | None:
+        """How the charge of `target` at `position` comes about; `probabilities` and `entropy` as for `distribution`.
 
         As `distribution`, changes nothing and reads no token behind `position`. None for a scorer that can't tell.
         """
@@ -216,7 +218,9 @@ class HashedScorer(Scorer):
     ) -> NDArray[np.float64]:
         return self._blend.given_target(self._counts, tokens, position, probabilities, entropy)
 
-    def explain(self, tokens: Stream, position: int, entropy: float, target: int) -> Explanation:
+    def explain(
+        self, tokens: Stream, position: int, probabilities: NDArray[np.float64], entropy: float, target: int
+    ) -> Explanation:
         return explain_hashed(self._counts, self._blend, tokens, position, entropy, target)
 
     def tally(self) -> Tally:
@@ -313,7 +317,9 @@ class ExactScorer(OnlineScorer):
             raise ValueError(f"position {self._counted} is next, not {position}")
         return self._model.distribution(probabilities, entropy)
 
-    def explain(self, tokens: Stream, position: int, entropy: float, target: int) -> Explanation | None:
+    def explain(
+        self, tokens: Stream, position: int, probabilities: NDArray[np.float64], entropy: float, target: int
+    ) -> Explanation | None:
         self._start(tokens)
         if self._counted != position:
             return None  # within a window that is counted as a whole
@@ -355,6 +361,22 @@ class MixerScorer(OnlineScorer):
         if position != self._counted:
             raise ValueError(f"position {self._counted} is next, not {position}")
         return self._mixer.distribution(probabilities)
+
+    def explain(
+        self, tokens: Stream, position: int, probabilities: NDArray[np.float64], entropy: float, target: int
+    ) -> Explanation | None:
+        """Of the token contexts; their weight is the share of the logits, words and bytes have the rest."""
+        if position != self._counted:
+            raise ValueError(f"position {self._counted} is next, not {position}")
+        occurred, followed, shares = self._mixer.evidence(target, probabilities)
+        mixed = 1.0 - self._mixer.neural_weight  # what the switch leaves
+        orders = tuple(
+            OrderEvidence(order, int(occurred[k]), None, int(followed[k]), mixed * float(shares[k]))
+            for order, k in TOKEN_CONTEXTS.items()
+            if k < len(occurred)
+        )
+        known = [one.order for one in orders if one.context]
+        return Explanation(max(known, default=0), mixed * (1.0 - float(shares[-1])), orders)
 
 
 def distinct_rows(rows: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from ngram_eval import explain
 from ngram_eval.config import WindowConfig, preset
 from ngram_eval.neural import Stats
 from ngram_eval.options import asset
-from ngram_eval.scorers import make_scorer
+from ngram_eval.scorers import Vocabulary, make_scorer
 from ngram_eval.tokens import Tokenizer, read_shards
 from ngram_eval.windows import plan_windows
 
@@ -77,14 +78,34 @@ def test_the_shares_of_exact_counts_are_the_mass_they_take(stream: Stream, backe
     scorer.score(tokens, windows, Stats(rng.random(1000), rng.random(1000).astype(np.float32)))
     base = rng.dirichlet(np.ones(60))
     shown = scorer.distribution(tokens, 1000, base, 2.0)
-    told = scorer.explain(tokens, 1000, 2.0, 55)
+    told = scorer.explain(tokens, 1000, base, 2.0, 55)
     assert told is not None
     assert all(order.target == 0 for order in told.orders)
     assert len(told.orders) > 2
     assert told.weight == pytest.approx(sum(order.weight for order in told.orders))
     assert 0.1 < told.weight < 1
     assert shown[55] == pytest.approx(base[55] * (1 - told.weight), rel=1e-9)
-    assert scorer.explain(tokens, 999, 2.0, 55) is None, "only the next position can be explained"
+    assert scorer.explain(tokens, 999, base, 2.0, 55) is None, "only the next position can be explained"
+
+
+def test_the_mixer_tells_what_its_token_contexts_hold(stream: Stream) -> None:
+    config = preset("mixer")
+    config = replace(config, mixer=replace(config.mixer, groups=1 << 17))
+    scorer = make_scorer("cpu", config, vocabulary=Vocabulary(60, None, neural=True))
+    tokens = np.tile(stream.tokens[:200], 4)
+    windows = plan_windows(750, WindowConfig(seq_len=75, stride=75))
+    rows = np.full((750, 60), 1 / 60)
+    scorer.score(tokens, windows, Stats(rows[:, 0].copy(), np.full(750, 4.0, np.float32), rows))
+    target = int(tokens[751])
+    told = scorer.explain(tokens, 750, rows[0], 4.0, target)
+    assert told is not None
+    assert [one.order for one in told.orders] == [2, 3, 4, 5, 7]
+    assert told.order == 7
+    assert all(one.context >= 3 and one.target >= 3 for one in told.orders), "three times before"
+    assert 0 < sum(one.weight for one in told.orders) < told.weight <= 1
+    assert scorer.distribution(tokens, 750, rows[0], 4.0)[target] > 0.5
+    with pytest.raises(ValueError, match="750 is next"):
+        scorer.explain(tokens, 749, rows[0], 4.0, target)
 
 
 def test_a_piece_of_text_names_the_position(explained: Explain) -> None:

@@ -80,6 +80,11 @@ def test_cpp_is_the_reference(
     for one, other in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(one, other)
     assert_equal(*(mixer.learned() for mixer in mixers))
+    if config.contexts:
+        (*counted, shares), (*counted_cpp, shares_cpp) = (mixer.evidence(int(tokens[3]), base[3]) for mixer in mixers)
+        np.testing.assert_array_equal(counted, counted_cpp)
+        np.testing.assert_allclose(shares, shares_cpp, rtol=1e-12)
+        assert 0 < shares.sum() <= 1 + 1e-12
     whole, whole_cpp = (mixer.distribution(base[0]) for mixer in mixers)
     assert (whole == whole_cpp).all()
 

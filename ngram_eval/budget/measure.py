@@ -209,7 +209,7 @@ def measure_look_blended(job: Job, scorer: Scorer, position: int) -> float:
 
     def look() -> None:
         scorer.distribution(tokens, position, neural, entropy_of(neural))
-        scorer.explain(tokens, position, entropy_of(neural), target)
+        scorer.explain(tokens, position, neural, entropy_of(neural), target)
 
     return median_of(5, look)
 

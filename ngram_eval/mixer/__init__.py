@@ -45,11 +45,25 @@ class Mixer(Protocol):
     def distribution(self, base: NDArray[np.float64]) -> NDArray[np.float64]:
         """(V,): what `score` would charge each token with, bit for bit; `base` (V,). Changes nothing."""
 
+    def evidence(
+        self, token: int, base: NDArray[np.float64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+        """What each context has to say of `token` as the next one; `base` (V,). Changes nothing.
+
+        (contexts,) times it occurred, as far as its bit history at the first decision remembers (up to 45); (contexts,)
+        times that the last decision on the token's path went its way there; (contexts + 1,) shares of the mixed logits,
+        by size, over the path's decisions, the last one the neural model's. What is left of 1 is the other inputs'.
+        """
+
     def begin(self, base: NDArray[np.float64]) -> float:
         """The probability of a 1 at the next token's first decision; `base` (V,)."""
 
     def decide(self, bit: int) -> float:
         """Learn from the outcome; the probability of a 1 at the next decision, unless `token_known` now."""
+
+    @property
+    def neural_weight(self) -> float:
+        """The switch's weight of the neural model alone, 0 to 1."""
 
     @property
     def token_known(self) -> bool:
@@ -64,6 +78,10 @@ class Mixer(Protocol):
 
     def load_learned(self, learned: dict[str, NDArray[Any]]) -> None:
         """Go on as the mixer that `learned` is from; the same tokens have been appended."""
+
+
+TOKEN_CONTEXTS = {2: 19, 3: 0, 4: 2, 5: 14, 7: 5}
+"""Order -> its context, among those of a mixer; fewer contexts hold fewer orders."""
 
 
 class Spelling(NamedTuple):

@@ -535,6 +535,30 @@ class ReferenceMixer:
         descend(Node(0, self.vocab_size), self.neural_weight, 1.0)
         return p
 
+    def evidence(
+        self, token: int, base: NDArray[np.float64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+        self._sum_up(base)
+        n = self.config.contexts
+        occurred, followed = np.zeros(n, np.int64), np.zeros(n, np.int64)
+        sizes = np.zeros(len(self.weights[0][0]))
+        node, leaf = Node(0, self.vocab_size), self.rank[token]
+        while not node.is_leaf:
+            self._open(node)
+            seen = self._look(node)
+            mixed = self._predict(node, seen)
+            bit = int(leaf >= node.mid)
+            for k, history in enumerate(seen.histories):
+                if node.depth == 0:
+                    occurred[k] = history.total
+                followed[k] = history.ones if bit else history.zeros
+            for m, chosen in enumerate(mixed.weights):
+                sizes += np.abs(float(mixed.last_weights[m]) * chosen.astype(np.float64) * mixed.inputs)
+            node = node.child(bit)
+        total = sizes.sum()
+        shares = np.append(sizes[HASHED : HASHED + n], sizes[0])
+        return occurred, followed, shares / total if total > 0 else np.zeros(n + 1)
+
     def begin(self, base: NDArray[np.float64]) -> float:
         self._sum_up(base)
         self.node = Node(0, self.vocab_size)
