@@ -2,6 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Files of tests at a time; those of one file run one after another.
+JOBS ?= 2
+SIDE_BY_SIDE := -n $(JOBS) --dist loadfile
 TYPED := build/typed
 SOURCES := setup.py pyproject.toml requirements.txt $(wildcard csrc/* csrc/cuda/*)
 
@@ -11,7 +14,7 @@ demo: $(VENV)/installed
 	$(BIN)/python -m ngram_eval.run
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" $(SIDE_BY_SIDE)
 
 test-all: $(VENV)/installed
 	$(BIN)/python -m pytest
