@@ -3,7 +3,7 @@
 #
 #     benchmarks/gpu_suite.sh [--dry-run] [--only triton|cuda] [REPORT.md]          (default: build/gpu_suite.md)
 #
-# Takes python3 (or $PYTHON) with torch, triton and numpy, no network, and less than 8 minutes. Installs nothing: the
+# Takes python3 (or $PYTHON) with torch, triton and numpy, no network, and about 8 minutes. Installs nothing: the
 # package is laid out in build/gpu_suite as it would be installed. With a C++ compiler the C++ backend is built and timed
 # too; with nvcc the CUDA extension, for this GPU alone unless NGRAM_EVAL_CUDA_ARCHS says otherwise ("80;90"); with
 # pytest, and for the conformance suite hypothesis, the tests run; with compute-sanitizer it watches the CUDA kernels.
