@@ -20,9 +20,9 @@ import torch
 from ngram_eval.artifact import QuantConfig, save
 from ngram_eval.model import ModelConfig, Transformer
 from ngram_eval.options import asset
+from ngram_eval.published import TARGETS
 from ngram_eval.tokens import read_shards, write_shard
 
-PUBLISHED = 62_021_632
 TOY_MODEL = ModelConfig(width=32, layers=2, heads=2, kv_heads=2, value_layers=(1,))
 AGREE = 1e-4
 """Bits per byte by which two backends may differ: `triton` computes statistics in float32, `cpu` in float64."""
@@ -125,7 +125,7 @@ def published(runs: Runs, shard: Path, dry_run: bool) -> None:
         each = (sum(run["seconds"].values()) - run["seconds"].get("load", 0)) / run["positions"]
         print(
             f"\nStride 32: {1e6 * each:.1f} µs a position with all but loading (kernels are compiled in it, too), so "
-            f"{each * PUBLISHED:,.0f} s for {PUBLISHED:,} positions on this GPU.",
+            f"{each * TARGETS:,.0f} s for {TARGETS:,} positions on this GPU.",
             flush=True,
         )
 
