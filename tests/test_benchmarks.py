@@ -148,9 +148,7 @@ def test_the_documents_have_the_predictions() -> None:
     for row in rows:
         name, figures = row[2:].split(" | ", 1)
         assert row in kept
-        assert re.search(
-            rf"^\| `?{re.escape(name)}`? \| .*{re.escape(figures)}|^{re.escape(row)}$", page, re.MULTILINE
-        )
+        assert re.search(rf"^\| `?{re.escape(name)}`? \| .*{re.escape(figures)}|^{re.escape(row)}$", page, re.MULTILINE)
 
 
 @pytest.mark.slow
