@@ -56,10 +56,12 @@ status=0
 say() { printf '%s\n' "$@" >> report.md; }
 has() { "$python" -c "import $1" 2> /dev/null; }
 
-# part LIMIT TITLE COMMAND...: the command's output becomes a section; if it fails, its last lines are kept.
+# part LIMIT TITLE COMMAND...: the command's output becomes a section; if it fails, its last lines are kept. LIMIT is
+# seconds on a GPU; a dry run, on cores that may be busy, has four times as many.
 part() {
     local limit=$1 title=$2 rc=0
     shift 2
+    [ -z "$dry_run" ] || limit=$((4 * limit))
     echo "$title ..." >&2
     say "" "## $title" ""
     timeout --kill-after=10 "$limit" "$@" >> report.md 2> errors.txt || rc=$?
