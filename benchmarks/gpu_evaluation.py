@@ -1,7 +1,7 @@
 """Runs evaluator and trainer on the GPU, whole commands, and prints Markdown; `benchmarks/gpu_suite.sh` calls it.
 
-The embedded model by both backends, which must agree; the published model (untrained) over a longer stream, for the
-seconds a position; the same under torchrun with one rank (NCCL); a minute of the published training recipe.
+The embedded model by both backends, which must agree, and under torchrun with one rank (NCCL); half a minute of the
+published training recipe; then the published model (untrained) over a longer stream, for the seconds a position.
 --dry-run takes the CPU and toy sizes. Exits with 1 if anything failed.
 """
 
@@ -20,9 +20,9 @@ import torch
 from ngram_eval.artifact import QuantConfig, save
 from ngram_eval.model import ModelConfig, Transformer
 from ngram_eval.options import asset
+from ngram_eval.published import TARGETS
 from ngram_eval.tokens import read_shards, write_shard
 
-PUBLISHED = 62_021_632
 TOY_MODEL = ModelConfig(width=32, layers=2, heads=2, kv_heads=2, value_layers=(1,))
 AGREE = 1e-4
 """Bits per byte by which two backends may differ: `triton` computes statistics in float32, `cpu` in float64."""
@@ -76,14 +76,21 @@ def agree(runs: Runs, ours: list[dict[str, Any]], others: list[dict[str, Any]], 
             runs.failures.append(f"{one['preset']}: matches by order differ")
 
 
-def evaluations(runs: Runs, dry_run: bool) -> None:
-    """The table of evaluations."""
+def head() -> None:
+    """The head of a table of evaluations."""
     print(
-        "Seconds: of the forward passes (with `triton` also all that is enqueued behind them), and of the rest without "
-        "loading and samples.\n\n| | preset | positions | neural, bpb | bpb or score | forward, s | rest, s |\n"
-        "|---|---|---|---|---|---|---|",
+        "| | preset | positions | neural, bpb | bpb or score | forward, s | rest, s |\n|---|---|---|---|---|---|---|",
         flush=True,
     )
+
+
+def backends(runs: Runs, dry_run: bool) -> None:
+    """The embedded model, by every backend and under torchrun."""
+    print(
+        "Seconds: of the forward passes (with `triton` also all that is enqueued behind them), and of the rest without "
+        "loading and samples.\n"
+    )
+    head()
     both: tuple[str, ...] = ("--preset", "pr890", "--preset", "hashed")
     subset = ("--max-tokens", "600") if dry_run else ()
     on_cpu = runs.evaluate("embedded model, `--backend cpu`", *both, "--preset", "exact", *subset)
@@ -96,33 +103,42 @@ def evaluations(runs: Runs, dry_run: bool) -> None:
     if on_gpu and ranked:
         agree(runs, ranked, on_gpu, integers=False)
 
-    torch.manual_seed(0)
-    artifact, shard = runs.folder / "published.ngev", runs.folder / "long.bin"
-    length = 64 if dry_run else 2048
-    save(artifact, Transformer(TOY_MODEL if dry_run else ModelConfig()), QuantConfig(), length)
+
+def longer_text(folder: Path, dry_run: bool) -> Path:
+    """A shard: the embedded sample 16 times, which is enough for a batch of the published recipe."""
+    shard = folder / "long.bin"
     sample = read_shards([str(asset("sample_000000.bin"))], max_tokens=500 if dry_run else None).tokens[:]
     write_shard(shard, np.tile(sample, 2 if dry_run else 16).astype(np.uint16))
-    long = ("--data", str(shard), "--artifact", str(artifact), "--tokenizer", str(asset("tokenizer.model")))
-    cut = ("--seq-len", str(length), "--stride", "32")
+    return shard
+
+
+def published(runs: Runs, shard: Path, dry_run: bool) -> None:
+    """The published model, untrained, over half of the shard: what a position costs."""
+    print("\n## The published model\n")
+    torch.manual_seed(0)
+    artifact, length = runs.folder / "published.ngev", 64 if dry_run else 2048
+    save(artifact, Transformer(TOY_MODEL if dry_run else ModelConfig()), QuantConfig(), length)
+    head()
+    long = ("--data", str(shard), "--max-tokens", "500" if dry_run else "270000", "--artifact", str(artifact))
+    cut = ("--tokenizer", str(asset("tokenizer.model")), "--seq-len", str(length), "--stride", "32")
     for run in runs.evaluate("published model, untrained", *long, *cut, "--preset", "hashed", "--backend", "triton"):
         each = (sum(run["seconds"].values()) - run["seconds"].get("load", 0)) / run["positions"]
         print(
-            f"\nStride {cut[3]}: {1e6 * each:.1f} µs a position with all but loading, so {each * PUBLISHED:,.0f} s for "
-            f"{PUBLISHED:,} positions on this GPU.",
+            f"\nStride 32: {1e6 * each:.1f} µs a position with all but loading (kernels are compiled in it, too), so "
+            f"{each * TARGETS:,.0f} s for {TARGETS:,} positions on this GPU.",
             flush=True,
         )
 
 
-def training(runs: Runs, dry_run: bool) -> None:
+def training(runs: Runs, shard: Path, dry_run: bool) -> None:
     """Tokens a second of the published recipe, and its last lines."""
     print("\n## Training\n", flush=True)
-    shard = str(runs.folder / "long.bin")
     size = (
         ("--preset", "embedded", "--steps", "1", "--batch", "2", "--warmup-steps", "0", "--warmdown-steps", "0")
         if dry_run
         else ("--preset", "pr890", "--batch", "48", "--micro-batch", "48", "--max-seconds", "30", "--steps", "400")
     )
-    command = ("ngram_eval.train", "--device", runs.device, "--data", shard, "--out", str(runs.folder / "t.ngev"))
+    command = ("ngram_eval.train", "--device", runs.device, "--data", str(shard), "--out", str(runs.folder / "t.ngev"))
     folder = runs.folder / "train"
     try:
         said = python(*command, *size, "--folder", str(folder))
@@ -144,8 +160,10 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with tempfile.TemporaryDirectory() as folder:
         runs = Runs(Path(folder), "cpu" if dry_run else "cuda")
-        evaluations(runs, dry_run)
-        training(runs, dry_run)
+        backends(runs, dry_run)
+        shard = longer_text(runs.folder, dry_run)
+        training(runs, shard, dry_run)
+        published(runs, shard, dry_run)
     if runs.failures:
         print(f"\n## What failed: {len(runs.failures)}\n")
         print("\n".join(f"```\n{failure}\n```\n" for failure in runs.failures))

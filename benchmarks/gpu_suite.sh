@@ -3,7 +3,7 @@
 #
 #     benchmarks/gpu_suite.sh [--dry-run] [--only triton|cuda] [REPORT.md]          (default: build/gpu_suite.md)
 #
-# Takes python3 (or $PYTHON) with torch, triton and numpy, no network, and less than 8 minutes. Installs nothing: the
+# Takes python3 (or $PYTHON) with torch, triton and numpy, no network, and about 8 minutes. Installs nothing: the
 # package is laid out in build/gpu_suite as it would be installed. With a C++ compiler the C++ backend is built and timed
 # too; with nvcc the CUDA extension, for this GPU alone unless NGRAM_EVAL_CUDA_ARCHS says otherwise ("80;90"); with
 # pytest, and for the conformance suite hypothesis, the tests run; with compute-sanitizer it watches the CUDA kernels.
@@ -56,10 +56,12 @@ status=0
 say() { printf '%s\n' "$@" >> report.md; }
 has() { "$python" -c "import $1" 2> /dev/null; }
 
-# part LIMIT TITLE COMMAND...: the command's output becomes a section; if it fails, its last lines are kept.
+# part LIMIT TITLE COMMAND...: the command's output becomes a section; if it fails, its last lines are kept. LIMIT is
+# seconds on a GPU; a dry run, on cores that may be busy, has four times as many.
 part() {
     local limit=$1 title=$2 rc=0
     shift 2
+    [ -z "$dry_run" ] || limit=$((4 * limit))
     echo "$title ..." >&2
     say "" "## $title" ""
     timeout --kill-after=10 "$limit" "$@" >> report.md 2> errors.txt || rc=$?
