@@ -13,7 +13,6 @@ import re
 import shlex
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -393,14 +392,15 @@ def prepare(config: PrepareConfig, command: str) -> Manifest:
     if existing and not config.overwrite:
         raise InputError(f"{existing[0]} is there already: choose another --name or --out, or say --overwrite")
     new_folder = not config.out.exists()
-    config.out.mkdir(parents=True, exist_ok=True)
+    staging = config.out / f".{config.name}-{os.getpid()}"  # named before it is made: ctrl-C may come in between
     try:
-        with tempfile.TemporaryDirectory(dir=config.out, prefix=f".{config.name}-") as staging:
-            return _prepare(config, command, sources, Path(staging))
-    except BaseException:
-        if new_folder and not any(config.out.iterdir()):
+        staging.mkdir(parents=True)
+        return _prepare(config, command, sources, staging)
+    finally:
+        if staging.exists():
+            shutil.rmtree(staging)
+        if new_folder and config.out.exists() and not any(config.out.iterdir()):
             config.out.rmdir()
-        raise
 
 
 def _prepare(config: PrepareConfig, command: str, sources: list[Source], staging: Path) -> Manifest:
