@@ -179,6 +179,7 @@ def test_bad_flags(capsys: Any, flags: list[object], message: str) -> None:
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
     """At toy size, with one check; whether predictions hold is for a quiet machine, not for tests."""
     options = eval_budget.Options(presets=("hashed",), max_tokens=600, rounds=1, ranks=2)
