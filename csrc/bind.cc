@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "bind_mixer.h"
+#include "checks.h"
 #include "exact_model.h"
 #include "hash.h"
 #include "hashed_counts.h"
@@ -21,25 +22,6 @@ namespace {
 using ngram::ExactModel;
 using ngram::HashedCounts;
 using py::literals::operator""_a;
-
-[[noreturn]] void fail(const std::string& message) { throw py::value_error(message); }
-
-std::string describe(const py::array& array) {
-  return py::str("{} of shape {}").format(array.dtype(), array.attr("shape")).cast<std::string>();
-}
-
-template <class T>
-bool holds(const py::array& array) {
-  return array.dtype().is(py::dtype::of<T>()) || array.dtype().equal(py::dtype::of<T>());
-}
-
-bool is_vector(const py::array& array) { return array.ndim() == 1 && (array.flags() & py::array::c_style); }
-
-void check_tokens(const py::array& tokens) {
-  if (!is_vector(tokens) || !(holds<std::uint16_t>(tokens) || holds<std::uint32_t>(tokens))) {
-    fail("tokens must be contiguous, one-dimensional, uint16 or uint32, not " + describe(tokens));
-  }
-}
 
 void check_span(const py::array& tokens, std::int64_t start, std::int64_t stop) {
   if (!(0 <= start && start <= stop && stop <= tokens.size() - 1)) {
@@ -63,33 +45,11 @@ ngram::Windows check_windows(const py::array& tokens, const py::array& firsts, c
   return windows;
 }
 
-// Calls work(pointer to the tokens) without the GIL.
-template <class Work>
-void with_tokens(const py::array& tokens, const Work& work) {
-  const void* data = tokens.data();
-  const bool narrow = holds<std::uint16_t>(tokens);
-  const py::gil_scoped_release release;
-  if (narrow) {
-    work(static_cast<const std::uint16_t*>(data));
-  } else {
-    work(static_cast<const std::uint32_t*>(data));
-  }
-}
-
 std::unique_ptr<HashedCounts> make(int min_order, int max_order, std::uint64_t buckets, std::uint32_t min_count,
                                    int context_lag, bool target_backoff, int threads) {
-  if (!(1 <= min_order && min_order <= max_order && max_order <= ngram::kMaxOrder)) {
-    fail("orders " + std::to_string(min_order) + " to " + std::to_string(max_order) + " outside 1 to " +
-         std::to_string(ngram::kMaxOrder));
-  }
-  if (!std::has_single_bit(buckets) || buckets > std::uint64_t{1} << 32) {
-    fail("buckets is " + std::to_string(buckets) + ": give a power of two from 1 to 4294967296");
-  }
-  if (min_count < 1) fail("min_count is 0: give at least 1");
-  if (context_lag != 0 && context_lag != 1) fail("context_lag is " + std::to_string(context_lag) + ": give 0 or 1");
+  const ngram::CountsConfig config = counts_config(min_order, max_order, buckets, min_count, context_lag, target_backoff);
   if (threads < 1) fail("threads is " + std::to_string(threads) + ": give at least 1");
-  return std::make_unique<HashedCounts>(
-      ngram::CountsConfig{min_order, max_order, buckets, min_count, context_lag, target_backoff}, threads);
+  return std::make_unique<HashedCounts>(config, threads);
 }
 
 void update(HashedCounts& self, const py::array& tokens, std::int64_t start, std::int64_t stop) {

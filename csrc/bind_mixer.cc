@@ -1,8 +1,6 @@
 // Python bindings of the mixer: checks arguments, releases the GIL, calls. Arrays are never copied or converted.
 #include "bind_mixer.h"
 
-#include <pybind11/numpy.h>
-
 #include <algorithm>
 #include <cstring>
 #include <memory>
@@ -10,29 +8,17 @@
 #include <utility>
 #include <vector>
 
+#include "checks.h"
 #include "mixer.h"
-
-namespace py = pybind11;
 
 namespace {
 
 using ngram::Mixer;
 using py::literals::operator""_a;
 
-[[noreturn]] void fail(const std::string& message) { throw py::value_error(message); }
-
-std::string describe(const py::array& array) {
-  return py::str("{} of shape {}").format(array.dtype(), array.attr("shape")).cast<std::string>();
-}
-
-template <class T>
-bool is_contiguous(const py::array& array, int dimensions) {
-  return array.dtype().equal(py::dtype::of<T>()) && array.ndim() == dimensions && (array.flags() & py::array::c_style);
-}
-
 std::unique_ptr<Mixer> make(const py::array& rank, const py::list& surfaces, int hashed, int sets, std::uint64_t groups,
                             float weight) {
-  if (!is_contiguous<std::uint32_t>(rank, 1) || rank.size() < 2 || rank.size() > 1 << 18) {
+  if (!(is_vector(rank) && holds<std::uint32_t>(rank)) || rank.size() < 2 || rank.size() > 1 << 18) {
     fail("rank must be contiguous, one-dimensional, uint32, of 2 to 262144 tokens, not " + describe(rank));
   }
   if (static_cast<py::ssize_t>(surfaces.size()) != rank.size()) fail("as many surfaces as ranks");
@@ -63,39 +49,30 @@ void check_below(const Token* tokens, py::ssize_t n, std::uint32_t vocab_size) {
   }
 }
 
-// Calls work(pointer to the tokens), checked, without the GIL.
-template <class Work>
-void with_tokens(const Mixer& self, const py::array& tokens, const Work& work) {
-  const auto run = [&](auto data) {
-    check_below(data, tokens.size(), self.vocab_size());
-    const py::gil_scoped_release release;
-    work(data);
-  };
-  if (is_contiguous<std::uint16_t>(tokens, 1)) {
-    run(static_cast<const std::uint16_t*>(tokens.data()));
-  } else if (is_contiguous<std::uint32_t>(tokens, 1)) {
-    run(static_cast<const std::uint32_t*>(tokens.data()));
-  } else {
-    fail("tokens must be contiguous, one-dimensional, uint16 or uint32, not " + describe(tokens));
-  }
+void check_tokens_of(const Mixer& self, const py::array& tokens) {
+  check_tokens(tokens);
+  holds<std::uint16_t>(tokens)
+      ? check_below(static_cast<const std::uint16_t*>(tokens.data()), tokens.size(), self.vocab_size())
+      : check_below(static_cast<const std::uint32_t*>(tokens.data()), tokens.size(), self.vocab_size());
 }
 
 void check_rows(const Mixer& self, const py::array& base, py::ssize_t n) {
-  if (!is_contiguous<double>(base, 2) || base.shape(1) != self.vocab_size() || (base.shape(0) != 1 && base.shape(0) != n)) {
+  if (!holds<double>(base) || base.ndim() != 2 || !(base.flags() & py::array::c_style) || base.shape(1) != self.vocab_size() || (base.shape(0) != 1 && base.shape(0) != n)) {
     fail("base must be float64 of shape (n, V) or (1, V) with V = " + std::to_string(self.vocab_size()) + ", not " +
          describe(base));
   }
 }
 
 const double* check_row(const Mixer& self, const py::array& base) {
-  if (!is_contiguous<double>(base, 1) || base.size() != self.vocab_size()) {
+  if (!is_vector(base) || !holds<double>(base) || base.size() != self.vocab_size()) {
     fail("base must be float64 of shape (V,) with V = " + std::to_string(self.vocab_size()) + ", not " + describe(base));
   }
   return static_cast<const double*>(base.data());
 }
 
 void append(Mixer& self, const py::array& tokens) {
-  with_tokens(self, tokens, [&](auto data) { self.append(data, tokens.size()); });
+  check_tokens_of(self, tokens);
+  with_tokens(tokens, [&](auto data) { self.append(data, tokens.size()); });
 }
 
 struct Scored {
@@ -105,13 +82,14 @@ struct Scored {
 
 Scored charge(Mixer& self, const py::array& tokens, const py::array& base, ngram::Decisions* decisions) {
   const py::ssize_t n = tokens.size();
+  check_tokens_of(self, tokens);
   check_rows(self, base, n);
   Scored scored{py::array_t<double>(n), py::array_t<std::uint8_t>(n)};
   double* const p = scored.p.mutable_data();
   std::uint8_t* const order = scored.order.mutable_data();
   const auto* rows = static_cast<const double*>(base.data());
   const std::int64_t stride = base.shape(0) == 1 ? 0 : base.shape(1);
-  with_tokens(self, tokens, [&](auto data) { self.score(data, n, rows, stride, p, order, decisions); });
+  with_tokens(tokens, [&](auto data) { self.score(data, n, rows, stride, p, order, decisions); });
   return scored;
 }
 
@@ -166,11 +144,11 @@ void load_learned(Mixer& self, const py::dict& from) {
   if (from.size() != to.size() + 1) fail(std::to_string(from.size()) + " arrays for " + std::to_string(to.size() + 1));
   if (!from.contains("switch")) fail("no switch");
   const auto chosen = py::cast<py::array>(from["switch"]);
-  if (!is_contiguous<double>(chosen, 1) || chosen.size() != 2) fail("switch must be float64 of 2, not " + describe(chosen));
+  if (!is_vector(chosen) || !holds<double>(chosen) || chosen.size() != 2) fail("switch must be float64 of 2, not " + describe(chosen));
   for (const auto& [name, array] : to) {
     if (!from.contains(name)) fail(std::string("no ") + name);
     const auto given = py::cast<py::array>(from[name]);
-    if (!is_contiguous<float>(given, 1) || given.size() != static_cast<py::ssize_t>(array->size())) {
+    if (!is_vector(given) || !holds<float>(given) || given.size() != static_cast<py::ssize_t>(array->size())) {
       fail(std::string(name) + " must be float32 of " + std::to_string(array->size()) + ", not " + describe(given));
     }
   }

@@ -9,9 +9,8 @@
 #include <memory>
 #include <string>
 
+#include "../checks.h"
 #include "device.h"
-
-namespace py = pybind11;
 
 namespace {
 
@@ -19,8 +18,6 @@ using ngram::device::ExactCounts;
 using ngram::device::HashedTables;
 using ngram::device::RandomKeys;
 using py::literals::operator""_a;
-
-[[noreturn]] void fail(const std::string& message) { throw py::value_error(message); }
 
 // A contiguous tensor on `device` of one of the dtypes and, unless negative, of `size` entries.
 struct Tensor {
@@ -60,17 +57,8 @@ void* stream_of(std::uintptr_t stream) { return reinterpret_cast<void*>(stream);
 
 std::unique_ptr<HashedTables> make_hashed(int device, int min_order, int max_order, std::uint64_t buckets,
                                           std::uint32_t min_count, int context_lag, bool target_backoff) {
-  if (!(1 <= min_order && min_order <= max_order && max_order <= ngram::kMaxOrder)) {
-    fail("orders " + std::to_string(min_order) + " to " + std::to_string(max_order) + " outside 1 to " +
-         std::to_string(ngram::kMaxOrder));
-  }
-  if (!std::has_single_bit(buckets) || buckets > std::uint64_t{1} << 32) {
-    fail("buckets is " + std::to_string(buckets) + ": give a power of two from 1 to 4294967296");
-  }
-  if (min_count < 1) fail("min_count is 0: give at least 1");
-  if (context_lag != 0 && context_lag != 1) fail("context_lag is " + std::to_string(context_lag) + ": give 0 or 1");
   return std::make_unique<HashedTables>(
-      device, ngram::CountsConfig{min_order, max_order, buckets, min_count, context_lag, target_backoff});
+      device, counts_config(min_order, max_order, buckets, min_count, context_lag, target_backoff));
 }
 
 std::int64_t orders(const HashedTables& self) { return self.config().max_order - self.config().min_order + 1; }
