@@ -73,9 +73,10 @@ part() {
 
 # Warnings of other versions than the pinned ones are no failures here. Indented, so that Markdown leaves it alone.
 tests() {
-    local chosen=$1
+    local chosen=$1 jobs
     shift
-    has xdist && set -- -n 8 "$@"
+    jobs=$(nproc)
+    has xdist && set -- -n $((jobs < 8 ? jobs : 8)) "$@"
     "$python" -m pytest -q -rfEs --tb=short -p no:cacheprovider -W default --disable-warnings -m "not slow" \
         -k "$chosen" "$@" | sed 's/^/    /'
 }
