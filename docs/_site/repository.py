@@ -55,11 +55,11 @@ def _root(config: MkDocsConfig) -> Path:
 
 
 def _resolve(page: PurePosixPath, target: str, root: Path) -> PurePosixPath:
-    """The file of the repository that a page links to."""
+    """The file of the repository that a page links to; of a folder, its README if it has one."""
     path = PurePosixPath(os.path.normpath(page.parent / target))
     if path.parts[0] == ".." or not (root / path).exists():
         raise PluginError(f"{page} links to {target}, which does not exist")
-    return path
+    return path / "README.md" if (root / path / "README.md").exists() else path
 
 
 def _outside(page: PurePosixPath, root: Path) -> Iterator[PurePosixPath]:
