@@ -308,8 +308,8 @@ def test_the_site(tmp_path: Path) -> None:
         assert not asked, page
     reference = (tmp_path / "site/api.html").read_text(encoding="utf-8")
     for name in (
-        "ngram_eval.api.evaluate",
-        "ngram_eval.memory.NgramMemory.distribution",
-        "ngram_eval.config.EvalConfig",
+        "ngram_eval.evaluate",
+        "ngram_eval.NgramMemory.distribution",
+        "ngram_eval.EvalConfig",
     ):
         assert f'id="{name}"' in reference, name
