@@ -1,4 +1,4 @@
-# Targets: demo, test, test-all, check, bench. Each makes and reuses .venv; PYTHON chooses its interpreter (3.10 to 3.13).
+# Targets: demo, test, test-all, check, bench, docs. Each makes and reuses .venv; PYTHON chooses its interpreter (3.10 to 3.13).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ SIDE_BY_SIDE := -n $(JOBS) --dist loadfile
 TYPED := build/typed
 SOURCES := setup.py pyproject.toml requirements.txt $(wildcard csrc/* csrc/cuda/*)
 
-.PHONY: demo test test-all check bench
+.PHONY: demo test test-all check bench docs
 
 demo: $(VENV)/installed
 	$(BIN)/python -m ngram_eval.run
@@ -29,7 +29,7 @@ check: $(VENV)/installed
 	ln -s $(CURDIR)/train $(TYPED)/ngram_eval/train
 	ln -s $(CURDIR)/benchmarks $(TYPED)/benchmarks
 	MYPYPATH=$(TYPED) $(BIN)/mypy -p ngram_eval -p benchmarks
-	MYPYPATH=$(TYPED) $(BIN)/mypy tests
+	MYPYPATH=$(TYPED) $(BIN)/mypy tests docs/_site
 
 # DATA: shards of real text; the embedded sample is too short for figures worth keeping. Figures worth keeping are written
 # by each script's --out.
@@ -47,8 +47,12 @@ bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks.scaling
 	$(BIN)/python -m benchmarks.long_stream --tokens 100000000
 
+# build/site/index.html; for the search, `python -m http.server -d build/site`.
+docs: $(VENV)/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 # The package is installed editable; what it is built from changing, it is built again.
 $(VENV)/installed: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -e '.[docs]'
 	touch $@

@@ -41,21 +41,26 @@ def evaluate(
 ) -> Result:
     """Score `tokens` by a model with an n-gram memory, as `python -m ngram_eval.run` does.
 
-    model: one of
-        - a `transformers.PreTrainedModel`, on the device and in the precision it has;
-        - a `torch.nn.Module` or any function of windows of tokens, (B, T) int64, that returns logits or
-          log-probabilities (B, T, V) (`ngram_eval.forwarded.CallableSource` has the details);
-        - an array (N - 1, V) of logits or log-probabilities, row p of token p + 1;
-        - a `ngram_eval.neural.NeuralSource`.
-    tokens: (N,) integers; token p + 1 is predicted from tokens up to p.
-    config: an `EvalConfig`, or the name of a preset.
-    tokenizer: for bits per byte, whose tokens these are: a `transformers` tokenizer, or one of ours
-        (`ngram_eval.tokens.Tokenizer.load(path)`). BOS leads each window if the tokenizer puts it before every text.
-    batch_windows: windows of one forward pass.
-    backend, threads: of the count tables, as on the command line.
+    Positions behind the last whole window are left out.
 
-    Returns what `--json` holds of one preset (`dataclasses.asdict` makes it a dictionary). Positions behind the last
-    whole window are left out. Raises `InputError` for whatever does not fit together.
+    Args:
+        model: A `transformers.PreTrainedModel`, on the device and in the precision it has; a `torch.nn.Module` or any
+            function of windows of tokens, (B, T) int64, that returns logits or log-probabilities (B, T, V)
+            (`ngram_eval.forwarded.CallableSource` has the details); an array (N - 1, V) of logits or
+            log-probabilities, row p of token p + 1; or a `ngram_eval.neural.NeuralSource`.
+        tokens: (N,) integers; token p + 1 is predicted from tokens up to p.
+        config: An `EvalConfig`, or the name of a preset.
+        tokenizer: For bits per byte, whose tokens these are: a `transformers` tokenizer, or one of ours
+            (`ngram_eval.tokens.Tokenizer.load(path)`). BOS leads each window if it puts it before every text.
+        batch_windows: Windows of one forward pass.
+        backend: Of the count tables, as on the command line.
+        threads: Of the count tables, as on the command line.
+
+    Returns:
+        What `--json` holds of one preset; `dataclasses.asdict` makes it a dictionary.
+
+    Raises:
+        InputError: For whatever does not fit together.
     """
     method = preset(config) if isinstance(config, str) else config
     stream = _stream(tokens)

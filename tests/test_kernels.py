@@ -1,11 +1,9 @@
 """The Triton kernels against float64 and against the reference, in the interpreter unless there is a GPU."""
 
 import itertools
-import re
 import traceback
 from contextlib import nullcontext
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from triton.runtime import interpreter
 
+from documents import Python, steps
 from ngram_eval.blend import GatedBackoff
 from ngram_eval.bpb import P_FLOOR
 from ngram_eval.config import EvalConfig, GateConfig, NgramConfig, preset
@@ -281,12 +280,12 @@ class StandInGraph:
 
 
 def test_the_graph_in_the_documents(monkeypatch: pytest.MonkeyPatch) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[1] / "docs/gpu.md").read_text("utf-8"), re.S)
+    (block,) = [step for step in steps("docs/gpu.md") if isinstance(step, Python)]
     found: dict[str, Any] = {}
     if not torch.cuda.is_available():
         monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: StandInGraph(found))
         monkeypatch.setattr(torch.cuda, "graph", lambda graph: nullcontext())
-    exec(code, found)
+    exec(block.code, found)
     step = found["step"]
     assert found["neural_nats"] == pytest.approx(8192 * np.log(1024), rel=1e-6)
     assert step.charges.hits.sum().item() == 8192

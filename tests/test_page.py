@@ -48,6 +48,15 @@ def test_every_chart_is_there_and_says_what_it_shows(results: list[Result]) -> N
     assert drawn(results, "exact")["along_the_stream"].y_label == "bits per token"
 
 
+def test_a_memory_that_never_matched_has_a_page(stream: Stream, evaluate: Evaluate) -> None:
+    """Windows are looked up before they are counted, so in the first of a text nothing matches."""
+    flags = ["--data", stream.shard, "--uniform", "--vocab-size", 50, "--seq-len", 1600, "--preset", "hashed"]
+    results = [Result(**run) for run in evaluate(*flags).values()]
+    assert results[0].hits == 0
+    assert "gate" not in drawn(results, "hashed")
+    assert "<svg" in page(results)
+
+
 def test_the_numbers_are_those_of_the_result(results: list[Result]) -> None:
     for result in results:
         made = {chart.name: chart for chart in charts_of(result)}

@@ -146,6 +146,8 @@ def gate(result: Result, profile: Profile) -> Chart | None:
     """How much the n-grams weigh where the model is unsure: by order where every weight is known, else at samples."""
     if profile.weighted:
         series = list(_gate_lines(profile))
+        if not series:  # nothing has matched
+            return None
     else:
         told = [(entropy, weight) for _, entropy, _, weight in profile.samples if weight is not None]
         if not told or not any(weight for _, weight in told):
