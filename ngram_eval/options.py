@@ -48,7 +48,8 @@ class JobOptions:
     """V for --uniform when there is no --tokenizer."""
     preset: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Method to evaluate, may be repeated: pr890 (as published), hashed (quirks mended), exact (exact counts, a
-    probability), tilt (one hint, a probability). Default: the first three, without exact on triton."""
+    probability), tilt (one hint, a probability), mixer or mixer-fast (hashed contexts of decisions, a probability).
+    Default: the first three, without exact on triton."""
     max_tokens: int | None = None
     """Evaluate only the first tokens of the stream; the result is flagged as a subset."""
     json: Path | None = None

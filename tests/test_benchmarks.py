@@ -24,6 +24,7 @@ from benchmarks import (
     last_block,
     long_stream,
     memory,
+    mixer,
     scaling,
     small_training,
     training,
@@ -265,3 +266,14 @@ def test_pretrained(tmp_path: Path) -> None:
     found = pretrained.measure(pretrained.Options(hf=str(tmp_path / "model"), text=(text,), tokens=2048))
     assert found.count("\n| again | ") == len(pretrained.WINDOWS)
     assert "(Σ " in found
+
+
+def test_mixer() -> None:
+    text = ROOT / "tests/data/sample.txt"
+    small = mixer.Options(text=text, tokens=2000, windows=(128,), max_tokens=700, long=20_000, adversarial=20_000)
+    report = mixer.measure(small)
+    rows = [line for line in report.splitlines() if line.startswith("| ")]
+    assert sum("contexts: " in row for row in rows) == 20
+    assert "| 24 |" in report
+    assert "| random |" in report
+    assert "Largest weight at the end" in report
