@@ -100,6 +100,7 @@ def ablations(text: Text) -> Iterator[str]:
     for title, config in {
         "`mixer`": MixerConfig(),
         "`mixer-fast`": preset("mixer-fast").mixer,
+        "`mixer-fast --contexts 5`": replace(preset("mixer-fast").mixer, contexts=5),
         **{f"contexts: {n}": MixerConfig(contexts=n) for n in range(0, 20)},
         **{f"sets of weights: {n}": MixerConfig(weight_sets=n) for n in range(1, 5)},
         "n-gram inputs start at 0": MixerConfig(start_weight=0.0),

@@ -25,13 +25,13 @@ from ngram_eval.neural import Stats
 from ngram_eval.report import Result
 from ngram_eval.windows import Windows, batches, plan_windows, target_count
 
-METHODS = ("exact", "tilt", "hashed")
+METHODS = ("exact", "mixer", "tilt", "hashed")
 WINDOWS = ((128, 64), (512, 512), (512, 256), (2048, 1024))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
-    """Neural alone, exact, tilt and hashed on texts of several kinds."""
+    """Neural alone, exact, mixer, tilt and hashed on texts of several kinds."""
 
     hf: str
     """The model: a folder, a .gguf file or a name on the hub."""
@@ -130,8 +130,8 @@ def measure(options: Options) -> str:
                 f"{options.tokens:,} positions of each text; bytes: {', '.join(sizes)}. "
                 f"Vocabulary {source.vocab_size:,}.",
                 "",
-                "| text | window | stride | the model alone | exact | tilt | hashed: a score, no probability |",
-                "|---|---|---|---|---|---|---|",
+                "| text | window | stride | the model alone | exact | mixer | tilt | hashed: a score, no probability |",
+                "|---|---|---|---|---|---|---|---|",
                 *lines,
                 "",
                 "Bits per byte; in brackets the difference from the model alone, and of `hashed` the sum of its values",
