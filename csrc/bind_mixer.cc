@@ -57,7 +57,8 @@ void check_tokens_of(const Mixer& self, const py::array& tokens) {
 }
 
 void check_rows(const Mixer& self, const py::array& base, py::ssize_t n) {
-  if (!holds<double>(base) || base.ndim() != 2 || !(base.flags() & py::array::c_style) || base.shape(1) != self.vocab_size() || (base.shape(0) != 1 && base.shape(0) != n)) {
+  if (!holds<double>(base) || base.ndim() != 2 || !(base.flags() & py::array::c_style) ||
+      base.shape(1) != self.vocab_size() || (base.shape(0) != 1 && base.shape(0) != n)) {
     fail("base must be float64 of shape (n, V) or (1, V) with V = " + std::to_string(self.vocab_size()) + ", not " +
          describe(base));
   }
@@ -129,6 +130,12 @@ py::tuple evidence(Mixer& self, std::uint32_t token, const py::array& base) {
 
 double begin(Mixer& self, const py::array& base) { return self.begin(check_row(self, base)); }
 
+double decide(Mixer& self, int bit) {
+  if (self.token_known()) fail("no decision is under way: begin with a distribution");
+  if (bit != 0 && bit != 1) fail("bit is " + std::to_string(bit) + ": give 0 or 1");
+  return self.decide(bit);
+}
+
 py::dict learned(Mixer& self) {
   py::dict arrays;
   for (const auto& [name, array] : self.learned()) {
@@ -144,7 +151,9 @@ void load_learned(Mixer& self, const py::dict& from) {
   if (from.size() != to.size() + 1) fail(std::to_string(from.size()) + " arrays for " + std::to_string(to.size() + 1));
   if (!from.contains("switch")) fail("no switch");
   const auto chosen = py::cast<py::array>(from["switch"]);
-  if (!is_vector(chosen) || !holds<double>(chosen) || chosen.size() != 2) fail("switch must be float64 of 2, not " + describe(chosen));
+  if (!is_vector(chosen) || !holds<double>(chosen) || chosen.size() != 2) {
+    fail("switch must be float64 of 2, not " + describe(chosen));
+  }
   for (const auto& [name, array] : to) {
     if (!from.contains(name)) fail(std::string("no ") + name);
     const auto given = py::cast<py::array>(from[name]);
@@ -171,11 +180,10 @@ void bind_mixer(py::module_& m) {
       .def("distribution", &distribution, "base"_a.noconvert())
       .def("evidence", &evidence, "token"_a, "base"_a.noconvert())
       .def("begin", &begin, "base"_a.noconvert())
-      .def("decide", &Mixer::decide, "bit"_a)
+      .def("decide", &decide, "bit"_a)
       .def_property_readonly("neural_weight", [](Mixer& self) { return self.chosen().neural; })
       .def_property_readonly("token_known", &Mixer::token_known)
       .def_property_readonly("token", &Mixer::token)
       .def("learned", &learned)
-      .def("load_learned", &load_learned, "learned"_a)
-      .def("bytes", &Mixer::bytes);
+      .def("load_learned", &load_learned, "learned"_a);
 }

@@ -30,7 +30,6 @@ constexpr float kLogitLimit = 11.99f;
 constexpr float kLeastMixed = 1.0f / 65536;
 constexpr double kLeast = 1.0 / (1 << 22);
 constexpr std::uint32_t kStateLimit = 255, kDirectLimit = 250, kRepetitionLimit = 1000;
-constexpr int kHashedSets = 14, kHashedMaps = 16;  // bits
 
 // ln(p / (1 - p)) from +, -, x, / alone, to 1e-9, within the limit.
 double logit(double p) {
@@ -191,7 +190,6 @@ void Mixer::sum_up(const double* row) {
 
 // Asks for what the decisions of `token`, which comes next, will touch.
 void Mixer::prefetch(std::uint32_t token) {
-  const Contexts& contexts = past_.now();
   const std::uint32_t leaf = spelling_.rank[token];
   Node node{0, vocab_size(), 0, 1};
   while (node.high - node.low > 1) {
@@ -201,11 +199,11 @@ void Mixer::prefetch(std::uint32_t token) {
       for (int k = 0; k < config_.hashed; ++k) NGRAM_PREFETCH(line(wanted[k]));
       for (int k = 0; k < kDirect; ++k) NGRAM_PREFETCH(direct_line(wanted[kMostHashed + k]));
     }
-    const float* const map = last_maps_[1].data() + (mix(contexts.token, mid) >> (64 - kHashedMaps)) * kCells;
+    const float* const map = last_maps_[1].data() + token_map(mid) * kCells;
     for (int i = 0; i < kCells; i += 16) NGRAM_PREFETCH(map + i);
-    const std::uint64_t selected[2] = {mix(contexts.word, node.depth / 3), mix(contexts.token, node.depth)};
+    const std::size_t selected[2] = {word_set(node.depth), token_set(node.depth)};
     for (int m = 1; m < std::min(3, config_.sets); ++m) {
-      const float* const weights = weights_[m].data() + (selected[m - 1] >> (64 - kHashedSets)) * width_;
+      const float* const weights = weights_[m].data() + selected[m - 1] * width_;
       for (int i = 0; i < width_; i += 16) NGRAM_PREFETCH(weights + i);
     }
     node.descend(leaf >= mid);
@@ -239,7 +237,6 @@ NGRAM_INLINE void Mixer::look(const Node& node, const Group& group, Decision& de
 
 NGRAM_INLINE void Mixer::predict(const Node& node, const Group& group, Decision& decision) {
   look(node, group, decision);
-  const Contexts& contexts = past_.now();
   const std::uint32_t mid = node.mid();
   auto& x = decision.inputs;
   x.fill(0.0f);
@@ -264,8 +261,8 @@ NGRAM_INLINE void Mixer::predict(const Node& node, const Group& group, Decision&
   const int neural = std::clamp(static_cast<int>(x[kNeural] + 8.0f), 0, 15);
   const std::array<std::uint64_t, kMostSets> selected = {
       mid,
-      mix(contexts.word, node.depth / 3) >> (64 - kHashedSets),
-      mix(contexts.token, node.depth) >> (64 - kHashedSets),
+      word_set(node.depth),
+      token_set(node.depth),
       static_cast<std::uint64_t>((sure * 3 + std::min(2, used(3))) * 4 + repeats),
       static_cast<std::uint64_t>((neural * 5 + known) * 4 + repeats),
   };
@@ -285,8 +282,8 @@ NGRAM_INLINE void Mixer::predict(const Node& node, const Group& group, Decision&
   const float at = (std::min(7.999f, std::max(-7.999f, z[0])) + 8.0f) * 2.0f;
   const int cell = static_cast<int>(at);
   decision.right = at - static_cast<float>(cell);
-  const std::size_t row = mix(contexts.token, mid) >> (64 - kHashedMaps);
-  decision.cells = {last_maps_[0].data() + std::size_t{mid} * kCells + cell, last_maps_[1].data() + row * kCells + cell};
+  decision.cells = {last_maps_[0].data() + std::size_t{mid} * kCells + cell,
+                    last_maps_[1].data() + token_map(mid) * kCells + cell};
   float maps = 0.0f;
   for (const float* const c : decision.cells) maps += c[0] * (1.0f - decision.right) + c[1] * decision.right;
   decision.mended = std::min(1.0f - kLeastMixed, std::max(kLeastMixed, 0.5f * decision.mixed + 0.25f * maps));
@@ -475,13 +472,6 @@ double Mixer::decide(int bit) {
   Decision& decision = decisions_[node_.depth];
   predict(node_, group_, decision);
   return one_ = charge(decision, weight_);
-}
-
-std::size_t Mixer::bytes() const {
-  std::size_t floats = last_weights_.size() + last_maps_[0].size() + last_maps_[1].size();
-  for (const auto& weights : weights_) floats += weights.size();
-  return groups_.size() + direct_.size() * sizeof(Estimate) + floats * sizeof(float) +
-         std::size_t{MixerContexts::kRemembered} * sizeof(std::uint32_t);
 }
 
 std::vector<std::pair<const char*, std::vector<float>*>> Mixer::learned() {

@@ -21,7 +21,7 @@
 // Nothing but the weights, the two last maps and the switch depends on the neural model, so the rest is made again from
 // the tokens.
 //
-// Memory: 16 bytes a group, as many again / 4 for direct probabilities, 30 MiB; 400 bytes a token of the vocabulary.
+// Memory: 16 bytes a group and 4 for direct probabilities; 40 MiB; some 320 bytes a token of the vocabulary.
 #pragma once
 
 #include <array>
@@ -85,8 +85,6 @@ class Mixer {
 
   const MixerConfig& config() const { return config_; }
   std::uint32_t vocab_size() const { return static_cast<std::uint32_t>(by_rank_.size()); }
-  std::uint64_t positions() const { return past_.size(); }
-  std::size_t bytes() const;
 
   // Learned besides what `append` makes again, to be read or written in place.
   std::vector<std::pair<const char*, std::vector<float>*>> learned();
@@ -104,6 +102,7 @@ class Mixer {
   static constexpr int kLevels = 4;   // of the tree in a group: 15 nodes
   static constexpr int kGroupBytes = 16, kLineBytes = 64;
   static constexpr int kCells = 33;   // of a last map, over logits from -8 to 8
+  static constexpr int kHashedSets = 14, kHashedMaps = 16;  // bits of a row
   static constexpr int kMostGroups = 5, kMostDecisions = 18;
 
   // What the contexts hold of up to 15 nodes: to read, empty where a context holds nothing.
@@ -155,6 +154,9 @@ class Mixer {
   void open(const Node& node, bool prefetched);
   void prefetch(std::uint32_t token);
   void sum_up(const double* row);
+  std::size_t word_set(int depth) const { return mix(past_.now().word, depth / 3) >> (64 - kHashedSets); }
+  std::size_t token_set(int depth) const { return mix(past_.now().token, depth) >> (64 - kHashedSets); }
+  std::size_t token_map(std::uint32_t mid) const { return mix(past_.now().token, mid) >> (64 - kHashedMaps); }
   int order() const;
   void look(const Node& node, const Group& group, Decision& decision);
   void predict(const Node& node, const Group& group, Decision& decision);
@@ -177,7 +179,7 @@ class Mixer {
   std::vector<Estimate> maps_;         // (hashed contexts, 256 states)
   std::vector<Estimate> repetitions_;  // (length, first or later decision, what is expected)
   std::array<std::vector<float>, kMostSets> weights_;  // (selected, width)
-  std::vector<float> last_weights_;                    // (V, sets)
+  std::vector<float> last_weights_;                    // (V, lanes)
   std::array<std::vector<float>, 2> last_maps_;        // (V, cells), (hash of last token and node, cells)
 
   Switch switch_;

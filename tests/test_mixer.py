@@ -138,6 +138,18 @@ def test_decisions_lead_to_the_token(backend: str) -> None:
     assert_equal(writer.learned(), reader.learned())
 
 
+def test_decisions_are_begun_first(backend: str) -> None:
+    mixer = make_mixer(backend, MixerConfig(groups=4), spelling(5, 0), neural=True)
+    with pytest.raises(ValueError, match="no decision is under way"):
+        mixer.decide(1)
+    mixer.begin(np.full(5, 0.2))
+    with pytest.raises(ValueError, match="bit is 2"):
+        mixer.decide(2)
+    mixer.score(np.array([1], np.uint16), np.full((1, 5), 0.2))  # ends the token
+    with pytest.raises(ValueError, match="no decision is under way"):
+        mixer.decide(0)
+
+
 def test_what_is_learned_goes_on_elsewhere(backend: str) -> None:
     """Tokens appended and weights loaded: the rest is charged alike."""
     spelt, config = spelling(20, 1), MixerConfig(groups=1 << 9)

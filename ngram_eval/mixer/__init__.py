@@ -59,7 +59,10 @@ class Mixer(Protocol):
         """The probability of a 1 at the next token's first decision; `base` (V,)."""
 
     def decide(self, bit: int) -> float:
-        """Learn from the outcome; the probability of a 1 at the next decision, unless `token_known` now."""
+        """Take in the outcome; the probability of a 1 at the next decision, unless `token_known` now.
+
+        Raises `ValueError` unless a decision is under way, begun by `begin` and not ended by any other method.
+        """
 
     @property
     def neural_weight(self) -> float:

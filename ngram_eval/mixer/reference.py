@@ -576,6 +576,10 @@ class ReferenceMixer:
         return self.one
 
     def decide(self, bit: int) -> float:
+        if self.token_known:
+            raise ValueError("no decision is under way: begin with a distribution")
+        if bit not in (0, 1):
+            raise ValueError(f"bit is {bit}: give 0 or 1")
         self.seen[-1] = self.seen[-1][0], bit
         self.mixed[-1] = self.mixed[-1][0], bit
         self.weight = self.mixed[-1][0].told(self.weight, self.one, bit)
