@@ -26,7 +26,7 @@ from ngram_eval.exact import make_model
 from ngram_eval.job import Job, load_job
 from ngram_eval.mixer import Spelling, make_mixer, spelling_of, unspelt
 from ngram_eval.neural import Stats
-from ngram_eval.options import JobOptions
+from ngram_eval.options import EMBEDDED_SEQ_LEN, JobOptions
 from ngram_eval.ranks import Ranks
 from ngram_eval.scorers import HashedScorer, Scorer, make_scorer
 from ngram_eval.windows import batches, plan_windows, target_count
@@ -138,20 +138,18 @@ class Neural:
         return self.bpb(make_scorer("cpu", config, vocabulary=self.job.vocabulary))
 
 
-def beside_a_model(job: Job, windows: tuple[int, ...]) -> Iterator[str]:
-    """Rows of a table."""
+def beside_a_model(models: dict[int, Neural]) -> Iterator[str]:
+    """Rows of a table, by the window of the model."""
     yield from ("| window | model alone | `exact` | `mixer` | `mixer-fast` |", "|---|---|---|---|---|")
-    for seq_len in windows:
-        neural = Neural(job, seq_len)
+    for seq_len, neural in models.items():
         found = [neural.of(preset(name)) for name in ("exact", "mixer", "mixer-fast")]
         assert all(bpb <= neural.alone + 0.002 for bpb in found), "never worse than the model alone"
         yield f"| {seq_len} | {neural.alone:.4f} | " + " | ".join(f"{bpb:.4f}" for bpb in found) + " |"
 
 
-def memory(text: Text, job: Job) -> tuple[list[int], list[tuple[float, float, float]]]:
+def memory(text: Text, neural: Neural) -> tuple[list[int], list[tuple[float, float, float]]]:
     """(logarithms of sizes, (alone on the text, beside the model, the published way beside it) of each)."""
-    neural, sizes = Neural(job, 256), list(range(8, 25, 2))
-    found = []
+    sizes, found = list(range(8, 25, 2)), []
     for log2 in sizes:
         config = MixerConfig(groups=1 << log2)
         counts = make_counts("cpu", NgramConfig(target_backoff=True, buckets=1 << min(log2, 22)), 1)
@@ -226,6 +224,7 @@ def measure(options: Options) -> str:
     """The Markdown report."""
     text = load_text(options.text, options.tokens)
     job = load_job(JobOptions(max_tokens=options.max_tokens), Ranks(0, 1))
+    models = {seq_len: Neural(job, seq_len) for seq_len in sorted({EMBEDDED_SEQ_LEN, *options.windows})}
     words = [Path(word).name if Path(word).exists() else word for word in sys.argv[1:]]
     lines = ["# The mixer", "", f"Command: `{shlex.join(['python', '-m', 'benchmarks.mixer', *words])}`", ""]
     lines += [describe_machine(), ""]
@@ -235,9 +234,9 @@ def measure(options: Options) -> str:
         "",
         "## Beside the embedded model, on its sample (bits per byte)",
         "",
-        *beside_a_model(job, options.windows),
+        *beside_a_model(models),
     ]
-    sizes, found = memory(text, job)
+    sizes, found = memory(text, models[EMBEDDED_SEQ_LEN])
     lines += ["", "## Less memory", ""]
     lines += ["Hashed counts gain from collisions, as their values sum to more; the mixer loses, as it should.", ""]
     lines += [
@@ -248,7 +247,7 @@ def measure(options: Options) -> str:
         f"| {size} | {one[0]:.4f} | {one[1]:.4f} | {one[2]:.4f} |" for size, one in zip(sizes, found, strict=True)
     ]
     if options.plot is not None:
-        draw(options.plot, sizes, found, Neural(job, 256).alone)
+        draw(options.plot, sizes, found, models[EMBEDDED_SEQ_LEN].alone)
     lines += ["", "## Streams with little to learn", "", *adversarial(options.adversarial)]
     if options.long:
         lines += ["", "## One long run", "", "Stretches of the same text in random order, 5,000 tokens each.", ""]

@@ -576,7 +576,7 @@ class ReferenceMixer:
         return self.one
 
     def decide(self, bit: int) -> float:
-        if self.token_known:
+        if self.node.is_leaf:
             raise ValueError("no decision is under way: begin with a distribution")
         if bit not in (0, 1):
             raise ValueError(f"bit is {bit}: give 0 or 1")
