@@ -113,7 +113,7 @@ def variants() -> Iterator[tuple[str, Callable[[], None]]]:
     listed = windows.Listed(*torch.zeros((3, count), dtype=torch.int64))
     gate = gate_constants(GateConfig(), _CPU)
     p_target, entropy = torch.zeros(count, dtype=torch.float64), torch.zeros(count)
-    charging: dict[str, Any] = {"gate": gate, "stats": (p_target, entropy), "charges": windows.new_charges(32, _CPU)}
+    charging: dict[str, Any] = {"gate": gate, "stats": (p_target, entropy), "charges": windows.new_totals(32, _CPU)}
     best = tuple(torch.zeros(count, dtype=dtype) for dtype in (torch.uint8, torch.int32, torch.int32))
     for dtype, bits in ((torch.uint16, 16), (torch.int32, 32)):
         tokens = torch.zeros(1 << 16, dtype=dtype)

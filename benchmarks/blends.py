@@ -16,15 +16,17 @@ from numpy.typing import NDArray
 
 from benchmarks.collisions import DictionaryCounts
 from benchmarks.machine import describe_machine, publish
-from ngram_eval.blend import GatedBackoff
 from ngram_eval.bpb import bits_per_byte, nats_of
 from ngram_eval.config import EvalConfig, ExactConfig, GateConfig, NgramConfig, preset
-from ngram_eval.job import load_job
-from ngram_eval.neural import LogitsSource, Stats, statistics
-from ngram_eval.options import EMBEDDED_SEQ_LEN, JobOptions
-from ngram_eval.ranks import Ranks
-from ngram_eval.scorers import Scorer, make_scorer
-from ngram_eval.windows import batches, plan_windows, target_count
+from ngram_eval.distributed.ranks import ALONE
+from ngram_eval.evaluation.job import load_job
+from ngram_eval.evaluation.settings import EMBEDDED_SEQ_LEN, DataSettings, ModelSettings, Settings
+from ngram_eval.models.saved_logits import SavedLogits
+from ngram_eval.models.source import Stats, statistics
+from ngram_eval.scorers.base import Scorer
+from ngram_eval.scorers.hashed.gate import GatedBackoff
+from ngram_eval.scorers.make import make_scorer
+from ngram_eval.text.windows import batches, plan_windows, target_count
 
 ALPHAS = tuple(round(0.05 * i, 2) for i in range(1, 20))
 
@@ -64,10 +66,11 @@ def exact_variants(base: EvalConfig) -> Iterator[tuple[str, EvalConfig]]:
 def measure(options: Options) -> str:
     """The Markdown report."""
     job = load_job(
-        JobOptions(
-            data=options.data, artifact=options.artifact, tokenizer=options.tokenizer, max_tokens=options.max_tokens
+        Settings(
+            data=DataSettings(data=options.data, tokenizer=options.tokenizer, max_tokens=options.max_tokens),
+            model=ModelSettings(artifact=options.artifact),
         ),
-        Ranks(0, 1),
+        ALONE,
     )
     tokens = job.stream.tokens[:]
     assert job.tokenizer is not None
@@ -76,7 +79,7 @@ def measure(options: Options) -> str:
     targets = target_count(len(tokens), max(options.seq_len, job.source.train_seq_len))
     windows = plan_windows(targets, base.window)
     rows = [job.source.probabilities(tokens, batch) for batch in batches(windows, job.source.batch_windows)]
-    source = LogitsSource(np.log(np.maximum(np.concatenate(rows), 1e-30)), Path("computed"))
+    source = SavedLogits(np.log(np.maximum(np.concatenate(rows), 1e-30)), Path("computed"))
     parts = [(batch, statistics(source, tokens, batch, rows=True)) for batch in batches(windows, 64)]
     stats = Stats(
         np.concatenate([part.p_target for _, part in parts]), np.concatenate([part.entropy for _, part in parts])

@@ -19,18 +19,21 @@ from numpy.typing import NDArray
 
 from benchmarks.machine import describe_machine, publish
 from ngram_eval.audit.subjects import SharedSource
-from ngram_eval.blend import GatedBackoff
 from ngram_eval.bpb import bits_per_byte, nats_of
 from ngram_eval.config import EvalConfig, NgramConfig, preset
-from ngram_eval.counts import Best, Matches, Tokens
-from ngram_eval.counts.reference import best_match
+from ngram_eval.distributed.ranks import ALONE
+from ngram_eval.evaluation.job import Job, load_job
+from ngram_eval.evaluation.settings import EMBEDDED_SEQ_LEN, DataSettings, Settings
 from ngram_eval.files import replacing
-from ngram_eval.job import Job, load_job
-from ngram_eval.options import EMBEDDED_SEQ_LEN, JobOptions
-from ngram_eval.ranks import Ranks
-from ngram_eval.samples import choose_samples, cut, entropy_of
-from ngram_eval.scorers import HashedScorer, NeuralScorer, Scorer, make_scorer
-from ngram_eval.windows import batches, plan_windows, target_count
+from ngram_eval.scorers.base import NeuralScorer, Scorer
+from ngram_eval.scorers.hashed.counts import Best, Matches
+from ngram_eval.scorers.hashed.gate import GatedBackoff
+from ngram_eval.scorers.hashed.reference import best_match
+from ngram_eval.scorers.hashed.scorer import HashedScorer
+from ngram_eval.scorers.make import make_scorer
+from ngram_eval.text.samples import choose_samples, cut, entropy_of
+from ngram_eval.text.stream import Tokens
+from ngram_eval.text.windows import batches, plan_windows, target_count
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +55,7 @@ class Options:
 
 
 class DictionaryCounts:
-    """`ngram_eval.counts.Counts` of the same rule in dictionaries of n-grams: nothing collides."""
+    """`ngram_eval.scorers.hashed.counts.Counts` of the same rule in dictionaries of n-grams: nothing collides."""
 
     def __init__(self, config: NgramConfig) -> None:
         self.config = config
@@ -151,7 +154,7 @@ def measure_scorer(scorer: Scorer, job: Job, config: EvalConfig, samples: NDArra
 def measure_all(options: Options) -> tuple[int, dict[int, Line], dict[str, Line]]:
     """(positions, log2 of the buckets -> line, name -> line of what has no buckets)."""
     sizes = (8, 12, 18) if options.toy else options.log_buckets
-    job = load_job(JobOptions(max_tokens=600 if options.toy else None), Ranks(0, 1))
+    job = load_job(Settings(data=DataSettings(max_tokens=600 if options.toy else None)), ALONE)
     job = replace(job, source=SharedSource(job.source))
     config = preset(options.preset)
     config = replace(config, window=replace(config.window, seq_len=EMBEDDED_SEQ_LEN, rescore_tail=False))

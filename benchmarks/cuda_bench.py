@@ -21,13 +21,13 @@ from benchmarks.gpu_cases import FIRST, Inputs, repeating_tokens
 from benchmarks.gpu_clock import seconds
 from benchmarks.gpu_prediction import Assumptions, Sizes
 from ngram_eval.config import ExactConfig, WindowConfig
-from ngram_eval.cuda import load_cuda, stream_of
-from ngram_eval.device import CudaScorer, TritonScorer
-from ngram_eval.exact.cuda import CudaModel
-from ngram_eval.forward import DeviceStats
+from ngram_eval.extensions import load_cuda, stream_of
 from ngram_eval.kernels import tables, windows
 from ngram_eval.kernels.gating import gate_numbers
-from ngram_eval.windows import batches, plan_windows
+from ngram_eval.models.transformer_source import DeviceStats
+from ngram_eval.scorers.exact.cuda import CudaModel
+from ngram_eval.scorers.hashed.device_scorer import CudaScorer, TritonScorer
+from ngram_eval.text.windows import batches, plan_windows
 
 CORE, DEVICE = load_cuda()
 TOY = CORE.on_host
@@ -205,7 +205,7 @@ def keys() -> None:
 
 def exact() -> None:
     """Counting, and scoring with the model, against C++."""
-    from ngram_eval.exact.cpu import CpuModel  # the C++ backend may be missing
+    from ngram_eval.scorers.exact.cpu import CpuModel  # the C++ backend may be missing
 
     config = ExactConfig()
     counted, scored = (2_000, 1_000) if TOY else (1_000_000, 200_000)

@@ -20,10 +20,11 @@ from pathlib import Path
 import tyro
 
 from benchmarks.machine import describe_machine, publish
-from ngram_eval import published
-from ngram_eval.budget.__main__ import Budget, BudgetOptions, budget, measured_rows, time_of, verdict
+from ngram_eval.cli.budget import BudgetOptions, measured_rows, time_of, verdict
+from ngram_eval.cli.options import parse
 from ngram_eval.config import EvalConfig
-from ngram_eval.options import parse
+from ngram_eval.evaluation import published
+from ngram_eval.evaluation.budget.budget import Budget, budget
 
 TOLERANCE = 0.10
 
@@ -64,7 +65,7 @@ def check(name: str, max_tokens: int) -> Check:
     """Measure and predict, run what was predicted, and measure and predict again."""
     flags = ["--preset", name, "--max-tokens", str(max_tokens)]
     options, configs = parse([*flags, "--tokens", str(max_tokens), "--rounds", "9"], BudgetOptions(), "budget")
-    before = budget(options, name, configs[name], quiet=True).prediction
+    before = budget(options.settings, name, configs[name], options.asked, lambda step: None).prediction
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out.json"
         command = [sys.executable, "-m", "ngram_eval.run", *flags, "--quiet", "--json", str(out)]
@@ -72,7 +73,7 @@ def check(name: str, max_tokens: int) -> Check:
         subprocess.run(command, check=True)
         seconds = time.perf_counter() - started
         (run,) = json.loads(out.read_text())["runs"]
-    after = budget(options, name, configs[name], quiet=True).prediction
+    after = budget(options.settings, name, configs[name], options.asked, lambda step: None).prediction
     forward = statistics.mean(one.stages["forward passes"] for one in (before, after)), run["seconds"]["neural"]
     predicted = statistics.mean([before.total, after.total])
     return Check(preset=name, predicted=predicted, measured=seconds, forward=forward)
@@ -82,7 +83,7 @@ def predict_published(options: Options) -> Budget:
     """PR #890's split, with the embedded model's cost of a window."""
     asked, configs = parse(["--preset", "pr890", "--ranks", str(options.ranks)], BudgetOptions(), "budget")
     config: EvalConfig = configs["pr890"]
-    return budget(asked, "pr890", config, quiet=True)
+    return budget(asked.settings, "pr890", config, asked.asked, lambda step: None)
 
 
 def report(options: Options, whole: Budget, checks: list[Check]) -> str:

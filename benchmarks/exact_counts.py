@@ -18,11 +18,11 @@ import tyro
 
 from benchmarks.machine import describe_machine, publish
 from ngram_eval._core import HashedCounts, random_increments
+from ngram_eval.assets import asset
 from ngram_eval.config import ExactConfig
-from ngram_eval.counts import Tokens
-from ngram_eval.exact import make_model
-from ngram_eval.options import asset
-from ngram_eval.tokens import read_shards
+from ngram_eval.scorers.exact.model import make_model
+from ngram_eval.text.shards import read_shards
+from ngram_eval.text.stream import Tokens
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

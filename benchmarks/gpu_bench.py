@@ -27,14 +27,15 @@ from benchmarks.gpu_prediction import (
     predicted_evaluation,
 )
 from ngram_eval.config import WindowConfig
-from ngram_eval.counts import Counts, make_counts
-from ngram_eval.device import TritonScorer
 from ngram_eval.errors import InputError
-from ngram_eval.forward import DeviceStats, ModelSource, choose_dtype
+from ngram_eval.evaluation.published import TARGETS
 from ngram_eval.kernels.runtime import INTERPRETED, kernel_device
-from ngram_eval.model import ModelConfig, Transformer
-from ngram_eval.published import TARGETS
-from ngram_eval.windows import batches, plan_windows
+from ngram_eval.models.transformer import Transformer
+from ngram_eval.models.transformer_config import ModelConfig
+from ngram_eval.models.transformer_source import DeviceStats, TransformerSource, choose_dtype
+from ngram_eval.scorers.hashed.counts import Counts, make_counts
+from ngram_eval.scorers.hashed.device_scorer import TritonScorer
+from ngram_eval.text.windows import batches, plan_windows
 
 TOY = Sizes(vocab=64, buckets=1 << 8, prefill=1 << 11, lookup=1 << 9, batch=64, stride=8, seq_len=64)
 TOY_MODEL = ModelConfig(vocab_size=64, width=32, layers=2, heads=2, kv_heads=2, value_layers=(1,))
@@ -171,7 +172,7 @@ def replayed(bench: Bench) -> list[float]:
 
 def forward_seconds(bench: Bench, compiled: bool) -> float:
     """Of a window in a batch of 32: the published model (untrained) with the statistics of its scored positions."""
-    source = ModelSource(
+    source = TransformerSource(
         Transformer(TOY_MODEL if INTERPRETED else ModelConfig()),
         train_seq_len=bench.sizes.seq_len,
         batch_windows=FORWARD_WINDOWS,

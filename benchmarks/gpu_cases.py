@@ -12,9 +12,9 @@ from torch import Tensor
 from benchmarks import gpu_peers as peers
 from benchmarks.gpu_prediction import STEP, Sizes
 from ngram_eval.config import preset
-from ngram_eval.counts import Counts
 from ngram_eval.kernels import hashing, mass, stats, tables, windows
 from ngram_eval.kernels.step import FusedStep
+from ngram_eval.scorers.hashed.counts import Counts
 
 SOFTCAP = 30.0
 FIRST = 64

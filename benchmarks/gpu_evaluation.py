@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ngram_eval.artifact import QuantConfig, save
-from ngram_eval.model import ModelConfig, Transformer
-from ngram_eval.options import asset
-from ngram_eval.published import TARGETS
-from ngram_eval.tokens import read_shards, write_shard
+from ngram_eval.assets import asset
+from ngram_eval.evaluation.published import TARGETS
+from ngram_eval.models.artifact import QuantConfig, save
+from ngram_eval.models.transformer import Transformer
+from ngram_eval.models.transformer_config import ModelConfig
+from ngram_eval.text.shards import read_shards, write_shard
 
 TOY_MODEL = ModelConfig(width=32, layers=2, heads=2, kv_heads=2, value_layers=(1,))
 AGREE = 1e-4

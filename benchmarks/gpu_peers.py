@@ -1,6 +1,6 @@
 """What the kernels do, in plain PyTorch operations: what `benchmarks.gpu_bench` holds them against, also compiled.
 
-Written from the specification (`ngram_eval.hashing`, `counts.reference`, `blend`), sharing only its constants. Tokens
+Written from the specification (`ngram_eval.scorers.hashed.hashing`, `counts.reference`, `blend`), sharing only its constants. Tokens
 are int64 here, which spares PyTorch a conversion; every position must have a whole context in every order. Nothing
 waits for the device, and every function is one graph to `torch.compile`.
 """
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ngram_eval.bpb import P_FLOOR
 from ngram_eval.config import EvalConfig
-from ngram_eval.hashing import PRIMES
+from ngram_eval.scorers.hashed.hashing import PRIMES
 
 
 class Rules(NamedTuple):

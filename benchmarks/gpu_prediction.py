@@ -14,9 +14,10 @@ import torch
 
 from benchmarks.machine import publish
 from ngram_eval.config import preset
+from ngram_eval.evaluation.published import SECONDS, TARGETS
 from ngram_eval.kernels.windows import AT_ONCE
-from ngram_eval.model import ModelConfig, Transformer
-from ngram_eval.published import SECONDS, TARGETS
+from ngram_eval.models.transformer import Transformer
+from ngram_eval.models.transformer_config import ModelConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

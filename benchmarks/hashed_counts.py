@@ -22,17 +22,18 @@ from numpy.typing import NDArray
 
 from benchmarks.machine import describe_machine, publish
 from ngram_eval._core import HashedCounts, random_increments
-from ngram_eval.blend import GatedBackoff
+from ngram_eval.assets import asset
 from ngram_eval.bpb import Tally
 from ngram_eval.config import GateConfig, NgramConfig, WindowConfig
-from ngram_eval.counts import Best, Tokens
-from ngram_eval.counts.cpu import CpuCounts
-from ngram_eval.hashing import PRIMES, bucket_pair
-from ngram_eval.neural import ScoresSource
-from ngram_eval.options import asset
-from ngram_eval.scorers import HashedScorer
-from ngram_eval.tokens import read_shards
-from ngram_eval.windows import Windows, batches, plan_windows
+from ngram_eval.models.saved_scores import SavedScores
+from ngram_eval.scorers.hashed.counts import Best
+from ngram_eval.scorers.hashed.cpu import CpuCounts
+from ngram_eval.scorers.hashed.gate import GatedBackoff
+from ngram_eval.scorers.hashed.hashing import PRIMES, bucket_pair
+from ngram_eval.scorers.hashed.scorer import HashedScorer
+from ngram_eval.text.shards import read_shards
+from ngram_eval.text.stream import Tokens
+from ngram_eval.text.windows import Windows, batches, plan_windows
 
 AHEADS = (16, 32, 64, 128)  # the machine's limit is the best of these
 
@@ -163,7 +164,7 @@ def evaluate(
     entropy: NDArray[np.float32],
 ) -> Tally:
     """Score, update, gate, blend and sum, in the batches of the evaluator's `--scores`."""
-    scorer, source = HashedScorer(counts, GatedBackoff(GateConfig())), ScoresSource(p_model, entropy)
+    scorer, source = HashedScorer(counts, GatedBackoff(GateConfig())), SavedScores(p_model, entropy)
     for batch in batches(windows, source.batch_windows):
         scorer.score(tokens, batch, source.stats(tokens, batch))
     return scorer.tally()

@@ -2,7 +2,7 @@
 
 Three ways to the same logits of a window's last `stride` positions, as an evaluation asks for them: all positions
 through everything, as the published evaluator does; the output head at the scored positions only; the last block at the
-scored positions only as well (`last=`, what `ngram_eval.forward` calls). One thread, in turns.
+scored positions only as well (`last=`, what `ngram_eval.models.transformer_source` calls). One thread, in turns.
 """
 
 import statistics
@@ -17,7 +17,8 @@ import tyro
 from torch import Tensor
 
 from benchmarks.machine import describe_machine, publish
-from ngram_eval.model import ModelConfig, Transformer
+from ngram_eval.models.transformer import Transformer
+from ngram_eval.models.transformer_config import ModelConfig
 from ngram_eval.train.config import embedded, pr890
 
 _TOLERANCE = 1e-4

@@ -20,7 +20,7 @@ import numpy as np
 import tyro
 
 from benchmarks.machine import describe_machine, publish
-from ngram_eval.tokens import write_shard
+from ngram_eval.text.shards import write_shard
 
 SHARD = 100_000_000
 VOCAB = 1024

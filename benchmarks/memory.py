@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from benchmarks.machine import describe_machine, publish
 from ngram_eval import NgramMemory
+from ngram_eval.assets import asset
 from ngram_eval.config import preset
-from ngram_eval.neural import Stats
-from ngram_eval.options import asset
-from ngram_eval.scorers import make_scorer
-from ngram_eval.tokens import read_shards
-from ngram_eval.windows import Windows
+from ngram_eval.models.source import Stats
+from ngram_eval.scorers.make import make_scorer
+from ngram_eval.text.shards import read_shards
+from ngram_eval.text.windows import Windows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,19 +17,22 @@ import tyro
 from numpy.typing import NDArray
 
 from benchmarks.machine import describe_machine, publish
-from ngram_eval.blend import GatedBackoff
 from ngram_eval.bpb import bits_per_byte, nats_of
 from ngram_eval.codec.cutting import cut_trained
 from ngram_eval.config import EvalConfig, MixerConfig, NgramConfig, WindowConfig, preset
-from ngram_eval.counts import Tokens, make_counts
-from ngram_eval.exact import make_model
-from ngram_eval.job import Job, load_job
-from ngram_eval.mixer import Spelling, make_mixer, spelling_of, unspelt
-from ngram_eval.neural import Stats
-from ngram_eval.options import EMBEDDED_SEQ_LEN, JobOptions
-from ngram_eval.ranks import Ranks
-from ngram_eval.scorers import HashedScorer, Scorer, make_scorer
-from ngram_eval.windows import batches, plan_windows, target_count
+from ngram_eval.distributed.ranks import ALONE
+from ngram_eval.evaluation.job import Job, load_job
+from ngram_eval.evaluation.settings import EMBEDDED_SEQ_LEN, DataSettings, Settings
+from ngram_eval.models.source import Stats
+from ngram_eval.scorers.base import Scorer
+from ngram_eval.scorers.exact.model import make_model
+from ngram_eval.scorers.hashed.counts import make_counts
+from ngram_eval.scorers.hashed.gate import GatedBackoff
+from ngram_eval.scorers.hashed.scorer import HashedScorer
+from ngram_eval.scorers.make import make_scorer
+from ngram_eval.scorers.mixer.model import Spelling, make_mixer, spelling_of, unspelt
+from ngram_eval.text.stream import Tokens
+from ngram_eval.text.windows import batches, plan_windows, target_count
 
 _AT_ONCE = 1 << 16
 
@@ -223,7 +226,7 @@ def long_run(text: Text, tokens: int) -> Iterator[str]:
 def measure(options: Options) -> str:
     """The Markdown report."""
     text = load_text(options.text, options.tokens)
-    job = load_job(JobOptions(max_tokens=options.max_tokens), Ranks(0, 1))
+    job = load_job(Settings(data=DataSettings(max_tokens=options.max_tokens)), ALONE)
     models = {seq_len: Neural(job, seq_len) for seq_len in sorted({EMBEDDED_SEQ_LEN, *options.windows})}
     words = [Path(word).name if Path(word).exists() else word for word in sys.argv[1:]]
     lines = ["# The mixer", "", f"Command: `{shlex.join(['python', '-m', 'benchmarks.mixer', *words])}`", ""]

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from benchmarks.machine import describe_machine, publish
 from ngram_eval import evaluate, preset
 from ngram_eval.config import WindowConfig
-from ngram_eval.counts import Stream, Tokens
 from ngram_eval.errors import InputError
-from ngram_eval.hf.source import HfSource, load_hf_source
-from ngram_eval.hf.tokenizer import HfTokenizer
-from ngram_eval.neural import Stats
-from ngram_eval.report import Result
-from ngram_eval.windows import Windows, batches, plan_windows, target_count
+from ngram_eval.evaluation.result import Result
+from ngram_eval.models.hf.source import HfSource, load_hf_source
+from ngram_eval.models.hf.tokenizer import HfTokenizer
+from ngram_eval.models.source import Stats
+from ngram_eval.text.stream import Stream, Tokens
+from ngram_eval.text.windows import Windows, batches, plan_windows, target_count
 
 METHODS = ("exact", "mixer", "tilt", "hashed")
 WINDOWS = ((128, 64), (512, 512), (512, 256), (2048, 1024))

@@ -1,6 +1,6 @@
 """How the n-gram work grows with ranks and tables: `python -m benchmarks.scaling --out FILE.md --plot FILE.svg`.
 
-For 1, 2, 4 and 8 ranks, both ways of prefill (`ngram_eval.prefill`), and tables of 2^18 to 2^24 buckets: positions a
+For 1, 2, 4 and 8 ranks, both ways of prefill (`ngram_eval.distributed.prefill`), and tables of 2^18 to 2^24 buckets: positions a
 rank counts, CPU seconds, bytes it sends, and what the loopback interface saw. Then whole evaluations, sharded and
 pipelined. Ranks are real processes under torchrun that exchange by gloo; there may be fewer cores than ranks, so that
 seconds of CPU are given beside those of the clock. Both ways must leave the same tables on every rank.
@@ -25,12 +25,12 @@ import tyro
 
 from benchmarks.machine import describe_machine, publish
 from ngram_eval.config import preset
-from ngram_eval.counts.cpu import CpuCounts
-from ngram_eval.prefill import prefill_cuts, scan
-from ngram_eval.ranks import Ranks, joined_ranks
-from ngram_eval.scorers import count_positions
-from ngram_eval.tokens import write_shard
-from ngram_eval.windows import Plan
+from ngram_eval.distributed.prefill import prefill_cuts, scan
+from ngram_eval.distributed.ranks import Ranks, joined_ranks
+from ngram_eval.scorers.hashed.cpu import CpuCounts
+from ngram_eval.scorers.hashed.scorer import count_positions
+from ngram_eval.text.shards import write_shard
+from ngram_eval.text.windows import Plan
 
 BATCH = 32
 

@@ -17,10 +17,11 @@ import torch
 import tyro
 
 from benchmarks.machine import describe_machine, publish
-from ngram_eval import artifact
-from ngram_eval.model import Transformer, parameter_count
-from ngram_eval.ranks import Ranks
-from ngram_eval.tokens import Tokenizer, read_shards
+from ngram_eval.distributed.ranks import ALONE
+from ngram_eval.models import artifact
+from ngram_eval.models.transformer import Transformer, parameter_count
+from ngram_eval.text.shards import read_shards
+from ngram_eval.text.tokenizer import Tokenizer
 from ngram_eval.train import checkpoint, journal
 from ngram_eval.train.averaging import put
 from ngram_eval.train.config import ExportWeights
@@ -61,9 +62,7 @@ def comparison(options: Options) -> list[str]:
     file, cpu = options.folder / CHECKPOINT, torch.device("cpu")
     config = checkpoint.read_config(file)
     tokens = read_shards([options.data], options.compared_tokens).tokens[:]
-    validation = Validation(
-        tokens, Tokenizer.load(options.tokenizer), seq_len=config.seq_len, device=cpu, ranks=Ranks(0, 1)
-    )
+    validation = Validation(tokens, Tokenizer.load(options.tokenizer), seq_len=config.seq_len, device=cpu, ranks=ALONE)
     model = Transformer(config.model)
     lines = ["| weights | quantisation | scale floor | bits per byte | artifact, bytes |", "|---|---|---|---|---|"]
     kinds: tuple[ExportWeights, ...] = ("raw", "swa", "ema")

@@ -24,16 +24,17 @@ import tyro
 from torch import nn
 
 from benchmarks.machine import describe_machine, publish
-from ngram_eval.counts import Tokens
-from ngram_eval.model import ModelConfig, Transformer, parameter_count
-from ngram_eval.ranks import Ranks
+from ngram_eval.distributed.ranks import ALONE
+from ngram_eval.models.transformer import Transformer, parameter_count
+from ngram_eval.models.transformer_config import ModelConfig
+from ngram_eval.text.stream import Tokens
 from ngram_eval.train.averaging import Ema
 from ngram_eval.train.config import PRESETS, TrainConfig
 from ngram_eval.train.muon import NEWTON_SCHULZ, STEPS
 from ngram_eval.train.optim import is_matrix, is_table
 from ngram_eval.train.trainer import Trainer
 
-CPU, ALONE = torch.device("cpu"), Ranks(0, 1)
+CPU = torch.device("cpu")
 PUBLISHED_MS, PUBLISHED_TOKENS, GPUS, CAP = 116.0, 786_432, 8, 600.0
 """Milliseconds of a published step (PR #890's log), its tokens, GPUs, and the cap in seconds."""
 H100_FLOPS, NVLINK = 989e12, 450e9

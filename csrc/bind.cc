@@ -365,7 +365,7 @@ PYBIND11_MODULE(_core, m) {
   m.attr("compiler") = kCompiler;
   m.def("random_increments", &random_increments, py::kw_only(), "counts"_a, "increments"_a, "ahead"_a,
         "For benchmarks: random increments over all tables, each requested `ahead` increments early.");
-  py::class_<ExactModel>(m, "ExactModel", "Exact n-gram counts and their normalised blend; see ngram_eval.exact.")
+  py::class_<ExactModel>(m, "ExactModel", "Exact n-gram counts and their normalised blend; see ngram_eval.scorers.exact.model.")
       .def(py::init(&make_exact), py::kw_only(), "max_order"_a, "chain"_a, "tilt"_a, "tilt_factor"_a,
            "tilt_confidence"_a)
       .def("append", &exact_append, "tokens"_a.noconvert())
@@ -385,7 +385,7 @@ PYBIND11_MODULE(_core, m) {
       .def("learned", &exact_learned)
       .def("load_learned", &exact_load_learned, "learned"_a)
       .def("size", &exact_size);
-  py::class_<HashedCounts>(m, "HashedCounts", "Hashed n-gram counts; see ngram_eval.counts.cpu.")
+  py::class_<HashedCounts>(m, "HashedCounts", "Hashed n-gram counts; see ngram_eval.scorers.hashed.cpu.")
       .def(py::init(&make), py::kw_only(), "min_order"_a, "max_order"_a, "buckets"_a, "min_count"_a, "context_lag"_a,
            "target_backoff"_a, "threads"_a)
       .def("update", &update, "tokens"_a.noconvert(), "start"_a, "stop"_a)

@@ -1,4 +1,4 @@
-"""The gate of `ngram_eval.blend.GatedBackoff` for use inside kernels, in float64 like the original."""
+"""The gate of `ngram_eval.scorers.hashed.gate.GatedBackoff` for use inside kernels, in float64 like the original."""
 
 import torch
 import triton

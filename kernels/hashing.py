@@ -1,4 +1,4 @@
-"""The n-gram hash (`ngram_eval.hashing` is the specification) for use inside kernels.
+"""The n-gram hash (`ngram_eval.scorers.hashed.hashing` is the specification) for use inside kernels.
 
 Only the low 32 bits of the specification's 64 are kept: products and XORs never carry downwards, and a table has at
 most 2^32 buckets. A prime belongs to a place counted from the oldest token, so the orders of a position share no
@@ -9,9 +9,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ngram_eval import hashing
 from ngram_eval.config import NgramConfig
 from ngram_eval.kernels.runtime import block
+from ngram_eval.scorers.hashed import hashing
 
 PRIMES = tl.constexpr(hashing.PRIMES)
 

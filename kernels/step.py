@@ -8,7 +8,7 @@ from torch import Tensor
 from ngram_eval.config import EvalConfig
 from ngram_eval.kernels.gating import gate_constants
 from ngram_eval.kernels.stats import neural_stats
-from ngram_eval.kernels.windows import AT_ONCE, Charges, Listed, new_charges, score_listed
+from ngram_eval.kernels.windows import AT_ONCE, DeviceTotals, Listed, new_totals, score_listed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class FusedStep:
     """The same positions; `rows` within `charges.sums`."""
     tokens: Tensor
     """The whole stream, uint16, or int32 holding uint32 bits."""
-    charges: Charges
+    charges: DeviceTotals
     """What has been charged; sums are added to."""
     ids: Tensor
     gate: Tensor
@@ -53,7 +53,7 @@ class FusedStep:
             targets=torch.zeros(count, dtype=torch.int64, device=device),
             listed=Listed(positions, before, rows),
             tokens=tokens,
-            charges=new_charges(windows, device),
+            charges=new_totals(windows, device),
             ids=torch.zeros((len(config.ngram.orders), 2, count), dtype=torch.int32, device=device),
             gate=gate_constants(config.gate, device),
             p_target=torch.zeros(count, dtype=torch.float64, device=device),

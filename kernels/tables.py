@@ -1,7 +1,7 @@
 """Counting and looking up positions in the tables.
 
 Tables are one int32 tensor (orders, 2, buckets), read as uint32: [i, 0] context counts and [i, 1] full counts of order
-min_order + i, as in `ngram_eval.counts`. Token tensors are uint16, or int32 holding uint32 bits.
+min_order + i, as in `ngram_eval.scorers.hashed.counts`. Token tensors are uint16, or int32 holding uint32 bits.
 """
 
 import numpy as np

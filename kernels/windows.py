@@ -173,10 +173,10 @@ class Listed(NamedTuple):
     before: Tensor
     """(n,) int64: entries of earlier windows of the same launch."""
     rows: Tensor
-    """(n,) int64: row of `Charges.sums` that the entry's window adds to."""
+    """(n,) int64: row of `DeviceTotals.sums` that the entry's window adds to."""
 
 
-class Charges(NamedTuple):
+class DeviceTotals(NamedTuple):
     """What windows cost, added up on the device."""
 
     sums: Tensor
@@ -192,9 +192,9 @@ class Charges(NamedTuple):
         return high * 2.0 ** (LIMB_BITS - FRACTION_BITS) + low * 2.0**-FRACTION_BITS
 
 
-def new_charges(windows: int, device: torch.device) -> Charges:
+def new_totals(windows: int, device: torch.device) -> DeviceTotals:
     """Nothing charged yet."""
-    return Charges(
+    return DeviceTotals(
         torch.zeros((windows, 4), dtype=torch.int64, device=device),
         torch.zeros(10, dtype=torch.int64, device=device),
         torch.full((1,), NO_POSITION, dtype=torch.int64, device=device),
@@ -211,7 +211,7 @@ def score_listed(
     *,
     gate: Tensor | None = None,
     stats: tuple[Tensor, Tensor] | None = None,
-    charges: Charges | None = None,
+    charges: DeviceTotals | None = None,
     values: Tensor | None = None,
     best: tuple[Tensor, Tensor, Tensor] | None = None,
     one_window: bool = False,
@@ -249,7 +249,7 @@ def score_buckets(
     *,
     gate: Tensor | None = None,
     stats: tuple[Tensor, Tensor] | None = None,
-    charges: Charges | None = None,
+    charges: DeviceTotals | None = None,
     values: Tensor | None = None,
     best: tuple[Tensor, Tensor, Tensor] | None = None,
     one_window: bool = False,

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from ngram_eval.api import evaluate as evaluate
     from ngram_eval.config import EvalConfig as EvalConfig
     from ngram_eval.config import preset as preset
-    from ngram_eval.hf.generation import NgramLogitsProcessor as NgramLogitsProcessor
-    from ngram_eval.memory import NgramMemory as NgramMemory
+    from ngram_eval.decoding import NgramLogitsProcessor as NgramLogitsProcessor
+    from ngram_eval.decoding import NgramMemory as NgramMemory
 
 try:
     __version__ = version("ngram_eval")
@@ -21,8 +21,8 @@ except PackageNotFoundError:
 
 _HOMES = {
     "EvalConfig": "ngram_eval.config",
-    "NgramLogitsProcessor": "ngram_eval.hf.generation",
-    "NgramMemory": "ngram_eval.memory",
+    "NgramLogitsProcessor": "ngram_eval.decoding",
+    "NgramMemory": "ngram_eval.decoding",
     "evaluate": "ngram_eval.api",
     "preset": "ngram_eval.config",
 }

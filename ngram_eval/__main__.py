@@ -1,5 +1,5 @@
 """`python -m ngram_eval` is `ngram-eval`."""
 
-from ngram_eval.cli import main
+from ngram_eval.cli.main import main
 
 main()

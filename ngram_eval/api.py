@@ -6,23 +6,24 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from rich.progress import Progress
 
 from ngram_eval.config import EvalConfig, preset
-from ngram_eval.counts import Tokens, resolve_backend
+from ngram_eval.distributed.ranks import ALONE
 from ngram_eval.errors import InputError
-from ngram_eval.forwarded import CallableSource
-from ngram_eval.job import Input, Job
-from ngram_eval.neural import LogitsSource, NeuralSource
-from ngram_eval.options import Options
-from ngram_eval.ranks import Ranks
-from ngram_eval.report import Result, Shared, summarise
-from ngram_eval.run import evaluate as run_evaluation
-from ngram_eval.scorers import check_source
+from ngram_eval.evaluation.evaluate import evaluate_all
+from ngram_eval.evaluation.job import Input, Job
+from ngram_eval.evaluation.result import Result
+from ngram_eval.evaluation.settings import HardwareSettings, Settings
+from ngram_eval.models.logits_source import CallableSource
+from ngram_eval.models.saved_logits import SavedLogits
+from ngram_eval.models.source import NeuralSource
+from ngram_eval.scorers.backends import resolve_backend
+from ngram_eval.scorers.make import check_backend, check_source
+from ngram_eval.text.shards import TokenStream
+from ngram_eval.text.stream import Tokens
+from ngram_eval.text.tokenizer import TextTokenizer, check_vocabulary
 from ngram_eval.timing import Stopwatch
-from ngram_eval.tokens import TextTokenizer, TokenStream, check_vocabulary
 
-_ALONE = Ranks(0, 1)
 _LARGEST = (1 << 32) - 1
 
 Model = Callable[[Any], Any] | NeuralSource | NDArray[np.floating]
@@ -46,12 +47,12 @@ def evaluate(
     Args:
         model: A `transformers.PreTrainedModel`, on the device and in the precision it has; a `torch.nn.Module` or any
             function of windows of tokens, (B, T) int64, that returns logits or log-probabilities (B, T, V)
-            (`ngram_eval.forwarded.CallableSource` has the details); an array (N - 1, V) of logits or
-            log-probabilities, row p of token p + 1; or a `ngram_eval.neural.NeuralSource`.
+            (`ngram_eval.models.logits_source.CallableSource` has the details); an array (N - 1, V) of logits or
+            log-probabilities, row p of token p + 1; or a `ngram_eval.models.source.NeuralSource`.
         tokens: (N,) integers; token p + 1 is predicted from tokens up to p.
         config: An `EvalConfig`, or the name of a preset.
         tokenizer: For bits per byte, whose tokens these are: a `transformers` tokenizer, or one of ours
-            (`ngram_eval.tokens.Tokenizer.load(path)`). BOS leads each window if it puts it before every text.
+            (`ngram_eval.text.tokenizer.Tokenizer.load(path)`). BOS leads each window if it puts it before every text.
         batch_windows: Windows of one forward pass.
         backend: Of the count tables, as on the command line.
         threads: Of the count tables, as on the command line.
@@ -71,35 +72,23 @@ def evaluate(
         check_vocabulary(stream, source.vocab_size, "the model")
     if counted is not None:
         check_vocabulary(stream, counted.vocab_size, "the tokenizer")
-    options = Options(backend=backend, threads=threads, batch_windows=batch_windows)
-    options.check()
+    hardware = HardwareSettings(backend=backend, threads=threads, batch_windows=batch_windows)
+    settings = Settings(hardware=hardware)
+    settings.check_numbers()
     name = config if isinstance(config, str) else method.scorer
+    check_backend(name, method, backend)
     job = Job(
-        options=options,
-        ranks=_ALONE,
+        settings=settings,
+        ranks=ALONE,
         stream=TokenStream(stream, (), len(stream)),
         tokenizer=counted,
         manifest=None,
         source=source,
         backend=resolve_backend(backend),
     )
-    clock = Stopwatch()
-    with Progress(disable=True) as progress:
-        found = run_evaluation(job, options, name, method, clock, progress)
-    shared = Shared(options.sharing(name, method), found.prefill, 0)
-    digest = hashlib.sha256(stream.tobytes()).hexdigest()
-    return summarise(
-        job,
-        name,
-        method,
-        found.tally,
-        clock.seconds,
-        0,
-        shared,
-        profile=found.profile,
-        inputs=[Input("data", "tokens", stream.nbytes, digest)],
-        arguments=None,
-    )
+    given = Input("data", "tokens", stream.nbytes, hashlib.sha256(stream.tobytes()).hexdigest())
+    (result,) = evaluate_all(job, {name: method}, [given], None, clock=Stopwatch())
+    return result
 
 
 def _stream(tokens: ArrayLike) -> Tokens:
@@ -124,9 +113,10 @@ def _tokenizer(tokenizer: Any) -> TextTokenizer | None:
         return ours
     if not _is_transformers(tokenizer, "PreTrainedTokenizerBase"):
         raise InputError(
-            f"tokenizer is a {type(tokenizer).__name__}: give one of transformers, or ngram_eval.tokens.Tokenizer.load"
+            f"tokenizer is a {type(tokenizer).__name__}: give one of transformers, or "
+            "ngram_eval.text.tokenizer.Tokenizer.load"
         )
-    from ngram_eval.hf.tokenizer import HfTokenizer  # needs transformers
+    from ngram_eval.models.hf.tokenizer import HfTokenizer  # needs transformers
 
     return HfTokenizer(tokenizer)
 
@@ -137,9 +127,9 @@ def _source(model: Model, stream: Tokens, tokenizer: TextTokenizer | None, batch
             raise InputError(
                 f"the logits are {model.dtype} of shape {model.shape}: give floats ({len(stream) - 1:,}, vocabulary)"
             )
-        return LogitsSource(model, "the logits")
+        return SavedLogits(model, "the logits")
     if _is_transformers(model, "PreTrainedModel"):
-        from ngram_eval.hf.source import HfSource  # needs transformers
+        from ngram_eval.models.hf.source import HfSource  # needs transformers
 
         return HfSource(model, lead_id=getattr(tokenizer, "lead_id", None), batch_windows=batch_windows)
     if callable(model):

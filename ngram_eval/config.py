@@ -7,10 +7,10 @@ of the published code (PR #890) is an option of its own, and the preset `pr890` 
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from ngram_eval.errors import InputError
-from ngram_eval.hashing import MAX_ORDER
+from ngram_eval.scorers.hashed.hashing import MAX_ORDER
 
 MAX_EXACT_ORDER = 32
 """Highest order of the exact counts (kMaxLevels of csrc/exact_counts.h)."""
@@ -142,7 +142,7 @@ Tilt = Literal["off", "fixed", "learned"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExactConfig:
-    """The normalised blend of exact counts (`ngram_eval.exact`)."""
+    """The normalised blend of exact counts (`ngram_eval.scorers.exact.model`)."""
 
     chain: bool = True
     """Blend all contexts, from the neural distribution up; without it only the tilt is left."""
@@ -170,7 +170,7 @@ class ExactConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MixerConfig:
-    """The mixing of hashed contexts over binary decisions (`ngram_eval.mixer`)."""
+    """The mixing of hashed contexts over binary decisions (`ngram_eval.scorers.mixer.model`)."""
 
     contexts: int = 20
     """Contexts with a table of their own, the most useful first: 20 for quality, 9 for speed."""
@@ -239,6 +239,18 @@ class EvalConfig:
             ("target_backoff", self.ngram.target_backoff),
         ):
             _require(hashed or not value, name, value, f"{self.scorer} scores each position once, without the target")
+
+    @classmethod
+    def from_json(cls, found: Any) -> "EvalConfig":
+        """The configuration whose `dataclasses.asdict` a result holds; `ValueError` or `TypeError` for anything else."""
+        parts = {"window": WindowConfig, "ngram": NgramConfig, "gate": GateConfig, "exact": ExactConfig}
+        parts["mixer"] = MixerConfig
+        given = dict(found)
+        for name, part in parts.items():
+            if name in given:
+                values = {key: tuple(value) if isinstance(value, list) else value for key, value in given[name].items()}
+                given[name] = part(**values)
+        return cls(**given)
 
     @property
     def normalised(self) -> bool:

@@ -1,9 +1,10 @@
 """Writing files whole or not at all."""
 
+import hashlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -55,3 +56,13 @@ def require_writable(flag: str, path: Path | None) -> None:
     folder = path.resolve().parent
     if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
         raise InputError(f"{flag} is {path}: give a file name in an existing, writable folder")
+
+
+def file_sha256(path: Path, advance: Callable[[int], None] = lambda size: None) -> str:
+    """The sha256 of a file, in hexadecimal; `advance` hears of bytes read."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+            advance(len(block))
+    return digest.hexdigest()

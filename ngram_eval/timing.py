@@ -1,9 +1,17 @@
-"""Wall-clock time by stage."""
+"""Wall-clock time by stage, and how far work has come."""
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+Track = Callable[[str, int | None], Callable[[int], None]]
+"""Begins to show how far some work has come: (title, total or None) -> what to call with the size of each part done."""
+
+
+def untracked(title: str, total: int | None) -> Callable[[int], None]:
+    """A `Track` that shows nothing."""
+    return lambda done: None
 
 
 class Stopwatch:

@@ -19,7 +19,7 @@ if not torch.cuda.is_available():  # before Triton is imported: without a GPU, k
 
 from host_cuda import compiler, host_extension
 
-from ngram_eval.tokens import write_shard
+from ngram_eval.text.shards import write_shard
 from published import Totals
 from published import evaluate as published
 
@@ -80,7 +80,7 @@ def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., d
     """Run the evaluator's command line in this process; returns its runs by preset."""
     for needed in ("ngram_eval._core", "rich", "safetensors", "sentencepiece", "tyro", "zstandard"):
         pytest.importorskip(needed)
-    from ngram_eval import run
+    from ngram_eval.cli import run
 
     def call(*arguments: object) -> dict[str, dict[str, Any]]:
         out = tmp_path / "out.json"

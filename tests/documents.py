@@ -96,12 +96,12 @@ def parse(line: str) -> Command:
 
 def module_of(command: Command) -> tuple[str, list[str]] | None:
     """(module, arguments) where it is one of ours, under `python -m`, torchrun or as a subcommand."""
-    from ngram_eval.cli import COMMANDS
+    from ngram_eval.cli.main import COMMANDS
 
     program, *rest = command.words
     if program == "ngram-eval":
         if rest[0] == "completion":
-            return "ngram_eval.cli", rest
+            return "ngram_eval.cli.main", rest
         if rest[0] not in COMMANDS:
             raise ValueError(f"no such subcommand: {command.line}")
         return COMMANDS[rest[0]].module, rest[1:]
@@ -145,7 +145,7 @@ class _Parsed(BaseException):
 
 def _check_flags(command: Command, module: str, arguments: list[str]) -> None:
     if command.sketched:
-        nested = [arguments[0]] if module == "ngram_eval.codec.__main__" else []
+        nested = [arguments[0]] if module == "ngram_eval.cli.codec" else []
         shown = _output(module, [*nested, "--help-all"])
         unknown = {word for word in arguments if word.startswith("--")} - set(re.findall(r"--[a-z0-9-]+", shown))
         if unknown:
@@ -215,6 +215,6 @@ def _run(command: Command) -> None:
     try:
         call(module, arguments)
     except SystemExit as end:
-        refuted = module == "ngram_eval.audit.__main__" and end.code == 1
+        refuted = module == "ngram_eval.cli.audit" and end.code == 1
         if end.code and not refuted:
             raise AssertionError(f"exit code {end.code}: {command.line}") from end

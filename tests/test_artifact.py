@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from ngram_eval import artifact
-from ngram_eval.artifact import QuantConfig, quantise, quantise_matrix, quantise_table
 from ngram_eval.errors import InputError
-from ngram_eval.model import ModelConfig, Transformer
+from ngram_eval.models import artifact
+from ngram_eval.models.artifact import QuantConfig, quantise, quantise_matrix, quantise_table
+from ngram_eval.models.transformer import Transformer
+from ngram_eval.models.transformer_config import ModelConfig
 
 TINY = ModelConfig(
     vocab_size=20,

@@ -4,11 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from ngram_eval import artifact
+from ngram_eval.assets import asset
 from ngram_eval.assets.build import HELD_OUT, split
+from ngram_eval.cli.options import EMBEDDED_SEQ_LEN
 from ngram_eval.errors import InputError
-from ngram_eval.options import EMBEDDED_SEQ_LEN, asset
-from ngram_eval.tokens import Tokenizer, read_manifest, read_shards
+from ngram_eval.models import artifact
+from ngram_eval.text.manifest import read_manifest
+from ngram_eval.text.shards import read_shards
+from ngram_eval.text.tokenizer import Tokenizer
 from ngram_eval.train.config import embedded
 
 

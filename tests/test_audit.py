@@ -14,27 +14,30 @@ import pytest
 from numpy.typing import NDArray
 
 from conftest import Stream
+from ngram_eval.assets import asset
 from ngram_eval.audit import __main__ as audit
+from ngram_eval.audit.claim import Claim
 from ngram_eval.audit.probes import PROBES, Case, Finding, ask
+from ngram_eval.audit.subject import Subject
 from ngram_eval.audit.subjects import (
     CallableSubject,
-    Claim,
     ClaimedSubject,
     MakeScorer,
     ScorerSubject,
     SharedSource,
-    Subject,
     other_sources,
 )
-from ngram_eval.blend import GatedBackoff
 from ngram_eval.bpb import Tally
 from ngram_eval.config import ByteRule, EvalConfig, WindowConfig, preset
-from ngram_eval.counts import make_counts
-from ngram_eval.neural import LogitsSource, NeuralSource, NeuralStats, Stats, UniformSource
-from ngram_eval.options import asset
-from ngram_eval.scorers import HashedScorer, NeuralScorer, Scorer, Values, make_scorer
-from ngram_eval.tokens import Tokenizer
-from ngram_eval.windows import Windows
+from ngram_eval.models.saved_logits import SavedLogits
+from ngram_eval.models.source import NeuralSource, NeuralStats, Stats, UniformSource
+from ngram_eval.scorers.base import HostCharged, NeuralScorer, Scorer
+from ngram_eval.scorers.hashed.counts import make_counts
+from ngram_eval.scorers.hashed.gate import GatedBackoff
+from ngram_eval.scorers.hashed.scorer import HashedScorer
+from ngram_eval.scorers.make import make_scorer
+from ngram_eval.text.tokenizer import Tokenizer
+from ngram_eval.text.windows import Windows
 
 VOCAB, LENGTH, START = 50, 901, 0
 WINDOW = WindowConfig(seq_len=64, stride=16)
@@ -161,14 +164,14 @@ class Bigram(Scorer):
         self.count(tokens, first, stop)
         return values
 
-    def score(self, tokens: Tokens, windows: Windows, stats: NeuralStats) -> Values:
+    def score(self, tokens: Tokens, windows: Windows, stats: NeuralStats) -> HostCharged:
         values: list[float] = []
         for start, first, stop in zip(windows.start, windows.first, windows.stop, strict=True):
             p_target = stats.p_target[len(values) : len(values) + int(stop - first)]
             values += self.window(tokens, int(start), int(first), int(stop), p_target)
         p = np.array(values)
         self.charged.add(p, p, np.zeros(len(p), np.uint8))
-        return Values(p)
+        return HostCharged(p)
 
     def tally(self) -> Tally:
         return self.charged
@@ -237,7 +240,7 @@ class NormalisedForShow(DistinctDenominator):
 class TwoPasses(Bigram):
     """Counts the whole stream first."""
 
-    def score(self, tokens: Tokens, windows: Windows, stats: NeuralStats) -> Values:
+    def score(self, tokens: Tokens, windows: Windows, stats: NeuralStats) -> HostCharged:
         if not self.pairs.any():
             self.count(tokens, 0, len(tokens) - 1)
         return super().score(tokens, windows, stats)
@@ -273,8 +276,8 @@ class WholeWindowsSummed(Bigram):
 class WeightNeverZero(HashedScorer):
     """Smooths a little even where the weight is 0."""
 
-    def score(self, tokens: Tokens, windows: Windows, stats: NeuralStats) -> Values:
-        return Values(super().score(tokens, windows, stats).values * (1 - 1e-12))
+    def score(self, tokens: Tokens, windows: Windows, stats: NeuralStats) -> HostCharged:
+        return HostCharged(super().score(tokens, windows, stats).values * (1 - 1e-12))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -561,7 +564,7 @@ def claimed(
         name="c",
         positions=at,
         values=change(p[at]),
-        logits=LogitsSource(log_p, Path("l.npy")),
+        logits=SavedLogits(log_p, Path("l.npy")),
         tokens=tokens,
         whole=LENGTH - 1,
     )

@@ -33,10 +33,10 @@ from benchmarks.gpu_prediction import Assumptions, Sizes, kernels, predict
 from benchmarks.machine import KEPT_FROM, publish
 from conftest import Stream
 from ngram_eval.config import DEFAULT_PRESETS, preset
-from ngram_eval.counts.reference import ReferenceCounts
 from ngram_eval.kernels import mass
 from ngram_eval.kernels.runtime import INTERPRETED
-from ngram_eval.tokens import write_shard
+from ngram_eval.scorers.hashed.reference import ReferenceCounts
+from ngram_eval.text.shards import write_shard
 
 ROOT = Path(__file__).parents[1]
 interpreted = pytest.mark.skipif(not INTERPRETED, reason="benchmarks/gpu_suite.sh runs it where there is a GPU")

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ngram_eval.blend import GatedBackoff
 from ngram_eval.config import GateConfig
-from ngram_eval.counts import Best
-from ngram_eval.neural import Stats
+from ngram_eval.models.source import Stats
+from ngram_eval.scorers.hashed.counts import Best
+from ngram_eval.scorers.hashed.gate import GatedBackoff
 
 CENTRES = {9: 2.6, 8: 2.8, 7: 3.0, 6: 3.2, 5: 3.5, 4: 3.8, 3: 4.2, 2: 4.5}
 

@@ -9,11 +9,10 @@ import pytest
 
 from benchmarks import eval_budget
 from conftest import Stream
-from ngram_eval import published
-from ngram_eval.budget import __main__ as command
-from ngram_eval.budget.measure import Costs
-from ngram_eval.budget.predict import Setting, changes, predict, window_cost
 from ngram_eval.config import EvalConfig, WindowConfig, preset
+from ngram_eval.evaluation import published
+from ngram_eval.evaluation.budget.measure import Costs
+from ngram_eval.evaluation.budget.predict import Setting, predict, remedies, window_cost
 
 COSTS = Costs(
     start=0.5,
@@ -96,7 +95,7 @@ def test_windows_of_another_shape() -> None:
 def test_what_would_make_it_fit() -> None:
     asked = setting()
     whole = predict(COSTS, asked).total
-    found = {change.flag: change for change in changes(COSTS, asked, whole / 2)}
+    found = {change.flag: change for change in remedies(COSTS, asked, whole / 2)}
     assert set(found) == {"--ranks", "--stride", "--seq-len"}
     assert found["--ranks"].value == "3"  # 2 would leave a little more than half
     for flag, one in found.items():
@@ -106,10 +105,10 @@ def test_what_would_make_it_fit() -> None:
         window = replace(asked.config.window, stride=value)
         changed = replace(asked, config=replace(asked.config, window=window))
         assert (predict(COSTS, changed).total <= whole / 2) == fits
-    assert list(changes(COSTS, asked, 1.0)) == [], "the start alone takes longer"
+    assert list(remedies(COSTS, asked, 1.0)) == [], "the start alone takes longer"
     engine_bound = replace(COSTS, ngram=1e-3)
     pipelined = setting(ranks=4, sharing="pipelined")
-    flags = {c.flag: c.value for c in changes(engine_bound, pipelined, predict(engine_bound, pipelined).total / 2)}
+    flags = {c.flag: c.value for c in remedies(engine_bound, pipelined, predict(engine_bound, pipelined).total / 2)}
     assert flags["--ngram"] == "sharded"
 
 
@@ -121,7 +120,7 @@ def run(capsys: Any, *arguments: object) -> tuple[list[dict[str, Any]], str]:
 
 
 def test_it_measures_and_predicts(stream: Stream, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ngram_eval.budget.measure.measure_start", lambda: 0.25)
+    monkeypatch.setattr("ngram_eval.evaluation.budget.measure.measure_start", lambda: 0.25)
     flags = ["--data", stream.shard, "--uniform", "--vocab-size", 50, "--seq-len", 256, "--buckets", 512, "--rounds", 1]
     budgets, table = run(capsys, *flags, "--preset", "hashed", "--preset", "exact", "--tokens", 10_000_000)
     assert [one["preset"] for one in budgets] == ["hashed", "exact"]
@@ -154,7 +153,7 @@ def test_it_measures_and_predicts(stream: Stream, capsys: Any, monkeypatch: pyte
 
 
 def test_two_ranks_exchange(capsys: Any, stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ngram_eval.budget.measure.measure_start", lambda: 0.25)
+    monkeypatch.setattr("ngram_eval.evaluation.budget.measure.measure_start", lambda: 0.25)
     flags = ["--data", stream.shard, "--uniform", "--vocab-size", 50, "--seq-len", 256, "--buckets", 512, "--rounds", 1]
     (found,), _ = run(capsys, *flags, "--preset", "hashed", "--ranks", 4)
     assert 0 < found["measured"]["scan"] < 10

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import Stream
-from ngram_eval import engine, neural
 from ngram_eval.bpb import Tally
-from ngram_eval.checkpoint import Checkpoint, Record, joined
+from ngram_eval.distributed.ranks import ALONE, Ranks
 from ngram_eval.errors import InputError
-from ngram_eval.job import fingerprint
-from ngram_eval.ranks import Ranks
-from ngram_eval.tokens import write_shard
+from ngram_eval.evaluation import engine
+from ngram_eval.evaluation.checkpoint import Checkpoint, Record, fingerprint, joined
+from ngram_eval.models import source as neural
+from ngram_eval.text.shards import write_shard
 
 Evaluate = Callable[..., dict[str, dict[str, Any]]]
 
@@ -43,11 +43,11 @@ def test_a_checkpoint_comes_back_whole(tmp_path: Path) -> None:
     one = Tally(nats=2**90, neural_nats=3, positions=5, bytes=7, hits_by_order={2: 4, 24: 1}, sampled=1)
 
     def checkpoint(rank: int) -> Checkpoint:
-        return Checkpoint(tmp_path / "here", {"config": {"a": 1}}, Ranks(0, 1), 1) if rank == 0 else other
+        return Checkpoint(tmp_path / "here", {"config": {"a": 1}}, ALONE, 1) if rank == 0 else other
 
     first = checkpoint(0)
     assert first.begin(resume=True) == Record()
-    other = Checkpoint(tmp_path / "here", {"config": {"a": 1}}, Ranks(0, 1), 1)
+    other = Checkpoint(tmp_path / "here", {"config": {"a": 1}}, ALONE, 1)
     other._ranks = Ranks(1, 2)
     first.write(Record(done=[range(3)], tally=one))
     first.write(Record(done=[range(5)], tally=one, learned={"weights": weights}))
@@ -67,15 +67,15 @@ def test_a_checkpoint_comes_back_whole(tmp_path: Path) -> None:
 
 def test_files_of_an_earlier_generation_do_not_count(tmp_path: Path) -> None:
     """As after a kill between writing the new start and removing what it takes over."""
-    checkpoint = Checkpoint(tmp_path, {}, Ranks(0, 1), 1)
+    checkpoint = Checkpoint(tmp_path, {}, ALONE, 1)
     checkpoint.begin(resume=False)
     checkpoint.write(Record(done=[range(4)], tally=Tally(nats=5)))
     old = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    Checkpoint(tmp_path, {}, Ranks(0, 1), 1).begin(resume=True)
+    Checkpoint(tmp_path, {}, ALONE, 1).begin(resume=True)
     for name, content in old.items():
         (tmp_path / name).write_bytes(content)
     (tmp_path / ".start-0002.ckpt.half").write_bytes(b"cut short")
-    found = Checkpoint(tmp_path, {}, Ranks(0, 1), 1).begin(resume=True)
+    found = Checkpoint(tmp_path, {}, ALONE, 1).begin(resume=True)
     assert found.tally.nats == 5
     assert [path.name for path in tmp_path.iterdir()] == ["start-0002.ckpt"]
 
@@ -198,7 +198,7 @@ def test_a_split_result_stays_on_its_number_of_ranks(
     arguments += ["--preset", "pr890", "--checkpoint", tmp_path / "state"]
     evaluate(*arguments)
     monkeypatch.setattr(
-        "ngram_eval.run.fingerprint", lambda job, *more: fingerprint(replace(job, ranks=Two(0, 2)), *more)
+        "ngram_eval.cli.run.fingerprint", lambda job, *more: fingerprint(replace(job, ranks=Two(0, 2)), *more)
     )
     message = refused(capsys, evaluate, *arguments, "--resume")
     assert "number of ranks was 1, here it is 2" in message
@@ -225,8 +225,8 @@ def test_flags_of_checkpoints_that_do_not_go_together(evaluate: Evaluate, capsys
 
 
 def test_another_version_of_the_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ngram_eval.checkpoint.FORMAT", "ngram_eval checkpoint 0")
-    Checkpoint(tmp_path, {}, Ranks(0, 1), 1).begin(resume=False)
+    monkeypatch.setattr("ngram_eval.evaluation.checkpoint.FORMAT", "ngram_eval checkpoint 0")
+    Checkpoint(tmp_path, {}, ALONE, 1).begin(resume=False)
     monkeypatch.undo()
     with pytest.raises(InputError, match=r"no checkpoint of this version.*begin again"):
-        Checkpoint(tmp_path, {}, Ranks(0, 1), 1).begin(resume=True)
+        Checkpoint(tmp_path, {}, ALONE, 1).begin(resume=True)

@@ -21,10 +21,10 @@ import numpy as np
 import pytest
 
 from conftest import Stream
-from ngram_eval import cli
-from ngram_eval.cli import COMMANDS
-from ngram_eval.interrupt import Interrupt
-from ngram_eval.tokens import write_shard
+from ngram_eval.cli import main as cli
+from ngram_eval.cli.main import COMMANDS
+from ngram_eval.evaluation.interrupt import Interrupt
+from ngram_eval.text.shards import write_shard
 
 Evaluate = Callable[..., dict[str, dict[str, Any]]]
 
@@ -120,7 +120,9 @@ def test_completion_in_bash(capsys: Any, tmp_path: Path) -> None:
 
 def test_without_the_extension_the_first_word_is_about_it(stream: Stream, tmp_path: Path) -> None:
     """For every command that computes; those that do not, work."""
-    blocked = "import sys; sys.modules['ngram_eval._core'] = None; sys.argv[0] = 'x'; from ngram_eval.cli import main; "
+    blocked = (
+        "import sys; sys.modules['ngram_eval._core'] = None; sys.argv[0] = 'x'; from ngram_eval.cli.main import main; "
+    )
     (tmp_path / "text").write_text("some text")
     data = ["--data", str(stream.shard), "--uniform", "--vocab-size", "50"]
     for arguments in (

@@ -16,6 +16,7 @@ import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ngram_eval.assets import asset
 from ngram_eval.bpb import as_nats
 from ngram_eval.codec import __main__ as command_line
 from ngram_eval.codec import alphabet, container, cutting, files
@@ -26,8 +27,8 @@ from ngram_eval.codec.container import FORMAT_VERSION, HEADER_BYTES, Container
 from ngram_eval.codec.method import Method, code_presets
 from ngram_eval.config import WindowConfig, preset
 from ngram_eval.errors import InputError
-from ngram_eval.options import asset
-from ngram_eval.tokens import Tokenizer, read_shards, write_shard
+from ngram_eval.text.shards import read_shards, write_shard
+from ngram_eval.text.tokenizer import Tokenizer
 
 GOLDEN = Path(__file__).with_name("golden") / "codec.ngc"
 GOLDEN_TEXT = (Path(__file__).parent / "data/sample.txt").read_bytes()[:2000] + bytes(range(256))
@@ -378,13 +379,15 @@ WINDOW = WindowConfig(seq_len=24, stride=8)
 def test_the_neural_model_is_the_evaluators() -> None:
     torch = pytest.importorskip("torch")
     from ngram_eval.codec.stepping import SteppedModel, load_model
-    from ngram_eval.forward import ModelSource
-    from ngram_eval.windows import batches, plan_windows
+    from ngram_eval.models.transformer_source import TransformerSource
+    from ngram_eval.text.windows import batches, plan_windows
 
     tokens = read_shards([str(asset("sample_000000.bin"))]).tokens[:73]
     model = load_model(asset("model.ngev"))
     rows, entropies = SteppedModel(model, WINDOW).rows(tokens)
-    source = ModelSource(model, train_seq_len=24, batch_windows=8, device=torch.device("cpu"), dtype=torch.float32)
+    source = TransformerSource(
+        model, train_seq_len=24, batch_windows=8, device=torch.device("cpu"), dtype=torch.float32
+    )
     windows = plan_windows(72, WINDOW)
     expected = np.concatenate([source.probabilities(tokens, batch) for batch in batches(windows, 8)])
     entropy = np.concatenate([source.stats(tokens, batch).entropy for batch in batches(windows, 8)])

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 import ngram_eval
 from conftest import Stream
-from ngram_eval import compare
-from ngram_eval.bootstrap import block_length, difference
 from ngram_eval.config import WindowConfig, preset
-from ngram_eval.report import deciding, write_json
+from ngram_eval.evaluation.result import deciding
+from ngram_eval.results import compare
+from ngram_eval.results.bootstrap import block_length, difference
+from ngram_eval.results.result_file import write_json
 
 Evaluate = Callable[..., dict[str, dict[str, Any]]]
 

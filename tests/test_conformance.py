@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ngram_eval.config import NgramConfig
-from ngram_eval.counts import BACKENDS, Best, Counts, Tokens, make_counts
-from ngram_eval.counts.reference import ReferenceCounts
 from ngram_eval.errors import InputError
+from ngram_eval.scorers.backends import BACKENDS
+from ngram_eval.scorers.hashed.counts import Best, Counts, make_counts
+from ngram_eval.scorers.hashed.reference import ReferenceCounts
+from ngram_eval.text.stream import Tokens
 
 IMPLEMENTATIONS = [(name, threads) for name in BACKENDS for threads in ((1, 2) if name == "cpu" else (1,))]
 every_backend = pytest.mark.parametrize(("backend", "threads"), IMPLEMENTATIONS)

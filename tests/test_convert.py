@@ -16,9 +16,10 @@ import torch.nn.functional as F
 import zstandard
 from torch import Tensor
 
-from ngram_eval import artifact, convert
 from ngram_eval.errors import InputError
-from ngram_eval.model import ModelConfig, Transformer
+from ngram_eval.models import artifact, convert
+from ngram_eval.models.transformer import Transformer
+from ngram_eval.models.transformer_config import ModelConfig
 
 LAYERS, WIDTH, HEADS, KV_HEADS, HIDDEN, VOCABULARY = 5, 32, 4, 2, 40, 67
 FLAGS = ["--rope-dims", "4", "--xsa-layers", "3", "--value-layers", "1", "4", "--train-seq-len", "64"]

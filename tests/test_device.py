@@ -12,21 +12,24 @@ import pytest
 import torch
 
 from conftest import Stream
-from ngram_eval.blend import GatedBackoff
 from ngram_eval.bpb import as_nats
 from ngram_eval.config import EvalConfig, WindowConfig, preset
-from ngram_eval.counts import Tokens
-from ngram_eval.counts.reference import ReferenceCounts
-from ngram_eval.cuda import load_cuda
-from ngram_eval.device import CudaScorer, DeviceScorer, TritonScorer
 from ngram_eval.errors import InputError
-from ngram_eval.forward import ModelSource
+from ngram_eval.evaluation.profile import Profile
+from ngram_eval.extensions import load_cuda
 from ngram_eval.kernels.runtime import kernel_device
-from ngram_eval.model import ModelConfig, Transformer
-from ngram_eval.neural import NeuralStats, ScoresSource, Stats
-from ngram_eval.profile import Profile
-from ngram_eval.scorers import HashedScorer, make_scorer
-from ngram_eval.windows import Windows, batches, plan_windows
+from ngram_eval.models.saved_scores import SavedScores
+from ngram_eval.models.source import NeuralStats, Stats
+from ngram_eval.models.transformer import Transformer
+from ngram_eval.models.transformer_config import ModelConfig
+from ngram_eval.models.transformer_source import TransformerSource
+from ngram_eval.scorers.hashed.device_scorer import CudaScorer, DeviceScorer, TritonScorer
+from ngram_eval.scorers.hashed.gate import GatedBackoff
+from ngram_eval.scorers.hashed.reference import ReferenceCounts
+from ngram_eval.scorers.hashed.scorer import HashedScorer
+from ngram_eval.scorers.make import make_scorer
+from ngram_eval.text.stream import Tokens
+from ngram_eval.text.windows import Windows, batches, plan_windows
 
 Evaluate = Callable[..., dict[str, dict[str, Any]]]
 SMALL = ModelConfig(vocab_size=50, width=32, layers=3, heads=2, kv_heads=2, value_layers=(2,))
@@ -52,7 +55,7 @@ def test_scores_like_the_reference_however_many_windows_at_once(
     """
     config = preset(name)
     config = replace(config, ngram=replace(config.ngram, buckets=256))
-    source = ScoresSource(stream.p_target, stream.entropy)
+    source = SavedScores(stream.p_target, stream.entropy)
     device = scorer_on(backend, config, at_once)
     host = HashedScorer(ReferenceCounts(config.ngram), GatedBackoff(config.gate))
     for scorer in (device, host):
@@ -72,7 +75,7 @@ def test_the_sum_depends_on_neither_batches_nor_launches(stream: Stream, backend
     """Bit for bit: sums are integers, and each position's charge is computed alone."""
     config = preset("hashed")
     config = replace(config, ngram=replace(config.ngram, buckets=256))
-    source = ScoresSource(stream.p_target, stream.entropy)
+    source = SavedScores(stream.p_target, stream.entropy)
     tallies = []
     for at_once, windows in ((24, 1000), (1024, 1000), (1024, 7), (333, 50)):
         scorer = scorer_on(backend, config, at_once)
@@ -108,7 +111,7 @@ def test_nan_statistics_are_an_error_that_names_the_first_position(stream: Strea
 
 def statistics(model: Transformer, use_kernels: bool, tokens: Tokens, windows: Windows) -> NeuralStats:
     """On one device either way, so that the logits are the same."""
-    source = ModelSource(
+    source = TransformerSource(
         model,
         train_seq_len=64,
         batch_windows=4,
@@ -137,7 +140,9 @@ def test_the_model_source_gives_whole_distributions(stream: Stream) -> None:
     model = Transformer(SMALL)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
-    source = ModelSource(model, train_seq_len=64, batch_windows=4, device=torch.device("cpu"), dtype=torch.float32)
+    source = TransformerSource(
+        model, train_seq_len=64, batch_windows=4, device=torch.device("cpu"), dtype=torch.float32
+    )
     (windows,) = batches(plan_windows(256, WindowConfig(seq_len=64, stride=64))[1:], 8)
     probabilities = source.probabilities(stream.tokens, windows)
     assert probabilities.shape == (192, 50)

@@ -21,11 +21,12 @@ from test_convert import packed, zeros
 
 import documents
 from documents import PAGES, ROOT, Command, check, steps
-from ngram_eval import artifact
-from ngram_eval.cli import COMMANDS
-from ngram_eval.model import ModelConfig, Transformer
-from ngram_eval.options import asset
-from ngram_eval.tokens import read_shards, write_shard
+from ngram_eval.assets import asset
+from ngram_eval.cli.main import COMMANDS
+from ngram_eval.models import artifact
+from ngram_eval.models.transformer import Transformer
+from ngram_eval.models.transformer_config import ModelConfig
+from ngram_eval.text.shards import read_shards, write_shard
 from ngram_eval.train import config as training
 from ngram_eval.train.config import TrainConfig
 
@@ -49,7 +50,7 @@ PUBLISHED = ModelConfig(width=16, heads=1, kv_heads=1, mlp_hidden=16)
 TOKENIZER = asset("tokenizer.model")
 SHARD = asset("sample_000000.bin")
 SAMPLE = ROOT / "tests/data/sample.txt"
-HEAVY = {"ngram_eval.budget.__main__"}
+HEAVY = {"ngram_eval.cli.budget"}
 """What measures this machine for many seconds, whatever it is given: run by `make test-all`."""
 
 
@@ -182,7 +183,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     write_stream(package / SHARD.name)
     write_artifact(package / "model.ngev")
     shutil.copy(TOKENIZER, package)
-    monkeypatch.setattr("ngram_eval.options.files", lambda name: package)
+    monkeypatch.setattr("ngram_eval.cli.options.files", lambda name: package)
     for name in ("embedded", "small"):
         monkeypatch.setitem(training.PRESETS, name, small_training(name))
     yield here

@@ -17,12 +17,13 @@ from ngram_eval import _core
 from ngram_eval.bpb import nats_of
 from ngram_eval.config import MAX_EXACT_ORDER, EvalConfig, ExactConfig, NgramConfig, preset
 from ngram_eval.errors import InputError
-from ngram_eval.exact import BACKENDS, ExactModel, make_model
-from ngram_eval.exact.cuda import CudaModel
-from ngram_eval.exact.reference import logistic
-from ngram_eval.neural import ScoresSource, Stats
-from ngram_eval.scorers import check_source, make_scorer
-from ngram_eval.windows import plan_windows
+from ngram_eval.models.saved_scores import SavedScores
+from ngram_eval.models.source import Stats
+from ngram_eval.scorers.exact.cuda import CudaModel
+from ngram_eval.scorers.exact.model import BACKENDS, ExactModel, make_model
+from ngram_eval.scorers.exact.reference import logistic
+from ngram_eval.scorers.make import check_source, make_scorer
+from ngram_eval.text.windows import plan_windows
 
 Evaluate = Callable[..., dict[str, dict[str, Any]]]
 
@@ -347,7 +348,7 @@ def test_a_tilt_says_what_it_needs(stream: Stream) -> None:
     with pytest.raises(ValueError, match="whole base distributions"):
         make_model("cpu", 4, ExactConfig(tilt="learned")).score(TWO, np.ones(2), ENTROPY, together=False)
     with pytest.raises(InputError, match="only the target's probability is known"):
-        check_source(preset("tilt"), ScoresSource(stream.p_target, stream.entropy))
+        check_source(preset("tilt"), SavedScores(stream.p_target, stream.entropy))
 
 
 @pytest.mark.parametrize(

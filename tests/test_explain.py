@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 
 from conftest import Stream
-from ngram_eval import explain
+from ngram_eval.assets import asset
 from ngram_eval.config import WindowConfig, preset
-from ngram_eval.neural import Stats
-from ngram_eval.options import asset
-from ngram_eval.scorers import Vocabulary, make_scorer
-from ngram_eval.tokens import Tokenizer, read_shards
-from ngram_eval.windows import plan_windows
+from ngram_eval.models.source import Stats
+from ngram_eval.results import explain
+from ngram_eval.scorers.base import Vocabulary
+from ngram_eval.scorers.make import make_scorer
+from ngram_eval.text.shards import read_shards
+from ngram_eval.text.tokenizer import Tokenizer
+from ngram_eval.text.windows import plan_windows
 
 Explain = Callable[..., dict[str, dict[str, Any]]]
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from processes import destroy, finish, launch, rank_processes, wait_for
 
-from ngram_eval.tokens import write_shard
+from ngram_eval.text.shards import write_shard
 
 WORLD = 3
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ngram_eval.hashing import MAX_ORDER, PRIMES, bucket_pair, context_hash
+from ngram_eval.scorers.hashed.hashing import MAX_ORDER, PRIMES, bucket_pair, context_hash
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "hash.json").read_text())
 

@@ -21,16 +21,16 @@ from hf_models import KINDS, TEXT, save_gguf, save_gpt2, save_llama, saved
 from processes import finish, launch
 
 from ngram_eval import evaluate as evaluate_api
-from ngram_eval import forwarded, preset
+from ngram_eval import preset
 from ngram_eval.audit import __main__ as audit
 from ngram_eval.config import WindowConfig
 from ngram_eval.errors import InputError
-from ngram_eval.hf import source as hf_source
-from ngram_eval.hf.loading import digest, load_model, load_tokenizer
-from ngram_eval.hf.source import HfSource, load_hf_source
-from ngram_eval.hf.tokenizer import HfTokenizer, byte_table
-from ngram_eval.tokens import write_shard
-from ngram_eval.windows import Windows, batches, plan_windows
+from ngram_eval.models import logits_source as forwarded
+from ngram_eval.models.hf.loading import digest, load_model, load_tokenizer
+from ngram_eval.models.hf.source import HfSource, load_hf_source
+from ngram_eval.models.hf.tokenizer import HfTokenizer, byte_table
+from ngram_eval.text.shards import write_shard
+from ngram_eval.text.windows import Windows, batches, plan_windows
 
 Evaluate = Callable[..., dict[str, dict[str, Any]]]
 
@@ -509,7 +509,7 @@ def test_nothing_else_imports_transformers() -> None:
     done = run_python(
         "import sys, numpy as np, ngram_eval\n"
         "assert 'torch' not in sys.modules, 'a light import'\n"
-        "import ngram_eval.run, ngram_eval.audit.__main__, ngram_eval.codec.__main__, ngram_eval.train\n"
+        "import ngram_eval.run, ngram_eval.cli.audit, ngram_eval.cli.codec, ngram_eval.train\n"
         "logits = np.zeros((64, 8))\n"
         "from ngram_eval.config import EvalConfig, WindowConfig\n"
         "config = EvalConfig(scorer='exact', window=WindowConfig(seq_len=32, stride=32))\n"

@@ -15,12 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from triton.runtime import interpreter
 
 from documents import Python, steps
-from ngram_eval.blend import GatedBackoff
 from ngram_eval.bpb import P_FLOOR
 from ngram_eval.config import EvalConfig, GateConfig, NgramConfig, preset
-from ngram_eval.counts import Best
-from ngram_eval.counts.reference import ReferenceCounts, best_match
-from ngram_eval.hashing import bucket_pair
 from ngram_eval.kernels.gating import gate_constants
 from ngram_eval.kernels.hashing import list_buckets
 from ngram_eval.kernels.mass import vocabulary_mass
@@ -29,7 +25,11 @@ from ngram_eval.kernels.stats import neural_stats
 from ngram_eval.kernels.step import FusedStep
 from ngram_eval.kernels.tables import empty_tables
 from ngram_eval.kernels.windows import AT_ONCE, NO_POSITION, Listed, score_listed
-from ngram_eval.neural import Stats
+from ngram_eval.models.source import Stats
+from ngram_eval.scorers.hashed.counts import Best
+from ngram_eval.scorers.hashed.gate import GatedBackoff
+from ngram_eval.scorers.hashed.hashing import bucket_pair
+from ngram_eval.scorers.hashed.reference import ReferenceCounts, best_match
 
 DEVICE = kernel_device()
 NAN = float("nan")

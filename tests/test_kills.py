@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from processes import destroy, finish, launch, rank_processes
 
-from ngram_eval.tokens import write_shard
+from ngram_eval.text.shards import write_shard
 
 SCRIPT = """
 import time

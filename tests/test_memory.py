@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from ngram_eval import NgramMemory, evaluate, preset
 from ngram_eval.config import EvalConfig, ExactConfig, WindowConfig
 from ngram_eval.errors import InputError
-from ngram_eval.neural import LogitsSource, statistics
-from ngram_eval.scorers import Vocabulary, make_scorer
-from ngram_eval.windows import plan_windows
+from ngram_eval.models.saved_logits import SavedLogits
+from ngram_eval.models.source import statistics
+from ngram_eval.scorers.base import Vocabulary
+from ngram_eval.scorers.make import make_scorer
+from ngram_eval.text.windows import plan_windows
 
 V = 12
 
@@ -44,7 +46,7 @@ VOCABULARY = Vocabulary(V, [bytes([97 + token]) for token in range(V)], neural=T
 
 def charged(config: EvalConfig, tokens: NDArray[np.uint16], rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """What the evaluator's scorer charges for every target."""
-    source = LogitsSource(np.log(rows), "computed")
+    source = SavedLogits(np.log(rows), "computed")
     scorer = make_scorer("cpu", config, vocabulary=VOCABULARY)
     windows = plan_windows(len(tokens) - 1, replace(config.window, seq_len=len(tokens) - 1, stride=len(tokens) - 1))
     return scorer.score(tokens, windows, statistics(source, tokens, windows, rows=scorer.needs_rows)).values
@@ -54,7 +56,7 @@ def charged(config: EvalConfig, tokens: NDArray[np.uint16], rows: NDArray[np.flo
 def test_a_loop_is_charged_as_the_evaluator_charges(method: str) -> None:
     config = METHODS[method]
     tokens, rows = stream()
-    rows = LogitsSource(np.log(rows), "computed").probabilities(tokens, plan_windows(79, WindowConfig(seq_len=79)))
+    rows = SavedLogits(np.log(rows), "computed").probabilities(tokens, plan_windows(79, WindowConfig(seq_len=79)))
     memory, found = NgramMemory(config, vocabulary=VOCABULARY), []
     memory.observe(tokens[:1])
     for token, row in zip(tokens[1:], rows, strict=True):
@@ -154,7 +156,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Any:
     pytest.importorskip("transformers", reason="transformers is not installed: pip install ngram_eval[hf]")
     import hf_models
 
-    from ngram_eval.hf.loading import load_model
+    from ngram_eval.models.hf.loading import load_model
 
     folder = tmp_path_factory.mktemp("llama")
     hf_models.save_llama(folder)
@@ -312,8 +314,9 @@ def test_the_same_model_in_every_form_is_the_same() -> None:
 
 
 def test_evaluate_counts_bytes_by_a_tokenizer_of_ours() -> None:
-    from ngram_eval.options import asset
-    from ngram_eval.tokens import Tokenizer, read_shards
+    from ngram_eval.assets import asset
+    from ngram_eval.text.shards import read_shards
+    from ngram_eval.text.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.load(asset("tokenizer.model"))
     tokens = read_shards([str(asset("sample_000000.bin"))], 300).tokens[:]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ngram_eval.config import MixerConfig
 from ngram_eval.errors import InputError
-from ngram_eval.mixer import Mixer, Spelling, make_mixer, spelling_of, unspelt
+from ngram_eval.scorers.mixer.model import Mixer, Spelling, make_mixer, spelling_of, unspelt
 
 WORDS = b"the cat sat on the mat; The cat's mat, the cat sat. 12 cats \xc3\xa9t\xc3\xa9 "
 

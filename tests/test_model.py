@@ -12,21 +12,19 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from ngram_eval import forward
 from ngram_eval.errors import InputError
-from ngram_eval.forward import ModelSource, choose_device, choose_dtype, target_stats
-from ngram_eval.model import (
-    MAX_LAYERS,
-    MAX_SIZE,
+from ngram_eval.models import transformer_source as forward
+from ngram_eval.models.transformer import (
     Cache,
-    ModelConfig,
     Transformer,
     attention_kernel,
     bigram_slots,
     parameter_count,
     rope_angles,
 )
-from ngram_eval.windows import Windows
+from ngram_eval.models.transformer_config import MAX_LAYERS, MAX_SIZE, ModelConfig
+from ngram_eval.models.transformer_source import TransformerSource, choose_device, choose_dtype, target_stats
+from ngram_eval.text.windows import Windows
 
 Array = NDArray[np.float64]
 
@@ -459,7 +457,7 @@ def test_bad_configurations_are_refused(change: dict[str, Any], message: str) ->
         ModelConfig(**change)
 
 
-# ngram_eval.forward
+# ngram_eval.models.transformer_source
 
 
 def test_target_stats() -> None:
@@ -474,9 +472,9 @@ def test_target_stats() -> None:
     assert log_p.dtype == entropy.dtype == torch.float32
 
 
-def source_of(model: Transformer) -> ModelSource:
+def source_of(model: Transformer) -> TransformerSource:
     cpu = torch.device("cpu")
-    return ModelSource(model, train_seq_len=0, batch_windows=4, device=cpu, dtype=torch.float32)
+    return TransformerSource(model, train_seq_len=0, batch_windows=4, device=cpu, dtype=torch.float32)
 
 
 @pytest.mark.parametrize("at_once", [1 << 25, 5 * SMALL.vocab_size, 1])
@@ -512,7 +510,9 @@ def test_full_batches_are_compiled_and_no_others(monkeypatch: pytest.MonkeyPatch
     compile_ = torch.compile
     monkeypatch.setattr(torch, "compile", lambda function, **kwargs: compile_(function, backend=traced, **kwargs))
     model, cpu = random_model(SMALL), torch.device("cpu")
-    compiled = ModelSource(model, train_seq_len=0, batch_windows=4, device=cpu, dtype=torch.float32, compiled=True)
+    compiled = TransformerSource(
+        model, train_seq_len=0, batch_windows=4, device=cpu, dtype=torch.float32, compiled=True
+    )
     tokens = np.random.default_rng(3).integers(SMALL.vocab_size, size=80, dtype=np.uint16)
     start = np.arange(0, 32, 4)
     for rows, length, traces_then in ((3, 16, 0), (4, 16, 1), (4, 9, 1), (4, 16, 1)):
@@ -528,7 +528,7 @@ def test_bfloat16_stays_close() -> None:
     windows = Windows(np.array([0]), np.array([4]), np.array([16]), 16)
     exact = source_of(model).stats(tokens, windows)
     cpu = torch.device("cpu")
-    narrow = ModelSource(model, train_seq_len=0, batch_windows=4, device=cpu, dtype=torch.bfloat16)
+    narrow = TransformerSource(model, train_seq_len=0, batch_windows=4, device=cpu, dtype=torch.bfloat16)
     assert narrow.settings == {"device": "cpu", "dtype": "bfloat16", "attention": "sdpa"}
     close(narrow.stats(tokens, windows).entropy, exact.entropy, 0.2)
 
@@ -547,7 +547,9 @@ def test_flash_attention_gets_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> 
         return torch.einsum("bhst,bthd->bshd", weights, v.float()).to(q.dtype)
 
     # Autocast on GPUs, unlike on CPUs, computes norms in float32.
-    monkeypatch.setattr("ngram_eval.model.norm", lambda x: torch.nn.functional.rms_norm(x.float(), (x.size(-1),)))
+    monkeypatch.setattr(
+        "ngram_eval.models.transformer.norm", lambda x: torch.nn.functional.rms_norm(x.float(), (x.size(-1),))
+    )
     monkeypatch.setitem(sys.modules, "flash_attn_interface", SimpleNamespace(flash_attn_func=flash_attn_func))
     model = random_model(replace(SMALL, kv_heads=2)).float()
     tokens = random_tokens(2, 9)

@@ -9,18 +9,12 @@ import pytest
 from numpy.typing import NDArray
 
 from ngram_eval.config import WindowConfig
-from ngram_eval.counts import Stream
 from ngram_eval.errors import InputError
-from ngram_eval.neural import (
-    RememberingSource,
-    ScoresSource,
-    Stats,
-    UniformSource,
-    load_logits,
-    load_scores,
-    save_scores,
-)
-from ngram_eval.windows import Windows, batches, plan_windows
+from ngram_eval.models.saved_logits import load_logits
+from ngram_eval.models.saved_scores import RememberingSource, SavedScores, load_scores, save_scores
+from ngram_eval.models.source import Stats, UniformSource
+from ngram_eval.text.stream import Stream
+from ngram_eval.text.windows import Windows, batches, plan_windows
 
 TOKENS = np.zeros(65, np.uint16)
 
@@ -191,7 +185,7 @@ def test_whole_distributions_of_the_other_sources() -> None:
     assert (uniform.probabilities(TOKENS, windows) == np.full((64, 50), 1 / 50)).all()
     assert (RememberingSource(uniform, 64, 32).probabilities(TOKENS, windows) == 1 / 50).all()
     with pytest.raises(InputError, match="--scores knows the probability of each target only"):
-        ScoresSource(np.zeros(64), np.zeros(64)).probabilities(TOKENS, windows)
+        SavedScores(np.zeros(64), np.zeros(64)).probabilities(TOKENS, windows)
 
 
 class CountingSource:

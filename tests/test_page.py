@@ -12,11 +12,11 @@ from xml.etree import ElementTree
 import pytest
 
 from conftest import Stream
-from ngram_eval.page import draw_all, write_page
-from ngram_eval.page.charts import Chart, Series, charts_of, number, ticks
-from ngram_eval.page.html import page
-from ngram_eval.page.svg import svg
-from ngram_eval.report import Result
+from ngram_eval.evaluation.result import Result
+from ngram_eval.results.page import draw_all, write_page
+from ngram_eval.results.page.charts import Chart, Series, charts_of, number, ticks
+from ngram_eval.results.page.html import page
+from ngram_eval.results.page.svg import svg
 
 Evaluate = Callable[..., dict[str, dict[str, Any]]]
 
@@ -135,7 +135,7 @@ def test_the_flags(stream: Stream, evaluate: Evaluate, tmp_path: Path, capsys: A
     flags = ["--data", stream.shard, "--scores", stream.scores, "--seq-len", 256, "--preset", "hashed"]
     evaluate(*flags, "--report", tmp_path / "page.html")
     assert "<h2>hashed" in (tmp_path / "page.html").read_text()
-    monkeypatch.setattr("ngram_eval.page.plots.find_spec", lambda name: None)
+    monkeypatch.setattr("ngram_eval.results.page.plots.find_spec", lambda name: None)
     with pytest.raises(SystemExit):
         evaluate(*flags, "--plot", tmp_path / "plots")
     assert "--plot needs matplotlib: pip install 'ngram_eval[plot]'" in capsys.readouterr().err

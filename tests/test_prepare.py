@@ -16,10 +16,13 @@ import pytest
 import sentencepiece
 import zstandard
 
-from ngram_eval import prepare as prepare_module
 from ngram_eval.errors import InputError, exit_on_input_error
-from ngram_eval.prepare import PrepareConfig, prepare
-from ngram_eval.tokens import Manifest, Tokenizer, file_sha256, read_manifest, read_shards
+from ngram_eval.files import file_sha256
+from ngram_eval.text import prepare as prepare_module
+from ngram_eval.text.manifest import Manifest, read_manifest
+from ngram_eval.text.prepare import PrepareConfig, prepare
+from ngram_eval.text.shards import read_shards
+from ngram_eval.text.tokenizer import Tokenizer
 
 SAMPLE_PATH = Path(__file__).parent / "data" / "sample.txt"
 SAMPLE = SAMPLE_PATH.read_text(encoding="utf-8")
@@ -279,7 +282,7 @@ def test_an_interruption_leaves_nothing_behind(
 
 
 def command(*arguments: object, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
-    argv = [sys.executable, "-m", "ngram_eval.prepare", *map(str, arguments)]
+    argv = [sys.executable, "-m", "ngram_eval.text.prepare", *map(str, arguments)]
     return subprocess.run(argv, input=stdin, capture_output=True, timeout=60, check=False)
 
 
@@ -287,7 +290,7 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path, model_path: Path) -> None:
     argv = [
         sys.executable,
         "-m",
-        "ngram_eval.prepare",
+        "ngram_eval.text.prepare",
         "-",
         "--out",
         str(tmp_path / "out"),
@@ -317,7 +320,7 @@ def test_the_command_prints_what_it_stores(tmp_path: Path, model_path: Path) -> 
     assert result.returncode == 0, result.stderr
     assert result.stdout == (tmp_path / "tokens_manifest.json").read_bytes()
     assert b"warning: 1 of 1 documents do not decode" in result.stderr
-    assert json.loads(result.stdout)["command"].startswith("python -m ngram_eval.prepare - --out")
+    assert json.loads(result.stdout)["command"].startswith("python -m ngram_eval.text.prepare - --out")
 
 
 @pytest.mark.parametrize(

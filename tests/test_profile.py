@@ -10,10 +10,10 @@ import pytest
 from processes import finish, launch
 
 from conftest import Stream
-from ngram_eval import profile as module
 from ngram_eval.config import WindowConfig
-from ngram_eval.profile import ENTROPY_BINS, UNIT, Profile
-from ngram_eval.windows import Plan
+from ngram_eval.evaluation import profile as module
+from ngram_eval.evaluation.profile import ENTROPY_BINS, UNIT, Profile
+from ngram_eval.text.windows import Plan
 
 Evaluate = Callable[..., dict[str, dict[str, Any]]]
 
@@ -111,11 +111,11 @@ def test_packing() -> None:
 def test_a_resumed_run_has_the_whole_profile(
     stream: Stream, evaluate: Evaluate, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ngram_eval import engine
+    from ngram_eval.evaluation import engine
 
     arguments = small(stream, "--preset", "hashed", "--batch-windows", 20)
     whole = evaluate(*arguments)["hashed"]
-    monkeypatch.setattr("ngram_eval.neural.ScoresSource.batch_windows", 20)
+    monkeypatch.setattr("ngram_eval.models.saved_scores.SavedScores.batch_windows", 20)
     original, left = engine.Engine._score, iter(range(2))
 
     def limited(self: engine.Engine, reading: Any) -> None:

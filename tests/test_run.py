@@ -19,15 +19,16 @@ from processes import finish, launch
 from rich.progress import Progress
 
 from conftest import Stream
-from ngram_eval import run
+from ngram_eval.assets import asset
 from ngram_eval.bpb import as_nats
+from ngram_eval.cli import run
+from ngram_eval.cli.options import Options
 from ngram_eval.config import GateConfig, MixerConfig, NgramConfig, WindowConfig, preset
-from ngram_eval.job import Job
-from ngram_eval.neural import ScoresSource
-from ngram_eval.options import Options, asset
-from ngram_eval.ranks import Ranks
+from ngram_eval.distributed.ranks import ALONE, Ranks
+from ngram_eval.evaluation.job import Job
+from ngram_eval.models.saved_scores import SavedScores
+from ngram_eval.text.shards import TokenStream, write_shard
 from ngram_eval.timing import Stopwatch
-from ngram_eval.tokens import TokenStream, write_shard
 
 Evaluate = Callable[..., dict[str, dict[str, Any]]]
 
@@ -88,10 +89,10 @@ def test_agrees_with_the_published_method_at_any_setting(
             min_count=min_count,
         ),
     )
-    source = ScoresSource(stream.p_target, stream.entropy)
+    source = SavedScores(stream.p_target, stream.entropy)
     job = Job(
         options=Options(threads=1),
-        ranks=Ranks(0, 1),
+        ranks=ALONE,
         stream=TokenStream(tokens, (stream.shard,), length),
         tokenizer=None,
         manifest=None,
@@ -564,7 +565,16 @@ def test_bits_per_original_byte_and_the_manifest(tmp_path: Path, evaluate: Evalu
             normalization_rule_name=rule,
             minloglevel=2,
         )
-    prepare = [sys.executable, "-m", "ngram_eval.prepare", "text.txt", "--out", "shards", "--tokenizer", "nfkc.model"]
+    prepare = [
+        sys.executable,
+        "-m",
+        "ngram_eval.text.prepare",
+        "text.txt",
+        "--out",
+        "shards",
+        "--tokenizer",
+        "nfkc.model",
+    ]
     subprocess.run(prepare, check=True, capture_output=True, cwd=tmp_path)
     arguments = ["--data", tmp_path / "shards/*.bin", "--uniform", "--seq-len", 1, "--stride", 1, "--preset", "hashed"]
     result = evaluate(*arguments, "--tokenizer", tmp_path / "nfkc.model")["hashed"]

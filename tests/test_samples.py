@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from conftest import Stream
 from ngram_eval.config import WindowConfig
-from ngram_eval.samples import choose_samples, cut
-from ngram_eval.windows import batches, plan_windows
+from ngram_eval.text.samples import choose_samples, cut
+from ngram_eval.text.windows import batches, plan_windows
 
 Evaluate = Callable[..., dict[str, dict[str, Any]]]
 

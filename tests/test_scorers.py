@@ -7,9 +7,10 @@ import pytest
 
 from conftest import Stream
 from ngram_eval.config import EvalConfig, WindowConfig, preset
-from ngram_eval.neural import Stats
-from ngram_eval.scorers import NeuralScorer, Scorer, make_scorer
-from ngram_eval.windows import Windows, plan_windows
+from ngram_eval.models.source import Stats
+from ngram_eval.scorers.base import NeuralScorer, Scorer
+from ngram_eval.scorers.make import make_scorer
+from ngram_eval.text.windows import Windows, plan_windows
 
 VOCAB = 50
 WINDOWS = plan_windows(2816, WindowConfig(seq_len=256, stride=24))

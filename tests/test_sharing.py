@@ -17,23 +17,26 @@ from rich.progress import Progress
 from threads import on_ranks
 
 from conftest import Stream
-from ngram_eval import engine, run
 from ngram_eval.bpb import Tally, as_nats
+from ngram_eval.cli import run
+from ngram_eval.cli.options import Options
 from ngram_eval.config import EvalConfig, NgramConfig, WindowConfig, preset
+from ngram_eval.distributed.prefill import faster_prefill, prefill_cuts, prefill_stop, scan
+from ngram_eval.distributed.ranks import Ranks
 from ngram_eval.errors import InputError
-from ngram_eval.forward import ModelSource
-from ngram_eval.job import Job
-from ngram_eval.model import ModelConfig, Transformer
-from ngram_eval.neural import NeuralSource, RememberingSource, ScoresSource, Stats, UniformSource
-from ngram_eval.options import Options
-from ngram_eval.prefill import faster_prefill, prefill_cuts, prefill_stop, scan
-from ngram_eval.ranks import Ranks
-from ngram_eval.reading import Reading
-from ngram_eval.scorers import HashedScorer
-from ngram_eval.sharing import beside
+from ngram_eval.evaluation import engine
+from ngram_eval.evaluation.job import Job
+from ngram_eval.evaluation.reader import Reading
+from ngram_eval.evaluation.schedule import beside
+from ngram_eval.models.saved_scores import RememberingSource, SavedScores
+from ngram_eval.models.source import NeuralSource, Stats, UniformSource
+from ngram_eval.models.transformer import Transformer
+from ngram_eval.models.transformer_config import ModelConfig
+from ngram_eval.models.transformer_source import TransformerSource
+from ngram_eval.scorers.hashed.scorer import HashedScorer
+from ngram_eval.text.shards import TokenStream
+from ngram_eval.text.windows import Plan, Windows, share
 from ngram_eval.timing import Stopwatch
-from ngram_eval.tokens import TokenStream
-from ngram_eval.windows import Plan, Windows, share
 
 TARGETS = 2816
 
@@ -76,14 +79,16 @@ def evaluated(
 
 
 @pytest.fixture(scope="module")
-def model() -> ModelSource:
+def model() -> TransformerSource:
     """A small model, forwarded in batches of four windows."""
     torch.manual_seed(0)
     small = ModelConfig(vocab_size=50, width=32, layers=3, heads=2, kv_heads=2, value_layers=(2,))
     transformer = Transformer(small).eval()
     for parameter in transformer.parameters():  # output projections begin at zero
         torch.nn.init.normal_(parameter, std=0.1)
-    return ModelSource(transformer, train_seq_len=64, batch_windows=4, device=torch.device("cpu"), dtype=torch.float32)
+    return TransformerSource(
+        transformer, train_seq_len=64, batch_windows=4, device=torch.device("cpu"), dtype=torch.float32
+    )
 
 
 WAYS = [
@@ -99,7 +104,7 @@ WAYS = [
 
 @pytest.mark.parametrize(("name", "way"), WAYS)
 def test_a_model_gives_one_answer_on_any_number_of_ranks(
-    stream: Stream, model: ModelSource, name: str, way: dict[str, str]
+    stream: Stream, model: TransformerSource, name: str, way: dict[str, str]
 ) -> None:
     """To the bit, with the sum over the vocabulary at the samples, and more ranks than batches."""
     config = configured(name)
@@ -124,7 +129,7 @@ def test_scores_give_one_answer_whatever_the_windows_and_batches(
 ) -> None:
     config = configured(name, stride=window[0], seq_len=window[1])
     config = replace(config, exact=replace(config.exact, by_window=by_window and name == "exact"))
-    source = ScoresSource(stream.p_target, stream.entropy)
+    source = SavedScores(stream.p_target, stream.entropy)
     alone = evaluated(stream, source, config, 1)
     assert evaluated(stream, source, config, world, **way, batch_windows=batch_windows) == alone
 
@@ -132,7 +137,7 @@ def test_scores_give_one_answer_whatever_the_windows_and_batches(
 @pytest.mark.parametrize("prefill", ["scan", "local"])
 @pytest.mark.parametrize("world", [2, 3, 5])
 def test_pr890_depends_on_the_ranks_as_published(stream: Stream, world: int, prefill: str) -> None:
-    source = ScoresSource(stream.p_target, stream.entropy)
+    source = SavedScores(stream.p_target, stream.entropy)
     found = evaluated(stream, source, configured("pr890", stride=32), world, prefill=prefill)
     expected = stream.published(seq_len=256, buckets=512, world=world)
     assert as_nats(found.nats) == pytest.approx(expected.nats, rel=1e-12)
@@ -147,7 +152,7 @@ def test_a_scan_adds_up_what_lower_ranks_counted(world: int, buckets: int, seed:
     counts = rng.integers(0, 2**32 // max(world - 1, 1), (world, 3, 2, buckets)).astype(np.uint32)
     tables = counts.copy()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ngram_eval.prefill._SCANNED_AT_ONCE", at_once)
+        patch.setattr("ngram_eval.distributed.prefill._SCANNED_AT_ONCE", at_once)
         on_ranks(world, lambda ranks: scan(torch.from_numpy(tables[ranks.rank].view(np.int32)), ranks))
     for rank in range(world):
         assert (tables[rank] == counts[:rank].sum(axis=0)).all()
@@ -196,7 +201,7 @@ def test_the_first_forward_passes_run_beside_the_scan(stream: Stream, monkeypatc
     forwarded = threading.Event()
     original = HashedScorer.scan
 
-    class Source(ScoresSource):
+    class Source(SavedScores):
         def stats(self, tokens: Any, windows: Windows) -> Stats:
             forwarded.set()
             return super().stats(tokens, windows)
@@ -240,7 +245,7 @@ def test_interrupted_anywhere_and_resumed_on_any_ranks_the_answer_is_the_same(
 ) -> None:
     """Each rank stops after a number of readings of its own, ahead of or behind its last checkpoint."""
     name, options = way
-    config, source = configured(name), ScoresSource(stream.p_target, stream.entropy)
+    config, source = configured(name), SavedScores(stream.p_target, stream.entropy)
     source.batch_windows = 4
     split = name == "pr890" and options["ngram"] == "sharded"
     if split:
@@ -273,7 +278,7 @@ def test_interrupted_anywhere_and_resumed_on_any_ranks_the_answer_is_the_same(
     assert found == expected
 
 
-def test_memory_is_exchanged_bit_for_bit(stream: Stream, model: ModelSource) -> None:
+def test_memory_is_exchanged_bit_for_bit(stream: Stream, model: TransformerSource) -> None:
     """Ranks that remember different windows of a position all keep the first one's statistics, as one rank does."""
     config = configured("pr890", stride=32).window
     plan = Plan(1280, config)
@@ -351,7 +356,7 @@ def test_an_engine_that_is_behind_holds_up_the_forward_passes() -> None:
 
 
 def test_sharing_is_refused_where_it_can_t_be(stream: Stream) -> None:
-    source = ScoresSource(stream.p_target, stream.entropy)
+    source = SavedScores(stream.p_target, stream.entropy)
     with pytest.raises(InputError, match="--ngram sharded and --preset it: it learns"):
         evaluated(stream, source, configured("exact"), 1, ngram="sharded")
     with pytest.raises(InputError, match="--backend triton counts on the GPU"):

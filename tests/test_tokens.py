@@ -13,22 +13,14 @@ import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ngram_eval import tokens as tokens_module
 from ngram_eval.config import ByteRule
-from ngram_eval.counts import Tokens
 from ngram_eval.errors import InputError
-from ngram_eval.tokens import (
-    MAGIC,
-    MANIFEST_FORMAT,
-    Manifest,
-    ShardEntry,
-    Tokenizer,
-    check_vocabulary,
-    file_sha256,
-    read_manifest,
-    read_shards,
-    write_shard,
-)
+from ngram_eval.files import file_sha256
+from ngram_eval.text import tokenizer as tokens_module
+from ngram_eval.text.manifest import MANIFEST_FORMAT, Manifest, ShardEntry, read_manifest
+from ngram_eval.text.shards import MAGIC, read_shards, write_shard
+from ngram_eval.text.stream import Tokens
+from ngram_eval.text.tokenizer import Tokenizer, check_vocabulary
 
 SAMPLE = (Path(__file__).parent / "data" / "sample.txt").read_text(encoding="utf-8")
 

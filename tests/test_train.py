@@ -10,11 +10,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from ngram_eval.artifact import QuantConfig
+from ngram_eval.distributed.ranks import ALONE
 from ngram_eval.errors import InputError
-from ngram_eval.model import Linear, ModelConfig, Transformer, parameter_count
-from ngram_eval.ranks import Ranks
-from ngram_eval.tokens import read_shards, write_shard
+from ngram_eval.models.artifact import QuantConfig
+from ngram_eval.models.transformer import Linear, Transformer, parameter_count
+from ngram_eval.models.transformer_config import ModelConfig
+from ngram_eval.text.shards import read_shards, write_shard
 from ngram_eval.train import qat
 from ngram_eval.train.averaging import Ema, Swa, put
 from ngram_eval.train.config import PRESETS, TrainConfig, embedded, pr890, small
@@ -23,7 +24,6 @@ from ngram_eval.train.objective import Objective
 from ngram_eval.train.optim import is_table, make_optimizers
 from ngram_eval.train.schedule import lr_multiplier, momentum_at
 
-ALONE = Ranks(0, 1)
 TINY = ModelConfig(
     vocab_size=20,
     layers=2,

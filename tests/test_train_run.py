@@ -16,13 +16,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ngram_eval import artifact
-from ngram_eval.artifact import QuantConfig
+from ngram_eval.distributed.ranks import ALONE
 from ngram_eval.errors import InputError
-from ngram_eval.model import Linear, ModelConfig
-from ngram_eval.page import plots
-from ngram_eval.ranks import Ranks
-from ngram_eval.tokens import read_shards, write_shard
+from ngram_eval.models import artifact
+from ngram_eval.models.artifact import QuantConfig
+from ngram_eval.models.transformer import Linear
+from ngram_eval.models.transformer_config import ModelConfig
+from ngram_eval.results.page import plots
+from ngram_eval.text.shards import read_shards, write_shard
 from ngram_eval.train import __main__ as command
 from ngram_eval.train import checkpoint, curve, journal
 from ngram_eval.train import export as export_command
@@ -76,7 +77,7 @@ TINY_FLAGS = (
     *("--swa-every", 2, "--swa-below", 0.5, "--device", "cpu", "--log-every", 1),
 )
 """`CONFIG` on the command line."""
-CPU, ALONE = torch.device("cpu"), Ranks(0, 1)
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")

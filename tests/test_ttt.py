@@ -10,16 +10,19 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from ngram_eval import artifact, forward, ttt
+from ngram_eval.assets import asset
 from ngram_eval.audit import __main__ as audit
 from ngram_eval.config import WindowConfig
 from ngram_eval.errors import InputError
-from ngram_eval.forward import ModelSource
-from ngram_eval.model import ModelConfig, Transformer
-from ngram_eval.neural import NeuralStats, Stats
-from ngram_eval.options import asset
-from ngram_eval.ttt import AdaptingSource, TttConfig, adapted_parameters
-from ngram_eval.windows import Windows, batches, plan_windows
+from ngram_eval.models import artifact
+from ngram_eval.models import test_time_training as ttt
+from ngram_eval.models import transformer_source as forward
+from ngram_eval.models.source import NeuralStats, Stats
+from ngram_eval.models.test_time_training import AdaptingSource, TttConfig, adapted_parameters
+from ngram_eval.models.transformer import Transformer
+from ngram_eval.models.transformer_config import ModelConfig
+from ngram_eval.models.transformer_source import TransformerSource
+from ngram_eval.text.windows import Windows, batches, plan_windows
 
 SMALL = ModelConfig(
     vocab_size=20,
@@ -95,7 +98,7 @@ def test_by_hand(tokens: NDArray[np.uint16]) -> None:
     assert done == 4
     found = scored(source_of(), tokens)
     np.testing.assert_allclose(found.p_target, expected, rtol=1e-4)
-    plain = ModelSource(model_of(), train_seq_len=0, batch_windows=8, device=CPU, dtype=torch.float32)
+    plain = TransformerSource(model_of(), train_seq_len=0, batch_windows=8, device=CPU, dtype=torch.float32)
     before = np.concatenate([plain.stats(tokens, batch).p_target for batch in batches(WINDOWS, 8)])
     np.testing.assert_array_equal(found.p_target[:64], before[:64])  # nothing had been adapted yet
     assert np.log(found.p_target[128:]).sum() > np.log(before[128:]).sum() + 20  # and it helps
@@ -135,18 +138,18 @@ def test_no_position_is_scored_after_the_model_was_adapted_on_it(
 ) -> None:
     """Also by the published windows, which score the last stride again and again."""
     adapted: list[int] = []
-    adapt, stats = AdaptingSource._adapt, ModelSource.stats
+    adapt, stats = AdaptingSource._adapt, TransformerSource.stats
 
     def watched_adapt(self: AdaptingSource, tokens: Any, chunk: int) -> None:
         adapted.append((chunk + 1) * 64)
         adapt(self, tokens, chunk)
 
-    def watched_stats(self: ModelSource, tokens: Any, windows: Windows) -> NeuralStats:
+    def watched_stats(self: TransformerSource, tokens: Any, windows: Windows) -> NeuralStats:
         assert windows.first.min() >= max(adapted, default=0)
         return stats(self, tokens, windows)
 
     monkeypatch.setattr(AdaptingSource, "_adapt", watched_adapt)
-    monkeypatch.setattr(ModelSource, "stats", watched_stats)
+    monkeypatch.setattr(TransformerSource, "stats", watched_stats)
     for config in (WindowConfig(seq_len=16, stride=4), WindowConfig(seq_len=64, stride=7, rescore_tail=True)):
         adapted.clear()
         scored(source_of(), tokens, plan_windows(300, config))
@@ -257,7 +260,7 @@ def test_the_audit_accepts_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         made.append(source)
         return source
 
-    monkeypatch.setattr(forward, "load_model_source", adapting)
+    monkeypatch.setattr(forward, "load_transformer_source", adapting)
     monkeypatch.setattr(sys, "argv", ["audit", "--preset", "exact", "--samples", "32"])
     with pytest.raises(SystemExit) as done:
         audit.main()

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ngram_eval.config import WindowConfig
 from ngram_eval.errors import InputError
-from ngram_eval.windows import Grid, Plan, batches, plan_windows, share, target_count
+from ngram_eval.text.windows import Grid, Plan, batches, plan_windows, share, target_count
 
 shapes = st.tuples(st.integers(1, 400), st.integers(1, 64), st.integers(1, 64)).map(
     lambda t: (t[0], max(t[1:]), min(t[1:]))

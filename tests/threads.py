@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ngram_eval.ranks import Ranks
+from ngram_eval.distributed.ranks import Ranks
 
 T = TypeVar("T")
 

@@ -14,14 +14,14 @@ from typing import Annotated
 import torch
 import tyro
 
-from ngram_eval.console import show_help
+from ngram_eval.cli.console import show_help
+from ngram_eval.distributed.ranks import ALONE, Ranks, first_rank_speaks, joined_ranks
 from ngram_eval.errors import INTERRUPTED, InputError, exit_on_input_error
+from ngram_eval.evaluation.interrupt import Interrupt
 from ngram_eval.files import require_writable
-from ngram_eval.forward import choose_device
-from ngram_eval.interrupt import Interrupt
-from ngram_eval.page.plots import require_matplotlib
-from ngram_eval.ranks import Ranks, first_rank_speaks, joined_ranks
-from ngram_eval.tokens import read_shards
+from ngram_eval.models.transformer_source import choose_device
+from ngram_eval.results.page.plots import require_matplotlib
+from ngram_eval.text.shards import read_shards
 from ngram_eval.train.config import PRESETS, TrainConfig
 from ngram_eval.train.curve import draw
 from ngram_eval.train.export import compare, export, load_validation
@@ -107,7 +107,7 @@ def run(options: Options, ranks: Ranks) -> int:
         kept = "go on with --resume" if options.folder is not None else "nothing is kept without --folder"
         print(f"Stopped at step {trainer.step}; {kept}.")
         return code
-    alone = load_validation(*text, config=config, device=device, ranks=Ranks(0, 1))
+    alone = load_validation(*text, config=config, device=device, ranks=ALONE)
     if alone is not None:
         compare(trainer, alone)
     export(options.out, trainer.weights(config.export_weights), config, device, alone)

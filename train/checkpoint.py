@@ -9,10 +9,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from ngram_eval.artifact import QuantConfig
 from ngram_eval.errors import InputError
 from ngram_eval.files import replacing
-from ngram_eval.model import ModelConfig
+from ngram_eval.models.artifact import QuantConfig
+from ngram_eval.models.transformer_config import ModelConfig
 from ngram_eval.train.config import ExportWeights, TrainConfig
 from ngram_eval.train.trainer import SWA_COUNT, Trainer
 

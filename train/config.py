@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
-from ngram_eval.artifact import QuantConfig
 from ngram_eval.errors import InputError
-from ngram_eval.model import ModelConfig
+from ngram_eval.models.artifact import QuantConfig
+from ngram_eval.models.transformer_config import ModelConfig
 
 ExportWeights = Literal["ema", "swa", "raw"]
 

@@ -8,7 +8,7 @@ import tyro
 
 from ngram_eval.errors import InputError, exit_on_input_error
 from ngram_eval.files import replacing, require_writable
-from ngram_eval.page.plots import require_matplotlib
+from ngram_eval.results.page.plots import require_matplotlib
 from ngram_eval.train.journal import Entry, read
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ngram_eval.counts import Stream
 from ngram_eval.errors import InputError
-from ngram_eval.tokens import check_vocabulary
+from ngram_eval.text.stream import Stream
+from ngram_eval.text.tokenizer import check_vocabulary
 
 
 class Batches:

@@ -12,14 +12,15 @@ import torch
 import tyro
 from torch import Tensor
 
-from ngram_eval import artifact
-from ngram_eval.artifact import QuantConfig
+from ngram_eval.distributed.ranks import ALONE, Ranks
 from ngram_eval.errors import InputError, exit_on_input_error
 from ngram_eval.files import require_writable
-from ngram_eval.forward import choose_device
-from ngram_eval.model import Transformer, parameter_count
-from ngram_eval.ranks import Ranks
-from ngram_eval.tokens import Tokenizer, check_vocabulary, read_shards
+from ngram_eval.models import artifact
+from ngram_eval.models.artifact import QuantConfig
+from ngram_eval.models.transformer import Transformer, parameter_count
+from ngram_eval.models.transformer_source import choose_device
+from ngram_eval.text.shards import read_shards
+from ngram_eval.text.tokenizer import Tokenizer, check_vocabulary
 from ngram_eval.train import checkpoint
 from ngram_eval.train.averaging import put
 from ngram_eval.train.config import ExportWeights, TrainConfig
@@ -117,7 +118,7 @@ def main() -> None:
             config=(tyro.conf.OmitArgPrefixes,),
         )
         require_writable("--out", options.out)
-        device, one = choose_device(options.device), Ranks(0, 1)
+        device, one = choose_device(options.device), ALONE
         validation = load_validation(
             options.val, options.tokenizer, options.val_tokens, config=config, device=device, ranks=one
         )

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ngram_eval.errors import InputError
-from ngram_eval.interrupt import Interrupt
-from ngram_eval.model import Transformer
+from ngram_eval.evaluation.interrupt import Interrupt
+from ngram_eval.models.transformer import Transformer
 from ngram_eval.train import checkpoint
 from ngram_eval.train.averaging import put
 from ngram_eval.train.journal import SINKS, Entry, Live, Sink, cut, open_sinks

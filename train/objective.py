@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ngram_eval.model import Transformer
+from ngram_eval.models.transformer import Transformer
 
 
 class Objective(nn.Module):

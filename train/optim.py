@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from ngram_eval.ranks import Ranks
+from ngram_eval.distributed.ranks import Ranks
 from ngram_eval.train.config import TrainConfig
 from ngram_eval.train.muon import Muon, newton_schulz_dtype
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from ngram_eval.artifact import QuantConfig, row_scale
-from ngram_eval.model import Linear, Transformer
+from ngram_eval.models.artifact import QuantConfig, row_scale
+from ngram_eval.models.transformer import Linear, Transformer
 
 
 def fake_quantise(weight: Tensor, levels: int, floor: bool) -> Tensor:

@@ -10,10 +10,11 @@ import torch.distributed
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ngram_eval.counts import Stream
+from ngram_eval.distributed.ranks import Ranks
 from ngram_eval.errors import InputError
-from ngram_eval.model import Transformer, attention_kernel
-from ngram_eval.ranks import Ranks
+from ngram_eval.extensions import to_device
+from ngram_eval.models.transformer import Transformer, attention_kernel
+from ngram_eval.text.stream import Stream
 from ngram_eval.train import qat
 from ngram_eval.train.averaging import Ema, Swa
 from ngram_eval.train.config import ExportWeights, TrainConfig
@@ -21,7 +22,6 @@ from ngram_eval.train.data import Batches
 from ngram_eval.train.objective import Objective
 from ngram_eval.train.optim import make_optimizers
 from ngram_eval.train.schedule import lr_multiplier, momentum_at
-from ngram_eval.transfer import to_device
 
 SWA_COUNT = 2
 """Place of SWA's count in the state's `counters`."""

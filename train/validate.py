@@ -10,12 +10,12 @@ import torch
 
 from ngram_eval.bpb import as_nats, bits_per_byte, fixed_point, nats_of
 from ngram_eval.config import WindowConfig
-from ngram_eval.counts import Tokens
-from ngram_eval.forward import ModelSource, choose_dtype
-from ngram_eval.model import Transformer
-from ngram_eval.ranks import Ranks
-from ngram_eval.tokens import Tokenizer
-from ngram_eval.windows import batches, plan_windows, target_count
+from ngram_eval.distributed.ranks import Ranks
+from ngram_eval.models.transformer import Transformer
+from ngram_eval.models.transformer_source import TransformerSource, choose_dtype
+from ngram_eval.text.stream import Tokens
+from ngram_eval.text.tokenizer import Tokenizer
+from ngram_eval.text.windows import batches, plan_windows, target_count
 
 _TOKENS_AT_ONCE = 1 << 14
 """Positions of one forward."""
@@ -52,7 +52,7 @@ class Validation:
         """Score the text; every rank must call, each does its share."""
         at_once = max(1, _TOKENS_AT_ONCE // self._config.seq_len)
         dtype = choose_dtype("auto", self._device)
-        source = ModelSource(model, train_seq_len=0, batch_windows=at_once, device=self._device, dtype=dtype)
+        source = TransformerSource(model, train_seq_len=0, batch_windows=at_once, device=self._device, dtype=dtype)
         windows = plan_windows(self.targets, self._config)
         rank, world = self._ranks.rank, self._ranks.world
         mine = windows[len(windows) * rank // world : len(windows) * (rank + 1) // world]

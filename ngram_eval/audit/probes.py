@@ -15,12 +15,13 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ngram_eval.audit.subjects import Claim, Glimpse, NotApplicable, Subject, Trace
+from ngram_eval.audit.claim import Claim
+from ngram_eval.audit.subject import Glimpse, NotApplicable, Subject, Trace
 from ngram_eval.bpb import bits_per_byte, nats_of
 from ngram_eval.config import WindowConfig
-from ngram_eval.counts import Tokens
-from ngram_eval.samples import choose_samples
-from ngram_eval.tokens import TextTokenizer
+from ngram_eval.text.samples import choose_samples
+from ngram_eval.text.stream import Tokens
+from ngram_eval.text.tokenizer import TextTokenizer
 
 SAME, CLOSE, UNIT = 1e-6, 1e-4, 1e-6
 """Nats, nats, and distance from 1: see above."""

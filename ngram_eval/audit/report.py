@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ngram_eval.audit.probes import PROBES, Finding
+from ngram_eval.evaluation.result import installed_versions
 from ngram_eval.files import write_text
-from ngram_eval.report import installed_versions
 
 _STYLES = {"pass": "green", "refuted": "bold red", "not applicable": "dim"}
 

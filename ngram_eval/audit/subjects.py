@@ -4,128 +4,31 @@ A subject that can't do what a probe asks for raises `NotApplicable` with the re
 """
 
 import hashlib
-import json
-import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ngram_eval.audit.claim import Claim
+from ngram_eval.audit.subject import Change, Glimpse, NotApplicable, Subject, Trace
 from ngram_eval.bpb import Tally, as_nats
 from ngram_eval.config import EvalConfig, GateConfig
-from ngram_eval.counts import Stream, Tokens
-from ngram_eval.engine import count_bytes
+from ngram_eval.distributed.prefill import prefill_stop
 from ngram_eval.errors import InputError
-from ngram_eval.neural import LogitsSource, NeuralSource, NeuralStats, RememberingSource, statistics
-from ngram_eval.prefill import prefill_stop
-from ngram_eval.samples import cut, entropy_of
-from ngram_eval.scorers import Scorer, windows_at_once
-from ngram_eval.tokens import TextTokenizer
-from ngram_eval.windows import Plan, Windows, batches, plan_windows, share, target_count
-
-
-class NotApplicable(Exception):
-    """A probe can't be made of this subject; says why."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Claim:
-    """What is said of an evaluation; None where nothing is. The fields of a --claim file."""
-
-    positions: int | None = None
-    """Positions charged for."""
-    nats: float | None = None
-    """Their sum."""
-    bytes: int | None = None
-    """Bytes of their targets."""
-    subset: bool | None = None
-    """Whether only a first part of the data was evaluated."""
-    megabytes: float | None = None
-    """Size of the artifact, in MB of 1,000,000 bytes."""
-    document_start: int | None = None
-    """A token that starts a document, and each is said to be scored without those before it."""
-
-    def __or__(self, other: "Claim") -> "Claim":
-        """What is claimed here, and where that is nothing, what the other claims."""
-        own = {one.name: getattr(self, one.name) for one in fields(Claim)}
-        return replace(other, **{name: value for name, value in own.items() if value is not None})
-
-
-class Trace(NamedTuple):
-    """A stream scored once."""
-
-    positions: NDArray[np.int64]
-    """What was charged for, in order; a position may come twice."""
-    values: NDArray[np.float64]
-    """What each was charged with, before the floor."""
-    neural: NDArray[np.float64] | None
-    """The neural model's probability of the targets, where it is known."""
-    claim: Claim
-    """What the subject reports of it."""
-
-
-class Change(NamedTuple):
-    """Of all tokens, the one whose value depends most on which token the target is."""
-
-    token: int
-    targets: tuple[int, int]
-    values: tuple[float, float]
-
-
-class Glimpse(NamedTuple):
-    """A position just before it is scored, its target and all later tokens withheld."""
-
-    position: int
-    values: NDArray[np.float64]
-    """(V,): what each token would be charged with."""
-    neural: NDArray[np.float64] | None
-    """(V,): the neural model's distribution, where it is known."""
-    change: Change | None
-    """How the values of the others depend on the target, where the subject is told the target at all."""
-
-
-class Subject:
-    """What is audited."""
-
-    name: str
-
-    @property
-    def source_is_given(self) -> bool:
-        """Whether neural statistics were computed elsewhere, so that they stay as they are whatever the tokens."""
-        return False
-
-    def score(self, tokens: Tokens) -> Trace:
-        """Evaluate a stream as the subject always does, from its beginning."""
-        raise NotImplementedError
-
-    def expected(self, tokens: Tokens) -> int:
-        """The positions [0, expected) are those that an evaluation of the stream should charge for."""
-        return len(tokens) - 1
-
-    def glimpses(self, tokens: Tokens, samples: NDArray[np.int64]) -> Iterator[Glimpse]:
-        """The samples, one pass from left to right; what comes after a sample is not even in memory."""
-        raise NotImplementedError
-
-    def without_memory(self) -> "Subject":
-        """The subject with the weight of its memory set to 0."""
-        raise NotApplicable("it has no weight that could be set to 0 from outside")
-
-    def with_buckets(self, buckets: int) -> "Subject":
-        """The subject with fewer buckets."""
-        raise NotApplicable("it has no buckets")
-
-    @property
-    def buckets(self) -> int:
-        """Buckets a table."""
-        raise NotApplicable("it has no buckets: nothing can collide")
-
-    def variants(self) -> dict[str, tuple["Subject", float]]:
-        """Circumstances that must not matter: name -> (the subject in them, nats a position by which it may differ)."""
-        raise NotApplicable("it can't be run again")
+from ngram_eval.evaluation.engine import count_bytes
+from ngram_eval.models.saved_logits import SavedLogits
+from ngram_eval.models.saved_scores import RememberingSource
+from ngram_eval.models.source import NeuralSource, NeuralStats, statistics
+from ngram_eval.scorers.base import Scorer
+from ngram_eval.scorers.make import windows_at_once
+from ngram_eval.text.samples import cut, entropy_of
+from ngram_eval.text.stream import Stream, Tokens
+from ngram_eval.text.tokenizer import TextTokenizer
+from ngram_eval.text.windows import Plan, Windows, batches, plan_windows, share, target_count
 
 
 class SharedSource:
@@ -163,7 +66,10 @@ class SharedSource:
 MakeScorer = Callable[[str, EvalConfig, NeuralSource], Scorer]
 """(backend, configuration, neural source) -> a new scorer."""
 
+
 _EXACTLY, _ROUNDING, _BATCHES = 0.0, 1e-9, 1e-4
+
+
 _OTHER_BATCH = 7
 
 
@@ -202,7 +108,7 @@ class ScorerSubject(Subject):
             scorer = self.make(self.backend, config, self.source)
             scorer.prefill(tokens, 0, prefill_stop(plan, rows, config.ngram), lambda counted: None)
             for batch in batches(windows[rows.start : rows.stop], windows_at_once(config, self.source)):
-                stats = statistics(self.source, tokens, batch, rows=scorer.needs_rows)
+                stats = statistics(self.source, tokens, batch, rows=self.config.needs_rows)
                 charged = scorer.score(tokens, batch, stats).values
                 if len(charged) != batch.scored:
                     raise ValueError(f"{self.name} gave {len(charged)} values for {batch.scored} positions")
@@ -231,7 +137,7 @@ class ScorerSubject(Subject):
                 return
             for batch in batches(part, windows_at_once(self.config, self.source)):
                 past = tokens[: int(batch.stop.max()) + 1].copy()
-                scorer.score(past, batch, statistics(self.source, tokens, batch, rows=scorer.needs_rows))
+                scorer.score(past, batch, statistics(self.source, tokens, batch, rows=self.config.needs_rows))
 
     def _glimpse(self, scorer: Scorer, tokens: Tokens, windows: Windows, position: int) -> Glimpse:
         blind = np.append(tokens[: position + 1], tokens[position])  # a repeated token in the target's place
@@ -369,7 +275,7 @@ class ClaimedSubject(Subject):
     name: str
     positions: NDArray[np.int64]
     values: NDArray[np.float64]
-    logits: LogitsSource | None
+    logits: SavedLogits | None
     tokens: Tokens
     """The stream they belong to."""
     whole: int
@@ -392,7 +298,7 @@ class ClaimedSubject(Subject):
             yield Glimpse(position, values, None, None)
 
 
-def load_claimed(path: Path, logits: LogitsSource | None, tokens: Tokens, seq_len: int, subset: bool) -> ClaimedSubject:
+def load_claimed(path: Path, logits: SavedLogits | None, tokens: Tokens, seq_len: int, subset: bool) -> ClaimedSubject:
     """Read an .npz with `p`, what each position was charged with, and `positions` unless they are 0, 1, 2, ...
 
     A whole evaluation has all positions, or those of all whole sequences. Raises `InputError` naming what is wrong.
@@ -422,21 +328,3 @@ def load_claimed(path: Path, logits: LogitsSource | None, tokens: Tokens, seq_le
         tokens=tokens,
         whole=end if subset or end == (len(tokens) - 1) // seq_len * seq_len else len(tokens) - 1,
     )
-
-
-def load_claim(path: Path) -> Claim:
-    """Read a --claim file: JSON with fields of `Claim`, or a result of `ngram_eval.run`. Raises `InputError`."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: no JSON ({error}); check --claim") from error
-    runs = found.get("runs") if isinstance(found, dict) else None
-    if runs is not None:
-        found = {key: value for key, value in runs[0].items() if key in ("positions", "nats", "bytes", "subset")}
-    names = [one.name for one in fields(Claim)]
-    if not isinstance(found, dict) or not found.keys() <= set(names):
-        raise InputError(f"{path}: give a JSON object with some of {', '.join(names)}")
-    for name, value in found.items():
-        if value is not None and not (isinstance(value, (int, float)) and math.isfinite(value)):
-            raise InputError(f"{path}: {name} is {value!r}; give a number")
-    return Claim(**found)

@@ -13,8 +13,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ngram_eval.counts import Tokens
 from ngram_eval.errors import InputError
+from ngram_eval.text.stream import Tokens
 
 MAX_TOKENS = 1 << 17
 _MAX_SURFACE = 254

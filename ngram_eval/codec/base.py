@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ngram_eval.counts import Tokens
+from ngram_eval.text.stream import Tokens
 
 
 class Base(Protocol):

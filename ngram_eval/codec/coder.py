@@ -17,10 +17,10 @@ from ngram_eval.bpb import FRACTION_BITS, fixed_point, nats_of
 from ngram_eval.codec.alphabet import Alphabet
 from ngram_eval.codec.base import Base, UniformBase
 from ngram_eval.codec.method import Method
-from ngram_eval.counts import Tokens
 from ngram_eval.errors import InputError
-from ngram_eval.exact import ExactModel, make_model
-from ngram_eval.mixer import Mixer, make_mixer, spelling_of
+from ngram_eval.scorers.exact.model import ExactModel, make_model
+from ngram_eval.scorers.mixer.model import Mixer, make_mixer, spelling_of
+from ngram_eval.text.stream import Tokens
 
 _AT_ONCE = 1 << 18
 """Probabilities held at a time (2 MiB)."""

@@ -11,10 +11,11 @@ from typing import NamedTuple
 import numpy as np
 
 from ngram_eval.codec.alphabet import BYTES, MAX_TOKENS, Alphabet, in_use, of_surfaces
-from ngram_eval.counts import Tokens
 from ngram_eval.errors import InputError
-from ngram_eval.prepare import Segment, train_tokenizer
-from ngram_eval.tokens import Tokenizer
+from ngram_eval.text.documents import Segment
+from ngram_eval.text.prepare import train_tokenizer
+from ngram_eval.text.stream import Tokens
+from ngram_eval.text.tokenizer import Tokenizer
 
 _SEGMENT = 1 << 12
 """A text is cut in segments of about so many characters, at newlines, where that changes nothing."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from ngram_eval.assets import asset
 from ngram_eval.bpb import as_nats
 from ngram_eval.codec.alphabet import BYTES, Alphabet, of_surfaces, pack, unpack
 from ngram_eval.codec.base import Base, UniformBase
@@ -16,15 +17,14 @@ from ngram_eval.codec.container import HEADER_BYTES, TOKENIZERS, Container, Head
 from ngram_eval.codec.cutting import Cut, cut_bytes, cut_trained, cut_with
 from ngram_eval.codec.method import Method
 from ngram_eval.errors import InputError
-from ngram_eval.options import asset
-from ngram_eval.tokens import Tokenizer, file_sha256
+from ngram_eval.files import file_sha256
+from ngram_eval.text.tokenizer import Tokenizer
+from ngram_eval.timing import Track
 
 PACKAGED = "packaged"
 """The tokenizer or the artifact that is installed with the package."""
 NO_DIGEST = bytes(16)
 Backend = Literal["cpu", "reference"]
-Track = Callable[[str, int], Callable[[int], None]]
-"""Begins to show how far something has come: (title, total) -> what to call with each part done."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

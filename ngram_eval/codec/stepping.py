@@ -1,7 +1,7 @@
 """The neural base: a transformer that is given one token after another.
 
 Writer and reader do the very same forwards: a window's known tokens in one piece, then each new token as a piece of
-its own, with keys and values kept (`ngram_eval.model.Cache`). No forward ever holds a token that the reader does not
+its own, with keys and values kept (`ngram_eval.models.transformer.Cache`). No forward ever holds a token that the reader does not
 know yet, or another number of tokens than the reader's, so nothing rests on how kernels treat rows that do not matter.
 One thread, float32, the CPU: the same build of torch on the same kind of processor gives the same bits, and `probe`
 tells whether two of them do.
@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ngram_eval import artifact
 from ngram_eval.codec.base import UniformBase
 from ngram_eval.config import WindowConfig
-from ngram_eval.counts import Tokens
-from ngram_eval.model import Cache, Transformer
-from ngram_eval.neural import nan_statistics
+from ngram_eval.models import artifact
+from ngram_eval.models.source import nan_statistics
+from ngram_eval.models.transformer import Cache, Transformer
+from ngram_eval.text.stream import Tokens
 
 _PROBE_STRIDES = 2
 
@@ -38,7 +38,7 @@ def one_thread() -> Iterator[None]:
 
 
 class SteppedModel:
-    """`ngram_eval.codec.base.Base` of a transformer, over the windows of `ngram_eval.windows.plan_windows`.
+    """`ngram_eval.codec.base.Base` of a transformer, over the windows of `ngram_eval.text.windows.plan_windows`.
 
     One difference: a last window with fewer than `stride` positions is not moved back to take in more context, since a
     reader could not know. The first token of all is given 1 / V: there is nothing to run the model on.

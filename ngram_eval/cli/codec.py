@@ -1,0 +1,318 @@
+"""`ngram-eval codec compress|decompress|verify`: a file of the size that a score claims."""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import tyro
+from rich import box
+from rich.table import Table
+
+from ngram_eval.cli.console import show_help, table_console, tracked
+from ngram_eval.codec import container, files
+from ngram_eval.codec.files import PACKAGED, Backend, Packed
+from ngram_eval.codec.method import Method, code_presets
+from ngram_eval.config import ExactConfig, MixerConfig, WindowConfig, preset
+from ngram_eval.errors import InputError, exit_on_input_error
+from ngram_eval.evaluation.settings import EMBEDDED_SEQ_LEN
+from ngram_eval.extensions import require_extension
+from ngram_eval.files import STDOUT, replacing, require_writable, write_text
+from ngram_eval.timing import Track
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shown:
+    """What every command says of itself."""
+
+    json: Path | None = None
+    """Write what it came to here; - for standard output, and the table then goes to stderr."""
+    quiet: bool = False
+    """Show no progress and no table."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Compress(Shown):
+    """Compress a file with the probabilities that a preset gives its tokens."""
+
+    input: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IN")]
+    """Any file."""
+    output: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+    """The compressed file; replaced if it is there."""
+    preset: str = "exact"
+    """Method: a preset whose probabilities sum to 1."""
+    uniform: bool = False
+    """Base distribution: 1/V for every token, so the n-gram memory alone."""
+    artifact: str | None = None
+    """Base distribution: a model file of ours, or `packaged`; it is needed again to decompress, and is not counted."""
+    tokenizer: str = PACKAGED
+    """`packaged`, a SentencePiece model file, `train` (one trained on the input), or `bytes`. What the tokens of a file
+    or a trained one stand for travels in the compressed file."""
+    pieces: int = 1024
+    """Most pieces of a tokenizer that is trained."""
+    backend: Backend = "cpu"
+    """Who computes: cpu (C++), or reference (slow numpy, the same bits)."""
+    max_order: int = field(default_factory=lambda: preset("exact").ngram.max_order)
+    """Highest order n; its context has n - 1 tokens."""
+    exact: Annotated[ExactConfig, tyro.conf.arg(name="")] = field(default_factory=lambda: preset("exact").exact)
+    """The method of exact presets."""
+    mixer: Annotated[MixerConfig, tyro.conf.arg(name="")] = field(default_factory=MixerConfig)
+    """The method of mixer presets."""
+    window: Annotated[WindowConfig, tyro.conf.arg(name="")] = field(default_factory=lambda: preset("exact").window)
+    """What the neural model sees."""
+
+    def check(self) -> None:
+        """Raise `InputError` for flags that do not go together or are out of range."""
+        if self.uniform == (self.artifact is not None):
+            raise InputError("give one base distribution: --uniform, --artifact FILE or --artifact packaged")
+        if self.preset not in code_presets():
+            raise InputError(
+                f"--preset is {self.preset!r}: a code needs probabilities that sum to 1; "
+                f"choose from {', '.join(code_presets())}"
+            )
+        if not 260 <= self.pieces <= 1 << 16:
+            raise InputError(f"--pieces is {self.pieces}: give 260 (256 of them are bytes) to {1 << 16}")
+        if self.artifact is not None and self.tokenizer == "train":
+            raise InputError("--tokenizer train: the model of --artifact knows only the tokenizer it was trained with")
+        if self.window.rescore_tail:
+            raise InputError("--rescore-tail charges positions more than once, and a code writes each once")
+        if self.exact.by_window:
+            raise InputError("--by-window counts late on purpose, and a code counts each token as it is written")
+
+    def method(self) -> Method:
+        """What decides the probabilities."""
+        window = None if self.uniform else self.window
+        return Method(preset=self.preset, max_order=self.max_order, exact=self.exact, mixer=self.mixer, window=window)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decompress(Shown):
+    """Restore a file, byte for byte, or write nothing."""
+
+    input: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IN")]
+    """A compressed file."""
+    output: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+    """Where its content goes; replaced if it is there."""
+    artifact: str | None = None
+    """The model it was compressed with, if any; the packaged one need not be named."""
+    backend: Backend = "cpu"
+    """Who computes: cpu (C++), or reference (slow numpy, the same bits)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verify(Shown):
+    """Decompress in memory and compare with the checksum of the content, and with the original if it is given."""
+
+    input: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IN")]
+    """A compressed file."""
+    original: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="ORIGINAL")] = None
+    """What it should hold."""
+    artifact: str | None = None
+    """The model it was compressed with, if any; the packaged one need not be named."""
+    backend: Backend = "cpu"
+    """Who computes: cpu (C++), or reference (slow numpy, the same bits)."""
+
+
+Command = Compress | Decompress | Verify
+
+Commands = tyro.conf.OmitSubcommandPrefixes[Command]
+"""For shell completion."""
+_COMMANDS: dict[str, Callable[..., Any]] = {"compress": Compress, "decompress": Decompress, "verify": Verify}
+_CONFIG = (tyro.conf.OmitArgPrefixes,)
+
+
+def parse(arguments: list[str], prog: str) -> Command:
+    """The command, with the defaults of its preset. Exits for --help."""
+    command: Command = tyro.extras.subcommand_cli_from_dict(_COMMANDS, prog=prog, args=arguments, config=_CONFIG)
+    if not isinstance(command, Compress):
+        return command
+    if command.preset in code_presets():
+        base = preset(command.preset)
+        window = replace(base.window, seq_len=EMBEDDED_SEQ_LEN) if command.artifact == PACKAGED else base.window
+        default = replace(command, max_order=base.ngram.max_order, exact=base.exact, mixer=base.mixer, window=window)
+        command = tyro.cli(Compress, prog=f"{prog} compress", args=arguments[1:], default=default, config=_CONFIG)
+    command.check()
+    return command
+
+
+class Outcome(NamedTuple):
+    """What a command came to, for people and for programs."""
+
+    rows: list[tuple[str, str]]
+    caption: str | None
+    figures: dict[str, Any]
+
+
+def compress(command: Compress, track: Track) -> Outcome:
+    """Run the command."""
+    data = _read(command.input)
+    _check_output(command.input, command.output)
+    start = time.perf_counter()
+    packed = files.compress(
+        data,
+        command.method(),
+        tokenizer=command.tokenizer,
+        pieces=command.pieces,
+        artifact=command.artifact,
+        backend=command.backend,
+        track=track,
+    )
+    written = packed.container.to_bytes()
+    with replacing(command.output) as file:
+        file.write(written)
+    return report(packed, len(written), time.perf_counter() - start)
+
+
+def report(packed: Packed, size: int, seconds: float) -> Outcome:
+    """What compressing came to."""
+    header, container_ = packed.container.header, packed.container
+    original, charged = header.content_bytes, packed.nats / math.log(2) / 8
+    rows = [
+        ("bytes in", f"{original:,}"),
+        ("bytes out", f"{size:,}"),
+        ("  header, settings, checksum", f"{files.overhead(container_):,}"),
+        ("  tokenizer", f"{header.table_bytes:,}"),
+        ("  payload", f"{header.payload_bytes:,}"),
+        ("ratio", f"{original / size:.3f}"),
+        ("bits per byte of the file", f"{8 * size / original:.4f}" if original else "-"),
+        ("bits per byte of the scorer", f"{8 * charged / original:.4f}" if original else "-"),
+        ("gap, payload to scorer", _gap(header.payload_bytes, charged)),
+        ("gap, file to scorer", _gap(size, charged)),
+        ("tokens", f"{header.tokens:,}"),
+        ("seconds", f"{seconds:.2f}"),
+        ("tokens a second", f"{header.tokens / seconds:,.0f}"),
+    ]
+    figures = {
+        "bytes_in": original,
+        "bytes_out": size,
+        "payload_bytes": header.payload_bytes,
+        "bits_per_byte": 8 * size / original if original else None,
+        "scorer_bits_per_byte": 8 * charged / original if original else None,
+        "tokens": header.tokens,
+        "seconds": seconds,
+    }
+    return Outcome(rows, f"{packed.tokenizer}", figures)
+
+
+def _gap(size: int, charged: float) -> str:
+    share = f" ({size / charged - 1:+.3%})" if charged else ""
+    return f"{size - charged:+,.1f} bytes{share}"
+
+
+def table_of(outcome: Outcome) -> Table:
+    """An outcome, to be looked at."""
+    table = Table(box=box.SIMPLE_HEAD, show_header=False, caption=outcome.caption)
+    table.add_column()
+    table.add_column(justify="right")
+    for row in outcome.rows:
+        table.add_row(*row)
+    return table
+
+
+def _restore(command: Decompress | Verify, track: Track) -> tuple[bytes, Outcome]:
+    """(content, what restoring it came to)."""
+    found = container.read(command.input)
+    start = time.perf_counter()
+    data = files.decompress(found, command.input, artifact=command.artifact, backend=command.backend, track=track)
+    seconds, size, sha256 = time.perf_counter() - start, len(found.to_bytes()), found.header.content_sha256.hex()
+    rows = [
+        ("bytes in", f"{size:,}"),
+        ("bytes out", f"{len(data):,}"),
+        ("sha256", sha256),
+        ("tokens", f"{found.header.tokens:,}"),
+        ("seconds", f"{seconds:.2f}"),
+        ("tokens a second", f"{found.header.tokens / seconds:,.0f}"),
+    ]
+    figures = {"bytes_in": size, "bytes_out": len(data), "sha256": sha256, "tokens": found.header.tokens}
+    return data, Outcome(rows, None, {**figures, "seconds": seconds})
+
+
+def decompress(command: Decompress, track: Track) -> Outcome:
+    """Run the command."""
+    _check_output(command.input, command.output)
+    data, outcome = _restore(command, track)
+    with replacing(command.output) as file:
+        file.write(data)
+    return outcome
+
+
+def verify(command: Verify, track: Track) -> Outcome:
+    """Run the command; raises `InputError` if the content is not the original."""
+    original = None if command.original is None else _read(command.original)
+    data, outcome = _restore(command, track)
+    if original is not None and data != original:
+        pairs = enumerate(zip(data, original, strict=False))
+        differs = next((at for at, (a, b) in pairs if a != b), min(len(data), len(original)))
+        raise InputError(
+            f"{command.input} is whole, but holds another text than {command.original}: "
+            f"{len(data)} bytes and {len(original)}, the first difference at byte {differs}"
+        )
+    return outcome._replace(
+        caption="as its checksum says" + ("" if original is None else f", and as {command.original}")
+    )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} can't be read ({error.strerror}): check the path") from error
+
+
+def _check_output(source: Path, output: Path) -> None:
+    require_writable("OUT", output)
+    if output.exists() and not output.is_file():
+        raise InputError(f"OUT is {output}, which is no file to be replaced: give another name")
+    if output.exists() and source.exists() and output.samefile(source):
+        raise InputError(f"OUT is {output}, the input itself: give another name")
+
+
+HELP = """\
+Compress a file to the size that a score claims, and restore it byte for byte.
+
+examples
+  {prog} compress --uniform --tokenizer bytes novel.txt novel.ngc
+  {prog} decompress novel.ngc again.txt
+  {prog} verify novel.ngc novel.txt
+
+compress IN OUT
+  --uniform             1/V as the base: counts alone; or
+  --artifact FILE       a model of ours as the base (`packaged`: the embedded one)
+  --preset NAME         a preset whose probabilities sum to 1 (default: exact)
+  --tokenizer WHICH     packaged, FILE, train (on the input; --pieces V) or bytes
+decompress IN OUT
+verify IN [ORIGINAL]    decompress in memory; compare with the checksum and the original
+  --artifact FILE       the model it was compressed with
+all three
+  --backend NAME        cpu, or reference (slow, the same bits)
+  --json FILE           what it came to; - for stdout
+  --quiet               no progress, no table
+
+{prog} compress --help-all: every flag. Format and guarantees: docs/codec.md.
+Ctrl-C leaves no file behind.
+"""
+
+
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m ngram_eval.codec") -> None:
+    """The command line."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    with exit_on_input_error():
+        show_help(given, HELP, prog)
+        command = parse(given, prog)
+        require_writable("--json", command.json)
+        if command.backend == "cpu":
+            require_extension()
+        with tracked(quiet=command.quiet) as track:
+            if isinstance(command, Compress):
+                outcome = compress(command, track)
+            elif isinstance(command, Decompress):
+                outcome = decompress(command, track)
+            else:
+                outcome = verify(command, track)
+        if command.json is not None:
+            write_text(command.json, json.dumps(outcome.figures, indent=2) + "\n")
+        table_console(quiet=command.quiet, stdout_taken=command.json == STDOUT).print(table_of(outcome))

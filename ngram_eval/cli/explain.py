@@ -1,0 +1,103 @@
+"""`ngram-eval explain`: one prediction in the open."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from ngram_eval.cli.console import show_help, table_console, tracked
+from ngram_eval.cli.options import JobOptions, parse
+from ngram_eval.config import EvalConfig
+from ngram_eval.distributed.ranks import ALONE
+from ngram_eval.errors import InputError, exit_on_input_error
+from ngram_eval.evaluation.job import load_job
+from ngram_eval.files import STDOUT, require_writable, write_text
+from ngram_eval.results.explain import Prediction, explain, find_text, print_prediction
+from ngram_eval.scorers.make import check_source
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExplainOptions(JobOptions):
+    """Show one prediction: context, matches of each order, weights, likeliest tokens before and after."""
+
+    position: int | None = None
+    """Explain the prediction of the token after this position: position p predicts token p + 1."""
+    after: str | None = None
+    """Explain the prediction of what follows this piece of the text, instead of naming its position."""
+    occurrence: int = 1
+    """Which one, if the text occurs more than once: 1 is the first, -1 the last."""
+    context: int = 24
+    """Tokens of the context to show."""
+    top: int = 8
+    """Likeliest tokens to show."""
+
+    def check(self) -> None:
+        super(ExplainOptions, self).check()
+        if (self.position is None) == (self.after is None):
+            raise InputError("give one place: --position P, or --after 'some words'")
+        if self.occurrence == 0:
+            raise InputError("--occurrence is 0: 1 is the first, -1 the last")
+        if self.after == "":
+            raise InputError("--after is empty: give a few words of the text")
+        for name in ("context", "top"):
+            if getattr(self, name) < 1:
+                raise InputError(f"--{name} is {getattr(self, name)}: give at least 1")
+
+
+def run(options: ExplainOptions, configs: dict[str, EvalConfig]) -> list[Prediction]:
+    """The prediction under every preset. Raises `InputError` for a source that knows only targets' probabilities."""
+    job = load_job(options.settings, ALONE)
+    if not job.source.gives_all:
+        raise InputError("--scores knows the probability of each target only: give --artifact, --logits or --uniform")
+    position = options.position
+    for config in configs.values():
+        check_source(config, job.source)
+    if position is None:
+        assert options.after is not None, "ExplainOptions.check asks for one of the two"
+        position = find_text(job, options.after, options.occurrence)
+    with tracked(quiet=options.output.quiet) as track:
+        return [
+            explain(job, name, config, position, context=options.context, top=options.top, track=track)
+            for name, config in configs.items()
+        ]
+
+
+HELP = """\
+Show one prediction: the context, what each order has counted, what it weighs, the likeliest tokens.
+
+example
+  {prog} --after 'Mrs. Dashwood and her' --occurrence -1 --preset exact
+
+which
+  --position P        the token after position P (position p predicts token p + 1)
+  --after WORDS        or what follows these words; --occurrence 2: the second time, -1: the last
+of what, as for `ngram-eval run` (by default the embedded novel with the embedded model)
+  --data FILE ... --tokenizer FILE
+  --artifact FILE | --logits FILE | --hf NAME | --uniform
+  --preset NAME       pr890, hashed, exact, tilt, mixer; may be repeated
+how it is shown
+  --context 24        tokens of context
+  --top 8             likeliest tokens
+  --json FILE         all of it; - for stdout
+
+What learns from each position for the next (exact, tilt) is evaluated up to the position: that
+takes as long as the evaluation does. Presets that only count need one forward pass.
+
+--help-all: every flag
+"""
+
+
+def main(arguments: Sequence[str], prog: str) -> None:
+    """The command line."""
+    given = list(arguments)
+    with exit_on_input_error():
+        show_help(given, HELP, prog)
+        options, configs = parse(given, ExplainOptions(), prog)
+        require_writable("--json", options.output.json)
+        predictions = run(options, configs)
+        if options.output.json is not None:
+            write_text(
+                options.output.json, json.dumps({"predictions": [asdict(one) for one in predictions]}, indent=2) + "\n"
+            )
+        console = table_console(quiet=options.output.quiet, stdout_taken=options.output.json == STDOUT)
+        for one in predictions:
+            print_prediction(one, console)

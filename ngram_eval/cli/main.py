@@ -1,0 +1,105 @@
+"""One command for all: `ngram-eval run`, `ngram-eval compare`, ... (`python -m ngram_eval` does the same).
+
+A subcommand is a module with `main(arguments, prog)` and a line in `COMMANDS`.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import tyro
+
+from ngram_eval import __version__
+from ngram_eval.errors import InputError, exit_on_input_error
+
+PROG = "ngram-eval"
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A subcommand."""
+
+    module: str
+    """Its home; imported when it is asked for."""
+    summary: str
+    options: str = "Options"
+    """What its flags are made of, in that module: for shell completion."""
+
+
+COMMANDS = {
+    "run": Command("ngram_eval.cli.run", "score a token stream in bits per byte"),
+    "prepare": Command("ngram_eval.cli.prepare", "turn text into token shards; train a tokenizer", "PrepareOptions"),
+    "train": Command("ngram_eval.train.__main__", "train a small model and export it"),
+    "audit": Command("ngram_eval.cli.audit", "probe whether a score is a probability", "AuditOptions"),
+    "codec": Command("ngram_eval.cli.codec", "compress a file to the size a score claims", "Commands"),
+    "convert": Command("ngram_eval.cli.convert", "read the artifacts of PR #890 and write ours"),
+    "compare": Command("ngram_eval.cli.compare", "results side by side, and how sure the differences are"),
+    "explain": Command("ngram_eval.cli.explain", "show how one prediction comes about", "ExplainOptions"),
+    "budget": Command("ngram_eval.cli.budget", "predict how long an evaluation takes here", "BudgetOptions"),
+}
+"""Subcommand -> where it lives: the only list of them."""
+
+HELP = """\
+usage: {prog} COMMAND [flags]
+
+Language models in bits per byte, with an n-gram memory, fast and honest.
+
+commands
+{commands}
+
+examples
+  {prog} run                                 the embedded model on the embedded novel
+  {prog} run --preset exact --report out.html
+  {prog} COMMAND --help                      the flags one uses; --help-all: every flag
+  {prog} --version
+
+completion, for bash or zsh
+  {prog} completion bash > ~/.local/share/bash-completion/completions/{prog}
+  {prog} completion zsh > ~/.zfunc/_{prog}
+
+exit codes: 0 done; 1 failed, refuted or different; 2 bad input; 130 interrupted (ctrl-C)
+"""
+
+
+def help_text() -> str:
+    """What `ngram-eval --help` shows."""
+    width = max(map(len, COMMANDS)) + 2
+    listed = "\n".join(f"  {name:<{width}}{command.summary}" for name, command in COMMANDS.items())
+    return HELP.format(prog=PROG, commands=listed)
+
+
+def completion(shell: str) -> None:
+    """Print the completion script of bash or zsh, by tyro, for every subcommand and flag. Exits."""
+    if shell not in ("bash", "zsh"):
+        raise InputError(f"completion is for bash or zsh, not {shell!r}: say `{PROG} completion bash`")
+    flags: dict[str, Callable[..., Any]] = {
+        name: getattr(import_module(command.module), command.options) for name, command in COMMANDS.items()
+    }
+    arguments = ["--tyro-print-completion", shell]
+    tyro.extras.subcommand_cli_from_dict(flags, prog=PROG, args=arguments, config=(tyro.conf.OmitArgPrefixes,))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    with exit_on_input_error():
+        if not given or given[0] in ("-h", "--help", "--help-all", "help"):
+            print(help_text(), end="")
+            return
+        name, rest = given[0], given[1:]
+        if name == "--version":
+            print(f"ngram_eval {__version__}")
+            return
+        if name == "completion":
+            completion(rest[0] if rest else "")
+            return
+        if name not in COMMANDS:
+            raise InputError(f"{name!r} is not a command: choose from {', '.join(COMMANDS)} (see `{PROG} --help`)")
+        run: Callable[[list[str], str], None] = import_module(COMMANDS[name].module).main
+        run(rest, f"{PROG} {name}")
+
+
+if __name__ == "__main__":
+    main()

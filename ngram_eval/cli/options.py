@@ -1,0 +1,148 @@
+"""What command lines that evaluate share: their flags, and one `EvalConfig` for each preset asked for.
+
+Flags are generated from dataclasses by tyro; a part of the settings is a heading of `--help-all`. A flag given
+overrides that field in every preset.
+"""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import tyro
+
+from ngram_eval import __version__
+from ngram_eval.config import DEFAULT_PRESETS, EvalConfig, preset
+from ngram_eval.errors import InputError
+from ngram_eval.evaluation.settings import (
+    EMBEDDED_SEQ_LEN,
+    DataSettings,
+    HardwareSettings,
+    ModelSettings,
+    Settings,
+)
+from ngram_eval.scorers.make import check_backend
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Method:
+    """How tokens are predicted and counted."""
+
+    preset: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Method to evaluate, may be repeated: pr890 (as published), hashed (quirks fixed), exact (exact counts, a
+    probability), tilt (one hint, a probability), mixer or mixer-fast (hashed contexts of decisions, a probability).
+    Default: the first three, without exact on triton."""
+    config: Annotated[EvalConfig, tyro.conf.arg(name="")] = field(default_factory=EvalConfig)
+    """The method; a flag given here overrides the field in every preset."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Output:
+    """Where the result goes, and what is shown."""
+
+    json: Path | None = None
+    """Write the full results here; - for standard output, and the table then goes to stderr."""
+    quiet: bool = False
+    """Show no progress and no table: only errors, and what --json - writes."""
+    version: bool = False
+    """Print the version and stop."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobOptions:
+    """Data, model, method, output and hardware: what every command line that evaluates takes."""
+
+    data: Annotated[DataSettings, tyro.conf.arg(name="")] = field(default_factory=DataSettings)
+    """What is scored."""
+    model: Annotated[ModelSettings, tyro.conf.arg(name="")] = field(default_factory=ModelSettings)
+    """By which model."""
+    method: Annotated[Method, tyro.conf.arg(name="")] = field(default_factory=Method)
+    """By which method."""
+    output: Annotated[Output, tyro.conf.arg(name="")] = field(default_factory=Output)
+    """Where the result goes."""
+    hardware: Annotated[HardwareSettings, tyro.conf.arg(name="")] = field(default_factory=HardwareSettings)
+    """On what."""
+
+    @property
+    def settings(self) -> Settings:
+        """All that decides a result but the method."""
+        return Settings(data=self.data, model=self.model, hardware=self.hardware)
+
+    def check(self) -> None:
+        """Raise `InputError` for flags that do not go together or are out of range."""
+        self.settings.check()
+
+    def runnable(self, configs: Mapping[str, EvalConfig], *, quiet: bool = False) -> dict[str, EvalConfig]:
+        """The presets without those that can't run here, if nobody named any; else raises `InputError` for such a one.
+
+        Says on stderr which are left out, unless `quiet`.
+        """
+        kept = {}
+        for name, config in configs.items():
+            try:
+                check_backend(name, config, self.hardware.backend)
+                if config.byte_rule == "piece" and self.model.hf and not self.data.tokenizer:
+                    raise InputError(
+                        f"--preset {name} counts bytes by a formula on SentencePiece models: --hf needs --byte-rule "
+                        "decoded"
+                    )
+            except InputError as error:
+                if self.method.preset:
+                    raise
+                if not quiet:
+                    print(f"Left out {name}: {error}.", file=sys.stderr)
+            else:
+                kept[name] = config
+        return kept
+
+
+AnyOptions = TypeVar("AnyOptions", bound=JobOptions)
+
+
+def parse(
+    arguments: list[str], default: AnyOptions, prog: str, presets: Mapping[str, EvalConfig] | None = None
+) -> tuple[AnyOptions, dict[str, EvalConfig]]:
+    """(options, preset name -> its configuration with the flags given applied). Exits for --help and --version.
+
+    `presets` are evaluated where no --preset is given; by default those of `DEFAULT_PRESETS`.
+    """
+    if {"-h", "--help"} & set(arguments):
+        _parse(arguments, default, prog)
+    named = peek(arguments, _Named).preset
+    bases = {name: preset(name) for name in named or DEFAULT_PRESETS} if named or presets is None else presets
+    options, configs = default, {}
+    for name, config in bases.items():  # a flag may be out of range for one preset and not for another
+        options = _parse(arguments, _with(default, config), prog)
+        if options.output.version:
+            print(f"ngram_eval {__version__}")
+            sys.exit(0)
+        options.check()
+        if options.settings.embedded and presets is None:
+            config = replace(config, window=replace(config.window, seq_len=EMBEDDED_SEQ_LEN))
+            options = _parse(arguments, _with(default, config), prog)
+        configs[name] = options.method.config
+    return options, configs
+
+
+@dataclass(frozen=True)
+class _Named:
+    preset: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+
+
+Some = TypeVar("Some")
+
+
+def peek(arguments: list[str], kind: type[Some]) -> Some:
+    """The flags of the dataclass `kind` among the arguments, before all others are understood."""
+    found: Any
+    found, _ = tyro.cli(kind, args=arguments, return_unknown_args=True, add_help=False)
+    return found  # type: ignore[no-any-return]
+
+
+def _with(default: AnyOptions, config: EvalConfig) -> AnyOptions:
+    return replace(default, method=replace(default.method, config=config))
+
+
+def _parse(arguments: list[str], default: AnyOptions, prog: str) -> AnyOptions:
+    return tyro.cli(type(default), prog=prog, args=arguments, default=default, config=(tyro.conf.OmitArgPrefixes,))

@@ -1,0 +1,211 @@
+"""`ngram-eval run`: flags into settings, the evaluation, and its results where they were asked for."""
+
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from ngram_eval.cli.console import show_help, table_console, tracked
+from ngram_eval.cli.options import JobOptions, Output, parse, peek
+from ngram_eval.config import EvalConfig
+from ngram_eval.distributed.ranks import Ranks, first_rank_speaks, joined_ranks
+from ngram_eval.errors import FAILED, INTERRUPTED, InputError, exit_on_input_error
+from ngram_eval.evaluation.evaluate import evaluate_all
+from ngram_eval.evaluation.interrupt import Interrupt
+from ngram_eval.evaluation.job import load_job, read_inputs
+from ngram_eval.evaluation.result import Result
+from ngram_eval.evaluation.schedule import sharing_of
+from ngram_eval.evaluation.settings import CheckpointSettings
+from ngram_eval.files import STDOUT, require_writable
+from ngram_eval.models.saved_scores import RememberingSource
+from ngram_eval.results.page import draw_all, require_matplotlib, write_page
+from ngram_eval.results.rerun import Again, differences
+from ngram_eval.results.result_file import write_json
+from ngram_eval.results.table import print_table
+from ngram_eval.scorers.make import check_source
+from ngram_eval.timing import Stopwatch
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunOutput(Output):
+    """Where the result goes, what is shown, and where progress is kept."""
+
+    report: Path | None = None
+    """Write one HTML page with table and charts here, which needs nothing else to be read."""
+    plot: Path | None = None
+    """Write the charts of --report into this folder as PNG files; needs matplotlib."""
+    from_result: Path | None = None
+    """Run again what a --json file tells of, and say whether it is equal; other flags given beside it come on top."""
+    save_scores: Path | None = None
+    """Write the neural statistics of every position here, for --scores."""
+    saving: Annotated[CheckpointSettings, tyro.conf.arg(name="")] = field(default_factory=CheckpointSettings)
+    """Where progress is kept."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options(JobOptions):
+    """Score a token stream in bits per byte: a language model, an n-gram memory, and both together.
+
+    Without --data and a neural source, the embedded default is evaluated: a small model on a held-out novel.
+    """
+
+    output: Annotated[RunOutput, tyro.conf.arg(name="")] = field(default_factory=RunOutput)
+    """Where the result goes."""
+    rank_timeout: float = 30.0
+    """Seconds without a sign of life after which a rank is given up, and with it the run."""
+
+    def check(self) -> None:
+        super(Options, self).check()
+        self.output.saving.check()
+        if self.output.saving.checkpoint is not None and self.output.save_scores is not None:
+            raise InputError("--save-scores needs the statistics of one whole run: leave it out, or --checkpoint")
+        if not 1.0 <= self.rank_timeout < float("inf"):
+            raise InputError(f"--rank-timeout is {self.rank_timeout}: give at least 1 second")
+
+
+def run(options: Options, configs: dict[str, EvalConfig], ranks: Ranks, again: Again | None) -> int:
+    """Evaluate every preset and report on rank 0; the exit code."""
+    output, quiet = options.output, options.output.quiet or ranks.rank > 0
+    configs = options.runnable(configs, quiet=ranks.rank > 0)
+    for name, config in configs.items():  # refused now rather than after the presets before
+        sharing_of(options.hardware.ngram, name, config, options.hardware.backend)
+    for flag in ("json", "save_scores", "report"):
+        require_writable(f"--{flag.replace('_', '-')}", getattr(output, flag))
+    if output.plot is not None:
+        require_matplotlib("--plot")
+    clock = Stopwatch()
+    interrupt = Interrupt() if ranks.world == 1 else None  # ranks would each stop somewhere else
+    with tracked(quiet=quiet) as track:
+        with clock.stage("load"):
+            job = load_job(options.settings, ranks)
+            inputs = read_inputs(job, track)
+        if again is not None:
+            again.check_inputs(inputs)
+        for config in configs.values():
+            check_source(config, job.source)
+        runs_model = options.model.artifact is not None or options.model.hf is not None or options.settings.embedded
+        remembering = None
+        if output.save_scores is not None or (runs_model and len(configs) > 1):
+            seq_len = next(iter(configs.values())).window.seq_len
+            remembering = RememberingSource(job.source, len(job.stream.tokens) - 1, seq_len)
+            job = replace(job, source=remembering)
+        with interrupt or nullcontext():
+            results = list(
+                evaluate_all(
+                    job,
+                    configs,
+                    inputs,
+                    options.settings,
+                    clock=clock,
+                    saving=output.saving,
+                    keep_scores=output.save_scores is not None,
+                    track=track,
+                    interrupt=interrupt,
+                )
+            )
+    interrupted = interrupt is not None and interrupt.asked
+    if interrupted:
+        print("interrupted: what was scored until then follows" if results else "interrupted", file=sys.stderr)
+    if ranks.rank == 0 and results:
+        if output.save_scores is not None and remembering is not None and not interrupted:
+            remembering.save_all(output.save_scores, job.stream.tokens, next(iter(configs.values())).window)
+        write_results(output, results)
+    if interrupted:
+        return INTERRUPTED
+    return 0 if again is None or ranks.rank > 0 else print_verdict(again, results, shown(output))
+
+
+def write_results(output: RunOutput, results: list[Result]) -> None:
+    """Everything that was asked for: JSON, page, charts, table."""
+    if output.json is not None:
+        write_json(output.json, results)
+    if output.report is not None:
+        write_page(output.report, results)
+    if output.plot is not None:
+        draw_all(output.plot, results)
+    print_table(results, shown(output))
+
+
+def print_verdict(again: Again, results: Sequence[Result], console: Console) -> int:
+    """Say whether the results are equal; the exit code, 1 where they are not."""
+    same, lines = differences(again, results)
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False)
+    return 0 if same else FAILED
+
+
+def shown(output: RunOutput) -> Console:
+    """Where tables go."""
+    return table_console(quiet=output.quiet, stdout_taken=STDOUT in (output.json, output.report))
+
+
+@dataclass(frozen=True)
+class _Named:
+    from_result: Path | None = None
+
+
+def parse_run(given: list[str], prog: str) -> tuple[Options, dict[str, EvalConfig], Again | None]:
+    """(options, configurations, what is run again); flags beside --from-result come on top of what its file holds."""
+    path = peek(given, _Named).from_result
+    if path is None:
+        return *parse(given, Options(), prog), None
+    again = Again.read(path)
+    settings, presets = again.settings, again.configs
+    if settings is None:  # a file of version 0.1, which holds its command line
+        old, presets = parse(again.arguments, Options(), prog)
+        settings = old.settings
+    default = Options(data=settings.data, model=settings.model, hardware=settings.hardware)
+    return *parse(given, default, prog, presets), again
+
+
+HELP = """\
+Score a token stream in bits per byte: a language model, an n-gram memory, and both together.
+
+example
+  {prog} --data 'shards/val_*.bin' --artifact model.ngev --tokenizer T.model \\
+      --preset exact --json out.json
+
+what is scored (by default the embedded novel with the embedded model)
+  --data FILE ...     token shards (.bin): names or quoted patterns, one stream
+  --tokenizer FILE    SentencePiece model of the data: without it no bytes, no bits per byte
+  --max-tokens N      only the first N tokens; the result is flagged as a subset
+by which model
+  --artifact FILE     a model of ours (.ngev); --ttt legal adapts it as it goes
+  --scores FILE       .npz with p_target and entropy of every position, of any model
+  --logits FILE       .npy of logits, (positions, vocabulary), of any model
+  --hf NAME           a Hugging Face model, with --text FILE ... or --data
+  --uniform           1/V for every token: the n-gram memory alone
+and by which method
+  --preset NAME       pr890 (as published), hashed (fixed), exact, tilt, mixer (probabilities)
+  --seq-len L --stride S    windows of L positions, each scoring S new ones
+what comes of it
+  --json FILE         all results; - for stdout
+  --report FILE       one HTML page with charts; --plot DIR for PNG files
+  --save-scores FILE  the model's statistics, for --scores
+  --from-result FILE  run a --json file again and say whether it is equal
+  --checkpoint DIR    save progress there; --resume goes on from it
+  --quiet             no progress, no table
+on what
+  --device, --dtype   torch device and precision; --batch-windows of one forward pass
+  --backend NAME      count tables: cpu (default), triton, cuda (GPU), reference; --threads N
+
+--help-all: every flag, with the method's settings and those of many ranks (docs/distributed.md)
+"""
+
+
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m ngram_eval.run") -> None:
+    """The command line."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    with exit_on_input_error():
+        with first_rank_speaks():
+            show_help(given, HELP, prog)
+            options, configs, again = parse_run(given, prog)
+        with joined_ranks(options.rank_timeout) as ranks:
+            code = run(options, configs, ranks, again)
+    if code:
+        sys.exit(code)

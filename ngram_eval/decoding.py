@@ -1,0 +1,226 @@
+"""An n-gram memory for any decoding loop: a model's distribution in, the blended one out.
+
+    memory = NgramMemory()
+    memory.observe(prompt)                      # counted
+    for ...:
+        p = softmax(model(...))                 # (V,)
+        token = sample(memory.distribution(p))  # sums to 1, as p does
+        memory.observe([token], p[None])        # counted, and learned from
+
+It is the evaluator's own scorer, so what it gives a token is what the evaluator charges for it, bit for bit.
+"""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ngram_eval.config import EvalConfig, preset
+from ngram_eval.errors import InputError
+from ngram_eval.models.source import Stats
+from ngram_eval.scorers.base import Vocabulary
+from ngram_eval.scorers.make import make_scorer
+from ngram_eval.text.samples import entropy_of
+from ngram_eval.text.stream import Tokens
+from ngram_eval.text.windows import Windows
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_ROOM = 1 << 10
+"""Tokens there is room for at first."""
+
+
+_SUM = 1e-3
+"""Most that a distribution given may miss 1 by: half-precision softmaxes do."""
+
+
+class NgramMemory:
+    """What has been observed of one sequence, and a blend of it with a model's distribution.
+
+    `config` is an `EvalConfig` or a preset's name, of a method that charges probabilities (exact, tilt, mixer): a
+    hashed score is no distribution, so there is nothing to draw from. Its windows do not matter here. The mixer asks
+    for the `vocabulary`.
+    """
+
+    def __init__(
+        self, config: EvalConfig | str = "exact", *, vocabulary: Vocabulary | None = None, backend: str = "cpu"
+    ) -> None:
+        """Raises `InputError` for a method whose values do not sum to 1, or that lacks a vocabulary or the backend."""
+        self.config = preset(config) if isinstance(config, str) else config
+        if not self.config.normalised:
+            raise InputError(
+                "this method's values over the vocabulary sum to more than 1, so they are no distribution: give exact, "
+                "tilt or mixer"
+            )
+        if self.config.scorer == "mixer" and vocabulary is None:
+            raise InputError(
+                "the mixer asks what tokens spell: give vocabulary=Vocabulary(size, surfaces, neural=True)"
+            )
+        self._vocabulary, self._backend = vocabulary, backend
+        self._scorer = make_scorer(backend, self.config, vocabulary=vocabulary)
+        self._room: Tokens = np.zeros(_ROOM, np.uint32)
+        self._length = 0
+
+    def __len__(self) -> int:
+        """Tokens observed."""
+        return self._length
+
+    @property
+    def tokens(self) -> Tokens:
+        """(N,) uint32, all tokens observed; a view."""
+        return self._room[: self._length]
+
+    def observe(self, tokens: ArrayLike, probabilities: ArrayLike | None = None) -> None:
+        """Count tokens (n,) that came next, and learn from them.
+
+        `probabilities` (n, V) are the model's distributions before each; without them, tokens are only counted, and the
+        weights of the blend stay as they are. The first token of all has no context and is only counted. Raises
+        `InputError` for anything else.
+        """
+        found = np.asarray(tokens)
+        if found.ndim != 1 or (found.size and found.dtype.kind not in "iu"):
+            raise InputError(f"tokens are {found.dtype} of shape {found.shape}: give one integer a token, (n,)")
+        rows = None if probabilities is None else _rows(probabilities, len(found))
+        limit = (1 << 18) if rows is None else rows.shape[1]
+        if found.size and (found.min() < 0 or found.max() >= limit):
+            raise InputError(f"tokens reach from {found.min()} to {found.max()}: they must lie in [0, {limit:,})")
+        first, stop = max(self._length - 1, 0), self._length + len(found) - 1
+        skipped = int(self._length == 0)  # the first token is nobody's target
+        self._append(found)
+        if stop <= first:
+            return
+        if rows is None:
+            self._scorer.prefill(self.tokens, first, stop, lambda counted: None)
+            return
+        rows = rows[skipped:]
+        targets = found[skipped:]
+        entropy = np.array([entropy_of(row) for row in rows], np.float32)
+        window = Windows(np.array([0]), np.array([first]), np.array([stop]), stop)
+        stats = Stats(rows[np.arange(len(rows)), targets], entropy, rows if self.config.needs_rows else None)
+        self._scorer.score(self.tokens, window, stats)
+
+    def distribution(self, probabilities: ArrayLike) -> NDArray[np.float64]:
+        """(V,): the blend of the memory with the model's distribution (V,) of the next token. Changes nothing.
+
+        It sums to 1 as `probabilities` do, to rounding. Raises `InputError` for anything but a distribution.
+        """
+        row: NDArray[np.float64] = _rows(np.asarray(probabilities)[None], 1)[0]
+        if self._length == 0:
+            return row
+        return self._scorer.distribution(self.tokens, self._length - 1, row, entropy_of(row))
+
+    def copy(self) -> "NgramMemory":
+        """A memory of its own that goes on as this one would; counts all tokens again, a million a second."""
+        other = NgramMemory(self.config, vocabulary=self._vocabulary, backend=self._backend)
+        other._append(self.tokens)
+        if self._length > 1:
+            other._scorer.prefill(other.tokens, 0, self._length - 1, lambda counted: None)
+            other._scorer.load_learned(self._scorer.learned())
+        return other
+
+    def _append(self, tokens: NDArray[np.integer]) -> None:
+        needed = self._length + len(tokens)
+        if needed > len(self._room):
+            grown: Tokens = np.zeros(max(needed, 2 * len(self._room)), np.uint32)
+            grown[: self._length] = self.tokens
+            self._room = grown
+        self._room[self._length : needed] = tokens
+        self._length = needed
+
+
+def _rows(probabilities: ArrayLike, count: int) -> NDArray[np.float64]:
+    """(count, V) float64, each a distribution."""
+    rows = np.ascontiguousarray(probabilities, np.float64)
+    if rows.ndim != 2 or len(rows) != count or rows.shape[1] == 0:
+        raise InputError(f"probabilities have the shape {rows.shape}: give one distribution a token, ({count}, V)")
+    sums = rows.sum(axis=1)
+    if not (rows >= 0).all() or not (np.abs(sums - 1) <= _SUM).all():
+        raise InputError(
+            f"probabilities must not be negative and must sum to 1, and they reach from {rows.min()} to {rows.max()} "
+            f"and sum to {sums[np.argmax(np.abs(sums - 1))]}: give softmax(logits), not the logits"
+        )
+    return rows
+
+
+class _Row(NamedTuple):
+    """One sequence of the batch after a step."""
+
+    tokens: NDArray[np.int64]
+    memory: NgramMemory
+    probabilities: NDArray[np.float64]
+    """The model's distribution of its next token."""
+
+
+class NgramLogitsProcessor:
+    """Blends a memory into the scores of every sequence of a batch; what comes out are log-probabilities.
+
+    Each sequence has a memory of its own, which begins as a copy of `memory` and observes its prompt, then every token
+    generated. In beam search a memory goes where its beam goes: a beam that splits in two has it copied. `generate`
+    applies temperature, top-k and top-p after it, to the blend. Tokens that a processor before it forbade (a score of
+    minus infinity) stay forbidden, and the others share their probability.
+
+    Not for assisted generation, which asks for several tokens of one sequence at once and takes some back; scores that
+    do not continue a step before begin a new generation.
+    """
+
+    def __init__(self, memory: NgramMemory | None = None, *, pad_token_id: int | None = None) -> None:
+        """`memory` (default: an empty one) is not changed; `pad_token_id` is left out where a prompt begins with it."""
+        self._memory = NgramMemory() if memory is None else memory
+        self._pad = pad_token_id
+        self._rows: list[_Row] = []
+
+    def __call__(self, input_ids: "Tensor", scores: "Tensor") -> "Tensor":
+        """(B, V) log-probabilities like `scores`, for sequences (B, T); raises `InputError` for NaN."""
+        import torch
+
+        sequences: NDArray[np.int64] = input_ids.cpu().numpy()
+        probabilities: NDArray[np.float64] = torch.softmax(scores.double(), dim=-1).cpu().numpy()
+        if np.isnan(probabilities).any():
+            raise InputError("the model's scores are NaN, or all minus infinity: there is nothing to blend with")
+        memories = self._advanced(sequences)
+        self._rows = [_Row(*row) for row in zip(sequences, memories, probabilities, strict=True)]
+        blended = np.array([row.memory.distribution(row.probabilities) for row in self._rows])
+        blended[torch.isneginf(scores).cpu().numpy()] = 0.0
+        blended /= blended.sum(axis=1, keepdims=True)
+        with np.errstate(divide="ignore"):  # the logarithm of 0 is meant
+            return torch.from_numpy(np.log(blended)).to(scores.device, scores.dtype)
+
+    def _advanced(self, sequences: NDArray[np.int64]) -> list[NgramMemory]:
+        """The memory of each sequence."""
+        parents = self._parents(sequences)
+        if parents is None:
+            return [self._begun(sequence) for sequence in sequences]
+        # A parent with several children gives its memory to the last of them and copies of it to the others.
+        uses = [parents.count(index) for index in range(len(self._rows))]
+        memories = []
+        for sequence, parent in zip(sequences, parents, strict=True):
+            row = self._rows[parent]
+            uses[parent] -= 1
+            memory = row.memory.copy() if uses[parent] else row.memory
+            memory.observe(sequence[-1:], row.probabilities[None])
+            memories.append(memory)
+        return memories
+
+    def _parents(self, sequences: NDArray[np.int64]) -> list[int] | None:
+        """Which row of the step before each sequence continues by one token; None where some continues none."""
+        if len(sequences) != len(self._rows) or sequences.shape[1] != len(self._rows[0].tokens) + 1:
+            return None
+        before = {row.tokens.tobytes(): index for index, row in reversed(list(enumerate(self._rows)))}
+        parents = []
+        for index, sequence in enumerate(sequences):
+            known = np.ascontiguousarray(sequence[:-1])
+            parent = index if np.array_equal(known, self._rows[index].tokens) else before.get(known.tobytes())
+            if parent is None:
+                return None
+            parents.append(parent)
+        return parents
+
+    def _begun(self, sequence: NDArray[np.int64]) -> NgramMemory:
+        """The memory of a prompt."""
+        memory = self._memory.copy()
+        start = 0
+        while self._pad is not None and start < len(sequence) and sequence[start] == self._pad:
+            start += 1
+        memory.observe(sequence[start:])
+        return memory

@@ -1,0 +1,1 @@
+"""Several processes as one: exchanges between ranks, a watchdog over them, prefill that they share."""

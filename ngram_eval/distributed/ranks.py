@@ -1,0 +1,213 @@
+"""The processes of a `torchrun`, or the one process of a plain run. torch.distributed does all that is exchanged."""
+
+import io
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from datetime import timedelta
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ngram_eval.errors import FAILED, InputError, exit_code, one_line
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ngram_eval.distributed.watchdog import Watch
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+_TIME_TO_SPEAK = 5.0
+"""Seconds that rank 0 has to print an error that all ranks meet."""
+
+
+class RankLostError(RuntimeError):
+    """Another rank did not take part in an exchange."""
+
+
+def _exchange(method: Callable[Concatenate["Ranks", P], T]) -> Callable[Concatenate["Ranks", P], T]:
+    """What torch.distributed raises when a peer is gone is about that peer."""
+
+    @wraps(method)
+    def call(self: "Ranks", /, *arguments: P.args, **named: P.kwargs) -> T:
+        try:
+            return method(self, *arguments, **named)
+        except RuntimeError as error:
+            raise RankLostError(str(error)) from error
+
+    return call
+
+
+class Ranks:
+    """One process among its peers. Every rank calls the same exchanges in the same order."""
+
+    def __init__(self, rank: int, world: int, local_rank: int = 0) -> None:
+        self.rank, self.world, self.local_rank = rank, world, local_rank
+        self.sent = 0
+        """Bytes of tables and arrays this rank has sent to others, as the algorithms state them."""
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """(rank, world)."""
+        return self.rank, self.world
+
+    @_exchange
+    def gather(self, item: T) -> list[T]:
+        """Every rank's item, in rank order, on every rank."""
+        if self.world == 1:
+            return [item]
+        import torch.distributed
+
+        items: list[T] = [item] * self.world
+        torch.distributed.all_gather_object(items, item)
+        return items
+
+    @_exchange
+    def broadcast(self, item: T) -> T:
+        """Rank 0's item, on every rank."""
+        if self.world == 1:
+            return item
+        import torch.distributed
+
+        items = [item]
+        torch.distributed.broadcast_object_list(items)
+        return items[0]
+
+    @_exchange
+    def all_reduce(self, array: NDArray[Any], operation: Literal["sum", "min"]) -> None:
+        """Replace a contiguous int32 or int64 array by its sum or minimum over the ranks."""
+        if self.world == 1:
+            return
+        import torch
+        from torch.distributed import ReduceOp, all_reduce
+
+        all_reduce(torch.from_numpy(array), {"sum": ReduceOp.SUM, "min": ReduceOp.MIN}[operation])
+        self.sent += 2 * array.nbytes * (self.world - 1) // self.world
+
+    @_exchange
+    def all_to_all(self, received: "Tensor", sent: "Tensor", received_sizes: list[int], sent_sizes: list[int]) -> None:
+        """Send part r of a vector (of `sent_sizes[r]` elements) to rank r; parts arrive in rank order."""
+        from torch.distributed import all_to_all_single
+
+        all_to_all_single(received, sent, received_sizes, sent_sizes)
+        self.sent += (sum(sent_sizes) - sent_sizes[self.rank]) * sent.element_size()
+
+    @_exchange
+    def send(self, message: NDArray[np.uint8], to: int, tag: int) -> None:
+        """Hand a message to another rank; returns once that rank has taken it."""
+        import torch
+        from torch.distributed import send
+
+        send(torch.from_numpy(message), to, tag=tag)
+        self.sent += message.nbytes
+
+    @_exchange
+    def receive(self, message: NDArray[np.uint8], source: int, tag: int) -> Callable[[], None]:
+        """Begin to fill `message` from another rank's `send`; the function returned waits until it is there."""
+        import torch
+        from torch.distributed import irecv
+
+        work = irecv(torch.from_numpy(message), source, tag=tag)
+        assert work is not None, "this rank belongs to the group"
+
+        def wait() -> None:
+            try:
+                work.wait()
+            except RuntimeError as error:
+                raise RankLostError(str(error)) from error
+
+        return wait
+
+
+ALONE = Ranks(0, 1)
+"""The one process of a plain run."""
+
+
+@contextmanager
+def joined_ranks(timeout: float) -> Iterator[Ranks]:
+    """Join the other ranks if torchrun (or a launcher that sets the same variables) started this process.
+
+    gloo carries what lives on the CPU, NCCL what lives on GPUs. A failure of any rank ends all of them with one message
+    that names it (`ngram_eval.distributed.watchdog`); `timeout` is how many seconds a rank may be out of reach.
+    """
+    if not _launched():
+        yield ALONE
+        return
+    import torch
+    from torch.distributed import destroy_process_group, rendezvous  # type: ignore[attr-defined]  # public all the same
+
+    from ngram_eval.distributed.watchdog import Watch
+
+    store, rank, world = next(rendezvous("env://"))
+    watch = Watch(rank, world, timeout)
+    try:
+        _join(store, watch, "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        yield Ranks(rank, world, int(os.environ.get("LOCAL_RANK", "0")))
+    except BaseException as error:  # a torch.distributed with calls under way can't be left in an orderly manner
+        if _says_a_rank_is_lost(error):
+            watch.await_cause(str(error))
+        _fail(watch, error)
+    watch.close()
+    destroy_process_group()
+
+
+def _join(store: Any, watch: "Watch", backend: str) -> None:
+    """Form the process group. Exchanges may wait for as long as all ranks live: the watch knows when one does not."""
+    from torch.distributed import init_process_group
+
+    watch.await_all()
+    try:
+        init_process_group(backend, store=store, rank=watch.rank, world_size=watch.world, timeout=timedelta(days=30))
+    except RuntimeError as error:
+        raise RankLostError(str(error)) from error
+
+
+def _says_a_rank_is_lost(error: BaseException) -> bool:
+    """Of what exchanges raise, those of torch's own parts (DistributedDataParallel) too."""
+    from torch.distributed import DistError
+
+    return isinstance(error, (RankLostError, DistError)) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+
+
+def _fail(watch: "Watch", error: BaseException) -> None:
+    """End all ranks because of this one's error, which is told unless another rank came first."""
+    if isinstance(error, SystemExit) and not error.code:
+        watch.close()
+        raise error
+    message = f"rank {watch.rank}: {one_line(error)}"
+    speaks = watch.announce(message, exit_code(error))
+    if speaks:
+        if exit_code(error) == FAILED:
+            traceback.print_exception(error)
+        print(f"error: {message}", file=sys.stderr)
+    watch.exit(exit_code(error))
+
+
+@contextmanager
+def first_rank_speaks() -> Iterator[None]:
+    """For what all ranks do alike, such as reading their command line: only rank 0 prints, errors too.
+
+    The others fail later: torchrun ends all ranks when it sees the first fail, and rank 0 has to have spoken by then.
+    """
+    if not _launched() or os.environ["RANK"] == "0":
+        yield
+        return
+    try:
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            yield
+    except (InputError, SystemExit) as error:
+        if code := exit_code(error):
+            time.sleep(_TIME_TO_SPEAK)
+        raise SystemExit(code) from error
+
+
+def _launched() -> bool:
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ

@@ -1,0 +1,293 @@
+"""The costs of an evaluation's stages on this machine, each by the code that the evaluation runs."""
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ngram_eval.config import EvalConfig
+from ngram_eval.evaluation.engine import Engine
+from ngram_eval.evaluation.job import Job
+from ngram_eval.evaluation.reader import Reading
+from ngram_eval.models.source import NeuralStats, Stats
+from ngram_eval.scorers.backends import ON_DEVICE
+from ngram_eval.scorers.base import Scorer
+from ngram_eval.scorers.hashed.counts import around, make_counts
+from ngram_eval.scorers.make import make_scorer, windows_at_once
+from ngram_eval.text.samples import entropy_of
+from ngram_eval.text.tokenizer import Tokenizer
+from ngram_eval.text.windows import Grid, Plan, target_count
+from ngram_eval.timing import Stopwatch
+
+MOST_POSITIONS = 1_000_000
+"""Positions that the engine is measured over, if the data has so many."""
+_PIECES = 65_536
+"""Tokens that are tokenised again."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Costs:
+    """Seconds, medians of several rounds; None where a stage does not exist."""
+
+    start: float
+    """Of the process and of what it imports."""
+    load: float
+    """Of data, tokenizer and model."""
+    first_window: float
+    """Forward of the first window, which scores all its positions."""
+    shape: tuple[int, int]
+    """(seq_len, stride) that was asked for."""
+    windows: dict[tuple[int, int], float]
+    """(seq_len, stride) -> forward of one later window, in a batch: as asked for, and a few others."""
+    batch_windows: int
+    """Windows of that batch."""
+    stats: float | None = None
+    """Part of a window's forward: logits into the target's probability and the entropy."""
+    look: float = 0.0
+    """Whole distribution of the model at one sampled position."""
+    look_blended: float = 0.0
+    """The same of the scorer."""
+    ngram: float
+    """Look-up, blend and count, a position."""
+    count: float | None
+    """Counting alone, a position (prefill, `update`)."""
+    lookup: float | None = None
+    """Look-up alone, a position; in `ngram`."""
+    touch: float
+    """Once: the tables' memory."""
+    bytes: float
+    """Bytes of the targets, a position."""
+    profile: float
+    """Sums along the stream and by order, a position."""
+    tokenise: float | None = None
+    """A token of text; before the evaluation, not in it."""
+    scan: float | None = None
+    """Tables exchanged and added up between two ranks."""
+    send: float | None = None
+    """A position's statistics from one rank to another."""
+
+
+def median_of(rounds: int, work: Callable[[], object]) -> float:
+    """Seconds of the median round."""
+    seconds = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds)
+
+
+def measure_start() -> float:
+    """A process of the evaluator, from its start until all is imported that loading the job has imported here."""
+    heavy = [name for name in ("torch", "transformers") if name in sys.modules]
+    command = [sys.executable, "-c", f"import {', '.join(['ngram_eval.run', *heavy])}"]
+    return median_of(3, lambda: subprocess.run(command, check=True, capture_output=True))
+
+
+def plan_of(job: Job, config: EvalConfig, positions: int | None = None) -> Plan:
+    """The evaluation's windows, over at most so many positions."""
+    targets = target_count(len(job.stream.tokens), max(config.window.seq_len, job.source.train_seq_len))
+    return Plan(targets if positions is None else min(targets, positions), config.window)
+
+
+def measure_window(job: Job, config: EvalConfig, rounds: int, budget: float = 4.0) -> tuple[float, int]:
+    """(seconds of a window's forward, windows of the batch it was measured in), from the middle of the stream.
+
+    A batch that would take longer than `budget` seconds is made smaller: the window's share hardly changes.
+    """
+    plan = plan_of(job, config)
+    size = windows_at_once(config, job.source)
+    middle = max(min(len(plan) // 2, len(plan) - size - config.window.seq_len // config.window.stride - 2), 1)
+
+    def forward(windows: int) -> None:
+        read(job, plan, range(middle, min(middle + windows, len(plan))))
+
+    started = time.perf_counter()
+    forward(1)
+    alone = time.perf_counter() - started
+    here = max(1, min(size, len(plan) - middle, int(budget / max(alone, 1e-9))))
+    forward(min(here, 4))  # warm
+    return median_of(rounds, lambda: forward(here)) / here, here
+
+
+def read(job: Job, plan: Plan, rows: range) -> None:
+    """The forward passes of the windows `rows`, their statistics on the host."""
+    windows = plan[rows.start : rows.stop]
+    shape = windows.stop - windows.start
+    same = windows[(shape == shape[0]) & (windows.stop - windows.first == (windows.stop - windows.first)[0])]
+    stats = job.source.stats(job.stream.tokens, same)
+    _ = stats.p_target, stats.entropy
+
+
+def measure_stats(job: Job, config: EvalConfig, rounds: int) -> float | None:
+    """Of one window's logits into statistics, where the source runs a model here."""
+    if not job.source.gives_all or job.source.name in ("uniform", "logits"):
+        return None
+    import torch  # what runs a model has it
+
+    from ngram_eval.models.transformer_source import target_stats
+
+    device = job.source.settings.get("device", "cpu")
+    logits = torch.zeros(32 * config.window.stride, job.source.vocab_size, device=device)
+    targets = torch.zeros(len(logits), dtype=torch.int64, device=device)
+    return median_of(rounds, lambda: target_stats(logits, targets)[1].cpu()) / 32
+
+
+def measure_look(job: Job, config: EvalConfig) -> float:
+    """The model's whole distribution at a position; 0 where the source has none."""
+    if not job.source.gives_all:
+        return 0.0
+    plan, tokens = plan_of(job, config), job.stream.tokens
+    window = plan[len(plan) // 2 : len(plan) // 2 + 1]
+    window = window.scoring(int(window.first[0]))
+    return median_of(5, lambda: job.source.probabilities(tokens, window))
+
+
+def measure_engine(job: Job, config: EvalConfig, threads: int) -> dict[str, float]:
+    """Seconds a position of the engine's stages, over the first positions of the stream, with made-up statistics.
+
+    `touch` is what the first pass took more than a second one: the tables' memory is handed out by the system once.
+    What learns online passes once, since a text seen twice is another thing to it, and has no prefill. `look` is the
+    scorer's whole distribution at a position, once all before it has been scored.
+    """
+    plan, tokens = plan_of(job, config, MOST_POSITIONS), job.stream.tokens
+    grid = Grid(plan, windows_at_once(config, job.source))
+    scorer = make_scorer(job.backend, config, threads, job.vocabulary)
+    rng = np.random.default_rng(0)
+
+    def readings() -> "list[Reading]":
+        made = []
+        for batch in range(len(grid)):
+            rows = grid.rows(batch)
+            windows = plan[rows.start : rows.stop]
+            p = rng.random(windows.scored)
+            whole = None
+            if config.needs_rows:
+                whole = np.full((windows.scored, job.source.vocab_size), 1 / job.source.vocab_size)
+            stats: NeuralStats = Stats(p, (4 * p).astype(np.float32), whole)
+            made.append(Reading(rows, windows, stats, {}))
+        return made
+
+    def passed() -> dict[str, float]:
+        clock = Stopwatch()
+        engine = Engine(
+            tokens=tokens,
+            plan=plan,
+            scorer=scorer,
+            tokenizer=job.tokenizer,
+            byte_rule=config.byte_rule,
+            clock=clock,
+        )
+        engine.run(made)
+        return {stage: clock.seconds.get(stage, 0.0) for stage in ("n-gram", "bytes", "profile")}
+
+    *made, last = readings()
+    first = passed()
+    look = measure_look_blended(job, scorer, int(last.windows.first[0]))
+    again = first if config.learns_online else passed()
+    positions = max(sum(reading.windows.scored for reading in made), 1)
+    found = {stage: seconds / positions for stage, seconds in again.items()}
+    found["touch"] = max(first["n-gram"] - again["n-gram"], 0.0)
+    found["look"] = look
+    if not config.learns_online:
+        start = time.perf_counter()
+        scorer.prefill(tokens, 0, plan.targets, lambda positions: None)
+        found["count"] = (time.perf_counter() - start) / plan.targets
+    return found
+
+
+def measure_look_blended(job: Job, scorer: Scorer, position: int) -> float:
+    """The scorer's whole distribution at the next position, and how the target's charge comes about."""
+    if not job.source.gives_all:
+        return 0.0
+    tokens, size = job.stream.tokens, job.source.vocab_size
+    neural, target = np.full(size, 1 / size), int(tokens[position + 1 : position + 2][0])
+
+    def look() -> None:
+        scorer.distribution(tokens, position, neural, entropy_of(neural))
+        scorer.explain(tokens, position, neural, entropy_of(neural), target)
+
+    return median_of(5, look)
+
+
+def measure_lookup(job: Job, config: EvalConfig, threads: int) -> float | None:
+    """A position's look-up alone, in tables that hold the stream; None where tables have none of their own."""
+    if config.scorer != "hashed" or job.backend in ON_DEVICE:
+        return None
+    counts, tokens = make_counts(job.backend, config.ngram, threads), job.stream.tokens
+    stop = min(len(tokens) - 1, MOST_POSITIONS // 4)
+    part, base = around(tokens, 0, stop, config.ngram)
+    counts.update(part, 0, stop - base)
+    return median_of(3, lambda: counts.lookup(part, 0, stop - base)) / stop
+
+
+def measure_tokenise(job: Job) -> float | None:
+    """A token of text that is encoded again, line by line."""
+    if not isinstance(job.tokenizer, Tokenizer):
+        return None
+    tokenizer, tokens = job.tokenizer, job.stream.tokens[:_PIECES]
+    lines = tokenizer.decode(tokens).splitlines(keepends=True)
+    return median_of(3, lambda: tokenizer.encode(lines)) / len(tokens)
+
+
+def other_shapes(config: EvalConfig) -> list[tuple[int, int]]:
+    """(seq_len, stride) to measure besides the one asked for, so that others can be told from them."""
+    length, stride = config.window.seq_len, config.window.stride
+    shapes = [(length, min(8 * stride, length)), (max(length // 2, stride), stride), (max(length // 4, stride), stride)]
+    return [shape for shape in dict.fromkeys(shapes) if shape != (length, stride)]
+
+
+def with_shape(config: EvalConfig, shape: tuple[int, int]) -> EvalConfig:
+    """The same method with other windows."""
+    return replace(config, window=replace(config.window, seq_len=shape[0], stride=shape[1]))
+
+
+def measure(
+    job: Job,
+    config: EvalConfig,
+    *,
+    load: float,
+    rounds: int,
+    threads: int,
+    exchange: tuple[float, float] | None,
+    step: Callable[[str], None],
+) -> Costs:
+    """Every stage; `step` hears which one comes next. `exchange` is (scan, send) of `exchange.py`."""
+    step("start")
+    start = measure_start()
+    step("forward passes")
+    plan = plan_of(job, config)
+    first = median_of(1, lambda: read(job, plan, range(1)))
+    shape = config.window.seq_len, config.window.stride
+    window, batch = measure_window(job, config, rounds)
+    others = {other: measure_window(job, with_shape(config, other), 1)[0] for other in other_shapes(config)}
+    step("statistics and samples")
+    stats, look = measure_stats(job, config, rounds), measure_look(job, config)
+    step("n-gram engine")
+    engine = measure_engine(job, config, threads)
+    lookup = measure_lookup(job, config, threads)
+    step("tokeniser")
+    return Costs(
+        start=start,
+        load=load,
+        first_window=first,
+        shape=shape,
+        windows={shape: window, **others},
+        batch_windows=batch,
+        stats=stats,
+        look=look,
+        look_blended=engine["look"],
+        ngram=engine["n-gram"],
+        count=engine.get("count"),
+        lookup=lookup,
+        touch=engine["touch"],
+        bytes=engine["bytes"],
+        profile=engine["profile"],
+        tokenise=measure_tokenise(job),
+        scan=exchange[0] if exchange else None,
+        send=exchange[1] if exchange else None,
+    )

@@ -1,0 +1,163 @@
+"""From the costs of stages to the time of an evaluation. Everything here is arithmetic: predicted, not measured."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ngram_eval.config import EvalConfig
+from ngram_eval.distributed.prefill import faster_prefill, prefill_cuts
+from ngram_eval.evaluation.budget.measure import Costs
+from ngram_eval.text.samples import SAMPLES
+from ngram_eval.text.windows import Plan
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setting:
+    """What is to be evaluated, and on what."""
+
+    config: EvalConfig
+    targets: int
+    """Positions."""
+    ranks: int
+    cores: int
+    """Cores of each rank: with one, engine and forward passes take turns; with more, they run beside each other."""
+    batch_windows: int
+    """Windows of a batch, which ranks share out whole."""
+    sharing: Literal["sharded", "pipelined"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prediction:
+    """Seconds of the slowest rank."""
+
+    stages: dict[str, float]
+    """Stage -> seconds, of all that is done."""
+    beside: str
+    """Which side is waited for: forward passes, engine, or both in turn."""
+    hidden: float
+    """Of the stages' sum, what is done beside something longer."""
+    prefill: str
+    """How ranks get the counts before their stretch: none, local or scan."""
+
+    @property
+    def total(self) -> float:
+        """Seconds from the start of the command to its end."""
+        return sum(self.stages.values()) - self.hidden
+
+
+def predict(costs: Costs, setting: Setting) -> Prediction:
+    """The time of an evaluation in which each of `ranks` ranks costs what was measured here.
+
+    The forward side is first window + windows x cost + samples; the engine's is prefill, scan and positions x cost.
+    Sharded, each rank has an equal part of both; pipelined, the engine is one for all. The last rank is the slowest: it
+    has everything before it to count.
+    """
+    config, ranks = setting.config, setting.ranks
+    plan = Plan(setting.targets, config.window)
+    scored = setting.targets + (config.window.seq_len - config.window.stride if config.window.rescore_tail else 0)
+    batches = -(-len(plan) // setting.batch_windows)
+    mine = min(-(-batches // ranks) * setting.batch_windows, len(plan))  # windows of the rank with most
+    samples = min(SAMPLES, setting.targets) if costs.look else 0
+    forward = {
+        "forward passes": (mine - 1) * window_cost(costs, config) + costs.first_window,
+        "samples": samples * (costs.look + costs.look_blended) / ranks,
+    }
+    part = 1 if setting.sharing == "pipelined" else ranks
+    engine = {"prefill": 0.0, "scan": 0.0, "exchange": 0.0, "n-gram": costs.touch + scored / part * costs.ngram}
+    way = "none"
+    if setting.sharing == "pipelined":
+        engine["exchange"] = scored * (ranks - 1) / ranks * (costs.send or 0.0)
+    elif ranks > 1:
+        cuts = prefill_cuts(plan, ranks, setting.batch_windows, config.ngram)
+        way = faster_prefill(cuts, config.ngram)
+        counted = cuts[-1] if way == "local" else max(np.diff([*cuts, cuts[-1]]).tolist())
+        engine["prefill"] = counted * (costs.count or 0.0)
+        engine["scan"] = 2 * (ranks - 1) / ranks * (costs.scan or 0.0) if way == "scan" else 0.0
+    engine |= {"bytes": scored / part * costs.bytes, "profile": scored / part * costs.profile}
+    sides = sum(forward.values()), sum(engine.values())
+    hidden = min(sides) if setting.cores > 1 else 0.0
+    waited = "both in turn" if not hidden else "forward passes" if sides[0] >= sides[1] else "the engine"
+    stages = {"start": costs.start, "load": costs.load, **forward, **engine}
+    kept = {stage: seconds for stage, seconds in stages.items() if seconds}
+    return Prediction(stages=kept, beside=waited, hidden=hidden, prefill=way)
+
+
+def window_cost(costs: Costs, config: EvalConfig) -> float:
+    """A window's forward: as measured, or for another shape in proportion to a model of those that were measured.
+
+    The model is a x length + b x length^2 + c x stride: matrices and attention see the window, the head and the last
+    block's end only the positions that are scored.
+    """
+    asked = config.window.seq_len, config.window.stride
+    if asked in costs.windows:
+        return costs.windows[asked]
+    terms = np.array([_terms(shape) for shape in costs.windows])
+    weights = np.maximum(np.linalg.lstsq(terms, np.array(list(costs.windows.values())), rcond=None)[0], 0.0)
+    known = float(_terms(costs.shape) @ weights)
+    scale = float(_terms(asked) @ weights) / known if known else asked[0] / costs.shape[0]
+    return costs.windows[costs.shape] * scale
+
+
+def _terms(shape: tuple[int, int]) -> NDArray[np.float64]:
+    length, stride = shape
+    return np.array([length / 1e3, (length / 1e3) ** 2, stride / 1e3])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Remedy:
+    """One setting that makes it fit."""
+
+    flag: str
+    value: str
+    seconds: float
+    remark: str
+
+
+def remedies(costs: Costs, setting: Setting, limit: float) -> Iterator[Remedy]:
+    """Single settings, each changed as little as is needed to stay within `limit` seconds; none where none does."""
+    window = setting.config.window
+
+    def shaped(seq_len: int, stride: int) -> Setting:
+        changed = replace(window, seq_len=seq_len, stride=stride)
+        return replace(setting, config=replace(setting.config, window=changed))
+
+    tried: list[tuple[str, str, Iterator[tuple[str, Setting]]]] = [
+        (
+            "--ranks",
+            "the same result (pr890: another)",
+            ((str(ranks), replace(setting, ranks=ranks)) for ranks in range(setting.ranks + 1, 1025)),
+        ),
+        (
+            "--stride",
+            "another result: less context for most positions",
+            ((str(s), shaped(window.seq_len, s)) for s in range(window.stride + 1, window.seq_len + 1)),
+        ),
+        (
+            "--seq-len",
+            "another result: less context",
+            ((str(n), shaped(n, window.stride)) for n in range(window.seq_len - 1, window.stride - 1, -1)),
+        ),
+    ]
+    other: Literal["sharded", "pipelined"] = "sharded" if setting.sharing == "pipelined" else "pipelined"
+    if setting.ranks > 1 and not setting.config.learns_online:
+        tried.append(("--ngram", "the same result", iter([(other, replace(setting, sharing=other))])))
+    for flag, remark, settings in tried:
+        if fits := _first_that_fits(costs, list(settings), limit):
+            yield Remedy(flag=flag, value=fits[0], seconds=fits[1], remark=remark)
+
+
+def _first_that_fits(costs: Costs, settings: list[tuple[str, Setting]], limit: float) -> tuple[str, float] | None:
+    """The first of settings whose times fall, and its seconds; by halving."""
+    if not settings or predict(costs, settings[-1][1]).total > limit:
+        return None
+    low, high = 0, len(settings) - 1
+    while low < high:
+        middle = (low + high) // 2
+        if predict(costs, settings[middle][1]).total <= limit:
+            high = middle
+        else:
+            low = middle + 1
+    return settings[low][0], predict(costs, settings[low][1]).total

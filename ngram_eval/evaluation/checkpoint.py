@@ -1,0 +1,213 @@
+"""How far an evaluation has come, on disk, so that it can go on after being killed (`--checkpoint`, `--resume`).
+
+A checkpoint holds which windows have been scored, the exact sums over them, and what a scorer has learned. It holds no
+counts: they are a function of the tokens before, and counting those again costs less than writing tables again and
+again (docs/distributed.md has the figures). So a checkpoint has at most about a megabyte (`exact`: two), can be written
+often, and any rank can go on anywhere: a run may be resumed on another number of ranks.
+
+A folder holds one `start` file, what was done when the run began or was last resumed, and a file of each rank, what it
+has done since. Each carries a sha256 of all it holds and is only ever replaced whole. Resuming first writes a new
+`start` of the next generation that takes up all others; from then on these do not count, so nothing counts twice.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from ngram_eval import __version__
+from ngram_eval.bpb import Tally
+from ngram_eval.config import EvalConfig
+from ngram_eval.distributed.ranks import Ranks
+from ngram_eval.errors import InputError
+from ngram_eval.evaluation.job import SOURCES, Job, read_inputs
+from ngram_eval.evaluation.profile import Profile
+from ngram_eval.files import replacing
+from ngram_eval.scorers.backends import ON_DEVICE
+
+MAGIC = b"NGRMCKPT"
+
+
+FORMAT = "ngram_eval checkpoint 2"
+
+
+Fingerprint = dict[str, Any]
+"""What a run must have in common with the one whose checkpoint it goes on from; plain JSON."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """What has been done."""
+
+    done: list[range] = field(default_factory=list)
+    """Windows scored: disjoint runs, ascending."""
+    tally: Tally = field(default_factory=Tally)
+    """Their sums."""
+    learned: dict[str, NDArray[Any]] = field(default_factory=dict)
+    """What the scorer had learned after the last of them (`Scorer.learned`)."""
+    profile: Profile | None = None
+    """What they looked like."""
+
+    def with_more(self, later: "Record") -> "Record":
+        """Both together; windows that both name are an error."""
+        return Record(
+            done=joined([*self.done, *later.done]),
+            tally=self.tally + later.tally,
+            learned=later.learned or self.learned,
+            profile=self.profile + later.profile if self.profile and later.profile else self.profile or later.profile,
+        )
+
+    def remaining(self, rows: range) -> list[range]:
+        """The windows of `rows` that have not been scored, in runs."""
+        left, start = [], rows.start
+        for done in self.done:
+            left.append(range(start, min(max(done.start, start), rows.stop)))
+            start = max(start, done.stop)
+        left.append(range(min(start, rows.stop), rows.stop))
+        return [one for one in left if one]
+
+
+def joined(runs: Iterable[range]) -> list[range]:
+    """Disjoint runs in ascending order, those that touch each other as one. Raises `ValueError` where two overlap."""
+    merged: list[range] = []
+    for run in sorted((run for run in runs if run), key=lambda run: run.start):
+        if merged and run.start < merged[-1].stop:
+            raise ValueError(f"windows {run.start} to {min(run.stop, merged[-1].stop) - 1} were scored twice")
+        if merged and run.start == merged[-1].stop:
+            merged[-1] = range(merged[-1].start, run.stop)
+        else:
+            merged.append(run)
+    return merged
+
+
+class Checkpoint:
+    """The folder of one preset's evaluation, as one rank sees it; all ranks must see the same folder."""
+
+    def __init__(self, folder: Path, fingerprint: Fingerprint, ranks: Ranks, every: int) -> None:
+        self._folder, self._ranks, self.every = folder, ranks, every
+        self._fingerprint: Fingerprint = json.loads(json.dumps(fingerprint))
+        self._generation = 0
+
+    def begin(self, resume: bool) -> Record:
+        """What earlier runs have done, nothing without `resume`; every rank calls it, and then may `write`.
+
+        Raises `InputError` where a checkpoint is in the way, is damaged, or belongs to another evaluation.
+        """
+        record = Record()
+        if self._ranks.rank == 0:
+            record = self._take_over(resume)
+        record, self._generation = self._ranks.broadcast((record, self._generation))
+        return record
+
+    def write(self, record: Record) -> None:
+        """Replace this rank's file: what it has done since `begin`."""
+        self._write(f"rank-{self._generation:04}-{self._ranks.rank:05}.ckpt", record)
+
+    def _take_over(self, resume: bool) -> Record:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for unfinished in self._folder.glob(".*.ckpt.*"):
+            unfinished.unlink()
+        starts = sorted(self._folder.glob("start-*.ckpt"))
+        if starts and not resume:
+            raise InputError(
+                f"--checkpoint {self._folder} holds the checkpoint of an earlier run: give --resume to go on from it, "
+                "or an empty folder"
+            )
+        record = Record()
+        if starts:
+            generation = int(re.sub(r"\D", "", starts[-1].stem))
+            record = self._read(starts[-1], "remove the folder and begin again")
+            for path in sorted(self._folder.glob(f"rank-{generation:04}-*.ckpt")):
+                record = record.with_more(self._read(path, "remove it, and what it records is scored again"))
+            self._generation = generation + 1
+        old = list(self._folder.glob("*.ckpt"))
+        self._write(f"start-{self._generation:04}.ckpt", record)
+        for path in old:
+            path.unlink()
+        return record
+
+    def _write(self, name: str, record: Record) -> None:
+        text = json.dumps(
+            {
+                "format": FORMAT,
+                "done": [[rows.start, rows.stop] for rows in record.done],
+                "tally": asdict(record.tally),
+                "profile": record.profile.packed() if record.profile else None,
+                "fingerprint": self._fingerprint,
+            }
+        )
+        body = save({"json": np.frombuffer(text.encode(), np.uint8), **record.learned})
+        with replacing(self._folder / name) as file:
+            file.write(MAGIC + hashlib.sha256(body).digest() + body)
+
+    def _read(self, path: Path, remedy: str) -> Record:
+        content = path.read_bytes()
+        digest, body = content[len(MAGIC) : len(MAGIC) + 32], content[len(MAGIC) + 32 :]
+        if not content.startswith(MAGIC) or hashlib.sha256(body).digest() != digest:
+            raise InputError(f"{path} is damaged or no checkpoint (its sha256 does not fit): {remedy}")
+        try:
+            arrays = load(body)
+            found = json.loads(arrays.pop("json").tobytes())
+            if found["format"] != FORMAT:
+                raise ValueError(f"its format is {found['format']!r}")
+            hits = {int(order): count for order, count in found["tally"].pop("hits_by_order").items()}
+            record = Record(
+                done=[range(start, stop) for start, stop in found["done"]],
+                tally=Tally(**found["tally"], hits_by_order=hits),
+                learned=arrays,
+                profile=Profile.unpacked(found["profile"]) if found["profile"] else None,
+            )
+        except (SafetensorError, ValueError, TypeError, KeyError) as error:
+            raise InputError(f"{path} is no checkpoint of this version ({error!r}): {remedy}") from error
+        self._compare(path, found["fingerprint"])
+        return record
+
+    def _compare(self, path: Path, theirs: Fingerprint) -> None:
+        """Raise `InputError` unless the checkpoint is of an evaluation like this one."""
+        mine, theirs = _flat(self._fingerprint), _flat(theirs)
+        for name in sorted(mine.keys() | theirs.keys()):
+            if mine.get(name) != theirs.get(name):
+                raise InputError(
+                    f"{path} is of another evaluation: {name} was {theirs.get(name)!r}, here it is {mine.get(name)!r}; "
+                    "evaluate as before, or give another --checkpoint folder"
+                )
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} as {"a.b": 1}."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def fingerprint(job: Job, config: EvalConfig, sharing: str) -> dict[str, Any]:
+    """All that decides an evaluation's sums, as JSON, for a checkpoint."""
+    ranks, inputs = job.ranks, read_inputs(job)
+    source_sha256 = next((one.sha256 for one in inputs if one.role in SOURCES), None)
+    by_ranks = config.depends_on_ranks and sharing == "sharded"
+    return {
+        "version": __version__,
+        "data": {Path(one.path).name: one.sha256 for one in inputs if one.role == "data"},
+        "tokens": len(job.stream.tokens),
+        "tokenizer": job.tokenizer.sha256 if job.tokenizer else None,
+        "neural source": {
+            "name": job.source.name,
+            "sha256": source_sha256,
+            "train_seq_len": job.source.train_seq_len,
+            "vocab_size": job.source.vocab_size,
+            "batch_windows": job.source.batch_windows,
+            "settings": {name: value.split(":")[0] for name, value in job.source.settings.items()},
+        },
+        "backend": job.backend if job.backend in ON_DEVICE else "cpu",  # whose floats are the reference's, bit for bit
+        "number of ranks": ranks.world if by_ranks else "any",
+        "config": asdict(config),
+    }

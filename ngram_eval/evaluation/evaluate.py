@@ -1,0 +1,151 @@
+"""The method: a stream's bits per byte in six steps, tokens → windows → logits → counts → blend → bits per byte.
+
+`evaluate` takes them for one rank and one preset; `evaluate_all` does so for several presets, on every rank.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+
+from ngram_eval.bpb import Tally
+from ngram_eval.config import EvalConfig
+from ngram_eval.distributed.ranks import Ranks
+from ngram_eval.evaluation.checkpoint import Checkpoint, Record, fingerprint
+from ngram_eval.evaluation.engine import Engine
+from ngram_eval.evaluation.interrupt import Interrupt
+from ngram_eval.evaluation.job import Input, Job
+from ngram_eval.evaluation.profile import Profile
+from ngram_eval.evaluation.reader import Reader
+from ngram_eval.evaluation.result import Found, Result, summarise
+from ngram_eval.evaluation.schedule import pipelined, sharded, sharing_of
+from ngram_eval.evaluation.settings import CheckpointSettings, Settings
+from ngram_eval.models.saved_scores import RememberingSource
+from ngram_eval.scorers.make import make_scorer, windows_at_once
+from ngram_eval.text.samples import SAMPLES, choose_samples
+from ngram_eval.text.windows import Grid, Plan, target_count
+from ngram_eval.timing import Stopwatch, Track, untracked
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Share:
+    """What one rank found; the tallies and profiles of all ranks and `before` add up to the result."""
+
+    tally: Tally
+    """What its share of the stream costs."""
+    profile: Profile
+    """What its share looks like."""
+    before: Record
+    """What an earlier run had found whose checkpoint this one goes on from."""
+    sharing: str
+    prefill: str | None
+    """How a sharded rank got the counts before its stretch."""
+    complete: bool
+    """Whether nothing interrupted it."""
+
+
+def evaluate(
+    job: Job,
+    name: str,
+    config: EvalConfig,
+    *,
+    saving: CheckpointSettings,
+    clock: Stopwatch,
+    track: Track = untracked,
+    interrupt: Interrupt | None = None,
+) -> Share:
+    """Evaluate this rank's share of the stream under `config`, or what of it comes before an interrupt."""
+    tokens, source, ranks, hardware = job.stream.tokens, job.source, job.ranks, job.settings.hardware
+    targets = target_count(len(tokens), max(config.window.seq_len, source.train_seq_len))
+    plan = Plan(targets, config.window)  # windows
+    sharing, saved, before = sharing_of(hardware.ngram, name, config, hardware.backend), None, Record()
+    if saving.checkpoint is not None:
+        with clock.stage("checkpoint"):
+            here = saving.checkpoint / name
+            saved = Checkpoint(here, fingerprint(job, config, sharing), ranks, saving.every)
+            before = saved.begin(saving.resume)
+
+    scorer = make_scorer(job.backend, config, job.threads, job.vocabulary)  # counts and blend
+    if before.done:
+        scorer.load_learned(before.learned)
+    samples = choose_samples(targets, SAMPLES if source.gives_all else 0, config.window)
+    grid = Grid(plan, windows_at_once(config, source))
+    reader = Reader(tokens, source, grid, samples, config.needs_rows, clock, interrupt)  # logits
+    engine = Engine(
+        tokens=tokens,
+        plan=plan,
+        scorer=scorer,
+        tokenizer=job.tokenizer,
+        byte_rule=config.byte_rule,
+        clock=clock,
+        track=lambda positions: track(name, positions),
+        checkpoint=saved,
+    )
+    prefill = None
+    if sharing == "pipelined":
+        tally = pipelined(reader, engine, before, ranks)  # bits per byte
+    else:
+        tally, prefill = sharded(reader, engine, before, config, ranks, hardware.batch_windows, hardware.prefill)
+    return Share(
+        tally=tally,
+        profile=engine.profile,
+        before=before,
+        sharing=sharing,
+        prefill=prefill,
+        complete=interrupt is None or not interrupt.asked,
+    )
+
+
+def evaluate_all(
+    job: Job,
+    configs: Mapping[str, EvalConfig],
+    inputs: Sequence[Input],
+    settings: Settings | None,
+    *,
+    clock: Stopwatch,
+    saving: CheckpointSettings | None = None,
+    keep_scores: bool = False,
+    track: Track = untracked,
+    interrupt: Interrupt | None = None,
+) -> Iterator[Result]:
+    """The results of presets (name -> configuration), one after another, the same on every rank; all ranks call this.
+
+    `inputs` and `settings` are told in the result; without settings it can't be run again. A `RememberingSource` gives
+    the statistics of one preset to the next, and with `keep_scores` every rank has all of them at the end. An interrupt
+    ends the results with a partial one, if anything was scored.
+    """
+    source = job.source if isinstance(job.source, RememberingSource) else None
+    for name, config in configs.items():
+        reused_before = source.reused if source else 0
+        share = evaluate(
+            job, name, config, saving=saving or CheckpointSettings(), clock=clock, track=track, interrupt=interrupt
+        )
+        if not share.complete and not (share.tally + share.before.tally).positions:
+            return
+        if source is not None and job.ranks.world > 1 and (keep_scores or name != list(configs)[-1]):
+            with clock.stage("exchange"):
+                source.exchange(job.ranks)
+        found = of_all_ranks(share, job.ranks, clock, reused=source.reused - reused_before if source else 0)
+        yield summarise(job, name, config, found, inputs, settings)
+        if not share.complete:
+            return
+        clock = Stopwatch()
+
+
+def of_all_ranks(share: Share, ranks: Ranks, clock: Stopwatch, *, reused: int) -> Found:
+    """What all ranks and the earlier run found together; every rank calls this."""
+    tallies, seconds, reuses = zip(*ranks.gather((share.tally, clock.seconds, reused)), strict=True)
+    profile = share.profile
+    ranks.all_reduce(profile.along, "sum")
+    ranks.all_reduce(profile.cells, "sum")
+    weighted, samples = zip(*ranks.gather((profile.weighted, profile.samples)), strict=True)
+    profile = replace(profile, weighted=any(weighted), samples=sorted(chain.from_iterable(samples)))
+    return Found(
+        tally=sum(tallies, share.before.tally),
+        profile=profile if share.before.profile is None else profile + share.before.profile,
+        seconds={stage: max(one.get(stage, 0.0) for one in seconds) for one in seconds for stage in one},
+        reused=sum(reuses),
+        sharing=share.sharing,
+        prefill=share.prefill,
+        resumed_positions=share.before.tally.positions,
+        complete=share.complete,
+    )

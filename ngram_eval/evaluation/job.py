@@ -1,0 +1,196 @@
+"""What the presets of a call share: token stream, tokenizer and neural source, checked against each other."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from ngram_eval.assets import asset
+from ngram_eval.distributed.ranks import Ranks
+from ngram_eval.errors import InputError
+from ngram_eval.evaluation.settings import Settings
+from ngram_eval.files import file_sha256
+from ngram_eval.models.saved_logits import load_logits
+from ngram_eval.models.saved_scores import load_scores
+from ngram_eval.models.source import NeuralSource, UniformSource
+from ngram_eval.scorers.backends import ON_DEVICE, load_backend, resolve_backend
+from ngram_eval.scorers.base import Vocabulary
+from ngram_eval.text.manifest import Manifest, read_manifest
+from ngram_eval.text.shards import TokenStream, read_shards
+from ngram_eval.text.tokenizer import TextTokenizer, Tokenizer, check_vocabulary
+from ngram_eval.timing import Track, untracked
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """What every preset of a call shares."""
+
+    settings: Settings
+    """What it was loaded from, or for a model and tokens of Python its hardware alone."""
+    ranks: Ranks
+    stream: TokenStream
+    tokenizer: TextTokenizer | None
+    manifest: Manifest | None
+    source: NeuralSource
+    backend: str
+    """The backend of the counts, `auto` resolved."""
+
+    @property
+    def threads(self) -> int:
+        """Threads for the count tables."""
+        return self.settings.hardware.count_threads()
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """What scorers may know of the tokens."""
+        size, surfaces = self.source.vocab_size, None
+        if self.tokenizer is not None:  # the model's table may have more rows than there are tokens
+            surfaces = [*self.tokenizer.surfaces(), *[None] * size][:size]
+        return Vocabulary(size, surfaces, neural=self.source.name != UniformSource.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A file that an evaluation read."""
+
+    role: str
+    """data, tokenizer, or the flag of the neural source (`SOURCES`)."""
+    path: str
+    bytes: int | None
+    """None for a model of several files, whose sha256 is of their names and sha256s."""
+    sha256: str
+
+
+SOURCES = ("artifact", "scores", "logits", "hf")
+"""Roles of what a neural source is read from."""
+_NOTICEABLE = 1 << 28
+"""Bytes that take a moment to read: for so many a bar is shown."""
+
+
+def read_inputs(job: Job, track: Track = untracked) -> list[Input]:
+    """Every file that decides the result, hashed; ranks share them out, and all call this together."""
+    settings, ranks = job.settings, job.ranks
+    shards = [("data", path) for path in job.stream.paths]
+    named = {name: getattr(settings.model, name) for name in ("artifact", "scores", "logits")}
+    named["tokenizer"] = settings.data.tokenizer
+    if settings.embedded:
+        named |= {"artifact": asset("model.ngev"), "tokenizer": asset("tokenizer.model")}
+    others = [(role, path) for role, path in named.items() if path is not None]
+    mine = [*shards[ranks.rank :: ranks.world], *(others if ranks.rank == 0 else [])]
+    total = sum(path.stat().st_size for _, path in mine)
+    advance = (track if total >= _NOTICEABLE else untracked)("reading", total)
+    hashed = [Input(role, str(path), path.stat().st_size, file_sha256(path, advance)) for role, path in mine]
+    shares = ranks.gather([one for one in hashed if one.role == "data"])
+    if settings.model.hf is not None and ranks.rank == 0:
+        from ngram_eval.models.hf.loading import digest  # needs transformers
+
+        hashed.append(Input("hf", settings.model.hf, None, digest(settings.model.hf)))
+    rest = ranks.broadcast([one for one in hashed if one.role != "data"])
+    return [*(shares[i % ranks.world][i // ranks.world] for i in range(len(shards))), *rest]
+
+
+def load_job(settings: Settings, ranks: Ranks) -> Job:
+    """Load what the settings name; raises `InputError` for what is missing, broken or does not fit together."""
+    backend = resolve_backend(settings.hardware.backend)
+    stream, tokenizer = load_stream(settings, ranks)
+    return Job(
+        settings=settings,
+        ranks=ranks,
+        stream=stream,
+        tokenizer=tokenizer,
+        manifest=_load_manifest(stream, tokenizer, ranks),
+        source=_load_source(settings, stream, tokenizer, ranks, backend),
+        backend=backend,
+    )
+
+
+def load_stream(settings: Settings, ranks: Ranks) -> tuple[TokenStream, TextTokenizer | None]:
+    """The token stream and the tokenizer that the settings name, checked against each other, each rank a part."""
+    data, hf = settings.data, settings.model.hf
+    if settings.embedded:
+        stream = read_shards([str(asset("sample_000000.bin"))], data.max_tokens)
+        return stream, Tokenizer.load(asset("tokenizer.model"))
+    tokenizer: TextTokenizer | None = Tokenizer.load(data.tokenizer) if data.tokenizer else None
+    if hf is not None and tokenizer is None:
+        from ngram_eval.models.hf.tokenizer import HfTokenizer  # needs transformers
+
+        tokenizer = own = HfTokenizer.load(hf)
+        if data.text:
+            return own.read_texts(data.text, data.max_tokens), own
+    stream = read_shards(data.data, data.max_tokens)
+    if tokenizer is not None:
+        source = str(data.tokenizer or f"the tokenizer of --hf {hf}")
+        check_vocabulary(stream.tokens, tokenizer.vocab_size, source, ranks.part)
+    return stream, tokenizer
+
+
+def _load_manifest(stream: TokenStream, tokenizer: TextTokenizer | None, ranks: Ranks) -> Manifest | None:
+    """The manifest beside the shards, where there is one and a tokenizer to count bytes with."""
+    manifest = read_manifest(stream.paths, ranks.part) if tokenizer else None
+    if manifest is not None and tokenizer is not None and manifest.tokenizer_sha256 != tokenizer.sha256:
+        raise InputError(
+            f"the tokenizer (sha256 {tokenizer.sha256[:12]}...) is not the one that made {stream.paths[0]} "
+            f"(its manifest says {manifest.tokenizer_sha256[:12]}...): give that one"
+        )
+    return manifest
+
+
+def _load_source(
+    settings: Settings, stream: TokenStream, tokenizer: TextTokenizer | None, ranks: Ranks, backend: str
+) -> NeuralSource:
+    """The neural source that the settings name, checked against the stream and the tokenizer."""
+    model, hardware = settings.model, settings.hardware
+    if backend in ON_DEVICE:
+        from ngram_eval.models.transformer_source import check_kernels_run_on, choose_device
+
+        load_backend(backend, "hashed")  # says what is missing, where something is
+        check_kernels_run_on(choose_device(hardware.device, ranks.local_rank), backend)
+    if model.scores is not None:
+        return load_scores(model.scores, (stream.total - 1, len(stream.tokens) - 1), ranks.part)
+    if model.logits is not None:
+        logits = load_logits(model.logits, (stream.total - 1, len(stream.tokens) - 1))
+        _check_vocabularies(stream, tokenizer, logits.vocab_size, str(model.logits), ranks)
+        return logits
+    if model.uniform:
+        if tokenizer is not None:
+            return UniformSource(tokenizer.vocab_size)
+        assert model.vocab_size is not None, "Settings.check asks for one of the two"
+        check_vocabulary(stream.tokens, model.vocab_size, "--vocab-size", ranks.part)
+        return UniformSource(model.vocab_size)
+    run_on: dict[str, Any] = {
+        "device": hardware.device,
+        "local_rank": ranks.local_rank,
+        "dtype": hardware.dtype,
+        "batch_windows": hardware.batch_windows,
+    }
+    if model.hf is not None:
+        from ngram_eval.models.hf.source import load_hf_source  # needs transformers
+        from ngram_eval.models.hf.tokenizer import HfTokenizer
+
+        hf = load_hf_source(model.hf, tokenizer if isinstance(tokenizer, HfTokenizer) else None, **run_on)
+        # A model's table may have more rows than its tokenizer has tokens, for the sake of round numbers.
+        check_vocabulary(stream.tokens, hf.vocab_size, f"--hf {model.hf}", ranks.part)
+        return hf
+    path = asset("model.ngev") if model.artifact is None else model.artifact
+    source: NeuralSource
+    if model.ttt == "legal":  # importing torch for either takes seconds
+        from ngram_eval.models.test_time_training import load_adapting_source
+
+        source = load_adapting_source(path, **run_on)
+    else:
+        from ngram_eval.models.transformer_source import load_transformer_source
+
+        source = load_transformer_source(path, use_kernels=backend in ON_DEVICE, compiled=hardware.compile, **run_on)
+    _check_vocabularies(stream, tokenizer, source.vocab_size, str(path), ranks)
+    return source
+
+
+def _check_vocabularies(
+    stream: TokenStream, tokenizer: TextTokenizer | None, vocab_size: int, source: str, ranks: Ranks
+) -> None:
+    """Raise `InputError` unless the stream's tokens, and the tokenizer if there is one, fit the source's vocabulary."""
+    if tokenizer is None:
+        check_vocabulary(stream.tokens, vocab_size, source, ranks.part)
+    elif tokenizer.vocab_size != vocab_size:
+        raise InputError(
+            f"{source} has a vocabulary of {vocab_size} tokens, the tokenizer {tokenizer.vocab_size}: "
+            "give the tokenizer that the model was trained with"
+        )

@@ -1,0 +1,89 @@
+"""What the forward passes say of a batch of windows, and its way from one rank to another."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ngram_eval.evaluation.interrupt import Interrupt
+from ngram_eval.models.source import NeuralSource, NeuralStats, Stats, statistics
+from ngram_eval.text.samples import samples_in
+from ngram_eval.text.stream import Stream
+from ngram_eval.text.windows import Grid, Windows
+from ngram_eval.timing import Stopwatch
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the neural source says of the windows `rows`."""
+
+    rows: range
+    windows: Windows
+    stats: NeuralStats
+    looks: dict[int, NDArray[np.float64]]
+    """Sampled position -> the neural model's whole distribution there, (V,)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Makes readings, the same of a batch on any rank."""
+
+    tokens: Stream
+    source: NeuralSource
+    grid: Grid
+    samples: NDArray[np.int64]
+    """Positions to look at."""
+    needs_rows: bool
+    """Whether the scorer asks for whole distributions."""
+    clock: Stopwatch
+    interrupt: Interrupt | None = None
+    """Ends the readings early."""
+
+    def read(self, pieces: Iterable[range]) -> Iterator[Reading]:
+        """Readings of runs of windows, each within one batch. The batch is forwarded whole, whatever of it is asked."""
+        readings = (self._read(rows) for rows in pieces)
+        return readings if self.interrupt is None else self.interrupt.until(readings)
+
+    def _read(self, rows: range) -> Reading:
+        batch = self.grid.rows(self.grid.batch_of(rows.start))
+        whole, windows = self.grid.plan[batch.start : batch.stop], self.grid.plan[rows.start : rows.stop]
+        with self.clock.stage("neural"):
+            stats = statistics(self.source, self.tokens, whole, rows=self.needs_rows)
+            entry = (rows.start - batch.start) * (whole.scored // len(whole))  # a batch's windows score as many each
+            stats = stats.part(slice(entry, entry + windows.scored))
+        with self.clock.stage("samples"):
+            looks = {
+                position: self.source.probabilities(self.tokens, windows.scoring(position))[0]
+                for position in samples_in(windows, self.samples)
+            }
+        return Reading(rows, windows, stats, looks)
+
+    def pack(self, reading: Reading) -> NDArray[np.uint8]:
+        """A reading's numbers in bytes; who unpacks them knows the rest."""
+        stats = reading.stats
+        numbers = [
+            stats.p_target,
+            *(() if stats.rows is None else (stats.rows,)),
+            *reading.looks.values(),
+            stats.entropy,
+        ]
+        return np.concatenate([np.ascontiguousarray(array).view(np.uint8).ravel() for array in numbers])
+
+    def message(self, rows: range) -> NDArray[np.uint8]:
+        """Room for `pack` of these windows."""
+        windows = self.grid.plan[rows.start : rows.stop]
+        distributions = len(samples_in(windows, self.samples)) + (windows.scored if self.needs_rows else 0)
+        return np.empty(windows.scored * 12 + distributions * self.source.vocab_size * 8, np.uint8)
+
+    def unpack(self, rows: range, message: NDArray[np.uint8]) -> Reading:
+        """The reading that `pack` made."""
+        windows = self.grid.plan[rows.start : rows.stop]
+        n, size = windows.scored, self.source.vocab_size
+        floats, entropy = message[: len(message) - 4 * n].view(np.float64), message[len(message) - 4 * n :]
+        in_rows = n * size if self.needs_rows else 0
+        whole = floats[n : n + in_rows].reshape(n, size) if self.needs_rows else None
+        looks = dict(
+            zip(samples_in(windows, self.samples), floats[n + in_rows :].reshape(-1, max(size, 1)), strict=True)
+        )
+        return Reading(rows, windows, Stats(floats[:n], entropy.view(np.float32), whole), looks)

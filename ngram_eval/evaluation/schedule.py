@@ -1,0 +1,192 @@
+"""How ranks share an evaluation (`--ngram`).
+
+Sharded: each rank forwards and scores a stretch of the stream, with tables of its own that begin with all that comes
+before. Pipelined: the batches are dealt out in turn, and what the forward passes say of them goes in order to one
+engine on rank 0. Either way the engine works on a thread beside the forward passes (or on the GPU), and whatever waits
+for it is bounded: an engine that is behind holds up the forward passes and fills no memory.
+"""
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from itertools import chain, islice
+from typing import Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ngram_eval.bpb import Tally
+from ngram_eval.config import EvalConfig
+from ngram_eval.distributed.prefill import faster_prefill, prefill_cuts, prefill_stop
+from ngram_eval.distributed.ranks import Ranks
+from ngram_eval.errors import InputError
+from ngram_eval.evaluation.checkpoint import Record
+from ngram_eval.evaluation.engine import Engine
+from ngram_eval.evaluation.reader import Reader, Reading
+from ngram_eval.scorers.backends import ON_DEVICE
+from ngram_eval.text.windows import Plan, share
+from ngram_eval.timing import Stopwatch
+
+ROOM = 4
+"""Readings of each rank that may wait for the engine."""
+
+Item = TypeVar("Item")
+Outcome = TypeVar("Outcome")
+
+
+Sharing = Literal["sharded", "pipelined"]
+
+
+def sharing_of(asked: Literal["auto", "sharded", "pipelined"], name: str, config: EvalConfig, backend: str) -> Sharing:
+    """How the ranks share the n-gram work of a preset; raises `InputError` where it can't be as asked."""
+    if asked == "sharded" and config.learns_online:
+        raise InputError(
+            f"--ngram sharded and --preset {name}: it learns from each position for the next, so no rank can begin "
+            "in the middle of the stream; give --ngram pipelined"
+        )
+    if asked == "pipelined" and backend in ON_DEVICE and not config.learns_online:
+        raise InputError(
+            f"--ngram pipelined runs its engine on a CPU thread, and --backend {backend} counts on the GPU: "
+            "give --backend cpu, or --ngram sharded"
+        )
+    if asked == "auto":
+        return "pipelined" if config.learns_online else "sharded"
+    return asked
+
+
+def share_left(before: Record, plan: Plan, config: EvalConfig, ranks: Ranks, batch_windows: int) -> list[range]:
+    """The windows that this rank scores of a sharded evaluation, in runs; `before` says what need not be done again."""
+    if config.depends_on_ranks or not before.done:
+        return before.remaining(share(plan, ranks.rank, ranks.world, batch_windows))
+    left = before.remaining(range(len(plan)))
+    count, mine, start = sum(map(len, left)), [], 0
+    first, stop = (count * rank // ranks.world for rank in (ranks.rank, ranks.rank + 1))
+    for run in left:
+        mine.append(run[max(first - start, 0) : max(stop - start, 0)])
+        start += len(run)
+    return [run for run in mine if run]
+
+
+def sharded(
+    reader: Reader,
+    engine: Engine,
+    before: Record,
+    config: EvalConfig,
+    ranks: Ranks,
+    batch_windows: int,
+    prefill: Literal["auto", "scan", "local"],
+) -> tuple[Tally, Literal["scan", "local"]]:
+    """(what this rank's stretch costs, how it got the counts before it). A run that goes on counts them by itself."""
+    plan, world = engine.plan, ranks.world
+    pieces = share_left(before, plan, config, ranks, batch_windows)
+    whole = share(plan, ranks.rank, world, batch_windows)
+    cuts = prefill_cuts(plan, world, batch_windows, config.ngram)
+    way: Literal["scan", "local"] = faster_prefill(cuts, config.ngram) if prefill == "auto" else prefill
+    if before.done or world == 1:
+        way = "local"
+
+    counted = [*cuts, cuts[-1]][ranks.rank + 1] - cuts[ranks.rank] if way == "scan" else 0
+    if way == "local" and pieces:
+        counted = plan.first_scored(pieces[0].start)
+    engine.expect(counted + sum(map(plan.scored, pieces)))
+
+    def score(readings: Iterator[Reading]) -> Tally:
+        if way == "scan":
+            engine.prefill_by_scan(cuts, whole.start, ranks)
+        elif pieces and config.depends_on_ranks:
+            engine.prefill(prefill_stop(plan, whole, config.ngram), whole.start)
+        return engine.run(readings)  # counts by itself what is still to be counted before a piece
+
+    readings = reader.read(chain.from_iterable(map(reader.grid.cut, pieces)))
+    return score(readings) if engine.scorer.on_device else beside(score, readings, engine.clock), way
+
+
+def pipelined(reader: Reader, engine: Engine, before: Record, ranks: Ranks) -> Tally:
+    """What the whole stream costs on rank 0, nothing on the others."""
+    left = before.remaining(range(len(engine.plan)))
+    engine.expect(engine.plan.scored(range(len(engine.plan))))
+
+    def batches() -> Iterator[range]:
+        return chain.from_iterable(map(reader.grid.cut, left))
+
+    def score(mine: Iterator[Reading]) -> Tally:
+        if ranks.rank == 0:
+            return engine.run(in_order(mine, batches, reader, ranks))
+        send_all(mine, reader, ranks)
+        return Tally()
+
+    return beside(score, reader.read(islice(batches(), ranks.rank, None, ranks.world)), engine.clock)
+
+
+def beside(work: Callable[[Iterator[Item]], Outcome], items: Iterator[Item], clock: Stopwatch) -> Outcome:
+    """`work(items)` on a thread of its own; the items are made here, at most `ROOM` ahead of it.
+
+    An exception of either side is raised here.
+    """
+    waiting: queue.Queue[Item | None] = queue.Queue(ROOM)
+    outcome: Future[Outcome] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(work(iter(waiting.get, None)))
+        except BaseException as error:  # carried over to the other thread
+            outcome.set_exception(error)
+
+    def put(item: Item | None) -> bool:
+        """Whether the thread still takes items."""
+        with clock.stage("waiting"):
+            while not outcome.done():
+                try:
+                    waiting.put(item, timeout=0.1)
+                    return True
+                except queue.Full:
+                    continue
+            return False
+
+    thread = threading.Thread(target=run, name="engine", daemon=True)
+    thread.start()
+    try:
+        for item in items:
+            if not put(item):
+                break
+    finally:
+        put(None)  # the thread ends even if the items broke off
+    with clock.stage("waiting"):
+        return outcome.result()
+
+
+def in_order(
+    mine: Iterator[Reading], batches: Callable[[], Iterator[range]], reader: Reader, ranks: Ranks
+) -> Iterator[Reading]:
+    """All batches' readings, in order, on rank 0: batch i is rank i mod world's. Others' are asked for ahead."""
+    coming: deque[tuple[NDArray[np.uint8], Callable[[], None]]] = deque()
+    ahead = ((i, rows) for i, rows in enumerate(batches()) if i % ranks.world)
+
+    def ask(count: int) -> None:
+        for i, rows in islice(ahead, count):
+            message = reader.message(rows)
+            coming.append((message, ranks.receive(message, i % ranks.world, _tag(i))))
+
+    ask(ROOM)
+    for i, rows in enumerate(batches()):
+        if i % ranks.world == 0:
+            yield next(mine)
+            continue
+        message, wait = coming.popleft()
+        with reader.clock.stage("receiving"):
+            wait()
+        ask(1)
+        yield reader.unpack(rows, message)
+
+
+def send_all(mine: Iterator[Reading], reader: Reader, ranks: Ranks) -> None:
+    """Send this rank's readings to rank 0, each once the engine has room for it."""
+    for i, reading in enumerate(mine):
+        message = reader.pack(reading)
+        ranks.send(message, 0, _tag(ranks.rank + i * ranks.world))
+
+
+def _tag(batch: int) -> int:
+    return batch % (1 << 20)

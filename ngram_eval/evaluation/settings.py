@@ -1,0 +1,207 @@
+"""What an evaluation is of, and what it runs on: everything that decides a result but the method (`EvalConfig`).
+
+The command line makes its flags of these fields, a result holds them, and a re-run reads them from it.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from ngram_eval.errors import InputError
+from ngram_eval.scorers.backends import ON_DEVICE
+
+EMBEDDED_SEQ_LEN = 256
+"""Window of the embedded default: the sequence length its small model was trained on."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataSettings:
+    """What is scored; the embedded novel where neither --data nor --text is given."""
+
+    data: tuple[str, ...] = ()
+    """Shards (.bin): file names or quoted patterns, read in sorted order as one stream."""
+    text: tuple[Path, ...] = ()
+    """Text files (UTF-8) for --hf to cut and score, instead of --data; each is a document."""
+    tokenizer: Path | None = None
+    """SentencePiece model of the data; without it there are no bytes and no bits per byte (--hf brings its own)."""
+    max_tokens: int | None = None
+    """Evaluate only the first tokens of the stream; the result is flagged as a subset."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelSettings:
+    """Who says what each token's probability is: one neural source."""
+
+    artifact: Path | None = None
+    """Neural source: a model file of ours."""
+    scores: Path | None = None
+    """Neural source: an .npz with p_target and entropy of every position, from --save-scores or any other model."""
+    logits: Path | None = None
+    """Neural source: an .npy of logits or log-probabilities, (positions, vocabulary), from any model."""
+    hf: str | None = None
+    """Neural source: a Hugging Face causal language model with its tokenizer: a folder, a .gguf file, or a name on the
+    hub. Needs `pip install ngram_eval[hf]`."""
+    uniform: bool = False
+    """Neural source: 1/V for every token, so the n-gram memory alone."""
+    vocab_size: int | None = None
+    """V for --uniform when there is no --tokenizer."""
+    ttt: Literal["off", "legal"] = "off"
+    """Test-time training: adapt the model on each 65,536 positions once they are scored (PR #890's history)."""
+
+    @property
+    def sources(self) -> list[str]:
+        """The neural sources that are named."""
+        return [name for name in ("artifact", "scores", "logits", "hf", "uniform") if getattr(self, name)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HardwareSettings:
+    """What it runs on, and how ranks share the work."""
+
+    device: str = "auto"
+    """torch device of the model: auto, cpu, cuda, cuda:1 ..."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Precision of the model's matrix products: auto is bfloat16 on GPUs and float32 on CPUs."""
+    compile: bool = False
+    """Run the model through torch.compile: half a minute at the start, for forward passes 3 times as fast on a GPU."""
+    batch_windows: int = 32
+    """Windows of one forward pass."""
+    backend: str = "auto"
+    """Count tables: auto, cpu (C++), triton or cuda (GPU, with the logits' statistics), reference (slow numpy)."""
+    threads: int | None = None
+    """Threads of the count tables; default: OMP_NUM_THREADS if set, else every core this process may use."""
+    ngram: Literal["auto", "sharded", "pipelined"] = "auto"
+    """Ranks' share of the n-gram work: sharded, each counts and scores a stretch; pipelined, one engine on rank 0 does,
+    beside everyone's forward passes. auto: pipelined for what learns online (exact, tilt), sharded for the rest."""
+    prefill: Literal["auto", "scan", "local"] = "auto"
+    """How a sharded rank gets the counts before its stretch: scan, ranks add theirs up; local, each counts all that is
+    before by itself, as published. The counts are the same; auto takes the faster."""
+
+    def count_threads(self) -> int:
+        """Threads for the count tables."""
+        if self.threads is not None:
+            return self.threads
+        named = os.environ.get("OMP_NUM_THREADS", "")
+        if named.isdecimal() and int(named) > 0:
+            return int(named)
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointSettings:
+    """Where progress is kept, so that an evaluation can go on after being killed."""
+
+    checkpoint: Path | None = None
+    """Folder for checkpoints that all ranks see; of an earlier run's: give --resume too."""
+    every: int = 1_000_000
+    """Positions that a rank scores between checkpoints."""
+    resume: bool = False
+    """Go on from --checkpoint, on any number of ranks; from the beginning if the folder holds none."""
+
+    def check(self) -> None:
+        """Raise `InputError` for settings that do not go together or are out of range."""
+        if self.resume and self.checkpoint is None:
+            raise InputError("--resume goes on from a checkpoint: give --checkpoint FOLDER")
+        if self.every < 1:
+            raise InputError(f"--every is {self.every}: give at least 1 position")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """Data, model and hardware of an evaluation."""
+
+    data: DataSettings = field(default_factory=DataSettings)
+    """What is scored."""
+    model: ModelSettings = field(default_factory=ModelSettings)
+    """By which model."""
+    hardware: HardwareSettings = field(default_factory=HardwareSettings)
+    """On what."""
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the embedded default is evaluated: neither data nor a neural source is named."""
+        return not self.data.data and not self.data.text and not self.model.sources
+
+    def check(self) -> None:
+        """Raise `InputError` for settings that do not go together or are out of range."""
+        data, model, hardware, sources = self.data, self.model, self.hardware, self.model.sources
+        ours = bool(self.embedded or model.artifact)
+        if len(sources) > 1:
+            raise InputError(f"--{' and --'.join(sources)} are all neural sources: give one of them")
+        if data.data and not sources:
+            raise InputError(
+                "--data needs a neural source: --artifact, --scores, --logits or --hf with a file, or --uniform"
+            )
+        if data.text and (not model.hf or data.data or data.tokenizer):
+            raise InputError("--text is cut by the tokenizer of --hf: give that, and neither --data nor --tokenizer")
+        if model.hf and not data.data and not data.text:
+            raise InputError("--hf needs something to score: --text FILE, or the tokens, --data 'PATTERN'")
+        if sources and not data.data and not data.text:
+            raise InputError(f"--{sources[0]} needs the tokens to score: --data 'PATTERN'")
+        if self.embedded and (data.tokenizer or model.vocab_size):
+            raise InputError("--tokenizer and --vocab-size describe --data, and no --data was given")
+        if model.ttt != "off" and not ours:
+            raise InputError(f"--ttt {model.ttt} adapts a model of ours: give --artifact, or leave it out")
+        if model.ttt != "off" and hardware.backend in ON_DEVICE:
+            raise InputError(f"--ttt {model.ttt} keeps its statistics on the host: give --backend cpu")
+        if hardware.compile and (model.ttt != "off" or not ours):
+            raise InputError("--compile compiles a model of ours that stays as it is: give --artifact, and no --ttt")
+        if model.uniform and not data.tokenizer and not model.vocab_size:
+            raise InputError("--uniform needs the vocabulary size: give --tokenizer FILE or --vocab-size V")
+        self.check_numbers()
+
+    def check_numbers(self) -> None:
+        """Raise `InputError` for numbers out of range."""
+        for part in (self.data, self.model, self.hardware):
+            for name in ("vocab_size", "max_tokens", "batch_windows", "threads"):
+                value = getattr(part, name, None)
+                if value is not None and value < 1:
+                    raise InputError(f"--{name.replace('_', '-')} is {value}: give at least 1")
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON; `from_json` reads it."""
+        found = asdict(self)
+        for part in found.values():
+            for name, value in part.items():
+                if isinstance(value, tuple):
+                    part[name] = [str(one) for one in value]
+                elif isinstance(value, Path):
+                    part[name] = str(value)
+        return found
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> "Settings":
+        """The settings that `to_json` wrote; raises `ValueError`, naming the field, for anything else.
+
+        Only fields of these classes are read: what a file of somebody else's names cannot make a run write anything.
+        """
+        parts = {}
+        for part in fields(cls):
+            kind: type[Any] = get_type_hints(cls)[part.name]
+            given = found[part.name] if isinstance(found, Mapping) and part.name in found else None
+            if not isinstance(given, Mapping):
+                raise ValueError(f"no {part.name!r} settings")
+            hints = get_type_hints(kind)
+            if unknown := sorted(given.keys() - hints.keys()):
+                raise ValueError(f"the {part.name} settings name {unknown[0]!r}, which this version does not know")
+            parts[part.name] = kind(**{n: _value(f"{part.name}.{n}", hints[n], v) for n, v in given.items()})
+        return cls(**parts)
+
+
+def _value(name: str, kind: Any, value: Any) -> Any:
+    """A value of JSON as one of the type `kind`."""
+    origin, choices = get_origin(kind), get_args(kind)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_value(name, choices[0], one) for one in value)
+    if origin is Literal and value in choices:
+        return value
+    if origin is UnionType:
+        return None if value is None else _value(name, choices[0], value)
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if origin is None and type(value) is kind:
+        return value
+    raise ValueError(f"{name} is {value!r}")

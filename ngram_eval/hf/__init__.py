@@ -1,5 +1,0 @@
-"""Hugging Face models and tokenizers, the extra `hf`. Nothing outside this folder imports transformers.
-
-`loading` finds and opens them, `tokenizer` counts the bytes that tokens stand for, `source` runs a model over windows,
-`generation` puts an n-gram memory on `transformers.generate`.
-"""

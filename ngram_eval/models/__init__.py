@@ -1,0 +1,1 @@
+"""Who says how likely each token is: neural sources, whatever the model."""

@@ -1,0 +1,340 @@
+"""The model file: quantise, compress, verify, load. Nothing here unpickles.
+
+Layout: 8 bytes magic | 32 bytes sha256 of the header | uint32 length of the header | header (JSON) | payload (a
+safetensors file in one zstd frame). The header holds the format version, the full model config, the quantisation,
+size and sha256 of the payload, and its unpacked size. So every byte of the file is verified before any is unpacked:
+the header against the prefix, the payload against the header.
+
+Quantisation (PR #890): block matrices int5 per row (or int6, int8, any range), other large tables int8 per row, small
+tensors float16, the rest float32. A quantised tensor `name` is stored as int8 `name` and float16 `name.scale`.
+"""
+
+import hashlib
+import json
+import struct
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+import zstandard
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from ngram_eval.errors import InputError
+from ngram_eval.files import replacing
+from ngram_eval.models.transformer import Transformer, parameter_count
+from ngram_eval.models.transformer_config import ModelConfig
+
+MAGIC = b"NGRMEVAL"
+FORMAT_VERSION = 1
+SIZE_LIMIT = 16_000_000
+"""Decimal bytes of model and code together that the challenge allows."""
+MAX_PARAMETERS = 1 << 28
+"""Refuse to unpack anything larger: no artifact of ours comes near."""
+
+ZSTD_LEVELS = (22, 1)
+"""Levels tried; the smaller frame is kept. PR #890's is 22, which pays for weights that repeat. Where they do not, its
+references to short repetitions cost more than they save, up to a tenth of the file, and level 1 is smaller."""
+
+_QUANTILE_AT_ONCE = 1 << 23
+"""Elements given to torch.quantile at a time; it takes fewer than 16 M."""
+_PREFIX = struct.Struct("<8s32sI")
+_CLIP_QUANTILES = (0.999, 0.9995, 0.9999, 0.99999, 1.0)
+_TABLE_CLIP_QUANTILE = 0.9999984
+_LATER_FIELDS = frozenset({"bos_id"})
+"""Fields of the model config that older artifacts lack; their default is what those models did."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QuantConfig:
+    """How tensors are narrowed for the artifact (PR #890)."""
+
+    matrix_levels: int = 15
+    """Block matrices are rounded to whole steps from -this to this: 15 is int5 (PR #890), 31 int6, 127 int8."""
+    float16_max_elements: int = 65_536
+    """Tensors up to this many elements are kept as float16."""
+    scale_floor: bool = True
+    """Never let a scale fall below 1/levels (1/15 for int5, 1/127 for int8): coarsens rows of small weights."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.matrix_levels <= 127:
+            raise InputError(f"--matrix-levels is {self.matrix_levels}: give 1 to 127 (15 int5, 31 int6, 127 int8)")
+        if self.float16_max_elements < 0:
+            raise InputError(f"--float16-max-elements is {self.float16_max_elements}: give at least 0")
+
+
+def is_block_matrix(name: str) -> bool:
+    """Attention and MLP matrices, the ones that `QuantConfig.matrix_levels` is for."""
+    return name.startswith("blocks.") and name.endswith(".weight")
+
+
+def row_scale(row_max: Tensor, levels: int, floor: bool) -> Tensor:
+    """Scale of each row from its largest magnitude, for values of `levels` steps at most."""
+    scale = row_max / levels
+    return scale.clamp_min(1 / levels) if floor else scale.clamp_min(torch.finfo(torch.float16).tiny)
+
+
+def _quantise_rows(matrix: Tensor, clip: Tensor, levels: int, floor: bool) -> tuple[Tensor, Tensor]:
+    """(int8 values, float16 scales) of matrix (rows, columns), each row clipped at +-clip (rows,)."""
+    scale = row_scale(clip, levels, floor).half()
+    values = (matrix / scale.float()[:, None]).round().clamp(-levels, levels)
+    return values.to(torch.int8), scale
+
+
+def _row_quantiles(matrix: Tensor, quantiles: tuple[float, ...]) -> Tensor:
+    """Quantiles (Q, rows) of the magnitudes of each row, interpolated linearly."""
+    step = max(1, _QUANTILE_AT_ONCE // matrix.size(1))
+    parts = (matrix[row : row + step].abs() for row in range(0, matrix.size(0), step))
+    wanted = torch.tensor(quantiles, device=matrix.device)
+    return torch.cat([torch.quantile(part, wanted, dim=1) for part in parts], dim=1)
+
+
+def quantise_matrix(matrix: Tensor, levels: int, floor: bool) -> tuple[Tensor, Tensor]:
+    """+-levels per row; the row clip is the quantile with the least squared error over the whole matrix (GPTQ-lite)."""
+    matrix = matrix.float()
+    candidates = []
+    for clip in _row_quantiles(matrix, _CLIP_QUANTILES):
+        values, scale = _quantise_rows(matrix, clip, levels, floor)
+        error = (values * scale.float()[:, None] - matrix).square().sum().item()
+        candidates.append((error, values, scale))
+    _, values, scale = min(candidates, key=lambda candidate: candidate[0])
+    return values, scale
+
+
+def quantise_table(matrix: Tensor, floor: bool) -> tuple[Tensor, Tensor]:
+    """Int8 per row."""
+    matrix = matrix.float()
+    return _quantise_rows(matrix, _row_quantiles(matrix, (_TABLE_CLIP_QUANTILE,))[0], 127, floor)
+
+
+def quantise(model: Transformer, config: QuantConfig) -> dict[str, Tensor]:
+    """The tensors to store, all but the multi-token-prediction heads'; a weight that is not finite is refused."""
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in model.state_dict().items():
+        if name.startswith("mtp."):
+            continue
+        if parameter.numel() <= config.float16_max_elements:
+            tensors[name] = parameter.half()
+        elif parameter.ndim == 2:
+            if is_block_matrix(name):
+                packed = quantise_matrix(parameter, config.matrix_levels, config.scale_floor)
+            else:
+                packed = quantise_table(parameter, config.scale_floor)
+            tensors[name], tensors[name + ".scale"] = packed
+        else:
+            tensors[name] = parameter.float()
+    for name, tensor in tensors.items():
+        if not bool(tensor.isfinite().all()):
+            raise InputError(f"{name} is not finite, or too large for float16: the training diverged; lower its rates")
+    return {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+
+
+def compressed(unpacked: bytes, level: int) -> bytes:
+    """One zstd frame that says how long its content is."""
+    frame: bytes = zstandard.ZstdCompressor(level=level, write_content_size=True).compress(unpacked)
+    return frame
+
+
+def save(path: Path, model: Transformer, config: QuantConfig, train_seq_len: int) -> int:
+    """Write the artifact atomically and return its size in bytes; `train_seq_len` is the length it was trained on."""
+    return write(path, quantise(model, config), model.config, asdict(config), train_seq_len)
+
+
+def write(
+    path: Path, tensors: dict[str, Tensor], config: ModelConfig, quantisation: dict[str, Any], train_seq_len: int
+) -> int:
+    """The same of tensors as they are stored (`dequantised` says how); `quantisation` is kept for its reader."""
+    unpacked = save_tensors(tensors)
+    payload = min((compressed(unpacked, level) for level in ZSTD_LEVELS), key=len)
+    header = {
+        "format_version": FORMAT_VERSION,
+        "model": {**asdict(config), "mtp_heads": 0},
+        "quantisation": quantisation,
+        "train_seq_len": train_seq_len,
+        "payload_bytes": len(payload),
+        "payload_sha256": hashlib.sha256(payload).hexdigest(),
+        "unpacked_bytes": len(unpacked),
+    }
+    encoded = json.dumps(header, sort_keys=True).encode()
+    data = _PREFIX.pack(MAGIC, hashlib.sha256(encoded).digest(), len(encoded)) + encoded + payload
+    with replacing(path) as file:
+        file.write(data)
+    return len(data)
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """What loading needs of the header."""
+
+    config: ModelConfig
+    train_seq_len: int
+    unpacked_bytes: int
+
+
+def _verify(path: Path, data: bytes) -> tuple[Any, bytes]:
+    """(header, payload) of the file's bytes, each equal to its digest."""
+    if len(data) < _PREFIX.size:
+        raise InputError(f"{path}: truncated, {len(data)} bytes are less than the {_PREFIX.size} of the prefix")
+    magic, digest, length = _PREFIX.unpack_from(data)
+    if magic != MAGIC:
+        raise InputError(f"{path}: not an artifact of ngram_eval (it starts with {magic!r}, not {MAGIC!r})")
+    encoded, payload = data[_PREFIX.size : _PREFIX.size + length], data[_PREFIX.size + length :]
+    if len(encoded) < length:
+        raise InputError(f"{path}: truncated, the header has {len(encoded)} of {length} bytes; fetch the file again")
+    if hashlib.sha256(encoded).digest() != digest:
+        raise InputError(f"{path}: corrupted, the header does not match its sha256; fetch the file again")
+    header = json.loads(encoded)
+    if header["format_version"] != FORMAT_VERSION:
+        raise InputError(
+            f"{path}: format version {header['format_version']}, this release reads {FORMAT_VERSION}; export it again"
+        )
+    declared = header["payload_bytes"]
+    if len(payload) < declared:
+        raise InputError(f"{path}: truncated, the payload has {len(payload)} of {declared} bytes; fetch the file again")
+    if len(payload) > declared:
+        raise InputError(f"{path}: corrupted, {len(payload) - declared} bytes follow its end; fetch the file again")
+    if hashlib.sha256(payload).hexdigest() != header["payload_sha256"]:
+        raise InputError(f"{path}: corrupted, the payload does not match its sha256; fetch the file again")
+    return header, payload
+
+
+def _model_config(path: Path, stored: dict[str, Any]) -> ModelConfig:
+    """The model config of the header, every field of the type it has in `ModelConfig`."""
+    defaults = {field.name: field.default for field in fields(ModelConfig)}
+    if set(stored) | _LATER_FIELDS != set(defaults):
+        raise InputError(
+            f"{path}: its model config has other fields than this release "
+            f"(differing: {', '.join(sorted((set(stored) | _LATER_FIELDS) ^ set(defaults)))}); export it again"
+        )
+    values: dict[str, Any] = {}
+    for name, value in stored.items():
+        if isinstance(value, list) and all(type(entry) is int for entry in value):
+            value = tuple(value)
+        if isinstance(defaults[name], float) and type(value) is int:
+            value = float(value)
+        if type(value) is not type(defaults[name]):
+            raise TypeError(f"{name} is {value!r}")
+        values[name] = value
+    try:
+        return ModelConfig(**values)
+    except InputError as error:
+        raise InputError(f"{path}: artifact of another model, {error}") from error
+
+
+def _interpret(path: Path, header: Any) -> _Header:
+    """The header's fields, refused where they could not be of an artifact that `save` wrote."""
+    config = _model_config(path, header["model"])
+    train_seq_len, size = header["train_seq_len"], header["unpacked_bytes"]
+    for name, value in (("train_seq_len", train_seq_len), ("unpacked_bytes", size)):
+        if type(value) is not int or value < 1:
+            raise TypeError(f"{name} is {value!r}")
+    if config.mtp_heads:
+        raise InputError(f"{path}: artifact of another model, multi-token-prediction heads are never exported")
+    return _Header(config, train_seq_len, size)
+
+
+def _unpack(path: Path, payload: bytes, size: int) -> bytes:
+    """The `size` bytes of the zstd frame."""
+    try:
+        declared = zstandard.frame_content_size(payload)
+        if declared != size:  # checked first: the frame can't unpack to more than it declares
+            raise InputError(
+                f"{path}: oversized or corrupted, it unpacks to {declared} bytes, "
+                f"its header says {size}; export it again"
+            )
+        unpacked: bytes = zstandard.ZstdDecompressor().decompress(payload, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise InputError(f"{path}: corrupted, zstd says {error}; export it again") from error
+    return unpacked
+
+
+def dequantised(path: Path, model: Transformer, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The model's state from the artifact's tensors, which it uses up, each checked for presence, shape and type.
+
+    A float tensor is itself, an int8 matrix goes with `name.scale`, one factor a row.
+    """
+    state = {}
+    for name, parameter in model.state_dict().items():
+        stored = tensors.pop(name, None)
+        if stored is None:
+            raise InputError(f"{path}: artifact of another model, the tensor {name} is missing")
+        if stored.shape != parameter.shape:
+            raise InputError(
+                f"{path}: artifact of another model, {name} has shape {tuple(stored.shape)}, "
+                f"its config asks for {tuple(parameter.shape)}"
+            )
+        if stored.dtype == torch.int8 and stored.ndim == 2:
+            scale = tensors.pop(name + ".scale", None)
+            if scale is None or scale.shape != stored.shape[:1]:
+                raise InputError(f"{path}: artifact of another model, no row scales for {name}")
+            stored = stored.float() * scale.float()[:, None]
+        if not stored.is_floating_point():
+            raise InputError(f"{path}: artifact of another model, {name} is {stored.dtype}")
+        state[name] = stored.to(parameter.dtype)
+        if not bool(state[name].isfinite().all()):
+            raise InputError(f"{path}: {name} is not finite everywhere; export it again")
+    if tensors:
+        raise InputError(f"{path}: artifact of another model, unknown tensors {', '.join(sorted(tensors))}")
+    return state
+
+
+def load(path: Path) -> tuple[Transformer, int]:
+    """(dequantised model in evaluation mode on the CPU, sequence length it was trained on).
+
+    Raises `InputError` naming the file and whether it is unreadable, truncated, corrupted, oversized, of another format
+    version, or of a model other than its header says.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror}); check --artifact") from error
+    try:
+        stored, payload = _verify(path, data)
+        header = _interpret(path, stored)
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InputError(f"{path}: corrupted, its header can't be read ({error!r}); export it again") from error
+    with torch.device("meta"):
+        model = Transformer(header.config)
+    parameters, size = parameter_count(model), header.unpacked_bytes
+    # float32 is the widest storage; the slack holds the safetensors header and the row scales.
+    if parameters > MAX_PARAMETERS or size > 5 * parameters + (1 << 20):
+        raise InputError(f"{path}: oversized, it declares {size} bytes for a model of {parameters} parameters")
+    try:
+        tensors = load_tensors(_unpack(path, payload, size))
+    except SafetensorError as error:
+        raise InputError(f"{path}: the payload is not a safetensors file ({error}); export it again") from error
+    model.load_state_dict(dequantised(path, model, tensors), assign=True)
+    return model.eval().requires_grad_(False), header.train_seq_len
+
+
+def code_files() -> list[Path]:
+    """Every .py, .cc and .h that an evaluation imports or is built from; the modules are found by importing it."""
+    script = (
+        "import sys, ngram_eval.run, ngram_eval.models.transformer_source, ngram_eval.models.artifact, ngram_eval.scorers.hashed.cpu\n"
+        "for name, module in sys.modules.items():\n"
+        "    if name.split('.')[0] == 'ngram_eval' and (module.__file__ or '').endswith('.py'): print(module.__file__)"
+    )
+    listed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    csrc = Path(__file__).resolve().parents[1] / "csrc"
+    if not csrc.is_dir():
+        raise InputError(f"{csrc}: the C++ sources are not there to be counted; install with `pip install -e .`")
+    return [*map(Path, listed.stdout.splitlines()), *csrc.glob("*.cc"), *csrc.glob("*.h")]
+
+
+def code_bytes() -> int:
+    """Bytes of the code that counts towards the limit."""
+    return sum(source.stat().st_size for source in code_files())
+
+
+def size_report(path: Path) -> str:
+    """Model bytes, code bytes, and whether their sum is under 16,000,000."""
+    model, code = path.stat().st_size, code_bytes()
+    verdict = "under" if model + code < SIZE_LIMIT else "OVER"
+    return f"model {model:,} + code {code:,} = {model + code:,} bytes, {verdict} {SIZE_LIMIT:,}"

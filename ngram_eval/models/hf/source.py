@@ -1,0 +1,76 @@
+"""The neural source that runs a Hugging Face causal language model over windows."""
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ngram_eval.errors import InputError
+from ngram_eval.models.hf.loading import load_model
+from ngram_eval.models.hf.tokenizer import MAX_VOCABULARY, HfTokenizer
+from ngram_eval.models.logits_source import LogitsSource
+from ngram_eval.models.transformer_source import choose_device, choose_dtype
+
+_LOGITS_AT_ONCE = 1 << 27
+"""Most logits of one forward (512 MiB in float32)."""
+
+
+class HfSource(LogitsSource):
+    """`ngram_eval.models.source.NeuralSource` of a `PreTrainedModel`, on the device it is on.
+
+    Logits are computed where they are scored only, if the model's `forward` takes `logits_to_keep`.
+    """
+
+    name = "hf"
+
+    def __init__(self, model: Any, *, lead_id: int | None, batch_windows: int) -> None:
+        """`lead_id`: the token that leads every window, None for none. Raises `InputError`."""
+        if model.training:
+            raise InputError(f"the model, a {type(model).__name__}, is in training mode: call its eval() first")
+        self._model = model
+        config = model.config.get_text_config()
+        head = model.get_output_embeddings()
+        vocab_size = int(config.vocab_size if head is None else head.weight.shape[0])
+        if vocab_size > MAX_VOCABULARY:
+            raise InputError(f"--hf: the model's vocabulary is {vocab_size:,} tokens: at most {MAX_VOCABULARY:,}")
+        self.lead_id = lead_id
+        self.most_positions = int(getattr(config, "max_position_embeddings", None) or 0)
+        self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
+        settings = {
+            "model": type(model).__name__,
+            "device": str(model.device),
+            "dtype": str(model.dtype).removeprefix("torch."),
+        }
+        if lead_id is not None:
+            settings["window lead"] = f"windows led by token {lead_id}"
+        super().__init__(vocab_size, batch_windows, settings)
+
+    def forward(self, tokens: NDArray[np.int64], last: int) -> Iterator[Tensor]:
+        """As many windows at once as their logits allow; of one window too large, its trunk again for each part."""
+        length = tokens.shape[1]
+        each = (last if self._keeps else length) * self.vocab_size
+        step = _LOGITS_AT_ONCE // each
+        if step or not self._keeps:
+            for row in range(0, len(tokens), max(1, step)):
+                inputs = torch.from_numpy(tokens[row : row + max(1, step)]).to(self._model.device)
+                kept = {"logits_to_keep": last} if self._keeps else {}
+                yield self._model(input_ids=inputs, use_cache=False, **kept).logits[:, -last:].flatten(0, 1)
+            return
+        positions = torch.arange(length - last, length, device=self._model.device)
+        for row in range(len(tokens)):
+            inputs = torch.from_numpy(tokens[row : row + 1]).to(self._model.device)
+            for part in positions.split(max(1, _LOGITS_AT_ONCE // self.vocab_size)):
+                yield self._model(input_ids=inputs, use_cache=False, logits_to_keep=part).logits.flatten(0, 1)
+
+
+def load_hf_source(
+    name: str, tokenizer: HfTokenizer | None, *, device: str, local_rank: int, dtype: str, batch_windows: int
+) -> HfSource:
+    """The source of a folder, a GGUF file or a name on the hub; `device` and `dtype` as on the command line."""
+    chosen = choose_device(device, local_rank)
+    model = load_model(name, choose_dtype(dtype, chosen)).to(chosen)
+    return HfSource(model, lead_id=None if tokenizer is None else tokenizer.lead_id, batch_windows=batch_windows)

@@ -1,0 +1,182 @@
+"""Neural sources that ask a model of any make for the logits of windows: a function, a module, a Hugging Face model."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ngram_eval.errors import InputError
+from ngram_eval.models.source import Stats, nan_statistics
+from ngram_eval.models.transformer_source import target_stats
+from ngram_eval.text.stream import Stream
+from ngram_eval.text.windows import Windows
+
+_SOFTMAX_AT_ONCE = 1 << 25
+"""Most logits whose softmax is held at a time (128 MiB in float32)."""
+_KEPT = 1 << 28
+"""Most logits that are kept for a second question about the same windows (1 GiB in float32)."""
+
+Part = tuple[NDArray[np.int64], Tensor, Tensor]
+"""Entries among the scored positions, their logits (n, V), their targets (n,)."""
+
+
+class _Answer(NamedTuple):
+    """The logits of a batch, for whoever next asks for the distributions of some or all of its positions."""
+
+    tokens: Stream
+    windows: Windows
+    parts: list[Part]
+
+    def of(self, tokens: Stream, windows: Windows) -> list[Part] | None:
+        """The parts for `windows`; None unless all of them are known."""
+        mine = self.windows
+        if tokens is not self.tokens or windows.seq_len != mine.seq_len:
+            return None
+        row = np.minimum(np.searchsorted(mine.start, windows.start), len(mine) - 1)
+        known = (mine.start[row] == windows.start) & (mine.first[row] <= windows.first)
+        if not (known & (windows.stop <= mine.stop[row])).all():
+            return None
+        scored = int((mine.stop - mine.first)[0])
+        at = [
+            i * scored + np.arange(first, stop)
+            for i, first, stop in zip(row, windows.first - mine.first[row], windows.stop - mine.first[row], strict=True)
+        ]
+        wanted = np.concatenate(at)
+        found = []
+        for entries, logits, targets in self.parts:
+            _, asked, here = np.intersect1d(wanted, entries, assume_unique=True, return_indices=True)
+            if len(asked):
+                found.append((asked, logits[here], targets[here]))
+        return found
+
+
+class LogitsSource:
+    """`ngram_eval.models.source.NeuralSource` of whatever gives logits for windows of tokens; a subclass says what."""
+
+    name: str
+    train_seq_len = 0
+    gives_all = True
+    lead_id: int | None = None
+    """A token that every window is led by, unless it starts with it; takes a place of the model's context."""
+    most_positions = 0
+    """Longest window with its lead that may be asked for; 0: any."""
+
+    def __init__(self, vocab_size: int, batch_windows: int, settings: dict[str, str]) -> None:
+        self.vocab_size, self.batch_windows, self.settings = vocab_size, batch_windows, settings
+        self._answer: _Answer | None = None
+
+    def forward(self, tokens: NDArray[np.int64], last: int) -> Iterator[Tensor]:
+        """Logits of the last positions of each row of tokens (B, T), in order: (rows, V) float, as many as suit."""
+        raise NotImplementedError
+
+    @torch.inference_mode()
+    def stats(self, tokens: Stream, windows: Windows) -> Stats:
+        """As `NeuralSource.stats`; raises `InputError` for NaN, and for windows that are too long."""
+        log_p, entropy = np.empty(windows.scored, np.float32), np.empty(windows.scored, np.float32)
+        for entries, logits, targets in self.logits(tokens, windows):
+            found = target_stats(logits, targets.to(logits.device))
+            log_p[entries], entropy[entries] = (part.cpu().numpy() for part in found)
+        if np.isnan(entropy).any() or np.isnan(log_p).any():
+            raise nan_statistics(int(windows.positions()[np.flatnonzero(np.isnan(entropy) | np.isnan(log_p))[0]]))
+        return Stats(np.exp(log_p.astype(np.float64)), entropy)
+
+    @torch.inference_mode()
+    def probabilities(self, tokens: Stream, windows: Windows) -> NDArray[np.float64]:
+        """As `NeuralSource.probabilities`."""
+        rows = np.empty((windows.scored, self.vocab_size))
+        for entries, logits, _ in self.logits(tokens, windows):
+            rows[entries] = np.exp(torch.log_softmax(logits.float(), dim=-1).cpu().numpy().astype(np.float64))
+        if np.isnan(rows[:, 0]).any():
+            raise nan_statistics(int(windows.positions()[np.isnan(rows[:, 0])][0]))
+        return rows
+
+    def logits(self, tokens: Stream, windows: Windows) -> Iterator[Part]:
+        """All scored positions in parts, forwarded unless they were part of what was asked last."""
+        known = self._answer.of(tokens, windows) if self._answer is not None else None
+        if known is not None:
+            yield from known
+            return
+        self._answer = None  # frees its memory first
+        keep = windows.scored * self.vocab_size <= _KEPT
+        parts = []
+        for part in self._read(tokens, windows):
+            if keep:
+                parts.append(part)
+            yield part
+        if keep:
+            self._answer = _Answer(tokens, windows, parts)
+
+    def _read(self, tokens: Stream, windows: Windows) -> Iterator[Part]:
+        self._check_length(windows.seq_len)
+        length, scored = int((windows.stop - windows.start)[0]), int((windows.stop - windows.first)[0])
+        base = int(windows.start.min())
+        read = tokens[base : int(windows.start.max()) + length + 1]
+        rows = read[windows.start[:, None] - base + np.arange(length + 1)].astype(np.int64)  # (B, length + 1)
+        led = rows[:, 0] == self.lead_id
+        for group in (np.flatnonzero(led), np.flatnonzero(~led)):  # they have as many tokens each
+            if len(group) == 0:
+                continue
+            inputs, targets = rows[group, :-1], rows[group, -scored:].ravel()
+            if self.lead_id is not None and not led[group[0]]:
+                inputs = np.insert(inputs, 0, self.lead_id, axis=1)
+            entries = (group[:, None] * scored + np.arange(scored)).ravel()
+            at = 0
+            for logits in self.forward(inputs, scored):
+                if logits.shape[-1] != self.vocab_size:
+                    raise InputError(f"{self.name} gave {logits.shape[-1]} logits a position, not {self.vocab_size}")
+                step = max(1, _SOFTMAX_AT_ONCE // self.vocab_size)
+                for part in logits.split(step):
+                    here = slice(at, at + len(part))
+                    yield entries[here], part, torch.from_numpy(targets[here])
+                    at = here.stop
+
+    def _check_length(self, seq_len: int) -> None:
+        needed = seq_len + (self.lead_id is not None)
+        if self.most_positions and needed > self.most_positions:
+            lead = "" if self.lead_id is None else f", with token {self.lead_id} before it,"
+            raise InputError(
+                f"--seq-len is {seq_len}: a window{lead} has {needed:,} tokens, and the model {self.most_positions:,} "
+                f"positions; give at most {self.most_positions - needed + seq_len:,}"
+            )
+
+
+class CallableSource(LogitsSource):
+    """A function of windows, (B, T) int64 -> logits or log-probabilities (B, T, V), or of the last positions only.
+
+    A `torch.nn.Module` is given a tensor on its own device, any other function a numpy array. Either may return that,
+    a tuple whose first entry it is, or an object whose `logits` it is, as anything that `torch.as_tensor` takes.
+    """
+
+    name = "callable"
+
+    def __init__(self, function: Callable[[Any], Any], batch_windows: int) -> None:
+        """Raises `InputError` if the function's answer to a window of the token 0 is not of that form."""
+        self._function = function
+        self._device: torch.device | None = None
+        if isinstance(function, nn.Module):
+            if function.training:
+                raise InputError(f"the module, a {type(function).__name__}, is in training mode: call its eval() first")
+            self._device = next((one.device for one in function.parameters()), torch.device("cpu"))
+        settings = {"function": getattr(function, "__qualname__", type(function).__qualname__)}
+        super().__init__(0, batch_windows, settings)
+        with torch.inference_mode():
+            self.vocab_size = int(self._answers(np.zeros((1, 1), np.int64), 1).shape[-1])
+
+    def forward(self, tokens: NDArray[np.int64], last: int) -> Iterator[Tensor]:
+        """All of a batch at once."""
+        yield self._answers(tokens, last).flatten(0, 1)
+
+    def _answers(self, tokens: NDArray[np.int64], last: int) -> Tensor:
+        given = tokens if self._device is None else torch.from_numpy(tokens).to(self._device)
+        answer = self._function(given)
+        answer = getattr(answer, "logits", answer[0] if isinstance(answer, tuple) else answer)
+        logits = torch.as_tensor(answer)
+        if logits.ndim != 3 or len(logits) != len(tokens) or not last <= logits.shape[1] <= tokens.shape[1]:
+            raise InputError(
+                f"{self.settings['function']} gave {tuple(logits.shape)} for windows of shape {tokens.shape}: give "
+                "logits (windows, positions, vocabulary)"
+            )
+        return logits[:, -last:]

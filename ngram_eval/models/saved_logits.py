@@ -1,0 +1,70 @@
+"""Sources of neural statistics: what the language model says of each target, whatever the model is.
+
+`ngram_eval.models.transformer_source` has the source that runs a model; the ones here need no torch.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ngram_eval.errors import InputError
+from ngram_eval.models.source import Stats
+from ngram_eval.text.stream import Stream
+from ngram_eval.text.windows import Windows
+
+
+class SavedLogits:
+    """Whole distributions computed earlier, by any model, indexed by position: logits (positions, V), or their logs."""
+
+    name = "logits"
+    batch_windows = 64
+    train_seq_len = 0
+    gives_all = True
+
+    def __init__(self, logits: NDArray[np.floating], path: Path | str) -> None:
+        self.logits, self.vocab_size, self._path = logits, logits.shape[1], path
+        self.settings: dict[str, str] = {}
+
+    def _log_probs(self, windows: Windows) -> NDArray[np.float64]:
+        rows = np.concatenate([self.logits[first:stop] for first, stop in windows.spans()]).astype(np.float64)
+        top = rows.max(axis=1, keepdims=True)
+        if not np.isfinite(top).all():
+            raise InputError(
+                f"{self._path}: the row of position {windows.positions()[~np.isfinite(top[:, 0])][0]} holds NaN or "
+                "infinity, or no finite number: compute the logits again"
+            )
+        log_probs: NDArray[np.float64] = rows - top - np.log(np.exp(rows - top).sum(axis=1, keepdims=True))
+        return log_probs
+
+    def stats(self, tokens: Stream, windows: Windows) -> Stats:
+        log_p = self._log_probs(windows)
+        p = np.exp(log_p)
+        entropy = -(p * np.maximum(log_p, -1e4)).sum(axis=1)  # 0, not NaN, where p is 0
+        targets = np.concatenate([tokens[first + 1 : stop + 1] for first, stop in windows.spans()])
+        return Stats(p[np.arange(len(p)), targets], entropy.astype(np.float32))
+
+    def probabilities(self, tokens: Stream, windows: Windows) -> NDArray[np.float64]:
+        probabilities: NDArray[np.float64] = np.exp(self._log_probs(windows))
+        return probabilities
+
+
+def load_logits(path: Path, lengths: tuple[int, ...]) -> SavedLogits:
+    """Map an .npy of logits or log-probabilities: float16, float32 or float64, (N - 1, V) for a stream of N tokens.
+
+    `lengths` are the acceptable numbers of rows. Raises `InputError` naming what is wrong.
+    """
+    try:
+        logits = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: not an .npy of plain numbers ({error}); write it with numpy.save") from error
+    if not isinstance(logits, np.ndarray) or logits.ndim != 2 or logits.dtype.kind != "f" or logits.shape[1] < 1:
+        found = f"{logits.dtype} of shape {logits.shape}" if isinstance(logits, np.ndarray) else "several arrays"
+        raise InputError(f"{path}: holds {found}; give one array of floats, (positions, vocabulary)")
+    if len(logits) not in lengths:
+        expected = " or ".join(f"{length:,}" for length in dict.fromkeys(lengths))
+        raise InputError(
+            f"{path}: {len(logits):,} rows, the data asks for {expected} (one less than its tokens); "
+            "these logits are of another stream"
+        )
+    return SavedLogits(logits, path)

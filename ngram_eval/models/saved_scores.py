@@ -1,0 +1,211 @@
+"""Sources of neural statistics: what the language model says of each target, whatever the model is.
+
+`ngram_eval.models.transformer_source` has the source that runs a model; the ones here need no torch.
+"""
+
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ngram_eval.config import WindowConfig
+from ngram_eval.distributed.ranks import Ranks
+from ngram_eval.errors import InputError
+from ngram_eval.files import replacing
+from ngram_eval.models.source import _LIGHT_BATCH, NeuralSource, NeuralStats, Stats
+from ngram_eval.text.stream import Stream
+from ngram_eval.text.windows import Windows, batches, plan_windows
+
+_npy: Any = np.lib.format  # comes without types
+
+
+_CHECKED_AT_ONCE = 1 << 20
+
+
+class SavedScores:
+    """Statistics computed earlier, by any model, indexed by position."""
+
+    name = "scores"
+    batch_windows = _LIGHT_BATCH
+    gives_all = False
+    vocab_size = 0
+
+    def __init__(self, p_target: NDArray[np.floating], entropy: NDArray[np.floating], train_seq_len: int = 0) -> None:
+        self.p_target, self.entropy, self.train_seq_len = p_target, entropy, train_seq_len
+        self.settings: dict[str, str] = {}
+
+    def stats(self, tokens: Stream, windows: Windows) -> Stats:
+        spans = windows.spans()
+        p_target = np.concatenate([self.p_target[first:stop] for first, stop in spans], dtype=np.float64)
+        return Stats(p_target, np.concatenate([self.entropy[first:stop] for first, stop in spans], dtype=np.float32))
+
+    def probabilities(self, tokens: Stream, windows: Windows) -> NDArray[np.float64]:
+        raise InputError(
+            "--scores knows the probability of each target only, and the whole distribution is needed: "
+            "give --artifact, --logits or --uniform"
+        )
+
+
+def load_scores(path: Path, lengths: tuple[int, ...], part: tuple[int, int] = (0, 1)) -> SavedScores:
+    """Map `p_target` and `entropy` (float32 or float64) of an .npz of `save_scores` or of your own making.
+
+    `lengths` are the acceptable lengths (N - 1 for N tokens). Raises `InputError` naming what is wrong; `part`
+    (rank, world) looks at that rank's share of the values only.
+    """
+    arrays = _map_npz(path, part)
+    for name in ("p_target", "entropy"):
+        array = arrays.get(name)
+        if array is None:
+            raise InputError(f"{path}: no array {name}; it needs p_target and entropy")
+        if array.ndim != 1 or array.dtype not in (np.float32, np.float64):
+            raise InputError(
+                f"{path}: {name} is {array.dtype} of shape {array.shape}; give one dimension of float32 or float64"
+            )
+        if len(array) not in lengths:
+            expected = " or ".join(f"{length:,}" for length in dict.fromkeys(lengths))
+            raise InputError(
+                f"{path}: {name} has {len(array):,} entries, the data asks for {expected} "
+                "(one less than its tokens); these scores are of another stream"
+            )
+    _check_range(path, "p_target", arrays["p_target"], 0.0, 1.0, part)
+    _check_range(path, "entropy", arrays["entropy"], -1e-3, 100.0, part)  # softmax rounding leaves tiny negatives
+    train_seq_len = arrays.get("train_seq_len", np.array(0))
+    if train_seq_len.shape != () or train_seq_len.dtype.kind != "i":
+        raise InputError(f"{path}: train_seq_len is {train_seq_len!r}; give one integer, or leave it out")
+    return SavedScores(arrays["p_target"], arrays["entropy"], int(train_seq_len))
+
+
+def _map_npz(path: Path, part: tuple[int, int]) -> dict[str, NDArray[Any]]:
+    """The arrays of an .npz, mapped where they are not compressed; each rank verifies the checksums of some of them."""
+    rank, world = part
+    try:
+        arrays = {}
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+            for index, member in enumerate(archive.infolist()):
+                if index % world == rank:
+                    with archive.open(member) as content:
+                        while content.read(1 << 20):
+                            continue
+                stored = member.compress_type == zipfile.ZIP_STORED
+                arrays[member.filename.removesuffix(".npy")] = _member(archive, member, path if stored else None)
+        return arrays
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror or error}); check --scores") from error
+    except (ValueError, zipfile.BadZipFile, EOFError, KeyError) as error:
+        raise InputError(f"{path}: not an .npz of plain arrays ({error}); write it with numpy.savez") from error
+
+
+def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, mapped: Path | None) -> NDArray[Any]:
+    """One array of an archive, read, or mapped from the archive's file."""
+    with archive.open(member) as content:
+        read_header = {(1, 0): _npy.read_array_header_1_0, (2, 0): _npy.read_array_header_2_0}
+        shape, fortran, dtype = read_header[_npy.read_magic(content)](content)
+        header_bytes = content.tell()
+        if dtype.hasobject:
+            raise ValueError(f"{member.filename} holds objects")
+        if mapped is None or fortran or 0 in shape or shape == ():
+            content.seek(0)
+            array: NDArray[Any] = _npy.read_array(content, allow_pickle=False)
+            return array
+    with mapped.open("rb") as file:
+        file.seek(member.header_offset + 26)  # of the local header: the lengths of the name and of what else precedes
+        name_bytes, extra_bytes = np.frombuffer(file.read(4), "<u2").tolist()
+    offset = member.header_offset + 30 + name_bytes + extra_bytes + header_bytes
+    return np.asarray(np.memmap(mapped, dtype, "r", offset, shape))
+
+
+def _check_range(
+    path: Path, name: str, values: NDArray[np.floating], low: float, high: float, part: tuple[int, int]
+) -> None:
+    rank, world = part
+    stop = len(values) * (rank + 1) // world
+    for start in range(len(values) * rank // world, stop, _CHECKED_AT_ONCE):
+        chunk = values[start : min(start + _CHECKED_AT_ONCE, stop)]
+        bad = np.flatnonzero(~((chunk >= low) & (chunk <= high)))  # NaN compares false, so it is caught too
+        if len(bad):
+            raise InputError(
+                f"{path}: {name}[{start + bad[0]}] is {chunk[bad[0]]}, outside [{low:g}, {high:g}]; "
+                "compute the scores again"
+            )
+
+
+_EXCHANGED_AT_ONCE = 1 << 20
+
+
+class RememberingSource:
+    """A source whose statistics are kept by position, for the next preset and for `--save-scores`.
+
+    A position may be scored by several windows with different contexts. The first that scores it is kept; another
+    window asking for the position, or windows of another length, are passed on and not kept. A batch is answered from
+    memory only if all of it is known: a forward of a part of it might round differently.
+    """
+
+    def __init__(self, source: NeuralSource, positions: int, seq_len: int) -> None:
+        self._source, self._seq_len = source, seq_len
+        self.name, self.batch_windows, self.train_seq_len = source.name, source.batch_windows, source.train_seq_len
+        self.settings, self.gives_all, self.vocab_size = source.settings, source.gives_all, source.vocab_size
+        self.p_target = np.full(positions, np.nan)
+        self.entropy = np.full(positions, np.nan, np.float32)
+        self._window_start = np.full(positions, -1, np.int64)
+        self.reused = 0
+        """Positions answered from memory so far."""
+
+    def stats(self, tokens: Stream, windows: Windows) -> NeuralStats:
+        if windows.seq_len != self._seq_len:
+            return self._source.stats(tokens, windows)
+        positions = windows.positions()
+        start = np.repeat(windows.start, windows.stop - windows.first)
+        if (self._window_start[positions] == start).all():
+            self.reused += len(positions)
+            return Stats(self.p_target[positions], self.entropy[positions])
+        found = self._source.stats(tokens, windows)
+        unseen = self._window_start[positions] < 0
+        keep = positions[unseen]
+        self._window_start[keep] = start[unseen]
+        self.p_target[keep], self.entropy[keep] = found.p_target[unseen], found.entropy[unseen]
+        return found
+
+    def probabilities(self, tokens: Stream, windows: Windows) -> NDArray[np.float64]:
+        return self._source.probabilities(tokens, windows)
+
+    def save_all(self, path: Path, tokens: Stream, config: WindowConfig) -> None:
+        """Write the statistics of all N - 1 positions; those after the cut, which no preset scores, are made here."""
+        unknown = np.isnan(self.p_target)
+        cut = int(unknown.argmax()) if unknown.any() else len(unknown)
+        windows = plan_windows(len(unknown), replace(config, rescore_tail=False))
+        after = windows[windows.stop > cut]
+        for batch in batches(replace(after, first=np.maximum(after.first, cut)), self.batch_windows):
+            self.stats(tokens, batch)
+        save_scores(path, self.p_target, self.entropy, self.train_seq_len)
+
+    def exchange(self, ranks: Ranks) -> None:
+        """Let every rank know what any of them knows; of a position's windows the first is kept, as on one rank.
+
+        Each rank sends and receives about 40 bytes a position.
+        """
+        if ranks.world == 1:
+            return
+        unknown = np.iinfo(np.int64).max
+        for low in range(0, len(self.p_target), _EXCHANGED_AT_ONCE):
+            part = slice(low, low + _EXCHANGED_AT_ONCE)
+            start, p_target, entropy = self._window_start[part], self.p_target[part], self.entropy[part]
+            # One rank wins each position: the sum of everyone's bits is its own.
+            bid = np.where(start < 0, unknown, start * ranks.world + ranks.rank)
+            winner = bid.copy()
+            ranks.all_reduce(winner, "min")
+            won = (bid == winner) & (start >= 0)
+            p_bits, entropy_bits = np.where(won, p_target.view(np.int64), 0), np.where(won, entropy.view(np.int32), 0)
+            ranks.all_reduce(p_bits, "sum")
+            ranks.all_reduce(entropy_bits, "sum")
+            known = winner < unknown
+            p_target[known], entropy[known] = p_bits.view(np.float64)[known], entropy_bits.view(np.float32)[known]
+            start[known] = winner[known] // ranks.world
+
+
+def save_scores(path: Path, p_target: NDArray[np.float64], entropy: NDArray[np.float32], train_seq_len: int) -> None:
+    """Write what `load_scores` reads, atomically."""
+    with replacing(path) as file:
+        np.savez(file, p_target=p_target, entropy=entropy, train_seq_len=np.int64(train_seq_len))

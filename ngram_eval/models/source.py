@@ -1,0 +1,114 @@
+"""Sources of neural statistics: what the language model says of each target, whatever the model is.
+
+`ngram_eval.models.transformer_source` has the source that runs a model; the ones here need no torch.
+"""
+
+import math
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ngram_eval.errors import InputError
+from ngram_eval.text.stream import Stream
+from ngram_eval.text.windows import Windows
+
+
+class NeuralStats(Protocol):
+    """Neural statistics of scored positions, window after window, wherever they are kept."""
+
+    @property
+    def p_target(self) -> NDArray[np.float64]:
+        """Probability of the target."""
+
+    @property
+    def entropy(self) -> NDArray[np.float32]:
+        """Entropy of the distribution, nats."""
+
+    @property
+    def rows(self) -> NDArray[np.float64] | None:
+        """(positions, V), the whole distributions, for scorers that need them (`EvalConfig.needs_rows`)."""
+
+    def part(self, entries: slice) -> "NeuralStats":
+        """The statistics of some of the positions."""
+
+
+class Stats(NamedTuple):
+    """`NeuralStats` in this process's memory."""
+
+    p_target: NDArray[np.float64]
+    entropy: NDArray[np.float32]
+    rows: NDArray[np.float64] | None = None
+
+    def part(self, entries: slice) -> "Stats":
+        """The statistics of some of the positions."""
+        rows = None if self.rows is None else self.rows[entries]
+        return Stats(self.p_target[entries], self.entropy[entries], rows)
+
+
+def nan_statistics(position: int) -> InputError:
+    """The error for a model that says NaN."""
+    return InputError(
+        f"the model's statistics at position {position} are NaN, so nothing can be charged: its logits hold NaN or "
+        "infinity there; check the artifact, or try --dtype float32"
+    )
+
+
+class NeuralSource(Protocol):
+    """Where neural statistics come from."""
+
+    name: str
+    """Which source, for the result."""
+    batch_windows: int
+    """Windows to hand over at once."""
+    train_seq_len: int
+    """Sequence length the model was trained on, 0 where unknown; takes part in the cut of the stream."""
+    settings: dict[str, str]
+    """What else the result should say of it."""
+    gives_all: bool
+    """Whether it knows whole distributions, not just the target's probability."""
+    vocab_size: int
+    """V of the distributions, 0 unless `gives_all`."""
+
+    def stats(self, tokens: Stream, windows: Windows) -> NeuralStats:
+        """Statistics of the scored positions of `windows`, all of one shape (see `windows.Grid`); without `rows`."""
+
+    def probabilities(self, tokens: Stream, windows: Windows) -> NDArray[np.float64]:
+        """(positions, V): the whole distribution at the scored positions of `windows`.
+
+        Its entry of the target is the `p_target` of `stats` on the host, bit for bit on one machine. Raises
+        `InputError` unless `gives_all`.
+        """
+
+
+def statistics(source: NeuralSource, tokens: Stream, windows: Windows, *, rows: bool) -> NeuralStats:
+    """The source's statistics, with the whole distributions if asked for `rows`."""
+    stats = source.stats(tokens, windows)
+    if not rows:
+        return stats
+    return Stats(stats.p_target, stats.entropy, source.probabilities(tokens, windows))
+
+
+_LIGHT_BATCH = 1 << 15
+
+
+class UniformSource:
+    """1 / V for every token: the n-gram memory alone."""
+
+    name = "uniform"
+    batch_windows = _LIGHT_BATCH
+    train_seq_len = 0
+    gives_all = True
+
+    def __init__(self, vocab_size: int) -> None:
+        self.vocab_size = vocab_size
+        self.settings: dict[str, str] = {}
+
+    def stats(self, tokens: Stream, windows: Windows) -> Stats:
+        scored = windows.scored
+        entropy = np.full(scored, math.log(self.vocab_size), np.float32)
+        return Stats(np.full(scored, 1 / self.vocab_size), entropy)
+
+    def probabilities(self, tokens: Stream, windows: Windows) -> NDArray[np.float64]:
+        row = np.full(self.vocab_size, 1 / self.vocab_size)
+        return np.broadcast_to(row, (windows.scored, self.vocab_size))

@@ -1,0 +1,220 @@
+"""The neural source that runs a model: windows → logits → the target's probability and the entropy."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ngram_eval.errors import InputError
+from ngram_eval.extensions import to_device
+from ngram_eval.models.source import NeuralStats, Stats, nan_statistics
+from ngram_eval.models.transformer import Transformer, attention_kernel
+from ngram_eval.text.stream import Stream
+from ngram_eval.text.windows import Windows
+
+_LOGITS_AT_ONCE = 1 << 25
+"""Most logits held at a time (128 MiB in float32)."""
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def choose_device(name: str, local_rank: int = 0) -> torch.device:
+    """The torch device that `name` stands for; `auto` is this rank's GPU where there is one, else the CPU.
+
+    `cuda` is this rank's GPU too. It becomes the current one, which is where kernels run.
+    """
+    if name == "cuda" or (name == "auto" and torch.cuda.is_available()):
+        name = f"cuda:{local_rank}"
+    elif name == "auto":
+        name = "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--device is {name!r}: torch can't use it ({reason}); try auto or cpu") from error
+    return device
+
+
+def check_kernels_run_on(device: torch.device, backend: str) -> None:
+    """Raise `InputError` unless the kernels of the backend, one of `ngram_eval.scorers.backends.ON_DEVICE`, run on `device`."""
+    from ngram_eval.extensions import load_cuda
+    from ngram_eval.kernels.runtime import kernel_device  # needs Triton, which not every machine has
+
+    needed = load_cuda()[1] if backend == "cuda" else kernel_device()
+    if needed.type != device.type:
+        raise InputError(f"--device is {device}, but --backend {backend} runs on {needed}: choose that one")
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The precision of the matrix products; `auto` is bfloat16 on GPUs (as published) and float32 elsewhere."""
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return DTYPES[name]
+
+
+def target_stats(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """(log-probability of the target, entropy in nats), both float32 (...), of logits (..., V) and targets (...)."""
+    log_p = torch.log_softmax(logits.float(), dim=-1)
+    entropy = torch.special.entr(log_p.exp()).sum(dim=-1)  # 0 where p is 0
+    return log_p.gather(-1, targets[..., None]).squeeze(-1), entropy
+
+
+class DeviceStats:
+    """`NeuralStats` on the device that computed them; copied to the host when, and if, the host asks."""
+
+    rows = None
+
+    def __init__(self, device_p_target: Tensor, device_entropy: Tensor) -> None:
+        self.device_p_target, self.device_entropy = device_p_target, device_entropy
+
+    def part(self, entries: slice) -> "DeviceStats":
+        """The statistics of some of the positions."""
+        return DeviceStats(self.device_p_target[entries], self.device_entropy[entries])
+
+    @cached_property
+    def p_target(self) -> NDArray[np.float64]:
+        """(positions,), on the host."""
+        copied: NDArray[np.float64] = self.device_p_target.cpu().numpy()
+        return copied
+
+    @cached_property
+    def entropy(self) -> NDArray[np.float32]:
+        """(positions,) in nats, on the host."""
+        copied: NDArray[np.float32] = self.device_entropy.cpu().numpy()
+        return copied
+
+
+class TransformerSource:
+    """`ngram_eval.models.source.NeuralSource` of a transformer, computing logits only where they are scored.
+
+    With `use_kernels` the logits are reduced by `ngram_eval.kernels.stats`, and the statistics stay on the device.
+    With `compiled` full batches of full windows run through `torch.compile`, all others as they are: one compilation,
+    and which of the two computes a position does not depend on the ranks.
+    """
+
+    name = "artifact"
+    gives_all = True
+
+    def __init__(
+        self,
+        model: Transformer,
+        *,
+        train_seq_len: int,
+        batch_windows: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        use_kernels: bool = False,
+        compiled: bool = False,
+    ) -> None:
+        self._use_kernels = use_kernels
+        self.train_seq_len, self.batch_windows = train_seq_len, batch_windows
+        self.device, self.dtype = device, dtype
+        self.vocab_size = model.config.vocab_size
+        kernel = attention_kernel(device, dtype)
+        self.settings = {
+            "device": str(device),
+            "dtype": str(dtype).removeprefix("torch."),
+            "attention": kernel,
+        }
+        if compiled:
+            self.settings["compiled"] = "full batches"
+        self._model = model.to(device)
+        self._model.use_attention(kernel)
+        self._compiled: Callable[..., Tensor] | None = None
+        if compiled:
+            self._compiled = torch.compile(self._model.hidden, dynamic=False, fullgraph=True)
+
+    @torch.inference_mode()
+    def stats(self, tokens: Stream, windows: Windows) -> NeuralStats:
+        """As `NeuralSource.stats`; raises `InputError` for NaN, unless the statistics stay on the device."""
+        hidden, targets = self._hidden(tokens, windows)
+        if self._use_kernels:
+            return self._stats_on_device(hidden, targets)
+        parts = [target_stats(self._logits(hidden[part]), targets[part]) for part in self._parts(len(hidden))]
+        log_p, entropy = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
+        if np.isnan(entropy).any() or np.isnan(log_p).any():
+            raise nan_statistics(int(windows.positions()[np.flatnonzero(np.isnan(entropy) | np.isnan(log_p))[0]]))
+        return Stats(np.exp(log_p.astype(np.float64)), entropy)
+
+    @torch.inference_mode()
+    def probabilities(self, tokens: Stream, windows: Windows) -> NDArray[np.float64]:
+        hidden, _ = self._hidden(tokens, windows)
+        parts = [torch.log_softmax(self._logits(hidden[part]), dim=-1) for part in self._parts(len(hidden))]
+        probabilities: NDArray[np.float64] = np.exp(torch.cat(parts).cpu().numpy().astype(np.float64))
+        if np.isnan(probabilities).any():
+            raise nan_statistics(int(windows.positions()[np.isnan(probabilities).any(axis=1)][0]))
+        return probabilities
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        return nullcontext() if self.dtype == torch.float32 else torch.autocast(self.device.type, self.dtype)
+
+    def _hidden(self, tokens: Stream, windows: Windows) -> tuple[Tensor, Tensor]:
+        """(last hidden states, targets) of the scored positions: (positions, width) and (positions,)."""
+        length, scored = int((windows.stop - windows.start)[0]), int((windows.stop - windows.first)[0])
+        # A window cut short by the end is, as published, a full one padded on the right. Attention is causal, so the
+        # padding never shows: leaving it out and keeping the RoPE base of the full length gives the same logits.
+        base = int(windows.start.min())
+        read = tokens[base : int(windows.start.max()) + length + 1]
+        rows = read[windows.start[:, None] - base + np.arange(length + 1)].astype(np.int64)  # (B, length + 1)
+        sequences = to_device(rows, self.device)
+        full = len(windows) == self.batch_windows and length == windows.seq_len
+        forward = self._compiled if self._compiled is not None and full else self._model.hidden
+        with self._autocast():
+            hidden = forward(sequences[:, :-1], last=scored, length=windows.seq_len)
+        return hidden.flatten(0, 1), sequences[:, -scored:].flatten()
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        with self._autocast():
+            return self._model.logits(hidden)
+
+    def _stats_on_device(self, hidden: Tensor, targets: Tensor) -> DeviceStats:
+        from ngram_eval.kernels.stats import neural_stats  # needs Triton, which not every machine has
+
+        p_target = torch.empty(len(hidden), dtype=torch.float64, device=self.device)
+        entropy = torch.empty(len(hidden), dtype=torch.float32, device=self.device)
+        for part in self._parts(len(hidden)):
+            with self._autocast():
+                logits = self._model.uncapped_logits(hidden[part])
+            cap = self._model.config.logit_softcap
+            neural_stats(logits, targets[part], p_target[part], entropy[part], softcap=cap)
+        return DeviceStats(p_target, entropy)
+
+    def _parts(self, rows: int) -> Iterator[slice]:
+        """Rows whose logits fit into memory together."""
+        at_once = max(1, _LOGITS_AT_ONCE // self._model.config.vocab_size)
+        for row in range(0, rows, at_once):
+            yield slice(row, row + at_once)
+
+
+def load_transformer_source(
+    path: Path,
+    *,
+    device: str,
+    local_rank: int,
+    dtype: str,
+    batch_windows: int,
+    use_kernels: bool = False,
+    compiled: bool = False,
+) -> TransformerSource:
+    """The source of an artifact; `device` and `dtype` as on the command line. Raises `InputError`."""
+    from ngram_eval.models import artifact  # here and not above: running a model needs no zstandard or safetensors
+
+    model, train_seq_len = artifact.load(path)
+    chosen = choose_device(device, local_rank)
+    return TransformerSource(
+        model,
+        train_seq_len=train_seq_len,
+        batch_windows=batch_windows,
+        device=chosen,
+        dtype=choose_dtype(dtype, chosen),
+        use_kernels=use_kernels,
+        compiled=compiled,
+    )

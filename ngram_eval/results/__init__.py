@@ -1,0 +1,1 @@
+"""What people look at: tables, result files, pages, comparisons, one prediction explained."""

@@ -1,0 +1,219 @@
+"""Results side by side, and how sure the differences are (`ngram-eval compare`, docs/results.md)."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from ngram_eval.config import WindowConfig
+from ngram_eval.errors import InputError
+from ngram_eval.evaluation.profile import UNIT
+from ngram_eval.results.bootstrap import FEWEST_UNITS, Interval, difference
+from ngram_eval.results.result_file import Run, profile_of, read_runs
+from ngram_eval.text.windows import Plan
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """Which runs are compared with which, and how sure the differences are said to be."""
+
+    preset: tuple[str, ...] = ()
+    """Only the runs of these presets."""
+    against: Literal["first", "neural"] = "first"
+    """first: runs with each other; neural: each run with its own neural model alone."""
+    mixed: bool = False
+    """Compare scores (pseudo-probabilities) with bits per byte all the same; the table says so."""
+    draws: int = 2000
+    """Bootstrap samples."""
+    confidence: float = 0.95
+    """Of the interval."""
+    seed: int = 0
+    """Of the bootstrap."""
+
+    def check(self) -> None:
+        """Raise `InputError` for settings that are out of range."""
+        if not 0.5 <= self.confidence < 1:
+            raise InputError(f"--confidence is {self.confidence}: give 0.5 to below 1, such as 0.95")
+        if self.draws < 100:
+            raise InputError(f"--draws is {self.draws}: give at least 100")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Compared:
+    """One run beside what it is compared with."""
+
+    name: str
+    file: str
+    preset: str
+    normalised: bool
+    complete: bool
+    bits: float
+    """Bits per byte, or a score; per token where any run has no bytes."""
+    unit: str
+    neural_bits: float
+    """The same of its neural model alone."""
+    against: str | None
+    """The run it is compared with; None for the first."""
+    difference: float | None
+    """Of `bits`: negative is smaller."""
+    mixed: bool
+    """Whether a score is compared with bits per byte."""
+    interval: Interval | None
+    """Of the difference, from stretches of the stream that both scored."""
+    unpaired: str | None
+    """Why there is no interval."""
+
+
+class _Side:
+    """Sums of one run's stretches, by the position at which each ends."""
+
+    def __init__(self, run: Run, neural: bool) -> None:
+        profile = profile_of(run)
+        window = WindowConfig(**run["config"]["window"])
+        plan = Plan(profile.targets, window)
+        ends = plan.at(np.minimum(np.arange(1, len(profile.along) + 1) * profile.windows_each, len(plan)) - 1).stop
+        # Windows that score the last stride again, as published, end where another has: what is new is kept.
+        new = np.append(True, ends[1:] > ends[:-1])
+        self.ends, along = ends[new], profile.along[new]
+        self.nats, self.bytes, self.positions = along[:, 1 if neural else 0] / UNIT, along[:, 2], along[:, 3]
+        whole = np.append(np.diff(self.ends, prepend=0) == self.positions, False)
+        self.reach = int(np.append(0, self.ends)[np.argmin(whole)])
+        """Up to here each position was scored, and once."""
+
+    def at(self, ends: NDArray[np.int64], over: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(bits, bytes or positions) between the given positions."""
+        places = np.searchsorted(self.ends, ends)
+        amounts = self.bytes if over == "byte" else self.positions
+        bits, sizes = np.cumsum(self.nats / math.log(2))[places], np.cumsum(amounts.astype(np.float64))[places]
+        return np.diff(bits, prepend=0.0), np.diff(sizes, prepend=0.0)
+
+
+def paired(one: Run, other: Run, unit: str, how: Comparison, *, neural: bool) -> tuple[Interval | None, str | None]:
+    """(the interval of one's rate less the other's, why there is none). `neural`: the other's model alone."""
+    for what in ("data", "tokens"):
+        if _stream(one)[what] != _stream(other)[what]:
+            return None, f"other {what}"
+    a, b = _Side(one, neural=False), _Side(other, neural=neural)
+    common = np.intersect1d(a.ends, b.ends)
+    common = common[common <= min(a.reach, b.reach)]
+    if len(common) == 0:
+        return None, "no stretch in common"
+    (nats_a, over_a), (nats_b, over_b) = a.at(common, unit), b.at(common, unit)
+    found = difference(nats_a, nats_b, over_a, over_b, draws=how.draws, confidence=how.confidence, seed=how.seed)
+    return found, None if found else f"fewer than {FEWEST_UNITS} stretches"
+
+
+def _stream(run: Run) -> dict[str, object]:
+    shards = [one["sha256"] for one in run["inputs"] if one["role"] == "data"]
+    return {"data": shards, "tokens": run["tokens"]}
+
+
+def compare(files: Sequence[Path], how: Comparison) -> list[Compared]:
+    """Every run beside the one it is compared with. Raises `InputError` where a score meets bits per byte."""
+    runs = [(path, run) for path in files for run in read_runs(path)]
+    if how.preset:
+        known = {run["preset"] for _, run in runs}
+        for name in how.preset:
+            if name not in known:
+                raise InputError(f"--preset is {name!r}: the files hold {', '.join(sorted(known))}")
+        runs = [(path, run) for path, run in runs if run["preset"] in how.preset]
+    unit = "byte" if all(run["bytes"] for _, run in runs) else "token"
+    first_file = [run for path, run in runs if path == files[0]] or [runs[0][1]]
+    compared = []
+    for path, run in runs:
+        base = next((one for one in first_file if one["preset"] == run["preset"]), first_file[0])
+        if len(files) == 1:
+            base = first_file[0]
+        alone = how.against == "neural"
+        compared.append(_compared(path, run, run if alone else base, unit, how, alone=alone, several=len(files) > 1))
+    return compared
+
+
+def _bits(run: Run, unit: str, *, neural: bool = False) -> float:
+    nats: float = run["neural_nats"] if neural else run["nats"]
+    return nats / math.log(2) / int(run["bytes"] if unit == "byte" else run["positions"])
+
+
+def _compared(path: Path, run: Run, base: Run, unit: str, how: Comparison, *, alone: bool, several: bool) -> Compared:
+    itself = base is run and not alone
+    mixed = not run["normalised"] if alone else run["normalised"] != base["normalised"]
+    if mixed and not how.mixed:
+        pseudo, proper = (run, base) if not run["normalised"] else (base, run)
+        against = "its neural model alone" if alone else f"{proper['preset']!r}"
+        raise InputError(
+            f"{path}: {pseudo['preset']!r} is a pseudo-probability, whose score is no code length, and {against} is a "
+            "probability: a difference between them means nothing. Name runs of one kind by --preset, or say --mixed "
+            "to see it all the same"
+        )
+    interval, unpaired = (None, None) if itself else paired(run, base, unit, how, neural=alone)
+    shift = None if itself else _bits(run, unit) - _bits(base, unit, neural=alone)
+    if not (run["complete"] and base["complete"]):
+        shift = interval.estimate if interval else None  # of what both scored; the totals are of different texts
+    return Compared(
+        name=f"{path.stem} {run['preset']}" if several else run["preset"],
+        file=str(path),
+        preset=run["preset"],
+        normalised=run["normalised"],
+        complete=run["complete"],
+        bits=_bits(run, unit),
+        unit=f"bits per {unit}",
+        neural_bits=_bits(run, unit, neural=True),
+        against=None if itself else "neural alone" if alone else base["preset"],
+        difference=shift,
+        mixed=mixed,
+        interval=interval,
+        unpaired=unpaired,
+    )
+
+
+def print_comparison(compared: list[Compared], how: Comparison, console: Console) -> None:
+    """The table, and what has to be known to read it."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    for heading in ("", "kind", compared[0].unit, "neural alone", "difference", f"{how.confidence:.0%} interval"):
+        table.add_column(heading, justify="left" if heading in ("", "kind") else "right", no_wrap=True)
+    for one in compared:
+        interval, shift = one.interval, "" if one.difference is None else f"{one.difference:+.4f}"
+        table.add_row(
+            one.name + ("" if one.complete else " (partial)"),
+            "probability" if one.normalised else "score",
+            f"{one.bits:.4f}",
+            f"{one.neural_bits:.4f}",
+            shift + (" (mixed)" if one.mixed else ""),
+            f"{interval.low:+.4f} to {interval.high:+.4f}" if interval else one.unpaired or "",
+        )
+    console.print(table)
+    for note in _notes(compared, how):
+        console.print(note, soft_wrap=True, highlight=False)
+
+
+def _notes(compared: list[Compared], how: Comparison) -> list[str]:
+    notes = []
+    if how.against == "neural":
+        notes.append("Differences are to the same run's neural model alone.")
+    intervals = [one.interval for one in compared if one.interval]
+    if intervals:
+        units = " or ".join(f"{n:,}" for n in sorted({one.units for one in intervals}))
+        blocks = " or ".join(str(n) for n in sorted({one.block for one in intervals}))
+        notes.append(
+            f"Intervals: paired circular block bootstrap, {how.draws:,} draws from {units} stretches of the "
+            f"stream in blocks of {blocks} (neighbouring windows are not independent; the series chooses the length). "
+            "They say how sure the difference is on text like this one, not on other text or after other training."
+        )
+    for one in compared:
+        if one.interval and one.difference is not None and abs(one.interval.estimate - one.difference) > 1e-6:
+            notes.append(
+                f"{one.name}: the interval is of the positions that both scored once; there the difference is "
+                f"{one.interval.estimate:+.4f}."
+            )
+    if any(not one.normalised for one in compared):
+        notes.append("score: of a pseudo-probability, whose values sum to more than 1: no code length.")
+    if any(one.mixed for one in compared):
+        notes.append("MIXED: a score is compared with bits per byte. The difference is none of quality.")
+    return notes

@@ -1,0 +1,113 @@
+"""`--from-result`: the run of a result file once more, on the same files, and whether the result is equal."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ngram_eval.config import EvalConfig
+from ngram_eval.errors import InputError
+from ngram_eval.evaluation.job import Input
+from ngram_eval.evaluation.result import Result
+from ngram_eval.evaluation.settings import Settings
+from ngram_eval.results.result_file import Run, plain, read_runs
+
+SAME = ("nats", "neural_nats", "positions", "bytes", "hits_by_order", "vocabulary_sum", "unknown_targets", "profile")
+"""Fields that must be equal, to the bit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """The runs of a result file, to be run again."""
+
+    path: Path
+    runs: list[Run]
+
+    @classmethod
+    def read(cls, path: Path) -> "Again":
+        """The runs of a file that --json wrote; raises `InputError` for one of `ngram_eval.evaluate`."""
+        again = cls(path, read_runs(path))
+        if again.runs[0].get("settings") is None and again.runs[0].get("arguments") is None:
+            raise InputError(f"{path} is of ngram_eval.evaluate, called from Python: call it again there")
+        return again
+
+    @property
+    def settings(self) -> Settings | None:
+        """Data, model and hardware; None for a file of version 0.1, which has `arguments` instead."""
+        found = self.runs[0].get("settings")
+        if found is None:
+            return None
+        try:
+            return Settings.from_json(found)
+        except ValueError as error:
+            raise InputError(f"{self.path} can't be run again ({error}): evaluate by flags") from error
+
+    @property
+    def configs(self) -> dict[str, EvalConfig]:
+        """Preset -> its configuration."""
+        try:
+            return {run["preset"]: EvalConfig.from_json(run["config"]) for run in self.runs}
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{self.path} can't be run again ({error}): evaluate by flags") from error
+
+    @property
+    def arguments(self) -> list[str]:
+        """The command line of a file of version 0.1."""
+        return list(self.runs[0]["arguments"])
+
+    def check_inputs(self, found: Sequence[Input]) -> None:
+        """Raise `InputError` unless the files that were read are, byte for byte, those of the result."""
+        expected = self.runs[0]["inputs"]
+        if len(expected) != len(found):
+            raise InputError(
+                f"{self.path} was made of {len(expected)} files, here are {len(found)}: give the same --data, "
+                "--tokenizer and model"
+            )
+        for old, new in zip(expected, found, strict=True):
+            if (old["role"], old["sha256"]) != (new.role, new.sha256):
+                raise InputError(
+                    f"{new.path} ({new.role}, sha256 {new.sha256[:12]}...) is not the file that {self.path} was made "
+                    f"of ({old['path']}, {old['role']}, sha256 {old['sha256'][:12]}...): give that one"
+                )
+
+
+def differences(again: Again, results: Sequence[Result]) -> tuple[bool, list[str]]:
+    """(whether the results are equal to those of the file, what to say of each preset)."""
+    old, new = {run["preset"]: run for run in again.runs}, {one.preset: plain(one) for one in results}
+    lines, same = [], old.keys() == new.keys()
+    for name, run in new.items():
+        if name not in old:
+            lines.append(f"{name}: not in {again.path}")
+        elif different := list(_differences(old[name], run)):
+            same = False
+            lines.append(f"{name}: DIFFERENT: {'; '.join(different)}")
+        else:
+            lines.append(f"{name}: equal to {again.path}, to the bit")
+    lines += [f"{name}: not run again" for name in old if name not in new]
+    return same, lines
+
+
+def _differences(old: Run, new: Run) -> Iterator[str]:
+    """What is another, and what may be the reason."""
+    wrong = [name for name in SAME if old.get(name) != new[name]]
+    for name in wrong:
+        was, now = old.get(name), new[name]
+        if isinstance(was, float) and isinstance(now, float):
+            yield f"{name} was {was!r}, is {now!r} ({(now - was) / was:+.1e})" if was else f"{name} was 0, is {now!r}"
+        elif name in ("profile", "hits_by_order"):
+            yield f"{name} differs"
+        else:
+            yield f"{name} was {was!r}, is {now!r}"
+    if not wrong:
+        return
+    for name in ("config", "backend", "neural_settings", "versions", "world_size", "complete"):
+        yield from _changed(name, old.get(name), new[name])
+
+
+def _changed(name: str, was: Any, now: Any) -> Iterator[str]:
+    """The settings that are others, by their full names."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        for key in sorted(was.keys() | now.keys()):
+            yield from _changed(f"{name}.{key}", was.get(key), now.get(key))
+    elif was != now:
+        yield f"{name} was {was!r}, is {now!r}"

@@ -1,0 +1,117 @@
+"""Results: what one preset's evaluation found, as JSON and as a table."""
+
+from collections.abc import Callable
+from functools import partial
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from ngram_eval.evaluation.result import Result
+from ngram_eval.scorers.hashed.hashing import MAX_ORDER
+
+
+def print_table(results: list[Result], console: Console) -> None:
+    """The results side by side, one column each; a pseudo-probability is called a score, never bits per byte."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    table.add_column("")
+    for result in results:
+        table.add_column(result.preset, justify="right")
+    for label, values in table_rows(results):
+        table.add_row(label, *values)
+    console.print(table)
+    for note in notes(results):
+        console.print(note, soft_wrap=True, highlight=False)
+
+
+def table_rows(results: list[Result]) -> list[tuple[str, list[str]]]:
+    """(label, one value a result) of every row of the table."""
+    rows = []
+
+    def row(label: str, value: Callable[[Result], str]) -> None:
+        rows.append((label, [value(result) for result in results]))
+
+    row("neural only: bits per byte", lambda r: _number(r.neural_bpb))
+    if any(r.normalised for r in results):
+        row("bits per byte", lambda r: _number(r.val_bpb if r.normalised else None))
+    if not all(r.normalised for r in results):
+        row("score (not normalised)", lambda r: _number(None if r.normalised else r.val_bpb))
+    if any(r.config["byte_rule"] == "decoded" and r.original_bytes not in (None, r.bytes) for r in results):
+        row("neural only, over original bytes", lambda r: _number(r.neural_original_bpb))
+        row("with n-grams, over original bytes", lambda r: _number(r.original_bpb))
+    if any(r.vocabulary_sum is not None for r in results):
+        row("sum over the vocabulary", lambda r: _number(r.vocabulary_sum))
+    row("neural only: nats per token", lambda r: _number(r.neural_nats / r.positions))
+    row("nats per token", lambda r: _number(r.val_loss))
+    row("tokens", lambda r: f"{r.tokens:,}")
+    row("positions scored", lambda r: f"{r.positions:,}")
+    row("bytes", lambda r: _count(r.bytes))
+    if any(r.unknown_targets for r in results):
+        row("unknown targets", lambda r: _count(r.unknown_targets))
+    row("hit rate", lambda r: f"{r.hit_rate:.2%}")
+    orders = {int(n) for r in results for n in r.hits_by_order}
+    if max(orders) > MAX_ORDER:
+        row(f"  orders {MAX_ORDER + 1} to {max(orders)}", _high_order_rate)
+    for order in sorted(orders & set(range(MAX_ORDER + 1)), reverse=True):
+        row(f"  order {order}", partial(_order_rate, str(order)))
+    for stage in dict.fromkeys(stage for r in results for stage in r.seconds):
+        row(f"seconds: {stage}", partial(_stage_seconds, stage))
+    return rows
+
+
+def notes(results: list[Result]) -> list[str]:
+    """What has to be known to read the table."""
+    first = results[0]
+    said = []
+    pseudo = [r.preset for r in results if not r.normalised]
+    if pseudo:
+        said.append(
+            f"{', '.join(pseudo)}: a pseudo-probability. Its values over the vocabulary sum to more than 1, "
+            "so its score is no code length and does not compare with bits per byte."
+        )
+    split = [r.preset for r in results if r.depends_on_ranks and r.world_size > 1]
+    if split:
+        said.append(
+            f"{', '.join(split)}: as published, another number of ranks than {first.world_size} gives another result."
+        )
+    for result in results:
+        if result.resumed_positions:
+            share = f"{result.resumed_positions:,} of {result.positions:,} positions"
+            said.append(f"{result.preset}: {share} were scored before this run went on from its checkpoint.")
+    for result in results:
+        if not result.complete:
+            said.append(
+                f"{result.preset}: PARTIAL. Interrupted after {result.positions:,} positions; these are their figures, "
+                "not those of the whole text."
+            )
+    if first.subset and first.complete:
+        said.append(f"Subset: only the first {first.tokens:,} tokens of the data were evaluated (--max-tokens).")
+    if first.bytes is None:
+        said.append("No bytes, so no bits per byte: give the data's --tokenizer.")
+    reused = [r.preset for r in results if r.neural_reused]
+    if reused:
+        said.append(f"{', '.join(reused)}: neural statistics reused from the preset before.")
+    settings = f"{first.neural_source}, {first.backend} tables, {first.threads} thread(s), {first.world_size} rank(s)"
+    said.append(f"Neural source {settings}" + "".join(f", {v}" for v in first.neural_settings.values()) + ".")
+    return said
+
+
+def _order_rate(order: str, result: Result) -> str:
+    return f"{result.hits_by_order.get(order, 0) / result.positions:.2%}"
+
+
+def _high_order_rate(result: Result) -> str:
+    hits = sum(count for order, count in result.hits_by_order.items() if int(order) > MAX_ORDER)
+    return f"{hits / result.positions:.2%}"
+
+
+def _stage_seconds(stage: str, result: Result) -> str:
+    return f"{result.seconds.get(stage, 0.0):.2f}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _count(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"

@@ -1,0 +1,1 @@
+"""Memories: neural statistics and n-gram counts into what the text costs, one room a family."""

@@ -1,0 +1,1 @@
+"""Exact counts and a chain of learned weights over them, a probability."""

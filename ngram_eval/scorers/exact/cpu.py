@@ -1,0 +1,19 @@
+"""The exact model in C++ (`csrc/exact_model.h`), one thread."""
+
+import math
+
+from ngram_eval import _core
+from ngram_eval.config import ExactConfig
+
+
+class CpuModel(_core.ExactModel):
+    """`ngram_eval.scorers.exact.model.ExactModel` in C++."""
+
+    def __init__(self, max_order: int, config: ExactConfig) -> None:
+        super().__init__(
+            max_order=max_order,
+            chain=config.chain,
+            tilt=config.tilt,
+            tilt_factor=math.exp(config.tilt_beta),
+            tilt_confidence=config.tilt_confidence,
+        )

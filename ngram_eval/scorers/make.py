@@ -1,0 +1,63 @@
+"""The scorer of a configuration, and what it asks of the backend and of the model."""
+
+from ngram_eval.config import EvalConfig
+from ngram_eval.errors import InputError
+from ngram_eval.models.source import NeuralSource
+from ngram_eval.scorers.backends import BACKENDS, ON_DEVICE, resolve_backend
+from ngram_eval.scorers.base import Scorer, Vocabulary
+from ngram_eval.scorers.exact.model import make_model
+from ngram_eval.scorers.exact.scorer import ExactScorer
+from ngram_eval.scorers.hashed.counts import make_counts
+from ngram_eval.scorers.hashed.gate import GatedBackoff
+from ngram_eval.scorers.hashed.scorer import HashedScorer
+from ngram_eval.scorers.mixer.model import make_mixer, spelling_of, unspelt
+from ngram_eval.scorers.mixer.scorer import MixerScorer
+
+_ROWS_AT_ONCE = 1 << 11
+
+
+_ENTRIES_AT_ONCE = 1 << 27
+"""Most probabilities of such rows (1 GiB)."""
+
+
+def check_backend(name: str, config: EvalConfig, backend: str) -> None:
+    """Raise `InputError` unless the backend has what the scorer of the preset `name` needs."""
+    able = BACKENDS[resolve_backend(backend)]
+    tilted = config.scorer == "exact" and config.exact.tilt != "off"
+    if getattr(able, config.scorer) is None or (tilted and not able.tilt):
+        raise InputError(f"--preset {name} learns position by position: it needs --backend cpu or reference")
+
+
+def check_source(config: EvalConfig, source: NeuralSource) -> None:
+    """Raise `InputError` unless the source gives what the scorer of `config` needs."""
+    if config.needs_rows and not source.gives_all:
+        what = "the mixer" if config.scorer == "mixer" else "a tilt"
+        raise InputError(
+            f"{what} needs the neural distribution of every token, and only "
+            "the target's probability is known: give --artifact, --logits, --hf or --uniform, or another --preset"
+        )
+
+
+def windows_at_once(config: EvalConfig, source: NeuralSource) -> int:
+    """Windows of one batch: the source's, or as many whole distributions as memory should hold."""
+    if config.needs_rows:
+        rows = min(_ROWS_AT_ONCE, _ENTRIES_AT_ONCE // source.vocab_size)
+        return min(source.batch_windows, max(1, rows // config.window.stride))
+    return source.batch_windows
+
+
+def make_scorer(backend: str, config: EvalConfig, threads: int = 1, vocabulary: Vocabulary | None = None) -> Scorer:
+    """The scorer that `config` asks for, with an empty memory of the named backend; the mixer needs a `vocabulary`."""
+    if config.scorer == "exact":
+        return ExactScorer(make_model(backend, config.ngram.max_order, config.exact), config)
+    if config.scorer == "mixer":
+        if vocabulary is None:
+            raise ValueError("the mixer needs a vocabulary")
+        known = vocabulary.surfaces
+        spelling = unspelt(vocabulary.size) if known is None else spelling_of(known)
+        return MixerScorer(make_mixer(backend, config.mixer, spelling, neural=vocabulary.neural), config)
+    if backend in ON_DEVICE:
+        from ngram_eval.scorers.hashed.device_scorer import CudaScorer, TritonScorer
+
+        return TritonScorer(config) if backend == "triton" else CudaScorer(config)
+    return HashedScorer(make_counts(backend, config.ngram, threads), GatedBackoff(config.gate))

@@ -1,0 +1,1 @@
+"""Hashed contexts mixed over binary decisions, a probability."""

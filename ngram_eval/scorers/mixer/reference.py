@@ -1,0 +1,622 @@
+"""The mixer in plain Python: the specification (see `csrc/mixer.h` for the method in words).
+
+Integers are exact, 64-bit hashes wrap; floats are float32 unless said otherwise, added, multiplied and divided in the
+order written here. Slow: a few hundred tokens a second.
+"""
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ngram_eval.config import MixerConfig
+from ngram_eval.scorers.exact.reference import logistic
+from ngram_eval.scorers.mixer.model import Spelling
+from ngram_eval.text.stream import Tokens
+
+F = np.float32
+MASK = (1 << 64) - 1
+
+LANES = 8
+LEVELS = 4
+LOGIT_LIMIT = F(11.99)
+LEAST_MIXED = F(1 / 65536)
+LEAST = 1 / (1 << 22)
+CELLS = 33
+CONSTANT, REPETITION, DIRECT, HASHED = 1, 2, 3, 7  # first inputs of each kind; 0 is the neural model's
+RATE, FIRST_RATE, RATE_TOKENS = F(0.006), F(0.02), F(20000)
+LAST_RATE, MAP_RATE = F(0.0005), F(0.02)
+STATE_LIMIT, DIRECT_LIMIT, REPETITION_LIMIT = 255, 250, 1000
+SET_BITS, MAP_BITS = 14, 16
+MATCH, LONGEST, REMEMBERED, PLACE_BITS, AFTER_BITS = 7, 32, 1 << 22, 20, 18
+MOST_BESIDES = (40, 30, 16, 9, 6, 5)
+SETS = ("weights_node", "weights_word", "weights_token", "weights_counts", "weights_neural")
+
+
+def mix(a: int, b: int) -> int:
+    """A 64-bit hash of two."""
+    a ^= b * 0x9E3779B97F4A7C15 & MASK
+    a ^= a >> 29
+    a = a * 0xBF58476D1CE4E5B9 & MASK
+    return a ^ a >> 32
+
+
+def logit(p: float) -> float:
+    """ln(p / (1 - p)) in float64 from +, -, x, / alone, within the limit."""
+    odds = p / (1.0 - p) if p < 1.0 else math.inf
+    if not odds > 6.2e-6:
+        return -float(LOGIT_LIMIT)
+    if odds > 1.6e5:
+        return float(LOGIT_LIMIT)
+    m, exponent = math.frexp(odds)
+    if m < 0.70710678118654752:
+        m, exponent = m * 2.0, exponent - 1
+    s = (m - 1.0) / (m + 1.0)
+    square = s * s
+    series = 1.0 / 13.0
+    for divisor in (11.0, 9.0, 7.0, 5.0, 3.0, 1.0):
+        series = 1.0 / divisor + square * series
+    return exponent * 0.69314718055994531 + 2.0 * s * series
+
+
+LOGITS = [F(logit((i + 0.5) / 4096)) for i in range(4096)]
+SHARE = [int(65536 / (n + 1.6)) for n in range(1024)]
+
+
+class Estimate:
+    """An adaptive probability: 22 bits, and how often it was moved."""
+
+    __slots__ = ("count", "p")
+
+    def __init__(self, p: float | None = None) -> None:
+        self.p = 1 << 21 if p is None else int(p * ((1 << 22) - 1))
+        self.count = 0
+
+    @property
+    def logit(self) -> np.float32:
+        """Of its first 12 bits."""
+        return LOGITS[self.p >> 10]
+
+    def update(self, bit: int, limit: int) -> None:
+        """Move it towards the outcome, by less from time to time."""
+        self.p += ((((1 << 22) - 1) * bit - self.p) * SHARE[self.count]) >> 16
+        self.count += self.count < limit
+
+
+@dataclass(frozen=True)
+class BitHistory:
+    """How often a decision went either way in a context, and which came last where both did."""
+
+    zeros: int
+    ones: int
+    last: int
+
+    @property
+    def total(self) -> int:
+        """Outcomes remembered."""
+        return self.zeros + self.ones
+
+    def after(self, bit: int) -> "BitHistory":
+        """The history with one more outcome: the other's count shrinks, and both to what is allowed."""
+        counts = [self.zeros, self.ones]
+        counts[bit] += 1
+        other = counts[1 - bit]
+        counts[1 - bit] = next((to for above, to in ((25, 6), (12, 5), (5, 4), (3, 3)) if other > above), min(other, 2))
+        while min(counts) >= len(MOST_BESIDES) or max(counts) > MOST_BESIDES[min(counts)]:
+            larger = 0 if counts[0] > counts[1] or (counts[0] == counts[1] and bit == 0) else 1
+            counts[larger] -= 1
+        return BitHistory(counts[0], counts[1], bit if min(counts) > 0 else 0)
+
+
+NOTHING = BitHistory(0, 0, 0)
+
+
+@dataclass
+class Node:
+    """A node on the way to a token: ranks [low, high) are below it, those from mid to its right."""
+
+    low: int
+    high: int
+    depth: int = 0
+    place: int = 1
+    """1 to 15 in its group of four levels."""
+
+    @property
+    def mid(self) -> int:
+        """The first rank to the right."""
+        return (self.low + self.high + 1) // 2
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether one token is left."""
+        return self.high - self.low == 1
+
+    def child(self, bit: int) -> "Node":
+        """The node below."""
+        place = 1 if (self.depth + 1) % LEVELS == 0 else 2 * self.place + bit
+        low, high = (self.mid, self.high) if bit else (self.low, self.mid)
+        return Node(low, high, self.depth + 1, place)
+
+
+class Past:
+    """The stream so far, and the contexts that it makes."""
+
+    def __init__(self, surfaces: list[bytes]) -> None:
+        self.surfaces = surfaces
+        self.tokens: deque[int] = deque(maxlen=REMEMBERED)
+        self.size = 0
+        self.bytes = 0
+        self.word = self.last_word = self.word_before = 0
+        self.after_one: dict[int, int] = {}
+        self.after_two: dict[int, int] = {}
+        self.places: dict[int, int] = {}
+        self.place = self.matched = 0
+
+    def at(self, position: int) -> int:
+        """A token that is remembered."""
+        return self.tokens[position - (self.size - len(self.tokens))]
+
+    def back(self, k: int) -> int:
+        """The k-th last token plus one, 0 before the first."""
+        return self.tokens[-k] + 1 if k <= self.size else 0
+
+    def push(self, token: int) -> None:
+        """Take in the next token."""
+        one = mix(1, self.back(1))
+        for followed, key in ((self.after_one, one), (self.after_two, mix(one, self.back(2)))):
+            key >>= 64 - AFTER_BITS
+            followed[key] = (followed.get(key, 0) << 16 | token & 0xFFFF) & 0xFFFFFFFF
+        self.matched = self.matched + 1 if self.matched and self.at(self.place) == token else 0
+        self.place += 1
+        self.tokens.append(token)
+        self.size += 1
+        self._match()
+        for byte in self.surfaces[token]:
+            self.bytes = (self.bytes << 8 | byte) & MASK
+            if byte >= 128 or chr(byte).isalnum() or byte == 39:
+                self.word = mix(self.word + 1 & MASK, byte | 32)
+            elif self.word:
+                self.word_before, self.last_word, self.word = self.last_word, self.word, 0
+
+    def _match(self) -> None:
+        if self.size < MATCH:
+            return
+        key = 0
+        for k in range(1, MATCH + 1):
+            key = mix(key, self.back(k))
+        key >>= 64 - PLACE_BITS
+        place = self.places.get(key, 0)
+        if not self.matched and place > 0 and self.size - place < REMEMBERED - LONGEST:
+            same = 0
+            while same < min(LONGEST, place) and self.at(place - 1 - same) == self.at(self.size - 1 - same):
+                same += 1
+            if same >= MATCH:
+                self.matched, self.place = same, place
+        self.places[key] = self.size
+
+    def hashed(self) -> list[int]:
+        """One hash for each table of bit histories."""
+        t1, t2, t3 = self.back(1), self.back(2), self.back(3)
+        one = mix(1, t1)
+        two = mix(one, t2)
+        three = mix(two, t3)
+        four = mix(three, self.back(4))
+        words = mix(self.word, self.last_word)
+
+        def last(n: int) -> int:
+            return self.bytes & ((1 << 8 * n) - 1)
+
+        contexts = (
+            two,
+            words,
+            three,
+            self.word,
+            last(5),
+            mix(mix(four, self.back(5)), self.back(6)),
+            mix(mix(self.word, self.word_before), 1),
+            mix(self.after_one.get(one >> (64 - AFTER_BITS), 0), t1),
+            mix(mix(t1, t3), 2),
+            mix(mix(self.after_two.get(two >> (64 - AFTER_BITS), 0), t1), 3),
+            last(3),
+            last(4),
+            last(6),
+            mix(words, self.word_before),
+            four,
+            t2,
+            mix(t2, t3),
+            mix(mix(self.last_word, t1), 4),
+            last(2),
+            one,
+        )
+        return [mix(k + 1, context) for k, context in enumerate(contexts)]
+
+    def direct(self) -> list[int]:
+        """One hash for each table of adaptive probabilities."""
+        t1 = self.back(1)
+        return [mix(101, 0), mix(102, t1), mix(103, mix(mix(1, t1), self.back(2))), mix(104, self.word)]
+
+
+class Group:
+    """The bit histories of up to 15 nodes, in one context."""
+
+    def __init__(self, check: int) -> None:
+        self.check = check
+        self.histories = [NOTHING] * 16
+
+
+@dataclass
+class Seen:
+    """What the tokens so far say of a decision."""
+
+    keys: list[int]
+    place: int
+    histories: list[BitHistory]
+    direct: list[Estimate]
+    repetition: Estimate | None
+
+
+@dataclass
+class Mixed:
+    """What was made of it and of the neural model."""
+
+    inputs: NDArray[np.float32]
+    logits: NDArray[np.float32]
+    p: NDArray[np.float32]
+    weights: list[NDArray[np.float32]]
+    last_weights: NDArray[np.float32]
+    cells: list[NDArray[np.float32]]
+    right: np.float32
+    neural: float
+    """Probability of a 1 by the neural model."""
+    mixed: np.float32
+    """Before the last maps."""
+    mended: np.float32
+    """After them."""
+
+    def charge(self, weight: float) -> float:
+        """What a 1 is charged with where the neural model has this weight."""
+        return min(1.0 - LEAST, max(LEAST, weight * self.neural + (1.0 - weight) * float(self.mended)))
+
+    def told(self, weight: float, one: float, bit: int) -> float:
+        """The neural model's weight once the outcome is known."""
+        believed, charged = (self.neural, one) if bit else (1.0 - self.neural, 1.0 - one)
+        return min(1.0, weight * believed / charged)
+
+
+def dot(a: NDArray[np.float32], b: NDArray[np.float32]) -> np.float32:
+    """The sum of products in eight columns, then of the columns."""
+    s = np.zeros(LANES, F)
+    for i in range(0, len(a), LANES):
+        s = s + a[i : i + LANES] * b[i : i + LANES]
+    result: np.float32 = ((s[0] + s[4]) + (s[1] + s[5])) + ((s[2] + s[6]) + (s[3] + s[7]))
+    return result
+
+
+def clipped(z: np.float32) -> np.float32:
+    """Within the limit."""
+    return min(LOGIT_LIMIT, max(-LOGIT_LIMIT, z))
+
+
+class ReferenceMixer:
+    """`ngram_eval.scorers.mixer.model.Mixer`, readable."""
+
+    def __init__(self, config: MixerConfig, spelling: Spelling, *, weight: float) -> None:
+        self.config, self.rank = config, spelling.rank.astype(np.int64)
+        self.by_rank = np.argsort(self.rank)
+        self.vocab_size = len(self.rank)
+        self.past = Past(spelling.surfaces)
+        width = -(-(HASHED + config.contexts) // LANES) * LANES
+
+        self.lines = config.groups // 4
+        self.groups: dict[int, list[Group | None]] = {}
+        self.direct_lines = max(config.groups // 16, 1)
+        self.direct: dict[tuple[int, int], Estimate] = {}
+        self.maps: list[dict[BitHistory, Estimate]] = [{} for _ in range(config.contexts)]
+        self.repetitions: dict[tuple[int, bool, int], Estimate] = {}
+
+        rows = (self.vocab_size, 1 << SET_BITS, 1 << SET_BITS, 768, 16 * 5 * 4)[: config.weight_sets]
+        start = np.zeros(width, F)
+        start[CONSTANT : HASHED + config.contexts] = weight
+        start[0] = 1
+        self.weights = [np.tile(start, (n, 1)) for n in rows]
+        self.last_weights = np.zeros((self.vocab_size, LANES), F)
+        self.last_weights[:, : len(rows)] = F(1) / F(len(rows))
+        untouched = logistic((np.arange(CELLS, dtype=F) - F(CELLS // 2)) * F(0.5))
+        self.last_maps = [np.tile(untouched, (n, 1)) for n in (self.vocab_size, 1 << MAP_BITS)]
+
+        self.neural_weight, self.charged = 0.5, 0.0  # the switch
+        self.weight = self.one = 0.5  # its weight within the token, and what a 1 is charged with
+        self.below = np.zeros(self.vocab_size + 1)
+        self.node = Node(0, 1)
+        self.keys: list[int] = []
+        self.groups_here: list[Group] = []
+        self.direct_here: list[int] = []
+        self.seen: list[tuple[Seen, int]] = []
+        self.mixed: list[tuple[Mixed, int]] = []
+
+    # What the contexts hold.
+
+    def _line(self, key: int) -> list[Group | None]:
+        return self.groups.setdefault((key >> 8) % self.lines, [None] * 4)
+
+    def _find(self, key: int) -> Group:
+        """The group of a hash, an empty one where there is none."""
+        check = max(key & 255, 1)
+        found = [group for group in self._line(key) if group is not None and group.check == check]
+        return found[0] if found else Group(check)
+
+    def _take(self, key: int) -> Group:
+        """The same to write into: where there is none, the one of its line that was used least at its first node."""
+        line, found = self._line(key), self._find(key)
+        if not any(group is found for group in line):
+            used = [-1 if group is None else group.histories[1].total for group in line]
+            line[used.index(min(used))] = found
+        return found
+
+    def _open(self, node: Node) -> None:
+        """Find what the contexts hold below a node, where a group begins."""
+        if node.depth % LEVELS == 0:
+            self.keys = [mix(context, node.mid) for context in self.past.hashed()[: self.config.contexts]]
+            self.groups_here = [self._find(key) for key in self.keys]
+            self.direct_here = [(mix(context, node.mid) >> 8) % self.direct_lines for context in self.past.direct()]
+
+    def _direct(self, line: int, place: int) -> Estimate:
+        return self.direct.setdefault((line, place), Estimate())
+
+    def _map(self, k: int, history: BitHistory) -> Estimate:
+        return self.maps[k].setdefault(history, Estimate((history.ones + 0.4) / (history.total + 0.8)))
+
+    def _look(self, node: Node) -> Seen:
+        """What the contexts and the repetition under way hold of a node."""
+        histories = [group.histories[node.place] for group in self.groups_here]
+        direct = [self._direct(line, node.place) for line in self.direct_here]
+        return Seen(self.keys, node.place, histories, direct, self._repetition(node))
+
+    def _repetition(self, node: Node) -> Estimate | None:
+        length = self.past.matched
+        if length == 0:
+            return None
+        expected = self.rank[self.past.at(self.past.place)]
+        if not node.low <= expected < node.high:
+            return None  # it has already failed
+        known = length if length < 16 else min(31, 16 + (length - 16) // 4)
+        bit = int(expected >= node.mid)
+        return self.repetitions.setdefault((known, node.depth > 0, bit), Estimate((0.1, 0.9)[bit]))
+
+    # One decision.
+
+    def _predict(self, node: Node, seen: Seen) -> Mixed:
+        past, mid = self.past, node.mid
+        inputs = np.zeros_like(self.weights[0][0])
+        whole = self.below[node.high] - self.below[node.low]
+        q = float((self.below[node.high] - self.below[mid]) / whole) if whole > 0 else 0.5
+        inputs[0] = F(logit(q))
+        inputs[CONSTANT] = F(0.3)
+        if seen.repetition is not None:
+            inputs[REPETITION] = seen.repetition.logit
+        for k, estimate in enumerate(seen.direct):
+            inputs[DIRECT + k] = estimate.logit
+        for k, history in enumerate(seen.histories):
+            if history != NOTHING:
+                inputs[HASHED + k] = self._map(k, history).logit
+
+        repeats = 0 if seen.repetition is None else 1 if past.matched < 8 else 2 if past.matched < 20 else 3
+        used = [seen.histories[k].total if k < len(seen.histories) else 0 for k in range(8)]
+        sure = min(3, used[0] // 2) * 16 + min(3, used[1] // 2) * 4 + min(3, used[4] // 2)
+        known = sum(used[k] > 0 for k in (5, 7, 2, 0))
+        neural = min(15, max(0, int(inputs[0] + F(8))))
+        token = mix(105, past.back(1))
+        selected = (
+            mid,
+            mix(mix(106, past.word), node.depth // 3) >> (64 - SET_BITS),
+            mix(token, node.depth) >> (64 - SET_BITS),
+            (sure * 3 + min(2, used[3])) * 4 + repeats,
+            (neural * 5 + known) * 4 + repeats,
+        )
+        weights = [table[row] for table, row in zip(self.weights, selected, strict=False)]
+        logits = np.zeros(LANES, F)
+        for m, chosen in enumerate(weights):
+            logits[m] = clipped(dot(chosen, inputs))
+        last_weights = self.last_weights[mid]
+        z = clipped(dot(last_weights, logits))
+        mixed = logistic(np.array([z]))[0]
+        at = (min(F(7.999), max(F(-7.999), z)) + F(8)) * F(2)
+        cell = int(at)
+        right = at - F(cell)
+        rows = (mid, mix(token, mid) >> (64 - MAP_BITS))
+        cells = [table[row, cell : cell + 2] for table, row in zip(self.last_maps, rows, strict=True)]
+        maps = F(0)
+        for c in cells:
+            maps = maps + (c[0] * (F(1) - right) + c[1] * right)
+        mended = min(F(1) - LEAST_MIXED, max(LEAST_MIXED, F(0.5) * mixed + F(0.25) * maps))
+        return Mixed(inputs, logits, logistic(logits), weights, last_weights, cells, right, q, mixed, mended)
+
+    # One token: all its decisions, then what is learned from them.
+
+    def _learn(self, decisions: list[tuple[Mixed, int]]) -> None:
+        """Move what the neural model has a part in."""
+        share = 1.0 / (self.charged + 2.0)
+        self.neural_weight, self.charged = (1.0 - share) * self.weight + 0.5 * share, self.charged + 1.0
+        rate = RATE + (FIRST_RATE - RATE) / (F(1) + F(self.past.size) / RATE_TOKENS)
+        for mixed, bit in decisions:
+            outcome = F(bit)
+            for c in mixed.cells:
+                c[0] += (outcome - c[0]) * MAP_RATE * (F(1) - mixed.right)
+                c[1] += (outcome - c[1]) * MAP_RATE * mixed.right
+            for m, chosen in enumerate(mixed.weights):
+                chosen += (outcome - mixed.p[m]) * rate * mixed.inputs
+            mixed.last_weights += (outcome - mixed.mixed) * LAST_RATE * mixed.logits
+
+    def _count(self, decisions: list[tuple[Seen, int]], token: int) -> None:
+        """Move what it has none in, and take in the token."""
+        for depth, (seen, bit) in enumerate(decisions):
+            if depth % LEVELS == 0:
+                taken = [self._take(key) for key in seen.keys]
+            for k, history in enumerate(seen.histories):
+                self._map(k, history).update(bit, STATE_LIMIT)
+                taken[k].histories[seen.place] = history.after(bit)
+            for estimate in seen.direct:
+                estimate.update(bit, DIRECT_LIMIT)
+            if seen.repetition is not None:
+                seen.repetition.update(bit, REPETITION_LIMIT)
+        self.past.push(token)
+
+    def _order(self, first: Seen) -> int:
+        if self.past.size == 0:
+            return 0
+        for k, order in ((5, 7), (14, 5), (2, 4), (0, 3)):
+            if k < len(first.histories) and first.histories[k] != NOTHING:
+                return order
+        return 2 if first.direct[1].count else 1
+
+    def _sum_up(self, row: NDArray[np.float64]) -> None:
+        total = 0.0
+        for rank, token in enumerate(self.by_rank):
+            total += float(row[token])
+            self.below[rank + 1] = total
+
+    def append(self, tokens: Tokens) -> None:
+        for token in tokens.tolist():
+            node, leaf = Node(0, self.vocab_size), self.rank[token]
+            decisions = []
+            while not node.is_leaf:
+                self._open(node)
+                bit = int(leaf >= node.mid)
+                decisions.append((self._look(node), bit))
+                node = node.child(bit)
+            self._count(decisions, token)
+
+    def score(self, tokens: Tokens, base: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
+        p, order, _, _ = self._charge(tokens, base)
+        return p, order
+
+    def decisions(
+        self, tokens: Tokens, base: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.uint8], NDArray[np.float64]]:
+        p, _, bits, ones = self._charge(tokens, base)
+        return p, np.array(bits, np.uint8), np.array(ones)
+
+    def _charge(
+        self, tokens: Tokens, base: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.uint8], list[int], list[float]]:
+        p, order = np.ones(len(tokens)), np.zeros(len(tokens), np.uint8)
+        bits, ones = [], []
+        for i, token in enumerate(tokens.tolist()):
+            leaf = self.rank[token]
+            one = self.begin(base[i % len(base)])
+            order[i] = self._order(self.seen[0][0])
+            while not self.token_known:
+                bit = int(leaf >= self.node.mid)
+                p[i] *= one if bit else 1.0 - one
+                bits.append(bit)
+                ones.append(one)
+                one = self.decide(bit)
+        return p, order, bits, ones
+
+    def distribution(self, base: NDArray[np.float64]) -> NDArray[np.float64]:
+        self._sum_up(base)
+        p = np.ones(self.vocab_size)
+
+        def descend(node: Node, weight: float, charged: float) -> None:
+            if node.is_leaf:
+                p[self.by_rank[node.low]] = charged
+                return
+            self._open(node)
+            here = self.keys, self.groups_here, self.direct_here
+            mixed = self._predict(node, self._look(node))
+            one = mixed.charge(weight)
+            for bit in range(2):
+                self.keys, self.groups_here, self.direct_here = here
+                descend(node.child(bit), mixed.told(weight, one, bit), charged * (one if bit else 1.0 - one))
+
+        descend(Node(0, self.vocab_size), self.neural_weight, 1.0)
+        return p
+
+    def evidence(
+        self, token: int, base: NDArray[np.float64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+        self._sum_up(base)
+        n = self.config.contexts
+        occurred, followed = np.zeros(n, np.int64), np.zeros(n, np.int64)
+        sizes = np.zeros(len(self.weights[0][0]))
+        node, leaf = Node(0, self.vocab_size), self.rank[token]
+        while not node.is_leaf:
+            self._open(node)
+            seen = self._look(node)
+            mixed = self._predict(node, seen)
+            bit = int(leaf >= node.mid)
+            for k, history in enumerate(seen.histories):
+                if node.depth == 0:
+                    occurred[k] = history.total
+                followed[k] = history.ones if bit else history.zeros
+            for m, chosen in enumerate(mixed.weights):
+                sizes += np.abs(float(mixed.last_weights[m]) * chosen.astype(np.float64) * mixed.inputs)
+            node = node.child(bit)
+        total = sizes.sum()
+        shares = np.append(sizes[HASHED : HASHED + n], sizes[0])
+        return occurred, followed, shares / total if total > 0 else np.zeros(n + 1)
+
+    def begin(self, base: NDArray[np.float64]) -> float:
+        self._sum_up(base)
+        self.node = Node(0, self.vocab_size)
+        self.seen, self.mixed = [], []
+        self.weight = self.neural_weight
+        return self._next()
+
+    def _next(self) -> float:
+        self._open(self.node)
+        seen = self._look(self.node)
+        mixed = self._predict(self.node, seen)
+        self.seen.append((seen, -1))
+        self.mixed.append((mixed, -1))
+        self.one = mixed.charge(self.weight)
+        return self.one
+
+    def decide(self, bit: int) -> float:
+        if self.node.is_leaf:
+            raise ValueError("no decision is under way: begin with a distribution")
+        if bit not in (0, 1):
+            raise ValueError(f"bit is {bit}: give 0 or 1")
+        self.seen[-1] = self.seen[-1][0], bit
+        self.mixed[-1] = self.mixed[-1][0], bit
+        self.weight = self.mixed[-1][0].told(self.weight, self.one, bit)
+        self.node = self.node.child(bit)
+        if not self.token_known:
+            return self._next()
+        self._learn(self.mixed)
+        self._count(self.seen, self.token)
+        return 0.0
+
+    @property
+    def token_known(self) -> bool:
+        return self.node.is_leaf
+
+    @property
+    def token(self) -> int:
+        return int(self.by_rank[self.node.low])
+
+    # What is learned besides.
+
+    def _arrays(self) -> dict[str, NDArray[np.float32]]:
+        arrays = dict(zip(SETS, self.weights, strict=False))
+        return {
+            **arrays,
+            "last_weights": self.last_weights,
+            "last_map_node": self.last_maps[0],
+            "last_map_token": self.last_maps[1],
+        }
+
+    def learned(self) -> dict[str, NDArray[Any]]:
+        arrays = {name: array.ravel().copy() for name, array in self._arrays().items()}
+        return {**arrays, "switch": np.array([self.neural_weight, self.charged])}
+
+    def load_learned(self, learned: dict[str, NDArray[Any]]) -> None:
+        arrays = self._arrays()
+        if learned.keys() != {*arrays, "switch"}:
+            raise ValueError(f"arrays are {', '.join(arrays)} and switch, not {', '.join(learned)}")
+        for name, array in arrays.items():
+            array[:] = learned[name].reshape(array.shape)
+        self.neural_weight, self.charged = learned["switch"].tolist()

@@ -1,0 +1,56 @@
+"""The scorer of hashed contexts mixed over binary decisions."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ngram_eval.config import EvalConfig
+from ngram_eval.models.source import NeuralStats
+from ngram_eval.scorers.base import Explanation, HostCharged, OrderEvidence
+from ngram_eval.scorers.mixer.model import TOKEN_CONTEXTS, Mixer
+from ngram_eval.scorers.online import OnlineScorer, distinct_rows
+from ngram_eval.text.stream import Stream
+from ngram_eval.text.windows import Windows
+
+
+class MixerScorer(OnlineScorer[Mixer]):
+    """Hashed contexts mixed over binary decisions (`ngram_eval.scorers.mixer.model`)."""
+
+    what = "a mixer"
+    window_wise = False
+
+    def __init__(self, mixer: Mixer, config: EvalConfig) -> None:
+        super().__init__(mixer, config.ngram.min_order)
+
+    def score(self, tokens: Stream, windows: Windows, stats: NeuralStats) -> HostCharged:
+        assert stats.rows is not None, "it needs rows"
+        if len(windows) == 0:
+            return HostCharged(np.zeros(0), np.zeros(0, np.uint8))
+        first, stop = int(windows.first[0]), int(windows.stop[-1])
+        targets = self._targets(tokens, first, stop)
+        p, order = self._model.score(targets, distinct_rows(stats.rows))
+        self._counted = stop
+        return self._charged(p, stats.p_target, order)
+
+    def distribution(
+        self, tokens: Stream, position: int, probabilities: NDArray[np.float64], entropy: float
+    ) -> NDArray[np.float64]:
+        self._start(tokens)
+        if position != self._counted:
+            raise ValueError(f"position {self._counted} is next, not {position}")
+        return self._model.distribution(probabilities)
+
+    def explain(
+        self, tokens: Stream, position: int, probabilities: NDArray[np.float64], entropy: float, target: int
+    ) -> Explanation | None:
+        """Of the token contexts; their weight is the share of the logits, words and bytes have the rest."""
+        if position != self._counted:
+            raise ValueError(f"position {self._counted} is next, not {position}")
+        occurred, followed, shares = self._model.evidence(target, probabilities)
+        mixed = 1.0 - self._model.neural_weight  # what the switch leaves
+        orders = tuple(
+            OrderEvidence(order, int(occurred[k]), None, int(followed[k]), mixed * float(shares[k]))
+            for order, k in TOKEN_CONTEXTS.items()
+            if k < len(occurred)
+        )
+        known = [one.order for one in orders if one.context]
+        return Explanation(max(known, default=0), mixed * (1.0 - float(shares[-1])), orders)

@@ -1,0 +1,74 @@
+"""Scorers that learn from each position for the next; what the exact model's and the mixer's share."""
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ngram_eval.bpb import Tally
+from ngram_eval.distributed.ranks import Ranks
+from ngram_eval.errors import InputError
+from ngram_eval.scorers.base import HostCharged, Scorer
+from ngram_eval.scorers.exact.model import ExactModel
+from ngram_eval.scorers.mixer.model import Mixer
+from ngram_eval.text.stream import Stream
+
+_COUNT_AT_ONCE = 1 << 22
+
+Model = TypeVar("Model", ExactModel, Mixer)
+
+
+class OnlineScorer(Scorer, Generic[Model]):
+    """A memory that learns from each position for the next, in stream order, under a normalised blend."""
+
+    what = "a memory"
+    """Its name in messages."""
+
+    def __init__(self, model: Model, min_order: int) -> None:
+        self._model: Model = model
+        self._min_order, self._tally = min_order, Tally()
+        self._counted = 0  # positions
+        self._started = False
+
+    def prefill(self, tokens: Stream, start: int, stop: int, advance: Callable[[int], None]) -> None:
+        """Count only: what is learned on the way comes from `load_learned`."""
+        for low in range(start, stop, _COUNT_AT_ONCE):
+            high = min(low + _COUNT_AT_ONCE, stop)
+            self._model.append(self._targets(tokens, low, high))
+            self._counted = high
+            advance(high - low)
+
+    def scan(self, ranks: Ranks) -> None:
+        raise InputError(f"{self.what} is never split over ranks: its weights are learned in stream order")
+
+    def learned(self) -> dict[str, NDArray[Any]]:
+        return self._model.learned()
+
+    def load_learned(self, learned: dict[str, NDArray[Any]]) -> None:
+        self._model.load_learned(learned)
+
+    def _targets(self, tokens: Stream, first: int, stop: int) -> NDArray[Any]:
+        """Targets of [first, stop), which must be the next positions."""
+        if first != self._counted:
+            raise ValueError(f"positions are scored in stream order: {self._counted} is next, not {first}")
+        self._start(tokens)
+        return tokens[first + 1 : stop + 1]
+
+    def _start(self, tokens: Stream) -> None:
+        if not self._started:
+            self._model.append(tokens[:1])  # nobody's target
+            self._started = True
+
+    def _charged(self, p: NDArray[np.float64], neural: NDArray[np.float64], order: NDArray[np.uint8]) -> HostCharged:
+        matched = np.where(order >= self._min_order, order, 0).astype(np.uint8)
+        self._tally.add(p, neural, matched)
+        return HostCharged(p, matched)
+
+    def tally(self) -> Tally:
+        return self._tally
+
+
+def distinct_rows(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n, V) as it is, or (1, V) where all rows are one and the same memory."""
+    return rows[:1] if len(rows) and rows.strides[0] == 0 else rows

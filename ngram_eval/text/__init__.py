@@ -1,0 +1,1 @@
+"""Everything before a model: token streams, shards, tokenizers and their bytes, windows, samples."""

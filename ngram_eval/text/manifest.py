@@ -1,0 +1,115 @@
+"""Shards, tokenizer, bytes per token: what lies between text on disk and a token stream with a byte count.
+
+A shard is a `.bin` file: 256 little-endian int32 header words (word 0 = 20240520, word 1 = format version, word 2 =
+token count), then that many little-endian tokens: uint16 in version 1, uint32 in version 2 (our extension).
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ngram_eval.errors import InputError
+from ngram_eval.files import file_sha256
+from ngram_eval.text.shards import _read_header
+
+# Manifests
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardEntry:
+    """One shard in a manifest."""
+
+    file: str
+    tokens: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What `prepare` knows of the shards it wrote; stored beside them as `NAME_manifest.json`."""
+
+    format: str
+    """"ngram_eval shards 1"."""
+    name: str
+    """The shards are NAME_000000.bin, NAME_000001.bin, …"""
+    shards: tuple[ShardEntry, ...]
+    tokens: int
+    documents: int
+    """Documents, each led by a BOS token. Empty ones are left out."""
+    original_bytes: int
+    """UTF-8 bytes of the documents as they were given."""
+    decoded_bytes: int
+    """Bytes of all targets under the rule "decoded"."""
+    unknown_tokens: int
+    """Tokens that stand for text the tokenizer could not hold."""
+    altered_documents: int
+    """Documents that do not decode to the text they were made of."""
+    warnings: tuple[str, ...]
+    """What makes decoded_bytes differ from original_bytes, in words."""
+    tokenizer_sha256: str
+    vocab_size: int
+    command: str
+    """The command line that wrote the shards."""
+    version: str
+    """The version of ngram_eval that did."""
+
+    def to_json(self) -> str:
+        """The manifest as indented JSON, ending in a newline."""
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+
+MANIFEST_FORMAT = "ngram_eval shards 1"
+
+
+def read_manifest(paths: Sequence[Path], part: tuple[int, int] = (0, 1)) -> Manifest | None:
+    """The manifest that `prepare` stored beside these shards, or None if there is none for exactly this set.
+
+    `part` (rank, world) reads only every world-th shard, from the rank-th on, to compare its sha256.
+
+    A manifest of other shards as well (only some of NAME_*.bin were named), or of fewer, says nothing about the bytes
+    of these and is passed over. One of exactly these files must agree with them: `InputError` if it can't be read, or
+    if a shard's token count or sha256 is another, for then its byte counts belong to another text.
+    """
+    names = [re.fullmatch(r"(.+)_\d{6}\.bin", path.name) for path in paths]
+    prefixes = {path.with_name(match[1]) if match else None for path, match in zip(paths, names, strict=True)}
+    prefix = prefixes.pop()
+    if prefixes or prefix is None:
+        return None
+    source = prefix.with_name(f"{prefix.name}_manifest.json")
+    if not source.exists():
+        return None
+    manifest = _parse_manifest(source)
+    if {entry.file for entry in manifest.shards} != {path.name for path in paths}:
+        return None
+    found = {path.name: path for path in paths}
+    rank, world = part
+    for index, entry in enumerate(manifest.shards):
+        path = found[entry.file]
+        tokens = _read_header(path).tokens
+        if tokens != entry.tokens or (index % world == rank and file_sha256(path) != entry.sha256):
+            raise InputError(
+                f"{path} ({tokens} tokens) is not the shard that {source} describes ({entry.tokens} tokens, "
+                f"sha256 {entry.sha256}): remove the manifest, or make the shards again with `prepare --overwrite`"
+            )
+    return manifest
+
+
+def _parse_manifest(source: Path) -> Manifest:
+    remedy = "remove it, or make the shards again with `prepare --overwrite`"
+    try:
+        fields = json.loads(source.read_text(encoding="utf-8"))
+        shards = tuple(ShardEntry(**entry) for entry in fields.pop("shards"))
+        manifest = Manifest(shards=shards, warnings=tuple(fields.pop("warnings")), **fields)
+    except OSError as error:
+        raise InputError(f"{source} can't be read ({error.strerror}): check its permissions") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{source} is no manifest of this version ({error!r}): {remedy}") from error
+    if manifest.format != MANIFEST_FORMAT:
+        raise InputError(f"{source} has the format {manifest.format!r}, not {MANIFEST_FORMAT!r}: {remedy}")
+    for field in ("tokens", "documents", "original_bytes", "decoded_bytes"):
+        value = getattr(manifest, field)
+        if type(value) is not int or value < 0:
+            raise InputError(f"{source} has {value!r} for {field!r}, no count: {remedy}")
+    return manifest

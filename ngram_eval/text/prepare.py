@@ -1,0 +1,310 @@
+"""Text into token shards and a manifest (`ngram-eval prepare`).
+
+Writes NAME_000000.bin, NAME_000001.bin, … and NAME_manifest.json into DIR, and with `--train-tokenizer` the trained
+tokenizer.model. Everything is made in a hidden folder inside DIR and moved into place at the end, so an error or
+Ctrl-C leaves nothing behind. Text is streamed: memory holds one shard and one batch of text at a time.
+"""
+
+import io
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import sentencepiece
+
+from ngram_eval import __version__
+from ngram_eval.errors import InputError
+from ngram_eval.files import file_sha256, replacing
+from ngram_eval.text.documents import Segment, Source, TextForm, find_sources, read_segments, size_of
+from ngram_eval.text.manifest import MANIFEST_FORMAT, Manifest, ShardEntry
+from ngram_eval.text.shards import MAX_SHARD_TOKENS, read_shards, write_shard
+from ngram_eval.text.stream import Tokens
+from ngram_eval.text.tokenizer import Tokenizer
+from ngram_eval.timing import Track, untracked
+
+_BATCH_CHARS = 1 << 22
+
+
+_TRAINING_LINE = 1 << 16
+"""Longest line, in characters, that the trainer is given; SentencePiece would drop longer ones than its limit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareConfig(TextForm):
+    """Turn text into token shards, each document led by a BOS token, and say what was done in a manifest."""
+
+    inputs: tuple[str, ...]
+    """.txt or .jsonl files, either also as .zst; folders, of which all such files are taken, sorted; - is stdin."""
+
+    out: Path
+    """Folder for the shards and the manifest; made if need be."""
+
+    name: str = "tokens"
+    """The files are NAME_000000.bin, … and NAME_manifest.json."""
+
+    tokenizer: Path | None = None
+    """SentencePiece .model to use (this or --train-tokenizer)."""
+
+    train_tokenizer: int | None = None
+    """Train a byte-fallback BPE tokenizer of this vocabulary on the text, losing nothing, as OUT/tokenizer.model."""
+
+    train_characters: int = 100_000_000
+    """Train on the first so many characters."""
+
+    shard_tokens: int = 100_000_000
+    """Tokens in each shard but the last."""
+
+    overwrite: bool = False
+    """Replace shards, manifest and trained tokenizer of the same name."""
+
+    def __post_init__(self) -> None:
+        if not self.inputs:
+            raise InputError("no input is named: give files, folders, or - for stdin")
+        if self.inputs.count("-") > 1:
+            raise InputError("- is named twice: stdin can be read once")
+        if (self.tokenizer is None) == (self.train_tokenizer is None):
+            raise InputError("give either --tokenizer T.model or --train-tokenizer VOCABULARY")
+        if not re.fullmatch(r"[\w.-]+", self.name):
+            raise InputError(f"--name is {self.name!r}: use letters, digits, '.', '-' and '_'")
+        if self.train_characters < 1:
+            raise InputError(f"--train-characters is {self.train_characters}: give at least 1")
+        if not 1 <= self.shard_tokens <= MAX_SHARD_TOKENS:
+            raise InputError(f"--shard-tokens is {self.shard_tokens}: give 1 to {MAX_SHARD_TOKENS}")
+
+
+def train_tokenizer(
+    segments: Iterable[Segment], vocab_size: int, characters: int, character_coverage: float = 0.9995
+) -> bytes:
+    """A serialised SentencePiece BPE model of the first `characters` characters; the same text gives the same bytes.
+
+    Text survives it unchanged: no normalisation, no added or removed space, and what has no piece falls back to bytes,
+    newlines among it. The one exception is "▁" (U+2581) in the text, SentencePiece's own sign for a space. Raises
+    `InputError` if the text does not allow such a vocabulary.
+    """
+
+    def lines() -> Iterator[str]:
+        left = characters
+        for segment in segments:
+            for line in segment.text[:left].split("\n"):
+                for start in range(0, len(line), _TRAINING_LINE):
+                    yield line[start : start + _TRAINING_LINE]
+            left -= len(segment.text)
+            if left <= 0:
+                return
+
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=lines(),
+            model_writer=model,
+            model_type="bpe",
+            vocab_size=vocab_size,
+            byte_fallback=True,
+            character_coverage=character_coverage,
+            normalization_rule_name="identity",
+            add_dummy_prefix=False,
+            remove_extra_whitespaces=False,
+            allow_whitespace_only_pieces=True,
+            split_digits=True,
+            max_sentence_length=4 * _TRAINING_LINE,  # in bytes
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise InputError(
+            f"--train-tokenizer {vocab_size}: this text allows no such vocabulary ({error}); choose another size"
+        ) from error
+    return model.getvalue()
+
+
+class _ShardWriter:
+    """Writes a token stream as shards of a fixed number of tokens."""
+
+    def __init__(self, folder: Path, name: str, shard_tokens: int, tokenizer: Tokenizer) -> None:
+        self._folder, self._name = folder, name
+        self._buffer = np.empty(shard_tokens, tokenizer.dtype)  # the system gives the memory as it fills
+        self._filled = 0
+        self.paths: list[Path] = []
+
+    def append(self, tokens: Tokens) -> None:
+        while len(tokens):
+            part = tokens[: len(self._buffer) - self._filled]
+            self._buffer[self._filled : self._filled + len(part)] = part
+            self._filled += len(part)
+            tokens = tokens[len(part) :]
+            if self._filled == len(self._buffer):
+                self.flush()
+
+    def flush(self) -> None:
+        if self._filled:
+            if len(self.paths) == 1_000_000:
+                raise InputError("that is more than a million shards: raise --shard-tokens")
+            path = self._folder / f"{self._name}_{len(self.paths):06}.bin"
+            write_shard(path, self._buffer[: self._filled])
+            self.paths.append(path)
+            self._filled = 0
+
+
+class _Counts(NamedTuple):
+    documents: int
+    original_bytes: int
+    altered_documents: int
+
+
+def _tokenize(segments: Iterable[Segment], tokenizer: Tokenizer, bos: Tokens, writer: _ShardWriter) -> _Counts:
+    documents = original_bytes = altered_documents = 0
+    altered = False
+    for batch in _batches(segments):
+        encoded = tokenizer.encode([segment.text for segment in batch])
+        for segment, tokens, decoded in zip(batch, encoded, tokenizer.decode_batch(encoded), strict=True):
+            if segment.starts_document:
+                writer.append(bos)
+                documents += 1
+                altered_documents += altered
+                altered = False
+            writer.append(tokens)
+            original_bytes += len(segment.text.encode())
+            altered |= decoded != segment.text
+    writer.flush()
+    return _Counts(documents, original_bytes, altered_documents + altered)
+
+
+def _batches(segments: Iterable[Segment]) -> Iterator[list[Segment]]:
+    batch: list[Segment] = []
+    size = 0
+    for segment in segments:
+        batch.append(segment)
+        size += len(segment.text)
+        if size >= _BATCH_CHARS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+# The command
+
+
+def prepare(config: PrepareConfig, command: str, track: Track = untracked) -> Manifest:
+    """Write shards, manifest and, if asked, tokenizer; `command` goes into the manifest. Raises `InputError`."""
+    sources = find_sources(config.inputs, config)
+    trained = config.out / "tokenizer.model"
+    existing = _existing(config)
+    if config.train_tokenizer is not None and trained.exists():
+        existing.append(trained)
+    if existing and not config.overwrite:
+        raise InputError(f"{existing[0]} is there already: choose another --name or --out, or say --overwrite")
+    new_folder = not config.out.exists()
+    staging = config.out / f".{config.name}-{os.getpid()}"  # named before it is made: ctrl-C may come in between
+    try:
+        staging.mkdir(parents=True)
+        return _prepare(config, command, sources, staging, track)
+    finally:
+        if staging.exists():
+            shutil.rmtree(staging)
+        if new_folder and config.out.exists() and not any(config.out.iterdir()):
+            config.out.rmdir()
+
+
+def _prepare(config: PrepareConfig, command: str, sources: list[Source], staging: Path, track: Track) -> Manifest:
+    model = staging / "tokenizer.model"
+    if config.train_tokenizer is None:
+        assert config.tokenizer is not None  # PrepareConfig saw to it
+        tokenizer = Tokenizer.load(config.tokenizer)
+    else:
+        sources = [_spool(source, staging) for source in sources]  # they are read twice
+        segments = read_segments(sources, config, split=True, advance=track("training the tokenizer", size_of(sources)))
+        with replacing(model) as file:
+            file.write(train_tokenizer(segments, config.train_tokenizer, config.train_characters))
+        tokenizer = Tokenizer.load(model)
+    if tokenizer.bos_id is None:
+        raise InputError(
+            f"{config.tokenizer} has no BOS token to part documents with: use one trained with bos_id >= 0"
+        )
+
+    writer = _ShardWriter(staging, config.name, config.shard_tokens, tokenizer)
+    segments = read_segments(
+        sources, config, split=tokenizer.splits_at_newlines, advance=track("writing tokens", size_of(sources))
+    )
+    counts = _tokenize(segments, tokenizer, np.array([tokenizer.bos_id], tokenizer.dtype), writer)
+    if not counts.documents:
+        raise InputError(f"{', '.join(config.inputs)}: no text in it, so there is nothing to write")
+
+    shards = [read_shards([str(path)]).tokens[:] for path in writer.paths]
+    decoded_bytes = tokenizer.stream_bytes(shards)
+    unknown_tokens = sum(tokenizer.unknown_count(shard) for shard in shards)
+    manifest = Manifest(
+        format=MANIFEST_FORMAT,
+        name=config.name,
+        shards=tuple(
+            ShardEntry(file=path.name, tokens=len(shard), sha256=file_sha256(path))
+            for path, shard in zip(writer.paths, shards, strict=True)
+        ),
+        tokens=sum(len(shard) for shard in shards),
+        documents=counts.documents,
+        original_bytes=counts.original_bytes,
+        decoded_bytes=decoded_bytes,
+        unknown_tokens=unknown_tokens,
+        altered_documents=counts.altered_documents,
+        warnings=_warnings(counts, decoded_bytes, unknown_tokens),
+        tokenizer_sha256=tokenizer.sha256,
+        vocab_size=tokenizer.vocab_size,
+        command=command,
+        version=__version__,
+    )
+    _publish(config, [*writer.paths, *([model] if model.exists() else [])], manifest)
+    return manifest
+
+
+def _spool(source: Source, staging: Path) -> Source:
+    if source.path is not None:
+        return source
+    path = staging / "stdin"
+    with path.open("wb") as file:
+        shutil.copyfileobj(sys.stdin.buffer, file)
+    return source._replace(path=path)
+
+
+def _warnings(counts: _Counts, decoded_bytes: int, unknown_tokens: int) -> tuple[str, ...]:
+    warnings = []
+    if unknown_tokens:
+        warnings.append(f"{unknown_tokens} tokens are unknown: what they stood for is lost and counts no bytes")
+    if counts.altered_documents:
+        warnings.append(
+            f"{counts.altered_documents} of {counts.documents} documents do not decode to their text: "
+            "the tokenizer's normalisation or its unknown token changed it"
+        )
+    if decoded_bytes != counts.original_bytes:
+        warnings.append(
+            f"the tokens decode to {decoded_bytes} bytes, the documents have {counts.original_bytes}: "
+            "bits per byte and bits per original byte will differ"
+        )
+    return tuple(warnings)
+
+
+def _manifest_path(config: PrepareConfig) -> Path:
+    return config.out / f"{config.name}_manifest.json"
+
+
+def _existing(config: PrepareConfig) -> list[Path]:
+    """Manifest and shards of this name from an earlier run."""
+    if not config.out.exists():
+        return []
+    pattern = re.compile(rf"{re.escape(config.name)}_(\d{{6}}\.bin|manifest\.json)")
+    return sorted(path for path in config.out.iterdir() if pattern.fullmatch(path.name))
+
+
+def _publish(config: PrepareConfig, files: list[Path], manifest: Manifest) -> None:
+    # Old files go first: a longer earlier run would leave shards that the same pattern finds. The manifest comes last,
+    # so where there is one it is of these shards.
+    for path in _existing(config):
+        path.unlink()
+    for path in files:
+        os.replace(path, config.out / path.name)
+    with replacing(_manifest_path(config)) as file:
+        file.write(manifest.to_json().encode())

@@ -1,0 +1,263 @@
+"""Shards, tokenizer, bytes per token: what lies between text on disk and a token stream with a byte count.
+
+A shard is a `.bin` file: 256 little-endian int32 header words (word 0 = 20240520, word 1 = format version, word 2 =
+token count), then that many little-endian tokens: uint16 in version 1, uint32 in version 2 (our extension).
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from ngram_eval.config import ByteRule
+from ngram_eval.errors import InputError
+from ngram_eval.text.stream import Stream, Tokens
+
+_CHUNK = 1 << 20
+"""Tokens handled at once, so that temporaries stay in the cache."""
+
+
+# Tokenizer
+
+
+def check_vocabulary(
+    tokens: Stream, vocab_size: int, source: str, part: tuple[int, int] = (0, 1), first: int = 0
+) -> None:
+    """Raise `InputError` if a token is not below vocab_size; `source` names what has that vocabulary.
+
+    `part` (rank, world) looks at that rank's share of the tokens only; `first` is the position of the first of them.
+    """
+    rank, world = part
+    stop = len(tokens) * (rank + 1) // world
+    for start in range(len(tokens) * rank // world, stop, _CHUNK):
+        chunk = tokens[start : min(start + _CHUNK, stop)]
+        if int(chunk.max()) >= vocab_size:
+            bad = int(np.argmax(chunk >= vocab_size))
+            raise InputError(
+                f"token {chunk[bad]} at position {first + start + bad} is outside the vocabulary of {source} "
+                f"({vocab_size} tokens): the shards were made with another tokenizer; give the one that made them"
+            )
+
+
+class TextTokenizer(Protocol):
+    """What an evaluation asks of a tokenizer: the bytes that tokens stand for."""
+
+    vocab_size: int
+    """Tokens."""
+
+    @property
+    def sha256(self) -> str:
+        """Which tokenizer it is."""
+
+    def surfaces(self) -> list[bytes | None]:
+        """What each token stands for within a text; None where that is nothing, or lost."""
+
+    def target_bytes(self, tokens: Stream, start: int, stop: int, rule: ByteRule) -> NDArray[np.int64]:
+        """Bytes of the targets tokens[p + 1] of positions p in [start, stop), (stop - start,)."""
+
+    def unknown_targets(self, tokens: Stream, start: int, stop: int) -> int:
+        """How many of these targets stand for text that is lost."""
+
+    def text_bytes(self, tokens: Tokens) -> int:
+        """Bytes of the text of all tokens but the first, by the decoder alone."""
+
+
+class Tokenizer:
+    """A SentencePiece model, and how many bytes each of its tokens stands for.
+
+    Two rules count bytes. "piece" is the published formula: the UTF-8 length of the target's piece without a leading
+    "▁", plus 1 if it has one and the token before is not control, unknown or unused; a byte token counts 1; control,
+    unknown and unused tokens 0. "decoded" is what the target adds to the decoded text: every "▁" one byte, wherever it
+    stands in the piece; a byte token 1; control tokens 0; and unknown tokens 0, since what they stood for is lost.
+
+    SentencePiece drops the "▁" that its encoder put (or may have put) before a text: with `add_dummy_prefix` one from
+    the first token that is not a control token; with `remove_extra_whitespaces` one from every token until there is
+    text, which takes away a whole run of "▁" tokens. It does so once, at the start of the stream; a "▁" after a later
+    BOS is a space. So "decoded" sums to `len(decode(x[0..T])) - len(decode(x[0..0]))` UTF-8 bytes if nothing is unknown
+    and byte tokens form valid UTF-8 (SentencePiece writes U+FFFD, three bytes, for each byte that does not; we count 1,
+    so a stream cut within a character still counts its bytes once).
+    A model with a denormaliser, which rewrites the text after decoding, can fall outside this sum.
+    """
+
+    def __init__(self, model: bytes, source: str = "the tokenizer") -> None:
+        """Take a serialised SentencePiece model; raises `InputError`, naming `source`, if it is none."""
+        if not model:
+            raise InputError(f"{source} is empty, no SentencePiece model: give a .model file")
+        import sentencepiece  # here and not above: shards are read without it
+
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        except RuntimeError as error:
+            raise InputError(f"{source} is no SentencePiece model ({error}): give a .model file") from error
+        self.sha256 = hashlib.sha256(model).hexdigest()
+        self.vocab_size: int = self._processor.get_piece_size()
+        self.dtype: DTypeLike = np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
+        self.bos_id: int | None = self._processor.bos_id() if self._processor.bos_id() >= 0 else None
+        self._learn_pieces()
+        self._learn_decoder()
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Tokenizer":
+        """Read a SentencePiece .model file; raises `InputError` if it is missing, unreadable or no such model."""
+        try:
+            model = Path(path).read_bytes()
+        except OSError as error:
+            raise InputError(f"{path} can't be read ({error.strerror}): give --tokenizer a .model file") from error
+        return cls(model, str(path))
+
+    def encode(self, texts: Sequence[str]) -> list[Tokens]:
+        """The tokens of each text, (N,) uint16 or (above 65,536 pieces) uint32, without BOS; uses every core."""
+        return [np.array(ids, self.dtype) for ids in self._processor.encode(list(texts), out_type=int, num_threads=-1)]
+
+    def decode(self, tokens: Tokens | Sequence[int]) -> str:
+        """The text of tokens."""
+        return self.decode_batch([tokens])[0]
+
+    def decode_batch(self, sequences: Sequence[Tokens | Sequence[int]]) -> list[str]:
+        """The text of each token sequence on its own; uses every core."""
+        ids = [np.asarray(tokens).tolist() for tokens in sequences]
+        texts: list[str] = self._processor.decode(ids, num_threads=-1) if ids else []
+        return texts
+
+    def surfaces(self) -> list[bytes | None]:
+        """What each token stands for within a text; None where that is nothing, or lost."""
+        return [
+            bytes([int(piece[3:5], 16)]) if byte else None if boundary else piece.replace("▁", " ").encode()
+            for piece, byte, boundary in zip(self._pieces, self._byte.tolist(), self._boundary.tolist(), strict=True)
+        ]
+
+    @property
+    def unknown_id(self) -> int:
+        """The unknown token."""
+        return int(np.argmax(self._unknown))
+
+    def text_bytes(self, tokens: Tokens) -> int:
+        """UTF-8 bytes of the text of all tokens but the first, by the decoder alone: what `target_bytes` adds up to.
+
+        Unknown tokens have no bytes, and a byte that is part of no character counts as one.
+        """
+        known = tokens[~self._unknown[tokens]]
+        first = tokens[:1][~self._unknown[tokens[:1]]]
+        whole, before = self.decode_batch([known, first])
+        return _bytes_of(whole) - _bytes_of(before)
+
+    @property
+    def splits_at_newlines(self) -> bool:
+        """Whether a text encodes to the tokens of its lines (each with its newline), one after another.
+
+        Then a document of any length can be encoded in parts. It takes a newline that is a token of its own, and a
+        normaliser that adds and removes no space.
+        """
+        text = "a \n b\n\n  c\n\n\n d"
+        whole, *lines = self.encode([text, *text.splitlines(keepends=True)])
+        return (
+            not any("\n" in piece and piece != "\n" for piece in self._pieces)
+            and not self._unknown[whole].any()
+            and self.decode(whole) == text
+            and np.array_equal(whole, np.concatenate(lines))
+        )
+
+    def target_bytes(self, tokens: Stream, start: int, stop: int, rule: ByteRule) -> NDArray[np.int64]:
+        """Bytes of the targets tokens[p + 1] of positions p in [start, stop), (stop - start,) int64.
+
+        `tokens` is the whole stream of N, all below vocab_size: what a target stands for depends on what comes before.
+        Spans add up. Raises `ValueError` for positions outside [0, N - 1).
+        """
+        check_span(tokens, start, stop)
+        sizes = np.empty(stop - start, np.int64)
+        leading = self._count_leading(tokens, stop + 1) if rule == "decoded" else 0
+        for lo in range(start, stop, _CHUNK):
+            hi = min(lo + _CHUNK, stop)
+            read = tokens[lo : hi + 1]
+            targets = read[1:]
+            chunk = sizes[lo - start : hi - start]
+            if rule == "piece":
+                chunk[:] = self._piece_bytes[targets] + (self._spaced[targets] & ~self._boundary[read[:-1]])
+                continue
+            chunk[:] = self._later_bytes[targets]
+            first_targets = targets[: max(0, leading - lo - 1)]
+            chunk[: len(first_targets)] = self._first_bytes[first_targets]
+        return sizes
+
+    def stream_bytes(self, chunks: Iterable[Tokens]) -> int:
+        """Bytes of all targets of a stream that comes in chunks, under the rule "decoded"."""
+        total, leading = 0, True
+        for index, chunk in enumerate(chunks):
+            split = self._count_leading(chunk, len(chunk)) if leading else 0
+            total += int(self._first_bytes[chunk[:split]].sum())
+            total += sum(
+                int(self._later_bytes[chunk[lo : lo + _CHUNK]].sum()) for lo in range(split, len(chunk), _CHUNK)
+            )
+            if index == 0:
+                total -= int(self._first_bytes[chunk[0]])  # the first token is no target
+            leading = leading and split == len(chunk) and bool(self._stays_leading[chunk[-1]])
+        return total
+
+    def unknown_targets(self, tokens: Stream, start: int, stop: int) -> int:
+        """How many targets tokens[p + 1] of positions p in [start, stop) are the unknown token."""
+        check_span(tokens, start, stop)
+        return self.unknown_count(tokens[start + 1 : stop + 1])
+
+    def unknown_count(self, tokens: Tokens) -> int:
+        """How many of the tokens are the unknown token."""
+        return sum(
+            int(np.count_nonzero(self._unknown[tokens[lo : lo + _CHUNK]])) for lo in range(0, len(tokens), _CHUNK)
+        )
+
+    def _count_leading(self, tokens: Stream, stop: int) -> int:
+        """How many tokens at the start of a stream decode as the start of a text: up to the first that ends it.
+
+        At most `stop`, behind which nothing is read.
+        """
+        for lo in range(0, stop, _CHUNK):
+            stays = self._stays_leading[tokens[lo : min(lo + _CHUNK, stop)]]
+            if not stays.all():
+                return lo + int(np.argmin(stays)) + 1
+        return stop
+
+    def _learn_pieces(self) -> None:
+        processor, ids = self._processor, range(self.vocab_size)
+        self._pieces = [processor.id_to_piece(i) for i in ids]
+        self._byte = np.array([processor.is_byte(i) for i in ids])
+        self._unknown = np.array([processor.is_unknown(i) for i in ids])
+        self._boundary = self._unknown | [processor.is_control(i) or processor.is_unused(i) for i in ids]
+        text = ~(self._boundary | self._byte)
+        self._spaced = text & [piece.startswith("▁") for piece in self._pieces]
+        self._piece_bytes = np.array([len(piece.removeprefix("▁").encode()) for piece in self._pieces])
+        self._piece_bytes[self._byte] = 1
+        self._piece_bytes[self._boundary] = 0
+
+    def _learn_decoder(self) -> None:
+        """Ask the decoder itself what each token adds, at the start of a text and later.
+
+        Its behaviour depends on settings that only the model's protocol buffer holds; the answers hold them all.
+        """
+
+        def decoded_bytes(sequences: Iterator[list[int]]) -> NDArray[np.int64]:
+            return np.array([len(text.encode()) for text in self.decode_batch(list(sequences))], np.int64)
+
+        ids = range(self.vocab_size)
+        first = decoded_bytes([i] for i in ids)
+        anchor = int(np.argmax(first))  # some token with text: what follows it is not the start
+        later = decoded_bytes([anchor, i] for i in ids) - first[anchor]
+        doubled = decoded_bytes([i, i] for i in ids)
+        # A token without text leaves the decoder at the start. One whose space was dropped may count as text or not:
+        # doubled, it shows which.
+        self._stays_leading = (first == 0) & (doubled == 0)
+        for sizes in (first, later):
+            sizes[self._byte] = 1  # alone, a byte above 127 decodes to U+FFFD
+            sizes[self._unknown] = 0
+        self._first_bytes, self._later_bytes = first, later
+
+
+def check_span(tokens: Stream, start: int, stop: int) -> None:
+    """Raise `ValueError` unless the targets of positions [start, stop) are in the stream."""
+    if not 0 <= start <= stop <= len(tokens) - 1:
+        raise ValueError(f"positions [{start}, {stop}) outside [0, {len(tokens) - 1}) of {len(tokens)} tokens")
+
+
+def _bytes_of(text: str) -> int:
+    return len(text.encode()) - 2 * text.count("\ufffd")  # the decoder shows a stray byte as U+FFFD, three bytes
