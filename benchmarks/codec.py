@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +23,7 @@ from benchmarks.machine import describe_machine, publish
 from ngram_eval.codec import container, files
 from ngram_eval.codec.method import Method
 from ngram_eval.config import preset
+from ngram_eval.timing import untracked
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,11 +94,6 @@ def ours(data: bytes, name: str, tokenizer: str, options: Options) -> Size:
     gap = len(written) / charged - 1 if charged else None
     way, tokens = f"codec, `{name}`, `{tokenizer}`", packed.container.header.tokens
     return Size(way, len(written), (middle - start, stop - middle), tokens, gap)
-
-
-def untracked(title: str, total: int) -> Callable[[int], None]:
-    """No progress bar."""
-    return lambda done: None
 
 
 def theirs(data: bytes, tool: Tool) -> Size | None:

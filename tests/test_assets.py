@@ -6,8 +6,8 @@ import pytest
 
 from ngram_eval.assets import asset
 from ngram_eval.assets.build import HELD_OUT, split
-from ngram_eval.cli.options import EMBEDDED_SEQ_LEN
 from ngram_eval.errors import InputError
+from ngram_eval.evaluation.settings import EMBEDDED_SEQ_LEN
 from ngram_eval.models import artifact
 from ngram_eval.text.manifest import read_manifest
 from ngram_eval.text.shards import read_shards

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from conftest import Stream
 from ngram_eval.assets import asset
-from ngram_eval.audit import __main__ as audit
 from ngram_eval.audit.claim import Claim
 from ngram_eval.audit.probes import PROBES, Case, Finding, ask
 from ngram_eval.audit.subject import Subject
@@ -28,6 +27,7 @@ from ngram_eval.audit.subjects import (
     other_sources,
 )
 from ngram_eval.bpb import Tally
+from ngram_eval.cli import audit
 from ngram_eval.config import ByteRule, EvalConfig, WindowConfig, preset
 from ngram_eval.models.saved_logits import SavedLogits
 from ngram_eval.models.source import NeuralSource, NeuralStats, Stats, UniformSource

@@ -1,6 +1,7 @@
 """Budgets: the arithmetic, what is measured, and what is said of it."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -9,10 +10,13 @@ import pytest
 
 from benchmarks import eval_budget
 from conftest import Stream
+from ngram_eval.cli import budget as command
 from ngram_eval.config import EvalConfig, WindowConfig, preset
 from ngram_eval.evaluation import published
+from ngram_eval.evaluation.budget.budget import Asked, Budget, budget
 from ngram_eval.evaluation.budget.measure import Costs
 from ngram_eval.evaluation.budget.predict import Setting, predict, remedies, window_cost
+from ngram_eval.evaluation.settings import Settings
 
 COSTS = Costs(
     start=0.5,
@@ -114,7 +118,7 @@ def test_what_would_make_it_fit() -> None:
 
 def run(capsys: Any, *arguments: object) -> tuple[list[dict[str, Any]], str]:
     capsys.readouterr()
-    command.main([str(argument) for argument in (*arguments, "--json", "-")])
+    command.main([str(argument) for argument in (*arguments, "--json", "-")], "ngram-eval budget")
     captured = capsys.readouterr()
     return json.loads(captured.out)["budgets"], captured.err
 
@@ -173,7 +177,7 @@ def test_two_ranks_exchange(capsys: Any, stream: Stream, monkeypatch: pytest.Mon
 )
 def test_bad_flags(capsys: Any, flags: list[object], message: str) -> None:
     with pytest.raises(SystemExit) as exit_info:
-        command.main([str(flag) for flag in flags])
+        command.main([str(flag) for flag in flags], "ngram-eval budget")
     assert exit_info.value.code == 2
     assert message in capsys.readouterr().err
 
@@ -183,8 +187,9 @@ def test_the_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
     """At toy size, with one check; whether predictions hold is for a quiet machine, not for tests."""
     options = eval_budget.Options(presets=("hashed",), max_tokens=600, rounds=1, ranks=2)
 
-    def small(asked: command.BudgetOptions, name: str, config: EvalConfig, *, quiet: bool) -> command.Budget:
-        return command.budget(replace(asked, max_tokens=600, rounds=1), name, config, quiet=quiet)
+    def small(settings: Settings, name: str, config: EvalConfig, asked: Asked, step: Callable[[str], None]) -> Budget:
+        settings = replace(settings, data=replace(settings.data, max_tokens=600))
+        return budget(settings, name, config, replace(asked, rounds=1), step)
 
     monkeypatch.setattr(eval_budget, "budget", small)
     whole, checks = eval_budget.predict_published(options), [eval_budget.check("hashed", 600)]

@@ -99,7 +99,7 @@ def interrupted(
     monkeypatch.setattr(neural.UniformSource, "batch_windows", 20)
     arguments = ["--data", stream.shard, "--uniform", "--vocab-size", 50, "--seq-len", 256, "--buckets", 512]
     arguments += ["--groups", 1024, "--preset", learner, "--checkpoint", tmp_path / "state", "--every", 1]
-    original, left = engine.Engine._score, iter(range(3))
+    original, left = engine.Engine.score, iter(range(3))
 
     def limited(self: engine.Engine, reading: Any) -> None:
         if next(left, None) is None:
@@ -107,7 +107,7 @@ def interrupted(
         original(self, reading)
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine.Engine, "_score", limited)
+        patch.setattr(engine.Engine, "score", limited)
         with pytest.raises(Interrupted):
             evaluate(*arguments)
     return arguments

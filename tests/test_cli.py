@@ -164,9 +164,9 @@ def slow(tmp_path: Path) -> list[str]:
     """An evaluation of half a minute, in many batches."""
     write_shard(tmp_path / "data.bin", (np.random.default_rng(0).zipf(1.3, 200_000) % 50).astype(np.uint16))
     script = "import time; from ngram_eval import engine, neural, run; neural.UniformSource.batch_windows = 16\n"
-    script += "old = engine.Engine._score\n"
+    script += "old = engine.Engine.score\n"
     script += "def score(self, reading):\n    time.sleep(0.01)\n    old(self, reading)\n"
-    script += "engine.Engine._score = score\nrun.main()\n"
+    script += "engine.Engine.score = score\nrun.main()\n"
     (tmp_path / "slow.py").write_text(script)
     data = [
         "--data",

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from ngram_eval.assets import asset
 from ngram_eval.bpb import as_nats
-from ngram_eval.codec import __main__ as command_line
+from ngram_eval.cli import codec as command_line
 from ngram_eval.codec import alphabet, container, cutting, files
 from ngram_eval.codec.alphabet import Alphabet
 from ngram_eval.codec.base import UniformBase
@@ -29,6 +29,7 @@ from ngram_eval.config import WindowConfig, preset
 from ngram_eval.errors import InputError
 from ngram_eval.text.shards import read_shards, write_shard
 from ngram_eval.text.tokenizer import Tokenizer
+from ngram_eval.timing import Track, untracked
 
 GOLDEN = Path(__file__).with_name("golden") / "codec.ngc"
 GOLDEN_TEXT = (Path(__file__).parent / "data/sample.txt").read_bytes()[:2000] + bytes(range(256))
@@ -51,10 +52,6 @@ def begin() -> Callable[[int], None]:
     return ignore
 
 
-def untracked(title: str, total: int) -> Callable[[int], None]:
-    return ignore
-
-
 def compress(
     data: bytes, tokenizer: str = "packaged", artifact: str | None = None, backend: files.Backend = "cpu", **how: Any
 ) -> files.Packed:
@@ -70,7 +67,7 @@ def compress(
 
 
 def decompress(
-    found: Container, artifact: str | None = None, backend: files.Backend = "cpu", track: files.Track = untracked
+    found: Container, artifact: str | None = None, backend: files.Backend = "cpu", track: Track = untracked
 ) -> bytes:
     return files.decompress(found, NOWHERE, artifact=artifact, backend=backend, track=track)
 
@@ -525,7 +522,8 @@ def test_bad_input_is_one_line_and_exit_code_2(
 def test_progress_covers_the_whole_text() -> None:
     bars: dict[str, list[int]] = {}
 
-    def track(title: str, total: int) -> Callable[[int], None]:
+    def track(title: str, total: int | None) -> Callable[[int], None]:
+        assert total is not None
         done = bars[title] = [total, 0]
 
         def advance(amount: int) -> None:

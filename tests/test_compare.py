@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 import ngram_eval
 from conftest import Stream
+from ngram_eval.cli import compare as command
 from ngram_eval.config import WindowConfig, preset
-from ngram_eval.evaluation.result import deciding
-from ngram_eval.results import compare
 from ngram_eval.results.bootstrap import block_length, difference
 from ngram_eval.results.result_file import write_json
 
@@ -73,7 +72,7 @@ def results(stream: Stream, evaluate: Evaluate, tmp_path: Path) -> Callable[...,
 
 
 def run(*arguments: object) -> None:
-    compare.main([str(argument) for argument in arguments])
+    command.main([str(argument) for argument in arguments], "ngram-eval compare")
 
 
 def comparison(capsys: Any, *arguments: object) -> list[dict[str, Any]]:
@@ -236,21 +235,3 @@ def test_a_result_of_the_function_compares_but_has_no_command_line(
         evaluate("--from-result", tmp_path / "exact.json")
     assert exit_info.value.code == 2
     assert "called from Python" in capsys.readouterr().err
-
-
-def test_the_command_line_that_decides() -> None:
-    flags = [
-        "--data",
-        "a",
-        "b",
-        "--json",
-        "x",
-        "--seq-len",
-        "8",
-        "--report=p.html",
-        "--resume",
-        "--quiet",
-        "--plot",
-        "d",
-    ]
-    assert deciding(flags) == ["--data", "a", "b", "--seq-len", "8"]

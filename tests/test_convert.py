@@ -3,7 +3,6 @@
 import io
 import math
 import pickle
-import sys
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -16,6 +15,7 @@ import torch.nn.functional as F
 import zstandard
 from torch import Tensor
 
+from ngram_eval.cli import convert as command
 from ngram_eval.errors import InputError
 from ngram_eval.models import artifact, convert
 from ngram_eval.models.transformer import Transformer
@@ -157,12 +157,7 @@ def packed(content: object, compress: Callable[[bytes], bytes] = zstd22) -> byte
 
 def run(*flags: object) -> None:
     """The command line."""
-    before = sys.argv
-    sys.argv = ["convert", *map(str, flags)]
-    try:
-        convert.main()
-    finally:
-        sys.argv = before
+    command.main([*map(str, flags)], "ngram-eval convert")
 
 
 TOKENS = torch.tensor([5, 66, 3, 3, 5, 66, 0, 41, 12, 5, 66])

@@ -183,7 +183,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     write_stream(package / SHARD.name)
     write_artifact(package / "model.ngev")
     shutil.copy(TOKENIZER, package)
-    monkeypatch.setattr("ngram_eval.cli.options.files", lambda name: package)
+    monkeypatch.setattr("ngram_eval.assets.files", lambda name: package)
     for name in ("embedded", "small"):
         monkeypatch.setitem(training.PRESETS, name, small_training(name))
     yield here

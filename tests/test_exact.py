@@ -19,8 +19,9 @@ from ngram_eval.config import MAX_EXACT_ORDER, EvalConfig, ExactConfig, NgramCon
 from ngram_eval.errors import InputError
 from ngram_eval.models.saved_scores import SavedScores
 from ngram_eval.models.source import Stats
+from ngram_eval.scorers import backends as registry
 from ngram_eval.scorers.exact.cuda import CudaModel
-from ngram_eval.scorers.exact.model import BACKENDS, ExactModel, make_model
+from ngram_eval.scorers.exact.model import ExactModel, make_model
 from ngram_eval.scorers.exact.reference import logistic
 from ngram_eval.scorers.make import check_source, make_scorer
 from ngram_eval.text.windows import plan_windows
@@ -45,6 +46,7 @@ def models(*names: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(("backend", "config"), [(b, CONFIGS[k]) for b, k in every], ids=map("-".join, every))
 
 
+BACKENDS = [name for name, backend in registry.BACKENDS.items() if backend.exact]
 backends = pytest.mark.parametrize("backend", BACKENDS)
 compiled = pytest.mark.parametrize("backend", ["cpu", "cuda"])
 

@@ -11,9 +11,9 @@ import pytest
 
 from conftest import Stream
 from ngram_eval.assets import asset
+from ngram_eval.cli import explain
 from ngram_eval.config import WindowConfig, preset
 from ngram_eval.models.source import Stats
-from ngram_eval.results import explain
 from ngram_eval.scorers.base import Vocabulary
 from ngram_eval.scorers.make import make_scorer
 from ngram_eval.text.shards import read_shards
@@ -29,7 +29,7 @@ def explained(capsys: Any) -> Explain:
 
     def call(*arguments: object) -> dict[str, dict[str, Any]]:
         capsys.readouterr()
-        explain.main([str(argument) for argument in (*arguments, "--json", "-", "--quiet")])
+        explain.main([str(argument) for argument in (*arguments, "--json", "-", "--quiet")], "ngram-eval explain")
         return {one["preset"]: one for one in json.loads(capsys.readouterr().out)["predictions"]}
 
     return call
@@ -127,7 +127,7 @@ def test_a_piece_of_text_names_the_position(explained: Explain) -> None:
 
 def test_for_people(stream: Stream, capsys: Any) -> None:
     arguments = uniform(stream, "--preset", "exact", "--preset", "hashed", "--position", 300, "--top", 3)
-    explain.main([str(argument) for argument in arguments])
+    explain.main([str(argument) for argument in arguments], "ngram-eval explain")
     text = capsys.readouterr().out
     assert "exact, position 300" in text
     assert "a score, not normalised" in text
@@ -149,15 +149,17 @@ def test_for_people(stream: Stream, capsys: Any) -> None:
 )
 def test_bad_flags(stream: Stream, capsys: Any, flags: list[object], message: str) -> None:
     with pytest.raises(SystemExit) as exit_info:
-        explain.main([str(argument) for argument in uniform(stream, *flags)])
+        explain.main([str(argument) for argument in uniform(stream, *flags)], "ngram-eval explain")
     assert exit_info.value.code == 2
     assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())
 
 
 def test_what_is_not_there(stream: Stream, capsys: Any, tmp_path: Path) -> None:
     with pytest.raises(SystemExit):
-        explain.main(["--after", "no such words"])
+        explain.main(["--after", "no such words"], "ngram-eval explain")
     assert "does not occur in the text" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        explain.main(["--data", str(stream.shard), "--scores", str(stream.scores), "--position", "9"])
+        explain.main(
+            ["--data", str(stream.shard), "--scores", str(stream.scores), "--position", "9"], "ngram-eval explain"
+        )
     assert "--scores knows the probability of each target only" in capsys.readouterr().err

@@ -23,7 +23,7 @@ import os, time
 from ngram_eval import engine, neural, run
 
 neural.UniformSource.batch_windows = 8
-original = engine.Engine._score
+original = engine.Engine.score
 
 def score(self, reading):
     time.sleep(0.1)
@@ -31,7 +31,7 @@ def score(self, reading):
         {fault}
     original(self, reading)
 
-engine.Engine._score = score
+engine.Engine.score = score
 run.main()
 """
 """The evaluator with a pause at each batch, which meets a fault on rank 1 after some of them."""

@@ -22,10 +22,11 @@ from processes import finish, launch
 
 from ngram_eval import evaluate as evaluate_api
 from ngram_eval import preset
-from ngram_eval.audit import __main__ as audit
+from ngram_eval.cli import audit
 from ngram_eval.config import WindowConfig
 from ngram_eval.errors import InputError
 from ngram_eval.models import logits_source as forwarded
+from ngram_eval.models.hf import source as hf_source
 from ngram_eval.models.hf.loading import digest, load_model, load_tokenizer
 from ngram_eval.models.hf.source import HfSource, load_hf_source
 from ngram_eval.models.hf.tokenizer import HfTokenizer, byte_table

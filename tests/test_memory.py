@@ -49,7 +49,7 @@ def charged(config: EvalConfig, tokens: NDArray[np.uint16], rows: NDArray[np.flo
     source = SavedLogits(np.log(rows), "computed")
     scorer = make_scorer("cpu", config, vocabulary=VOCABULARY)
     windows = plan_windows(len(tokens) - 1, replace(config.window, seq_len=len(tokens) - 1, stride=len(tokens) - 1))
-    return scorer.score(tokens, windows, statistics(source, tokens, windows, rows=scorer.needs_rows)).values
+    return scorer.score(tokens, windows, statistics(source, tokens, windows, rows=config.needs_rows)).values
 
 
 @pytest.mark.parametrize("method", METHODS)

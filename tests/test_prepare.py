@@ -18,6 +18,7 @@ import zstandard
 
 from ngram_eval.errors import InputError, exit_on_input_error
 from ngram_eval.files import file_sha256
+from ngram_eval.text import documents as documents_module
 from ngram_eval.text import prepare as prepare_module
 from ngram_eval.text.manifest import Manifest, read_manifest
 from ngram_eval.text.prepare import PrepareConfig, prepare
@@ -74,7 +75,7 @@ def set_stdin(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
 
 
 def test_text_comes_back_byte_for_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepare_module, "_SEGMENT_CHARS", 1000)
+    monkeypatch.setattr(documents_module, "_SEGMENT_CHARS", 1000)
     monkeypatch.setattr(prepare_module, "_BATCH_CHARS", 5000)
     text = SAMPLE + AWKWARD
     (tmp_path / "a.txt").write_bytes(text.encode())
@@ -142,7 +143,7 @@ def test_documents_of_text(tmp_path: Path, model_path: Path, mode: Any, expected
 
 
 def test_jsonl_zst_and_folders(tmp_path: Path, model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepare_module, "_SEGMENT_CHARS", 10)
+    monkeypatch.setattr(documents_module, "_SEGMENT_CHARS", 10)
     data = tmp_path / "data"
     (data / "sub").mkdir(parents=True)
     lines = [json.dumps({"body": text, "id": 1}) for text in ("one\n\nline\nof many lines", "", "zwei é \u2028")]
@@ -162,7 +163,7 @@ def test_jsonl_zst_and_folders(tmp_path: Path, model_path: Path, monkeypatch: py
 def test_a_document_is_split_only_if_its_tokens_stay_the_same(
     tmp_path: Path, other_models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prepare_module, "_SEGMENT_CHARS", 10)
+    monkeypatch.setattr(documents_module, "_SEGMENT_CHARS", 10)
     (tmp_path / "a.txt").write_text(SAMPLE[:2000])
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": SAMPLE[:2000]}))
     tokenizer = Tokenizer.load(other_models / "squeeze.model")
@@ -282,7 +283,7 @@ def test_an_interruption_leaves_nothing_behind(
 
 
 def command(*arguments: object, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
-    argv = [sys.executable, "-m", "ngram_eval.text.prepare", *map(str, arguments)]
+    argv = [sys.executable, "-m", "ngram_eval", "prepare", *map(str, arguments)]
     return subprocess.run(argv, input=stdin, capture_output=True, timeout=60, check=False)
 
 
@@ -290,7 +291,8 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path, model_path: Path) -> None:
     argv = [
         sys.executable,
         "-m",
-        "ngram_eval.text.prepare",
+        "ngram_eval",
+        "prepare",
         "-",
         "--out",
         str(tmp_path / "out"),
@@ -320,7 +322,7 @@ def test_the_command_prints_what_it_stores(tmp_path: Path, model_path: Path) -> 
     assert result.returncode == 0, result.stderr
     assert result.stdout == (tmp_path / "tokens_manifest.json").read_bytes()
     assert b"warning: 1 of 1 documents do not decode" in result.stderr
-    assert json.loads(result.stdout)["command"].startswith("python -m ngram_eval.text.prepare - --out")
+    assert json.loads(result.stdout)["command"].startswith("ngram-eval prepare - --out")
 
 
 @pytest.mark.parametrize(
@@ -430,7 +432,7 @@ def test_ctrl_c_stops_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     def interrupted(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(prepare_module, "_segments", interrupted)
+    monkeypatch.setattr(documents_module, "_segments", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "out", SAMPLE_PATH, train_tokenizer=300)
     assert not (tmp_path / "out").exists()

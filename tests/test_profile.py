@@ -116,7 +116,7 @@ def test_a_resumed_run_has_the_whole_profile(
     arguments = small(stream, "--preset", "hashed", "--batch-windows", 20)
     whole = evaluate(*arguments)["hashed"]
     monkeypatch.setattr("ngram_eval.models.saved_scores.SavedScores.batch_windows", 20)
-    original, left = engine.Engine._score, iter(range(2))
+    original, left = engine.Engine.score, iter(range(2))
 
     def limited(self: engine.Engine, reading: Any) -> None:
         if next(left, None) is None:
@@ -125,7 +125,7 @@ def test_a_resumed_run_has_the_whole_profile(
 
     state = ["--checkpoint", tmp_path / "state", "--every", 1]
     with monkeypatch.context() as patch:
-        patch.setattr(engine.Engine, "_score", limited)
+        patch.setattr(engine.Engine, "score", limited)
         with pytest.raises(RuntimeError, match="killed"):
             evaluate(*arguments, *state)
     resumed = evaluate(*arguments, *state, "--resume")["hashed"]

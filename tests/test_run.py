@@ -16,16 +16,15 @@ import sentencepiece
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from processes import finish, launch
-from rich.progress import Progress
 
 from conftest import Stream
 from ngram_eval.assets import asset
 from ngram_eval.bpb import as_nats
-from ngram_eval.cli import run
-from ngram_eval.cli.options import Options
 from ngram_eval.config import GateConfig, MixerConfig, NgramConfig, WindowConfig, preset
 from ngram_eval.distributed.ranks import ALONE, Ranks
+from ngram_eval.evaluation import evaluate as evaluation
 from ngram_eval.evaluation.job import Job
+from ngram_eval.evaluation.settings import CheckpointSettings, HardwareSettings, Settings
 from ngram_eval.models.saved_scores import SavedScores
 from ngram_eval.text.shards import TokenStream, write_shard
 from ngram_eval.timing import Stopwatch
@@ -91,7 +90,7 @@ def test_agrees_with_the_published_method_at_any_setting(
     )
     source = SavedScores(stream.p_target, stream.entropy)
     job = Job(
-        options=Options(threads=1),
+        settings=Settings(hardware=HardwareSettings(threads=1, prefill="local")),
         ranks=ALONE,
         stream=TokenStream(tokens, (stream.shard,), length),
         tokenizer=None,
@@ -99,12 +98,12 @@ def test_agrees_with_the_published_method_at_any_setting(
         source=source,
         backend="cpu",
     )
-    options = Options(threads=1, prefill="local")
-    with Progress(disable=True) as progress:
-        tallies = [
-            run.evaluate(replace(job, ranks=Ranks(rank, world)), options, "pr890", config, Stopwatch(), progress).tally
-            for rank in range(world)
-        ]
+    tallies = [
+        evaluation.evaluate(
+            replace(job, ranks=Ranks(rank, world)), "pr890", config, saving=CheckpointSettings(), clock=Stopwatch()
+        ).tally
+        for rank in range(world)
+    ]
     expected = replace(stream, tokens=tokens).published(
         seq_len=seq_len,
         stride=stride,
@@ -374,9 +373,9 @@ def test_embedded_default_and_saved_scores(evaluate: Evaluate, tmp_path: Path, c
 def test_a_tilt_asks_the_model_for_windows_of_one_shape(evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows are cut at sampled positions; the number must not depend on where."""
     flags = ["--max-tokens", 600, "--stride", 64, "--preset", "tilt"]
-    monkeypatch.setattr(run, "SAMPLES", 3)
+    monkeypatch.setattr(evaluation, "SAMPLES", 3)
     sampled = evaluate(*flags)["tilt"]
-    monkeypatch.setattr(run, "SAMPLES", 0)
+    monkeypatch.setattr(evaluation, "SAMPLES", 0)
     plain = evaluate(*flags)["tilt"]
     assert plain["vocabulary_sum"] is None
     assert sampled["vocabulary_sum"] == pytest.approx(1, abs=1e-5)
@@ -490,12 +489,12 @@ def test_bad_shards(stream: Stream, evaluate: Evaluate, capsys: Any, tmp_path: P
 
 def test_threads_follow_the_environment_unless_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert Options().count_threads() == 3
-    assert Options(threads=5).count_threads() == 5
+    assert HardwareSettings().count_threads() == 3
+    assert HardwareSettings(threads=5).count_threads() == 5
     monkeypatch.setenv("OMP_NUM_THREADS", "0")
-    assert Options().count_threads() >= 1
+    assert HardwareSettings().count_threads() >= 1
     monkeypatch.delenv("OMP_NUM_THREADS")
-    assert Options().count_threads() >= 1
+    assert HardwareSettings().count_threads() >= 1
 
 
 def test_bad_device(evaluate: Evaluate, capsys: Any) -> None:
@@ -568,7 +567,8 @@ def test_bits_per_original_byte_and_the_manifest(tmp_path: Path, evaluate: Evalu
     prepare = [
         sys.executable,
         "-m",
-        "ngram_eval.text.prepare",
+        "ngram_eval",
+        "prepare",
         "text.txt",
         "--out",
         "shards",

@@ -13,27 +13,27 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from rich.progress import Progress
 from threads import on_ranks
 
 from conftest import Stream
 from ngram_eval.bpb import Tally, as_nats
-from ngram_eval.cli import run
-from ngram_eval.cli.options import Options
 from ngram_eval.config import EvalConfig, NgramConfig, WindowConfig, preset
 from ngram_eval.distributed.prefill import faster_prefill, prefill_cuts, prefill_stop, scan
 from ngram_eval.distributed.ranks import Ranks
 from ngram_eval.errors import InputError
 from ngram_eval.evaluation import engine
+from ngram_eval.evaluation.evaluate import Share, evaluate
 from ngram_eval.evaluation.job import Job
 from ngram_eval.evaluation.reader import Reading
-from ngram_eval.evaluation.schedule import beside
+from ngram_eval.evaluation.schedule import beside, sharing_of
+from ngram_eval.evaluation.settings import CheckpointSettings, HardwareSettings, Settings
 from ngram_eval.models.saved_scores import RememberingSource, SavedScores
 from ngram_eval.models.source import NeuralSource, Stats, UniformSource
 from ngram_eval.models.transformer import Transformer
 from ngram_eval.models.transformer_config import ModelConfig
 from ngram_eval.models.transformer_source import TransformerSource
 from ngram_eval.scorers.hashed.scorer import HashedScorer
+from ngram_eval.text.samples import SAMPLES
 from ngram_eval.text.shards import TokenStream
 from ngram_eval.text.windows import Plan, Windows, share
 from ngram_eval.timing import Stopwatch
@@ -51,9 +51,11 @@ def configured(name: str, seq_len: int = 256, stride: int = 24) -> EvalConfig:
     )
 
 
-def job_of(stream: Stream, source: NeuralSource, ranks: Ranks, backend: str = "cpu") -> Job:
+def job_of(
+    stream: Stream, source: NeuralSource, ranks: Ranks, backend: str = "cpu", settings: Settings = Settings()
+) -> Job:
     return Job(
-        options=Options(),
+        settings=settings,
         ranks=ranks,
         stream=TokenStream(stream.tokens, (stream.shard,), len(stream.tokens)),
         tokenizer=None,
@@ -67,15 +69,14 @@ def evaluated(
     stream: Stream, source: NeuralSource, config: EvalConfig, world: int, backend: str = "cpu", **options: Any
 ) -> Tally:
     """The sum over ranks."""
-    chosen = Options(threads=1, **{"batch_windows": 4, **options})
+    settings = Settings(hardware=HardwareSettings(threads=1, **{"batch_windows": 4, **options}))
 
-    def one(ranks: Ranks) -> run.Evaluated:
-        with Progress(disable=True) as progress:
-            job = job_of(stream, source, ranks, backend)
-            return run.evaluate(job, chosen, "it", config, Stopwatch(), progress)
+    def one(ranks: Ranks) -> Share:
+        job = job_of(stream, source, ranks, backend, settings)
+        return evaluate(job, "it", config, saving=CheckpointSettings(), clock=Stopwatch())
 
     results = on_ranks(world, one)
-    return reduce(add, (found.tally for found in results), results[0].before)
+    return reduce(add, (found.tally for found in results), results[0].before.tally)
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +111,7 @@ def test_a_model_gives_one_answer_on_any_number_of_ranks(
     config = configured(name)
     short = replace(stream, tokens=stream.tokens[:1400])
     alone = evaluated(short, model, config, 1)
-    assert alone.sampled == run.SAMPLES
+    assert alone.sampled == SAMPLES
     assert alone.positions >= 1280
     for world in (2, 3, 8, 40):
         assert evaluated(short, model, config, world, **way) == alone
@@ -253,7 +254,7 @@ def test_interrupted_anywhere_and_resumed_on_any_ranks_the_answer_is_the_same(
     expected = evaluated(stream, source, config, worlds[-1], **options)
     folder = tmp_path_factory.mktemp("checkpoint")
     left = iter(stops)
-    original = engine.Engine._score
+    original = engine.Engine.score
 
     for attempt, world in enumerate(worlds):
         budgets = {}
@@ -268,7 +269,7 @@ def test_interrupted_anywhere_and_resumed_on_any_ranks_the_answer_is_the_same(
             original(self, reading)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(engine.Engine, "_score", limited)
+            patch.setattr(engine.Engine, "score", limited)
             try:
                 found = evaluated(
                     stream, source, config, world, **options, checkpoint=folder, every=every, resume=attempt > 0
@@ -360,4 +361,4 @@ def test_sharing_is_refused_where_it_can_t_be(stream: Stream) -> None:
     with pytest.raises(InputError, match="--ngram sharded and --preset it: it learns"):
         evaluated(stream, source, configured("exact"), 1, ngram="sharded")
     with pytest.raises(InputError, match="--backend triton counts on the GPU"):
-        Options(ngram="pipelined", backend="triton").sharing("hashed", configured("hashed"))
+        sharing_of("pipelined", "hashed", configured("hashed"), "triton")

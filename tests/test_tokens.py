@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from ngram_eval.config import ByteRule
 from ngram_eval.errors import InputError
 from ngram_eval.files import file_sha256
+from ngram_eval.text import shards as shards_module
 from ngram_eval.text import tokenizer as tokens_module
 from ngram_eval.text.manifest import MANIFEST_FORMAT, Manifest, ShardEntry, read_manifest
 from ngram_eval.text.shards import MAGIC, read_shards, write_shard
@@ -81,13 +82,13 @@ def test_mixed_versions_give_uint32_and_only_what_is_needed_is_read(
     assert stream.tokens[:].tolist() == [1, 2, 3, 4, 70000, 6]
 
     mapped: list[str] = []
-    original = tokens_module._Shard.map
+    original = shards_module._Shard.map
 
     def spy(shard: Any) -> Tokens:
         mapped.append(shard.path.name)
         return original(shard)
 
-    monkeypatch.setattr(tokens_module._Shard, "map", spy)
+    monkeypatch.setattr(shards_module._Shard, "map", spy)
     cut = read_shards([str(tmp_path / "*.bin")], max_tokens=4)
     assert cut.tokens[:].tolist() == [1, 2, 3, 4]
     assert (cut.total, len(cut.paths)) == (6, 3)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from ngram_eval.assets import asset
-from ngram_eval.audit import __main__ as audit
+from ngram_eval.cli import audit
 from ngram_eval.config import WindowConfig
 from ngram_eval.errors import InputError
 from ngram_eval.models import artifact

@@ -93,7 +93,7 @@ class Engine:
             rows = reading.rows
             if rows.start > self._next:
                 self.count(range(self._next, rows.start))
-            self._score(reading)
+            self.score(reading)
             self._next, self.done = rows.stop, joined([*self.done, rows])
             self._unsaved += reading.windows.scored
             if self.checkpoint is not None and self._unsaved >= self.checkpoint.every:
@@ -112,7 +112,8 @@ class Engine:
             checkpoint.write(Record(done=self.done, tally=tally, learned=learned, profile=profile))
         self._unsaved = 0
 
-    def _score(self, reading: Reading) -> None:
+    def score(self, reading: Reading) -> None:
+        """Look up, blend, charge and count the windows of one reading, which are the next."""
         entry, charged = 0, []
         samples = np.array(sorted(reading.looks), np.int64)
         for looks, part in cut(reading.windows, samples, self.scorer.window_wise):

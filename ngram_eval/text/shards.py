@@ -138,13 +138,13 @@ def _read_header(path: Path) -> _Shard:
     if len(raw) < HEADER_BYTES:
         raise InputError(
             f"{path} has {len(raw)} bytes, less than the {HEADER_BYTES} of a shard header: "
-            "it is cut short or no shard; make shards with `python -m ngram_eval.text.prepare`"
+            "it is cut short or no shard; make shards with `ngram-eval prepare`"
         )
     magic, version, count = (int(word) for word in np.frombuffer(raw, "<i4", 3))
     if magic != MAGIC:
         raise InputError(
             f"{path} starts with {magic} where a shard has {MAGIC}: it is no shard; "
-            "make one of text with `python -m ngram_eval.text.prepare`"
+            "make one of text with `ngram-eval prepare`"
         )
     if version not in _DTYPES:
         raise InputError(f"{path} has format version {version}: only 1 (uint16) and 2 (uint32) can be read")
