@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from ngram_eval.errors import InputError
-from ngram_eval.scorers.hashed.hashing import MAX_ORDER
 
+MAX_HASHED_ORDER = 9
+"""Highest order of the hashed counts: the hash has nine primes (`ngram_eval.scorers.hashed.hashing`)."""
 MAX_EXACT_ORDER = 32
 """Highest order of the exact counts (kMaxLevels of csrc/exact_counts.h)."""
 
@@ -130,10 +131,10 @@ class GateConfig:
         )
         _require(0.0 <= self.alpha_slope < float("inf"), "alpha_slope", self.alpha_slope, "give a finite slope >= 0")
         _require(
-            len(self.centres) == MAX_ORDER and all(abs(c) < float("inf") for c in self.centres),
+            len(self.centres) == MAX_HASHED_ORDER and all(abs(c) < float("inf") for c in self.centres),
             "centres",
             self.centres,
-            f"give {MAX_ORDER} finite entropies in nats, one for each order from 1",
+            f"give {MAX_HASHED_ORDER} finite entropies in nats, one for each order from 1",
         )
 
 
@@ -228,10 +229,10 @@ class EvalConfig:
     def __post_init__(self) -> None:
         hashed = self.scorer == "hashed"
         _require(
-            not hashed or self.ngram.max_order <= MAX_ORDER,
+            not hashed or self.ngram.max_order <= MAX_HASHED_ORDER,
             "max_order",
             self.ngram.max_order,
-            f"the hash has primes up to order {MAX_ORDER}; --preset exact goes to {MAX_EXACT_ORDER}",
+            f"the hash has primes up to order {MAX_HASHED_ORDER}; --preset exact goes to {MAX_EXACT_ORDER}",
         )
         for name, value in (
             ("rescore_tail", self.window.rescore_tail),

@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ngram_eval.scorers.hashed.hashing import MAX_ORDER, PRIMES, bucket_pair, context_hash
+from ngram_eval.config import MAX_HASHED_ORDER
+from ngram_eval.scorers.hashed.hashing import PRIMES, bucket_pair, context_hash
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "hash.json").read_text())
 
 
 def test_primes() -> None:
     assert list(PRIMES) == GOLDEN["primes"]
-    assert MAX_ORDER == 9
+    assert len(PRIMES) == MAX_HASHED_ORDER
 
 
 @pytest.mark.parametrize("case", GOLDEN["cases"], ids=lambda case: f"order{case['order']}-{case['dtype']}")

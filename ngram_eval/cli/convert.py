@@ -1,12 +1,24 @@
 """`ngram-eval convert`: a model file of PR #890 into one of ours."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
 
 import tyro
 
 from ngram_eval.cli.console import show_help
 from ngram_eval.errors import exit_on_input_error
-from ngram_eval.models.convert import Options, convert
+from ngram_eval.models.convert import Conversion, convert
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options(Conversion):
+    """Read an artifact of parameter-golf PR #890 and write one of ours."""
+
+    source: Annotated[Path, tyro.conf.Positional]
+    """The file to convert."""
+
 
 HELP = """\
 Read an artifact of parameter-golf PR #890 (.ptz or .pt) and write one of ours. Never unpickles.

@@ -17,10 +17,9 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import tyro
 import zstandard
 from torch import Tensor
 
@@ -64,13 +63,13 @@ _NAMES = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
+class Conversion:
     """Convert a model file of PR #890 (.ptz, .pt) into an artifact, value by value; print what it holds.
 
     Its sizes are read off its tensors. What no tensor shows is as published unless a flag says otherwise.
     """
 
-    source: Annotated[Path, tyro.conf.Positional]
+    source: Path
     """The file to convert."""
     out: Path
     """The artifact to write."""
@@ -216,8 +215,8 @@ def _store(tensors: dict[str, Tensor], name: str, value: Any) -> None:
     tensors[name] = tensor
 
 
-def infer_config(path: Path, tensors: dict[str, Tensor], options: Options) -> ModelConfig:
-    """The architecture: what its tensors show, and for the rest the options."""
+def infer_config(path: Path, tensors: dict[str, Tensor], asked: Conversion) -> ModelConfig:
+    """The architecture: what its tensors show, and for the rest the asked."""
 
     def shape(name: str, dims: int) -> tuple[int, ...]:
         if name not in tensors or tensors[name].ndim != dims:
@@ -230,10 +229,10 @@ def infer_config(path: Path, tensors: dict[str, Tensor], options: Options) -> Mo
     has_bigram, has_values = "bigram.table" in tensors, "value.table" in tensors
     bigram = shape("bigram.table", 2) if has_bigram else (0, 1)
     value = shape("value.table", 2) if has_values else (0, 1)
-    if has_values and shape("value_scales", 1)[0] != len(options.value_layers):
+    if has_values and shape("value_scales", 1)[0] != len(asked.value_layers):
         raise InputError(
             f"{path} has {len(tensors['value_scales'])} layers with a value embedding, and --value-layers names "
-            f"{len(options.value_layers)}: name them as the model was trained"
+            f"{len(asked.value_layers)}: name them as the model was trained"
         )
     return ModelConfig(
         vocab_size=vocab_size,
@@ -242,39 +241,39 @@ def infer_config(path: Path, tensors: dict[str, Tensor], options: Options) -> Mo
         heads=heads,
         kv_heads=shape("blocks.0.attn.k.weight", 2)[0] // max(size, 1),
         mlp_hidden=shape("blocks.0.mlp.up.weight", 2)[0],
-        leaky_slope=options.leaky_slope,
-        logit_softcap=options.logit_softcap,
+        leaky_slope=asked.leaky_slope,
+        logit_softcap=asked.logit_softcap,
         bigram_slots=bigram[0],
         bigram_width=bigram[1],
         smear_gate="smear" in tensors,
         unet_skips="skip_weights" in tensors,
         input_mix="blocks.0.mix" in tensors,
-        layer_norm_scale=options.layer_norm_scale,
-        rope_dims=options.rope_dims,
-        rope_base=options.rope_base,
-        xsa_layers=layers if options.xsa_layers is None else options.xsa_layers,
-        value_layers=options.value_layers if has_values else (),
+        layer_norm_scale=asked.layer_norm_scale,
+        rope_dims=asked.rope_dims,
+        rope_base=asked.rope_base,
+        xsa_layers=layers if asked.xsa_layers is None else asked.xsa_layers,
+        value_layers=asked.value_layers if has_values else (),
         value_width=value[1],
         depth_gate="blocks.0.gate_weight" in tensors,
     )
 
 
-def convert(options: Options) -> str:
+def convert(asked: Conversion) -> str:
     """Write the artifact, load it again, and say what it is."""
-    if options.train_seq_len < 1:
-        raise InputError(f"--train-seq-len is {options.train_seq_len}: give at least 1")
-    require_writable("--out", options.out)
-    tensors = renamed(options.source, read(options.source))
-    config = infer_config(options.source, tensors, options)
+    if asked.train_seq_len < 1:
+        raise InputError(f"--train-seq-len is {asked.train_seq_len}: give at least 1")
+    require_writable("--out", asked.out)
+    tensors = renamed(asked.source, read(asked.source))
+    config = infer_config(asked.source, tensors, asked)
     with torch.device("meta"):
         model = Transformer(config)
-    artifact.dequantised(options.source, model, dict(tensors))  # what does not fit is told of the file given
-    origin = {"converted_from": options.source.name, "sha256": hashlib.sha256(options.source.read_bytes()).hexdigest()}
-    artifact.write(options.out, tensors, config, origin, options.train_seq_len)
-    loaded, _ = artifact.load(options.out)
+    artifact.dequantised(asked.source, model, dict(tensors))  # what does not fit is told of the file given
+    origin = {"converted_from": asked.source.name, "sha256": hashlib.sha256(asked.source.read_bytes()).hexdigest()}
+    artifact.write(asked.out, tensors, config, origin, asked.train_seq_len)
+    loaded, _ = artifact.load(asked.out)
     quantised = sum(tensor.dtype == torch.int8 for tensor in tensors.values())
     return (
         f"{config.layers} layers of width {config.width}, {config.heads} heads ({config.kv_heads} key/value), "
         f"vocabulary {config.vocab_size}: {parameter_count(loaded):,} parameters, {quantised} matrices in int8\n"
-        f"{options.out}: {artifact.size_report(options.out)}"
+        f"{asked.out}: {artifact.size_report(asked.out)}"
     )

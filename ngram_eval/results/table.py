@@ -7,8 +7,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from ngram_eval.config import MAX_HASHED_ORDER
 from ngram_eval.evaluation.result import Result
-from ngram_eval.scorers.hashed.hashing import MAX_ORDER
 
 
 def print_table(results: list[Result], console: Console) -> None:
@@ -50,9 +50,9 @@ def table_rows(results: list[Result]) -> list[tuple[str, list[str]]]:
         row("unknown targets", lambda r: _count(r.unknown_targets))
     row("hit rate", lambda r: f"{r.hit_rate:.2%}")
     orders = {int(n) for r in results for n in r.hits_by_order}
-    if max(orders) > MAX_ORDER:
-        row(f"  orders {MAX_ORDER + 1} to {max(orders)}", _high_order_rate)
-    for order in sorted(orders & set(range(MAX_ORDER + 1)), reverse=True):
+    if max(orders) > MAX_HASHED_ORDER:
+        row(f"  orders {MAX_HASHED_ORDER + 1} to {max(orders)}", _high_order_rate)
+    for order in sorted(orders & set(range(MAX_HASHED_ORDER + 1)), reverse=True):
         row(f"  order {order}", partial(_order_rate, str(order)))
     for stage in dict.fromkeys(stage for r in results for stage in r.seconds):
         row(f"seconds: {stage}", partial(_stage_seconds, stage))
@@ -101,7 +101,7 @@ def _order_rate(order: str, result: Result) -> str:
 
 
 def _high_order_rate(result: Result) -> str:
-    hits = sum(count for order, count in result.hits_by_order.items() if int(order) > MAX_ORDER)
+    hits = sum(count for order, count in result.hits_by_order.items() if int(order) > MAX_HASHED_ORDER)
     return f"{hits / result.positions:.2%}"
 
 

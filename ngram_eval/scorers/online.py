@@ -1,7 +1,7 @@
 """Scorers that learn from each position for the next; what the exact model's and the mixer's share."""
 
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,13 +10,20 @@ from ngram_eval.bpb import Tally
 from ngram_eval.distributed.ranks import Ranks
 from ngram_eval.errors import InputError
 from ngram_eval.scorers.base import HostCharged, Scorer
-from ngram_eval.scorers.exact.model import ExactModel
-from ngram_eval.scorers.mixer.model import Mixer
-from ngram_eval.text.stream import Stream
+from ngram_eval.text.stream import Stream, Tokens
 
 _COUNT_AT_ONCE = 1 << 22
 
-Model = TypeVar("Model", ExactModel, Mixer)
+
+class OnlineModel(Protocol):
+    """What the models of online scorers have in common."""
+
+    def append(self, tokens: Tokens) -> None: ...
+    def learned(self) -> dict[str, NDArray[Any]]: ...
+    def load_learned(self, learned: dict[str, NDArray[Any]]) -> None: ...
+
+
+Model = TypeVar("Model", bound=OnlineModel)
 
 
 class OnlineScorer(Scorer, Generic[Model]):

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 PRIMES: tuple[int, ...] = (36313, 27191, 51647, 81929, 131071, 174763, 233017, 299993, 350377)
 """One odd multiplier a place (PR #890). The target takes the place after the context, so nine primes reach order 9."""
 
-MAX_ORDER = len(PRIMES)
-
 
 def context_hash(tokens: NDArray[np.integer], ends: NDArray[np.int64], width: int) -> NDArray[np.uint64]:
     """Hash of the `width` tokens before each exclusive end; every end must be >= `width`. Shape of `ends`, uint64."""
