@@ -20,7 +20,7 @@ import tyro
 from constriction import stream
 
 from benchmarks.machine import describe_machine, publish
-from ngram_eval.codec import container, files
+from ngram_eval.codec import container, packing
 from ngram_eval.codec.method import Method
 from ngram_eval.config import preset
 from ngram_eval.timing import untracked
@@ -81,13 +81,13 @@ def ours(data: bytes, name: str, tokenizer: str, options: Options) -> Size:
     base = preset(name)
     method = Method(preset=name, max_order=base.ngram.max_order, exact=base.exact, mixer=base.mixer, window=None)
     start = time.perf_counter()
-    packed = files.compress(
+    packed = packing.compress(
         data, method, tokenizer=tokenizer, pieces=options.pieces, artifact=None, backend="cpu", track=untracked
     )
     written = packed.container.to_bytes()
     middle = time.perf_counter()
     found = container.parse(written, Path("it"))
-    back = files.decompress(found, Path("it"), artifact=None, backend="cpu", track=untracked)
+    back = packing.decompress(found, Path("it"), artifact=None, backend="cpu", track=untracked)
     stop = time.perf_counter()
     assert back == data, f"--tokenizer {tokenizer}: the file does not come back"
     charged = packed.nats / np.log(2) / 8

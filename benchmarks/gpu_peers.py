@@ -1,8 +1,8 @@
 """What the kernels do, in plain PyTorch operations: what `benchmarks.gpu_bench` holds them against, also compiled.
 
-Written from the specification (`ngram_eval.scorers.hashed.hashing`, `counts.reference`, `blend`), sharing only its constants. Tokens
-are int64 here, which spares PyTorch a conversion; every position must have a whole context in every order. Nothing
-waits for the device, and every function is one graph to `torch.compile`.
+Written from the specification (`hashing`, `reference` and `gate` of `ngram_eval.scorers.hashed`), sharing only its
+constants. Tokens are int64 here, which spares PyTorch a conversion; every position must have a whole context in every
+order. Nothing waits for the device, and every function is one graph to `torch.compile`.
 """
 
 from typing import NamedTuple

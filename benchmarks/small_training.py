@@ -22,7 +22,7 @@ from ngram_eval.models import artifact
 from ngram_eval.models.transformer import Transformer, parameter_count
 from ngram_eval.text.shards import read_shards
 from ngram_eval.text.tokenizer import Tokenizer
-from ngram_eval.train import checkpoint, journal
+from ngram_eval.train import journal, snapshot
 from ngram_eval.train.averaging import put
 from ngram_eval.train.config import ExportWeights
 from ngram_eval.train.loop import CHECKPOINT
@@ -60,19 +60,19 @@ class Options:
 def comparison(options: Options) -> list[str]:
     """Weights and quantisations under the same windows, which do not overlap."""
     file, cpu = options.folder / CHECKPOINT, torch.device("cpu")
-    config = checkpoint.read_config(file)
+    config = snapshot.read_config(file)
     tokens = read_shards([options.data], options.compared_tokens).tokens[:]
     validation = Validation(tokens, Tokenizer.load(options.tokenizer), seq_len=config.seq_len, device=cpu, ranks=ALONE)
     model = Transformer(config.model)
     lines = ["| weights | quantisation | scale floor | bits per byte | artifact, bytes |", "|---|---|---|---|---|"]
     kinds: tuple[ExportWeights, ...] = ("raw", "swa", "ema")
     for which in kinds:
-        put(checkpoint.read_weights(file, which), model)
+        put(snapshot.read_weights(file, which), model)
         lines.append(f"| {which} | none | | {validation.score(model).bpb:.4f} | |")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "m.ngev"
         cases = [(levels, False) for levels in options.ranges] + [(levels, True) for levels in (15, 31, 127)]
-        put(checkpoint.read_weights(file, config.export_weights), model)
+        put(snapshot.read_weights(file, config.export_weights), model)
         for levels, floor in cases:
             size = artifact.save(
                 path, model, replace(config.quant, matrix_levels=levels, scale_floor=floor), config.seq_len
@@ -119,7 +119,7 @@ def measure(options: Options) -> str:
     """The result as Markdown."""
     entries = journal.read(options.folder)
     model, seq_len = artifact.load(options.artifact)
-    config = checkpoint.read_config(options.folder / CHECKPOINT)
+    config = snapshot.read_config(options.folder / CHECKPOINT)
     last, step = entries[-1], config.batch * config.seq_len
     tokens = last.step * step
     return (

@@ -1,6 +1,6 @@
 """Eval-time n-gram memory for language models, fast and honest. `python -m ngram_eval.run` is the evaluator.
 
-From Python: `evaluate(model, tokens)` and `NgramMemory`; each is imported when it is first asked for.
+From Python: `evaluate(model, tokens)`, `NgramMemory` and what they take; each is imported when it is first asked for.
 """
 
 from importlib import import_module
@@ -13,6 +13,14 @@ if TYPE_CHECKING:
     from ngram_eval.config import preset as preset
     from ngram_eval.decoding import NgramLogitsProcessor as NgramLogitsProcessor
     from ngram_eval.decoding import NgramMemory as NgramMemory
+    from ngram_eval.errors import InputError as InputError
+    from ngram_eval.evaluation.result import Result as Result
+    from ngram_eval.models.logits_source import CallableSource as CallableSource
+    from ngram_eval.models.source import NeuralSource as NeuralSource
+    from ngram_eval.scorers.base import Vocabulary as Vocabulary
+    from ngram_eval.text.shards import read_shards as read_shards
+    from ngram_eval.text.shards import write_shard as write_shard
+    from ngram_eval.text.tokenizer import Tokenizer as Tokenizer
 
 try:
     __version__ = version("ngram_eval")
@@ -20,11 +28,19 @@ except PackageNotFoundError:
     raise ImportError("ngram_eval is not installed in this Python: run `pip install -e .` in its folder") from None
 
 _HOMES = {
+    "CallableSource": "ngram_eval.models.logits_source",
     "EvalConfig": "ngram_eval.config",
+    "InputError": "ngram_eval.errors",
+    "NeuralSource": "ngram_eval.models.source",
     "NgramLogitsProcessor": "ngram_eval.decoding",
     "NgramMemory": "ngram_eval.decoding",
+    "Result": "ngram_eval.evaluation.result",
+    "Tokenizer": "ngram_eval.text.tokenizer",
+    "Vocabulary": "ngram_eval.scorers.base",
     "evaluate": "ngram_eval.api",
     "preset": "ngram_eval.config",
+    "read_shards": "ngram_eval.text.shards",
+    "write_shard": "ngram_eval.text.shards",
 }
 
 

@@ -47,12 +47,12 @@ def evaluate(
     Args:
         model: A `transformers.PreTrainedModel`, on the device and in the precision it has; a `torch.nn.Module` or any
             function of windows of tokens, (B, T) int64, that returns logits or log-probabilities (B, T, V)
-            (`ngram_eval.models.logits_source.CallableSource` has the details); an array (N - 1, V) of logits or
-            log-probabilities, row p of token p + 1; or a `ngram_eval.models.source.NeuralSource`.
+            (`ngram_eval.CallableSource` has the details); an array (N - 1, V) of logits or
+            log-probabilities, row p of token p + 1; or a `ngram_eval.NeuralSource`.
         tokens: (N,) integers; token p + 1 is predicted from tokens up to p.
         config: An `EvalConfig`, or the name of a preset.
         tokenizer: For bits per byte, whose tokens these are: a `transformers` tokenizer, or one of ours
-            (`ngram_eval.text.tokenizer.Tokenizer.load(path)`). BOS leads each window if it puts it before every text.
+            (`ngram_eval.Tokenizer.load(path)`). BOS leads each window if it puts it before every text.
         batch_windows: Windows of one forward pass.
         backend: Of the count tables, as on the command line.
         threads: Of the count tables, as on the command line.
@@ -113,8 +113,7 @@ def _tokenizer(tokenizer: Any) -> TextTokenizer | None:
         return ours
     if not _is_transformers(tokenizer, "PreTrainedTokenizerBase"):
         raise InputError(
-            f"tokenizer is a {type(tokenizer).__name__}: give one of transformers, or "
-            "ngram_eval.text.tokenizer.Tokenizer.load"
+            f"tokenizer is a {type(tokenizer).__name__}: give one of transformers, or ngram_eval.Tokenizer.load"
         )
     from ngram_eval.models.hf.tokenizer import HfTokenizer  # needs transformers
 

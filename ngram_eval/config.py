@@ -243,7 +243,7 @@ class EvalConfig:
 
     @classmethod
     def from_json(cls, found: Any) -> "EvalConfig":
-        """The configuration whose `dataclasses.asdict` a result holds; `ValueError` or `TypeError` for anything else."""
+        """The configuration whose `asdict` a result holds; raises `ValueError` or `TypeError` for anything else."""
         parts = {"window": WindowConfig, "ngram": NgramConfig, "gate": GateConfig, "exact": ExactConfig}
         parts["mixer"] = MixerConfig
         given = dict(found)

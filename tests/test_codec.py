@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from ngram_eval.assets import asset
 from ngram_eval.bpb import as_nats
 from ngram_eval.cli import codec as command_line
-from ngram_eval.codec import alphabet, container, cutting, files
+from ngram_eval.codec import alphabet, container, cutting, packing
 from ngram_eval.codec.alphabet import Alphabet
 from ngram_eval.codec.base import UniformBase
 from ngram_eval.codec.coder import Coder, make_coder
@@ -53,9 +53,9 @@ def begin() -> Callable[[int], None]:
 
 
 def compress(
-    data: bytes, tokenizer: str = "packaged", artifact: str | None = None, backend: files.Backend = "cpu", **how: Any
-) -> files.Packed:
-    return files.compress(
+    data: bytes, tokenizer: str = "packaged", artifact: str | None = None, backend: packing.Backend = "cpu", **how: Any
+) -> packing.Packed:
+    return packing.compress(
         data,
         how.get("method", method()),
         tokenizer=tokenizer,
@@ -67,9 +67,9 @@ def compress(
 
 
 def decompress(
-    found: Container, artifact: str | None = None, backend: files.Backend = "cpu", track: Track = untracked
+    found: Container, artifact: str | None = None, backend: packing.Backend = "cpu", track: Track = untracked
 ) -> bytes:
-    return files.decompress(found, NOWHERE, artifact=artifact, backend=backend, track=track)
+    return packing.decompress(found, NOWHERE, artifact=artifact, backend=backend, track=track)
 
 
 def restored(data: bytes, tokenizer: str = "packaged", **how: Any) -> bytes:

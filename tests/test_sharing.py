@@ -52,10 +52,10 @@ def configured(name: str, seq_len: int = 256, stride: int = 24) -> EvalConfig:
 
 
 def job_of(
-    stream: Stream, source: NeuralSource, ranks: Ranks, backend: str = "cpu", settings: Settings = Settings()
+    stream: Stream, source: NeuralSource, ranks: Ranks, backend: str = "cpu", settings: Settings | None = None
 ) -> Job:
     return Job(
-        settings=settings,
+        settings=settings or Settings(),
         ranks=ranks,
         stream=TokenStream(stream.tokens, (stream.shard,), len(stream.tokens)),
         tokenizer=None,

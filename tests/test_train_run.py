@@ -25,7 +25,7 @@ from ngram_eval.models.transformer_config import ModelConfig
 from ngram_eval.results.page import plots
 from ngram_eval.text.shards import read_shards, write_shard
 from ngram_eval.train import __main__ as command
-from ngram_eval.train import checkpoint, curve, journal
+from ngram_eval.train import curve, journal, snapshot
 from ngram_eval.train import export as export_command
 from ngram_eval.train.config import TrainConfig
 from ngram_eval.train.journal import Entry
@@ -277,21 +277,21 @@ def test_checkpoints_on_the_way_and_no_unpickling(tmp_path: Path, shard: Path, m
     for place in ("pickle.load", "pickle.loads", "pickle.Unpickler", "torch.load"):
         monkeypatch.setattr(place, never)
     saved = []
-    monkeypatch.setattr(checkpoint, "save", lambda path, trainer: saved.append(trainer.step))
+    monkeypatch.setattr(snapshot, "save", lambda path, trainer: saved.append(trainer.step))
     train(trainer_of(shard), RunOptions(folder=tmp_path / "often", checkpoint_every=6))
     assert saved == [6, 12, 18, 20]
     monkeypatch.undo()
     for place in ("pickle.load", "pickle.loads", "pickle.Unpickler", "torch.load"):
         monkeypatch.setattr(place, never)
     train(trainer_of(shard), RunOptions(folder=tmp_path, stop_after=5))
-    assert checkpoint.read_config(tmp_path / "checkpoint.safetensors") == CONFIG
+    assert snapshot.read_config(tmp_path / "snapshot.safetensors") == CONFIG
     trainer = trainer_of(shard)
-    checkpoint.resume(tmp_path / "checkpoint.safetensors", trainer)
+    snapshot.resume(tmp_path / "snapshot.safetensors", trainer)
     assert trainer.step == 5
 
 
 def test_saving_a_checkpoint_is_atomic(tmp_path: Path, shard: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "checkpoint.safetensors"
+    path = tmp_path / "snapshot.safetensors"
     path.write_bytes(b"the one before")
 
     def no_space(descriptor: int) -> None:
@@ -299,37 +299,37 @@ def test_saving_a_checkpoint_is_atomic(tmp_path: Path, shard: Path, monkeypatch:
 
     monkeypatch.setattr("os.fsync", no_space)
     with pytest.raises(OSError, match="No space"):
-        checkpoint.save(path, trainer_of(shard))
+        snapshot.save(path, trainer_of(shard))
     assert path.read_bytes() == b"the one before"
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_other_settings_and_damaged_checkpoints_are_refused(tmp_path: Path, shard: Path) -> None:
-    path = tmp_path / "checkpoint.safetensors"
-    checkpoint.save(path, trainer_of(shard))
+    path = tmp_path / "snapshot.safetensors"
+    snapshot.save(path, trainer_of(shard))
     for change, message in (
         ({"batch": 2}, "--batch is 2, .* was made with 4"),
         ({"model": replace(TINY, mlp_hidden=32)}, "--mlp-hidden is 32, .* was made with 24"),
         ({"quant": QuantConfig()}, "--float16-max-elements is 65536, .* was made with 100"),
     ):
         with pytest.raises(InputError, match=message):
-            checkpoint.resume(path, trainer_of(shard, replace(CONFIG, **change)))
+            snapshot.resume(path, trainer_of(shard, replace(CONFIG, **change)))
     data = path.read_bytes()
     for length in (0, 7, 100, len(data) - 1):
         path.write_bytes(data[:length])
         with pytest.raises(InputError, match=r"damaged|not a checkpoint"):
-            checkpoint.resume(path, trainer_of(shard))
+            snapshot.resume(path, trainer_of(shard))
     tensors = trainer_of(shard).state()
     save_file(tensors, path)
     with pytest.raises(InputError, match="no checkpoint of this release"):
-        checkpoint.resume(path, trainer_of(shard))
+        snapshot.resume(path, trainer_of(shard))
     del tensors["ema.smear"]
-    metadata = {"format": checkpoint.FORMAT, "config": json.dumps(asdict(CONFIG))}
+    metadata = {"format": snapshot.FORMAT, "config": json.dumps(asdict(CONFIG))}
     save_file(tensors, path, metadata)
     with pytest.raises(InputError, match=r"not a checkpoint of this model.*ema\.smear"):
-        checkpoint.resume(path, trainer_of(shard))
+        snapshot.resume(path, trainer_of(shard))
     with pytest.raises(InputError, match="can't be read"):
-        checkpoint.resume(tmp_path / "none", trainer_of(shard))
+        snapshot.resume(tmp_path / "none", trainer_of(shard))
 
 
 # Ranks
@@ -494,7 +494,7 @@ def test_exporting_a_checkpoint_again(
         torch.testing.assert_close(values, tensors[f"{prefix}.blocks.0.mlp.up.weight"], atol=0.01, rtol=0)
         assert "(+-127" in capsys.readouterr().out
     other = trainer_of(shard)
-    checkpoint.save(tmp_path / "early.safetensors", other)
+    snapshot.save(tmp_path / "early.safetensors", other)
     with pytest.raises(SystemExit):
         call(tmp_path / "early.safetensors", "--export-weights", "swa", "--out", again, of=export_command)
     assert "has none yet" in capsys.readouterr().err

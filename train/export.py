@@ -21,7 +21,7 @@ from ngram_eval.models.transformer import Transformer, parameter_count
 from ngram_eval.models.transformer_source import choose_device
 from ngram_eval.text.shards import read_shards
 from ngram_eval.text.tokenizer import Tokenizer, check_vocabulary
-from ngram_eval.train import checkpoint
+from ngram_eval.train import snapshot
 from ngram_eval.train.averaging import put
 from ngram_eval.train.config import ExportWeights, TrainConfig
 from ngram_eval.train.trainer import Trainer
@@ -109,7 +109,7 @@ def main() -> None:
         options = tyro.cli(
             Options, prog="python -m ngram_eval.train.export", args=arguments, config=(tyro.conf.OmitArgPrefixes,)
         )
-        config = checkpoint.read_config(options.checkpoint)
+        config = snapshot.read_config(options.checkpoint)
         options = tyro.cli(
             Options,
             prog="python -m ngram_eval.train.export",
@@ -122,7 +122,7 @@ def main() -> None:
         validation = load_validation(
             options.val, options.tokenizer, options.val_tokens, config=config, device=device, ranks=one
         )
-        weights = checkpoint.read_weights(options.checkpoint, options.export_weights)
+        weights = snapshot.read_weights(options.checkpoint, options.export_weights)
         export(options.out, weights, replace(config, quant=options.quant), device, validation)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from ngram_eval.errors import InputError
 from ngram_eval.evaluation.interrupt import Interrupt
 from ngram_eval.models.transformer import Transformer
-from ngram_eval.train import checkpoint
+from ngram_eval.train import snapshot
 from ngram_eval.train.averaging import put
 from ngram_eval.train.journal import SINKS, Entry, Live, Sink, cut, open_sinks
 from ngram_eval.train.trainer import Trainer
@@ -71,7 +71,7 @@ def train(
     config, leading = trainer.config, trainer.ranks.rank == 0
     path = None if options.folder is None else options.folder / CHECKPOINT
     if options.resume and path is not None:
-        checkpoint.resume(path, trainer)
+        snapshot.resume(path, trainer)
     else:
         trainer.warm_up()
     if options.stop_after and trainer.step >= options.stop_after:
@@ -110,7 +110,7 @@ def train(
                 live.show(trainer.step, trainer.seconds_left(), entry)
             due = bool(options.checkpoint_every) and trainer.step % options.checkpoint_every == 0
             if leading and path is not None and (due or last):
-                checkpoint.save(path, trainer)
+                snapshot.save(path, trainer)
             if stopping:
                 return trainer.done
     return True

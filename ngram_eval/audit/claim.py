@@ -1,7 +1,4 @@
-"""What is audited, behind one interface: it scores a stream, and shows whole distributions with the target withheld.
-
-A subject that can't do what a probe asks for raises `NotApplicable` with the reason.
-"""
+"""What is said of an evaluation (`--claim`), to be checked."""
 
 import json
 import math

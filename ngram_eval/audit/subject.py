@@ -1,4 +1,4 @@
-"""What is audited, behind one interface: it scores a stream, and shows whole distributions with the target withheld.
+"""What is audited, behind one interface: it scores a stream, and shows distributions with the target withheld.
 
 A subject that can't do what a probe asks for raises `NotApplicable` with the reason.
 """

@@ -1,7 +1,4 @@
-"""What is audited, behind one interface: it scores a stream, and shows whole distributions with the target withheld.
-
-A subject that can't do what a probe asks for raises `NotApplicable` with the reason.
-"""
+"""What can be audited: a scorer over a neural source, a function of the past, probabilities that were written down."""
 
 import hashlib
 from collections.abc import Callable, Iterator

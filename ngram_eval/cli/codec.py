@@ -14,9 +14,9 @@ from rich import box
 from rich.table import Table
 
 from ngram_eval.cli.console import show_help, table_console, tracked
-from ngram_eval.codec import container, files
-from ngram_eval.codec.files import PACKAGED, Backend, Packed
+from ngram_eval.codec import container, packing
 from ngram_eval.codec.method import Method, code_presets
+from ngram_eval.codec.packing import PACKAGED, Backend, Packed
 from ngram_eval.config import ExactConfig, MixerConfig, WindowConfig, preset
 from ngram_eval.errors import InputError, exit_on_input_error
 from ngram_eval.evaluation.settings import EMBEDDED_SEQ_LEN
@@ -152,7 +152,7 @@ def compress(command: Compress, track: Track) -> Outcome:
     data = _read(command.input)
     _check_output(command.input, command.output)
     start = time.perf_counter()
-    packed = files.compress(
+    packed = packing.compress(
         data,
         command.method(),
         tokenizer=command.tokenizer,
@@ -174,7 +174,7 @@ def report(packed: Packed, size: int, seconds: float) -> Outcome:
     rows = [
         ("bytes in", f"{original:,}"),
         ("bytes out", f"{size:,}"),
-        ("  header, settings, checksum", f"{files.overhead(container_):,}"),
+        ("  header, settings, checksum", f"{packing.overhead(container_):,}"),
         ("  tokenizer", f"{header.table_bytes:,}"),
         ("  payload", f"{header.payload_bytes:,}"),
         ("ratio", f"{original / size:.3f}"),
@@ -217,7 +217,7 @@ def _restore(command: Decompress | Verify, track: Track) -> tuple[bytes, Outcome
     """(content, what restoring it came to)."""
     found = container.read(command.input)
     start = time.perf_counter()
-    data = files.decompress(found, command.input, artifact=command.artifact, backend=command.backend, track=track)
+    data = packing.decompress(found, command.input, artifact=command.artifact, backend=command.backend, track=track)
     seconds, size, sha256 = time.perf_counter() - start, len(found.to_bytes()), found.header.content_sha256.hex()
     rows = [
         ("bytes in", f"{size:,}"),

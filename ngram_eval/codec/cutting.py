@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
+from sentencepiece import sentencepiece_model_pb2
 
 from ngram_eval.codec.alphabet import BYTES, MAX_TOKENS, Alphabet, in_use, of_surfaces
 from ngram_eval.errors import InputError
@@ -115,48 +116,13 @@ def _segments(text: str, size: int) -> Iterator[str]:
         start = stop
 
 
-# SentencePiece's model is a protocol buffer; of its fields, these matter here.
-_PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
-_ESCAPE_WHITESPACES = 5
-_IDENTITY = b"\x0a\x08identity" + b"\x12\x00" + b"\x18\x00" + b"\x20\x00"
-"""NormalizerSpec: name "identity" (1), no character map (2), no dummy prefix (3), extra spaces kept (4)."""
-
-
 def lossless_tokenizer(model: bytes, source: str) -> Tokenizer:
     """The tokenizer with its pieces and its way to choose among them, but that takes the text as it is."""
-    Tokenizer(model, source)  # says so if it is none
-    kept, escaping = b"", b""
-    for number, field, value in _fields(model):
-        if number in (_PIECES, _TRAINER):
-            kept += field
-        elif number == _NORMALIZER:
-            escaping = b"".join(inner for tag, inner, _ in _fields(value) if tag == _ESCAPE_WHITESPACES)
-    spec = _IDENTITY + escaping
-    return Tokenizer(kept + bytes([_NORMALIZER << 3 | 2, len(spec)]) + spec, source)
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, bytes, bytes]]:
-    """(number, whole field, contents where it has a length) of a protocol buffer that SentencePiece has read."""
-
-    def varint(at: int) -> tuple[int, int]:
-        value = shift = 0
-        while True:
-            value |= (message[at] & 127) << shift
-            shift += 7
-            at += 1
-            if message[at - 1] < 128:
-                return value, at
-
-    at = 0
-    while at < len(message):
-        start = at
-        tag, at = varint(at)
-        size = 0
-        if tag & 7 == 0:
-            _, at = varint(at)
-        elif tag & 7 == 2:
-            size, at = varint(at)
-        else:
-            size = {1: 8, 5: 4}[tag & 7]
-        at += size
-        yield tag >> 3, message[start:at], message[at - size : at]
+    Tokenizer(model, source)  # raises if it is not one
+    given = sentencepiece_model_pb2.ModelProto.FromString(model)
+    kept = sentencepiece_model_pb2.ModelProto(pieces=given.pieces, trainer_spec=given.trainer_spec)
+    kept.normalizer_spec.name = "identity"
+    kept.normalizer_spec.precompiled_charsmap = b""
+    kept.normalizer_spec.add_dummy_prefix = kept.normalizer_spec.remove_extra_whitespaces = False
+    kept.normalizer_spec.escape_whitespaces = given.normalizer_spec.escape_whitespaces
+    return Tokenizer(kept.SerializeToString(), source)

@@ -1,8 +1,8 @@
 """The neural base: a transformer that is given one token after another.
 
 Writer and reader do the very same forwards: a window's known tokens in one piece, then each new token as a piece of
-its own, with keys and values kept (`ngram_eval.models.transformer.Cache`). No forward ever holds a token that the reader does not
-know yet, or another number of tokens than the reader's, so nothing rests on how kernels treat rows that do not matter.
+its own, with keys and values kept (`transformer.Cache`). No forward ever holds a token that the reader does not know
+yet, or another number of tokens than the reader's, so nothing rests on how kernels treat rows that do not matter.
 One thread, float32, the CPU: the same build of torch on the same kind of processor gives the same bits, and `probe`
 tells whether two of them do.
 """

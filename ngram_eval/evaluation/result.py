@@ -1,4 +1,4 @@
-"""Results: what one preset's evaluation found, as JSON and as a table."""
+"""The result of one preset: what `--json` holds."""
 
 import platform
 import sys

@@ -317,15 +317,18 @@ def load(path: Path) -> tuple[Transformer, int]:
 def code_files() -> list[Path]:
     """Every .py, .cc and .h that an evaluation imports or is built from; the modules are found by importing it."""
     script = (
-        "import sys, ngram_eval.run, ngram_eval.models.transformer_source, ngram_eval.models.artifact, ngram_eval.scorers.hashed.cpu\n"
+        "import sys, ngram_eval.run, ngram_eval.models.transformer_source, ngram_eval.models.artifact\n"
+        "import ngram_eval.scorers.hashed.cpu\n"
         "for name, module in sys.modules.items():\n"
         "    if name.split('.')[0] == 'ngram_eval' and (module.__file__ or '').endswith('.py'): print(module.__file__)"
     )
     listed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    csrc = Path(__file__).resolve().parents[1] / "csrc"
+    csrc = Path(__file__).resolve().parents[2] / "csrc"
     if not csrc.is_dir():
         raise InputError(f"{csrc}: the C++ sources are not there to be counted; install with `pip install -e .`")
-    return [*map(Path, listed.stdout.splitlines()), *csrc.glob("*.cc"), *csrc.glob("*.h")]
+    files = [path for path in csrc.rglob("*") if path.suffix in (".cc", ".h")]
+    built = [path for path in files if "cuda" not in str(path.relative_to(csrc))]
+    return [*map(Path, listed.stdout.splitlines()), *sorted(built)]
 
 
 def code_bytes() -> int:

@@ -1,7 +1,4 @@
-"""Sources of neural statistics: what the language model says of each target, whatever the model is.
-
-`ngram_eval.models.transformer_source` has the source that runs a model; the ones here need no torch.
-"""
+"""A neural source of logits that were computed earlier, by any model (`--logits`)."""
 
 from pathlib import Path
 

@@ -1,7 +1,4 @@
-"""Sources of neural statistics: what the language model says of each target, whatever the model is.
-
-`ngram_eval.models.transformer_source` has the source that runs a model; the ones here need no torch.
-"""
+"""Neural sources of statistics that were computed earlier: `--scores`, and from one preset to the next."""
 
 import zipfile
 from dataclasses import replace

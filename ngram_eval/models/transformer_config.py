@@ -1,8 +1,4 @@
-"""The transformer of PR #890 (REFERENCE: openai/parameter-golf#890), every part switchable by `ModelConfig`.
-
-One home for evaluation and training. Shapes: B sequences, T positions, S scored positions (the last S of T), W width,
-H heads of D dims, V vocabulary.
-"""
+"""The architecture of a transformer (openai/parameter-golf PR #890), every part of it a field."""
 
 import math
 from dataclasses import dataclass

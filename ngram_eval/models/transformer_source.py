@@ -44,7 +44,7 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
 
 
 def check_kernels_run_on(device: torch.device, backend: str) -> None:
-    """Raise `InputError` unless the kernels of the backend, one of `ngram_eval.scorers.backends.ON_DEVICE`, run on `device`."""
+    """Raise `InputError` unless the kernels of the backend, one of `ON_DEVICE`, run on `device`."""
     from ngram_eval.extensions import load_cuda
     from ngram_eval.kernels.runtime import kernel_device  # needs Triton, which not every machine has
 

@@ -1,4 +1,4 @@
-"""Result files, as `--json` of the evaluator writes them, read again."""
+"""Result files: written by `--json`, and read again."""
 
 import json
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""Results: what one preset's evaluation found, as JSON and as a table."""
+"""Results as a table, and what has to be known to read it."""
 
 from collections.abc import Callable
 from functools import partial

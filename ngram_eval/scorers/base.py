@@ -81,7 +81,7 @@ class Scorer(Protocol):
         """Count positions [start, stop) without scoring them; `advance` hears of positions counted."""
 
     def scan(self, ranks: Ranks) -> None:
-        """Replace what was counted by what all ranks before this one have counted (`ngram_eval.distributed.prefill.scan`)."""
+        """Replace what was counted by what all ranks before this one have counted (`distributed.prefill.scan`)."""
 
     def learned(self) -> dict[str, NDArray[Any]]:
         """What is learned besides the counts, for a checkpoint; empty for a scorer that only counts."""

@@ -1,8 +1,4 @@
-"""Shards, tokenizer, bytes per token: what lies between text on disk and a token stream with a byte count.
-
-A shard is a `.bin` file: 256 little-endian int32 header words (word 0 = 20240520, word 1 = format version, word 2 =
-token count), then that many little-endian tokens: uint16 in version 1, uint32 in version 2 (our extension).
-"""
+"""The manifest beside shards: what they were made of, and whether they still are those."""
 
 import json
 import re
@@ -13,8 +9,6 @@ from pathlib import Path
 from ngram_eval.errors import InputError
 from ngram_eval.files import file_sha256
 from ngram_eval.text.shards import _read_header
-
-# Manifests
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Shards, tokenizer, bytes per token: what lies between text on disk and a token stream with a byte count.
+"""Shards: token streams on disk.
 
 A shard is a `.bin` file: 256 little-endian int32 header words (word 0 = 20240520, word 1 = format version, word 2 =
 token count), then that many little-endian tokens: uint16 in version 1, uint32 in version 2 (our extension).
@@ -27,9 +27,6 @@ MAX_SHARD_TOKENS = 2**31 - 1
 
 
 _DTYPES: dict[int, np.dtype[Any]] = {1: np.dtype("<u2"), 2: np.dtype("<u4")}
-
-
-# Shards
 
 
 class TokenStream(NamedTuple):

@@ -1,10 +1,6 @@
-"""Count tables behind one protocol, one backend a file.
+"""Token streams: what is scored, and read in slices.
 
-Every backend holds, per order, a table of context counts and a table of full (context + target) counts (see
-`ngram_eval.scorers.hashed.hashing`), and equals `reference` exactly, table by table. Backends are named in `BACKENDS` alone.
-
-Position p of a stream of N tokens predicts tokens[p + 1], so positions run over [0, N - 1). A position whose context
-would start before the stream is skipped for that order: it is not counted and never matches.
+Position p of a stream of N tokens predicts tokens[p + 1], so positions run over [0, N - 1).
 """
 
 from typing import Protocol
@@ -17,9 +13,15 @@ Tokens = NDArray[np.uint16] | NDArray[np.uint32]
 
 
 class Stream(Protocol):
-    """A token stream of any length, read in slices: an array, or shards end to end (`ngram_eval.text.shards.Shards`)."""
+    """A token stream of any length: an array, or shards end to end (`ngram_eval.text.shards.Shards`)."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, positions: slice, /) -> Tokens:
         """The tokens of a slice without a step."""
+
+
+def check_span(tokens: Stream, start: int, stop: int) -> None:
+    """Raise `ValueError` unless [start, stop) lies within the positions of the stream."""
+    if not 0 <= start <= stop <= len(tokens) - 1:
+        raise ValueError(f"positions [{start}, {stop}) outside [0, {len(tokens) - 1}) of {len(tokens)} tokens")

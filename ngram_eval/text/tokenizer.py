@@ -1,8 +1,4 @@
-"""Shards, tokenizer, bytes per token: what lies between text on disk and a token stream with a byte count.
-
-A shard is a `.bin` file: 256 little-endian int32 header words (word 0 = 20240520, word 1 = format version, word 2 =
-token count), then that many little-endian tokens: uint16 in version 1, uint32 in version 2 (our extension).
-"""
+"""Tokenizers: the bytes that tokens stand for. SentencePiece's are counted here."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,13 +10,10 @@ from numpy.typing import DTypeLike, NDArray
 
 from ngram_eval.config import ByteRule
 from ngram_eval.errors import InputError
-from ngram_eval.text.stream import Stream, Tokens
+from ngram_eval.text.stream import Stream, Tokens, check_span
 
 _CHUNK = 1 << 20
 """Tokens handled at once, so that temporaries stay in the cache."""
-
-
-# Tokenizer
 
 
 def check_vocabulary(
@@ -251,12 +244,6 @@ class Tokenizer:
             sizes[self._byte] = 1  # alone, a byte above 127 decodes to U+FFFD
             sizes[self._unknown] = 0
         self._first_bytes, self._later_bytes = first, later
-
-
-def check_span(tokens: Stream, start: int, stop: int) -> None:
-    """Raise `ValueError` unless the targets of positions [start, stop) are in the stream."""
-    if not 0 <= start <= stop <= len(tokens) - 1:
-        raise ValueError(f"positions [{start}, {stop}) outside [0, {len(tokens) - 1}) of {len(tokens)} tokens")
 
 
 def _bytes_of(text: str) -> int:

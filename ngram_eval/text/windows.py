@@ -44,6 +44,15 @@ class Windows:
         firsts, stops = self.first[np.append(0, breaks)], self.stop[np.append(breaks, len(self)) - 1]
         return list(zip(firsts.tolist(), stops.tolist(), strict=True))
 
+    def changes(self) -> list[int]:
+        """The windows whose shape, length and scored positions, is not that of the window before.
+
+        One forward pass serves windows of one shape.
+        """
+        shape = np.stack([self.stop - self.start, self.first - self.start])
+        rows: list[int] = (np.flatnonzero((shape[:, 1:] != shape[:, :-1]).any(axis=0)) + 1).tolist()
+        return rows
+
     def positions(self) -> NDArray[np.int64]:
         """The scored positions, window after window."""
         return np.concatenate([np.zeros(0, np.int64), *(np.arange(first, stop) for first, stop in self.spans())])
@@ -114,9 +123,7 @@ class Plan:
         parts = [range(count)] if count <= edge + 3 else [range(3), range(count - edge, count)]
         changes = [0]
         for part in parts:
-            windows = self[part.start : part.stop]
-            shape = np.stack([windows.stop - windows.start, windows.first - windows.start])
-            changes += (np.flatnonzero((shape[:, 1:] != shape[:, :-1]).any(axis=0)) + 1 + part.start).tolist()
+            changes += [part.start + row for row in self[part.start : part.stop].changes()]
         return [range(a, b) for a, b in pairwise([*changes, count])]
 
     def scored(self, rows: range) -> int:
@@ -185,22 +192,8 @@ def share(plan: Plan, rank: int, world: int, batch_windows: int) -> range:
     return range(grid.rows(first).start, grid.rows(last).start)
 
 
-def batch_bounds(windows: Windows, batch_windows: int) -> NDArray[np.int64]:
-    """Bounds of batches: batch i is windows[bounds[i]:bounds[i + 1]].
-
-    A batch holds at most `batch_windows` consecutive windows of one shape (length and scored positions), so that one
-    forward serves it.
-    """
-    if len(windows) == 0:
-        return np.zeros(1, np.int64)
-    shape = np.stack([windows.stop - windows.start, windows.first - windows.start])
-    changes = np.flatnonzero((shape[:, 1:] != shape[:, :-1]).any(axis=0)) + 1
-    runs = np.concatenate([[0], changes, [len(windows)]])
-    return np.concatenate([*(np.arange(a, b, batch_windows) for a, b in pairwise(runs)), runs[-1:]])
-
-
 def batches(windows: Windows, batch_windows: int) -> Iterator[Windows]:
-    """The batches of `batch_bounds`, in order."""
-    bounds = batch_bounds(windows, batch_windows).tolist()
-    for a, b in pairwise(bounds):
-        yield windows[a:b]
+    """At most `batch_windows` consecutive windows of one shape at a time, as a `Grid` has them."""
+    for a, b in pairwise([0, *windows.changes(), len(windows)]):
+        for start in range(a, b, batch_windows):
+            yield windows[start : min(start + batch_windows, b)]

@@ -25,8 +25,7 @@ from ngram_eval.config import ByteRule
 from ngram_eval.errors import InputError
 from ngram_eval.models.hf.loading import load_tokenizer
 from ngram_eval.text.shards import TokenStream
-from ngram_eval.text.stream import Stream, Tokens
-from ngram_eval.text.tokenizer import check_span
+from ngram_eval.text.stream import Stream, Tokens, check_span
 
 MAX_VOCABULARY = 1 << 18
 """Tokens that exact counts can tell apart."""

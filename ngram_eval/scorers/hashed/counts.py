@@ -1,10 +1,8 @@
 """Count tables behind one protocol, one backend a file.
 
 Every backend holds, per order, a table of context counts and a table of full (context + target) counts (see
-`ngram_eval.scorers.hashed.hashing`), and equals `reference` exactly, table by table. Backends are named in `BACKENDS` alone.
-
-Position p of a stream of N tokens predicts tokens[p + 1], so positions run over [0, N - 1). A position whose context
-would start before the stream is skipped for that order: it is not counted and never matches.
+`ngram_eval.scorers.hashed.hashing`), and equals `reference` exactly, table by table. A position whose context would
+start before the stream is skipped for that order: it is not counted and never matches.
 """
 
 from typing import NamedTuple, Protocol
@@ -14,7 +12,7 @@ from numpy.typing import NDArray
 
 from ngram_eval.config import NgramConfig
 from ngram_eval.scorers.backends import load_backend
-from ngram_eval.text.stream import Stream, Tokens
+from ngram_eval.text.stream import Stream, Tokens, check_span
 
 
 class Matches(NamedTuple):
@@ -87,19 +85,18 @@ def around(stream: Stream, start: int, stop: int, config: NgramConfig) -> tuple[
     return stream[base : stop + 1], base
 
 
-def check_span(tokens: Tokens, start: int, stop: int) -> None:
-    """Raise `ValueError` unless tokens is a token stream and [start, stop) lies within its positions."""
+def check_tokens(tokens: Tokens, start: int, stop: int) -> None:
+    """Raise `ValueError` unless tokens is an array that the counts read and [start, stop) lies within its positions."""
     if tokens.ndim != 1 or tokens.dtype not in (np.uint16, np.uint32) or not tokens.flags.c_contiguous:
         raise ValueError(
             f"tokens must be contiguous, one-dimensional, uint16 or uint32, not {tokens.dtype} of shape {tokens.shape}"
         )
-    if not 0 <= start <= stop <= len(tokens) - 1:
-        raise ValueError(f"positions [{start}, {stop}) outside [0, {len(tokens) - 1}) of {len(tokens)} tokens")
+    check_span(tokens, start, stop)
 
 
 def check_windows(tokens: Tokens, firsts: NDArray[np.int64], stops: NDArray[np.int64]) -> None:
-    """Raise `ValueError` unless every window [first, stop) passes `check_span`."""
+    """Raise `ValueError` unless every window [first, stop) passes `check_tokens`."""
     if len(firsts) != len(stops):
         raise ValueError(f"{len(firsts)} firsts for {len(stops)} stops")
     for first, stop in zip(firsts.tolist(), stops.tolist(), strict=True):
-        check_span(tokens, first, stop)
+        check_tokens(tokens, first, stop)

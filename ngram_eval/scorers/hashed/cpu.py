@@ -11,7 +11,7 @@ from ngram_eval.text.stream import Tokens
 
 
 class CpuCounts:
-    """`ngram_eval.scorers.hashed.counts.Counts` in C++. Threads take different orders, so more threads than orders idle."""
+    """`Counts` in C++. Threads take different orders, so more threads than orders idle."""
 
     def __init__(self, config: NgramConfig, threads: int) -> None:
         self.config = config

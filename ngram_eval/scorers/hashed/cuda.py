@@ -9,13 +9,13 @@ from torch import Tensor
 
 from ngram_eval.config import NgramConfig
 from ngram_eval.extensions import load_cuda, stream_of, to_device
-from ngram_eval.scorers.hashed.counts import Best, Matches, check_span, check_windows
+from ngram_eval.scorers.hashed.counts import Best, Matches, check_tokens, check_windows
 from ngram_eval.scorers.hashed.on_device import DeviceCounts, unsigned
 from ngram_eval.text.stream import Stream, Tokens
 
 
 class CudaCounts(DeviceCounts):
-    """`ngram_eval.scorers.hashed.counts.Counts` on the current CUDA device; `threads` is not used."""
+    """`Counts` on the current CUDA device; `threads` is not used."""
 
     def __init__(self, config: NgramConfig, threads: int = 1) -> None:
         core, device = load_cuda()
@@ -31,11 +31,11 @@ class CudaCounts(DeviceCounts):
         )
 
     def update(self, tokens: Tokens, start: int, stop: int) -> None:
-        check_span(tokens, start, stop)
+        check_tokens(tokens, start, stop)
         self._core.update(stream_of(self.device), self.tables, *self.send(tokens, start, stop), start, stop)
 
     def lookup(self, tokens: Tokens, start: int, stop: int) -> Matches:
-        check_span(tokens, start, stop)
+        check_tokens(tokens, start, stop)
         shape = (len(self.config.orders), stop - start)
         contexts, fulls = (torch.empty(shape, dtype=torch.int32, device=self.device) for _ in range(2))
         sent = self.send(tokens, start, stop)
@@ -66,7 +66,7 @@ class CudaCounts(DeviceCounts):
         """Score the windows in order, each before it is counted; waits for nothing.
 
         `best` (order uint8, context and full int32) are tensors that the matches are written to; `charges` (gate,
-        p_target, entropy, values, sums, hits, bad: see `ngram_eval.scorers.hashed.device_scorer`) says where to charge for them, or None.
+        p_target, entropy, values, sums, hits, bad: see `device_scorer`) says where to charge for them, or None.
         """
         windows = np.flatnonzero(stops > firsts)
         if len(windows):

@@ -1,6 +1,6 @@
 """The hashed scorer on a GPU: counts, gate, blend and sums stay there until the end.
 
-Of a batch, the logits cost one launch (`ngram_eval.models.transformer_source`); the rest three for every 1024 positions (`TritonScorer`),
+Of a batch, the logits cost one launch (`transformer_source`); the rest three for every 1024 positions (`TritonScorer`),
 or two (`CudaScorer`). Nothing waits for the device until `tally` (or a sampled `distribution`), so the stages of the
 result overlap: each shows how long the host was in it.
 """

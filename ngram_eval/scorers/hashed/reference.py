@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ngram_eval.config import NgramConfig
-from ngram_eval.scorers.hashed.counts import Best, Matches, check_span, check_windows
+from ngram_eval.scorers.hashed.counts import Best, Matches, check_tokens, check_windows
 from ngram_eval.scorers.hashed.hashing import bucket_pair
 from ngram_eval.text.stream import Tokens
 
@@ -33,7 +33,7 @@ def read_targets(
     config: NgramConfig,
 ) -> Matches:
     """`Counts.lookup_targets`; `read(row, table, buckets)` gives counters of the tables, table 0 for contexts."""
-    check_span(tokens, position, position + 1)
+    check_tokens(tokens, position, position + 1)
     shape = (len(config.orders), vocab)
     matches = Matches(np.zeros(shape, np.uint32), np.zeros(shape, np.uint32))
     end = position + 1 - config.context_lag
@@ -46,7 +46,7 @@ def read_targets(
 
 
 class ReferenceCounts:
-    """`ngram_eval.scorers.hashed.counts.Counts` in numpy, one thread."""
+    """`Counts` in numpy, one thread."""
 
     def __init__(self, config: NgramConfig, threads: int = 1) -> None:
         self.config = config
@@ -63,14 +63,14 @@ class ReferenceCounts:
         return valid, context, full
 
     def update(self, tokens: Tokens, start: int, stop: int) -> None:
-        check_span(tokens, start, stop)
+        check_tokens(tokens, start, stop)
         for tables, order in zip(self._tables, self.config.orders, strict=True):
             _, context, full = self._buckets(tokens, order, start, stop)
             np.add.at(tables[0], context, 1)
             np.add.at(tables[1], full, 1)
 
     def lookup(self, tokens: Tokens, start: int, stop: int) -> Matches:
-        check_span(tokens, start, stop)
+        check_tokens(tokens, start, stop)
         shape = (len(self.config.orders), stop - start)
         matches = Matches(np.zeros(shape, np.uint32), np.zeros(shape, np.uint32))
         for row, order in enumerate(self.config.orders):

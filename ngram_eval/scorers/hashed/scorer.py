@@ -23,7 +23,7 @@ _COUNT_AT_ONCE = 1 << 22
 
 
 class HashedScorer(Scorer):
-    """PR #890's family: hashed counts and a gate on the neural entropy (`ngram_eval.scorers.hashed.gate.GatedBackoff`)."""
+    """PR #890's family: hashed counts and a gate on the neural entropy (`gate.GatedBackoff`)."""
 
     window_wise = True
 

@@ -13,7 +13,7 @@ from ngram_eval.extensions import to_device
 from ngram_eval.kernels.runtime import kernel_device
 from ngram_eval.kernels.tables import lookup, update
 from ngram_eval.kernels.windows import AT_ONCE, Listed, score_listed
-from ngram_eval.scorers.hashed.counts import Best, Matches, check_span, check_windows
+from ngram_eval.scorers.hashed.counts import Best, Matches, check_tokens, check_windows
 from ngram_eval.scorers.hashed.on_device import DeviceCounts, unsigned
 from ngram_eval.text.stream import Stream, Tokens
 
@@ -36,17 +36,17 @@ class Launch(NamedTuple):
 
 
 class TritonCounts(DeviceCounts):
-    """`ngram_eval.scorers.hashed.counts.Counts` on the current CUDA device; `threads` is not used."""
+    """`Counts` on the current CUDA device; `threads` is not used."""
 
     def __init__(self, config: NgramConfig, threads: int = 1) -> None:
         super().__init__(config, kernel_device())
 
     def update(self, tokens: Tokens, start: int, stop: int) -> None:
-        check_span(tokens, start, stop)
+        check_tokens(tokens, start, stop)
         update(self.tables, *self.send(tokens, start, stop), start, stop, self.config)
 
     def lookup(self, tokens: Tokens, start: int, stop: int) -> Matches:
-        check_span(tokens, start, stop)
+        check_tokens(tokens, start, stop)
         shape = (len(self.config.orders), stop - start)
         contexts, fulls = (torch.empty(shape, dtype=torch.int32, device=self.device) for _ in range(2))
         lookup(self.tables, *self.send(tokens, start, stop), start, contexts, fulls, self.config)
