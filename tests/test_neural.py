@@ -1,6 +1,8 @@
 """Neural sources that run no model: saved scores, uniform, and the memory between presets."""
 
 import math
+import tracemalloc
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -101,16 +103,44 @@ def test_files_that_are_no_scores(tmp_path: Path) -> None:
         load_scores(tmp_path / "cut.npz", (64,))
 
 
-def test_scores_are_mapped_and_not_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["stored.npz", "compressed.npz", "mapped.safetensors"])
+def test_scores_in_every_format(tmp_path: Path, name: str) -> None:
     p_target, entropy = np.random.default_rng(0).random(64), np.linspace(0, 5, 64, dtype=np.float32)
-    np.savez(tmp_path / "stored.npz", p_target=p_target, entropy=entropy)
-    np.savez_compressed(tmp_path / "compressed.npz", p_target=p_target, entropy=entropy)
-    stored, compressed = (load_scores(tmp_path / f"{name}.npz", (64,)) for name in ("stored", "compressed"))
-    for source in (stored, compressed):
-        assert (source.p_target == p_target).all()
-        assert (source.entropy == entropy).all()
-    assert not stored.p_target.flags.owndata
-    assert not stored.p_target.flags.writeable
+    if name == "compressed.npz":
+        np.savez_compressed(tmp_path / name, p_target=p_target, entropy=entropy, train_seq_len=np.int64(7))
+    else:
+        save_scores(tmp_path / name, p_target, entropy, 7)
+    source = load_scores(tmp_path / name, (64,))
+    windows = plan_windows(64, WindowConfig(seq_len=8, stride=8))
+    stats = source.stats(np.zeros(65, np.uint16), windows)
+    assert (stats.p_target == p_target).all()
+    assert (stats.entropy == entropy).all()
+    assert (source.train_seq_len, source.p_target.__class__.__name__) == (7, "_Mapped" if "map" in name else "ndarray")
+
+
+def test_a_damaged_safetensors_file_is_refused(tmp_path: Path) -> None:
+    save_scores(tmp_path / "good.safetensors", np.full(64, 0.5), np.ones(64, np.float32), 0)
+    content = (tmp_path / "good.safetensors").read_bytes()
+    for name, damaged in (("cut", content[:200]), ("text", b"no tensors at all"), ("empty", b"")):
+        (tmp_path / f"{name}.safetensors").write_bytes(damaged)
+        with pytest.raises(InputError, match=rf"{name}\.safetensors: not a safetensors file"):
+            load_scores(tmp_path / f"{name}.safetensors", (64,))
+
+
+def test_an_npz_is_compared_before_it_is_inflated(tmp_path: Path) -> None:
+    """A file of some kilobytes that would fill the memory, and one whose array has items of no size."""
+    np.savez_compressed(tmp_path / "bomb.npz", p_target=np.zeros(1 << 26), entropy=np.zeros(1 << 26, np.float32))
+    tracemalloc.start()
+    with pytest.raises(InputError, match="67,108,864 entries, the data asks for 64"):
+        load_scores(tmp_path / "bomb.npz", (64,))
+    assert tracemalloc.get_traced_memory()[1] < 1 << 22
+    tracemalloc.stop()
+    header = b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little")
+    header += b"{'descr': '|V0', 'fortran_order': False, 'shape': (64,), }".ljust(117) + b"\n"
+    with zipfile.ZipFile(tmp_path / "nothing.npz", "w") as archive:
+        archive.writestr("p_target.npy", header)
+    with pytest.raises(InputError, match=r"not an \.npz of plain arrays"):
+        load_scores(tmp_path / "nothing.npz", (64,))
 
 
 def test_ranks_check_a_part_of_the_scores_each(tmp_path: Path) -> None:
@@ -122,7 +152,6 @@ def test_ranks_check_a_part_of_the_scores_each(tmp_path: Path) -> None:
     content = bytearray((tmp_path / "long.npz").read_bytes())
     content[len(content) // 4] ^= 1  # a value that stays in range
     (tmp_path / "flipped.npz").write_bytes(bytes(content))
-    load_scores(tmp_path / "flipped.npz", (50_000,), (1, 2))
     with pytest.raises(InputError, match="Bad CRC-32"):
         load_scores(tmp_path / "flipped.npz", (50_000,), (0, 2))
 

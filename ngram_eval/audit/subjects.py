@@ -1,6 +1,7 @@
 """What can be audited: a scorer over a neural source, a function of the past, probabilities that were written down."""
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from importlib import import_module
@@ -17,6 +18,7 @@ from ngram_eval.config import EvalConfig, GateConfig
 from ngram_eval.distributed.prefill import prefill_stop
 from ngram_eval.errors import InputError
 from ngram_eval.evaluation.engine import count_bytes
+from ngram_eval.models.saved_arrays import open_arrays
 from ngram_eval.models.saved_logits import SavedLogits
 from ngram_eval.models.saved_scores import RememberingSource
 from ngram_eval.models.source import NeuralSource, NeuralStats, statistics
@@ -300,12 +302,14 @@ def load_claimed(path: Path, logits: SavedLogits | None, tokens: Tokens, seq_len
 
     A whole evaluation has all positions, or those of all whole sequences. Raises `InputError` naming what is wrong.
     """
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            values = arrays["p"]
-            positions = arrays["positions"] if "positions" in arrays else np.arange(len(values))
-    except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: not an .npz with an array p ({error}); write it with numpy.savez") from error
+    arrays = open_arrays(path, "--claimed")
+    if "p" not in arrays.headers:
+        raise InputError(f"{path}: no array p, what each position was charged with")
+    for name, (shape, dtype) in arrays.headers.items():
+        if name in ("p", "positions") and math.prod(shape) > 2 * len(tokens) + (1 << 20):  # some charge a tail often
+            raise InputError(f"{path}: {name} is {dtype} of shape {shape}; the data has {len(tokens) - 1:,} positions")
+    values = arrays.read("p")
+    positions = arrays.read("positions") if "positions" in arrays.headers else np.arange(len(values))
     if values.ndim != 1 or values.dtype.kind != "f" or len(values) == 0 or not (values >= 0).all():
         raise InputError(f"{path}: p is {values.dtype} of shape {values.shape}; give one float >= 0 a position")
     if positions.shape != values.shape or positions.dtype.kind not in "iu":

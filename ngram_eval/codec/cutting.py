@@ -6,7 +6,7 @@ dummy prefix and the removal of spaces are turned off in a copy of the model, fo
 
 import re
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from sentencepiece import sentencepiece_model_pb2
@@ -119,8 +119,9 @@ def _segments(text: str, size: int) -> Iterator[str]:
 def lossless_tokenizer(model: bytes, source: str) -> Tokenizer:
     """The tokenizer with its pieces and its way to choose among them, but that takes the text as it is."""
     Tokenizer(model, source)  # raises if it is not one
-    given = sentencepiece_model_pb2.ModelProto.FromString(model)
-    kept = sentencepiece_model_pb2.ModelProto(pieces=given.pieces, trainer_spec=given.trainer_spec)
+    proto: Any = sentencepiece_model_pb2  # comes without types
+    given = proto.ModelProto.FromString(model)
+    kept = proto.ModelProto(pieces=given.pieces, trainer_spec=given.trainer_spec)
     kept.normalizer_spec.name = "identity"
     kept.normalizer_spec.precompiled_charsmap = b""
     kept.normalizer_spec.add_dummy_prefix = kept.normalizer_spec.remove_extra_whitespaces = False

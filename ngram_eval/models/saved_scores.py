@@ -1,23 +1,21 @@
 """Neural sources of statistics that were computed earlier: `--scores`, and from one preset to the next."""
 
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import save
 
 from ngram_eval.config import WindowConfig
 from ngram_eval.distributed.ranks import Ranks
 from ngram_eval.errors import InputError
 from ngram_eval.files import replacing
+from ngram_eval.models.saved_arrays import Floats, Header, open_arrays
 from ngram_eval.models.source import _LIGHT_BATCH, NeuralSource, NeuralStats, Stats
 from ngram_eval.text.stream import Stream
 from ngram_eval.text.windows import Windows, batches, plan_windows
-
-_npy: Any = np.lib.format  # comes without types
-
 
 _CHECKED_AT_ONCE = 1 << 20
 
@@ -30,7 +28,7 @@ class SavedScores:
     gives_all = False
     vocab_size = 0
 
-    def __init__(self, p_target: NDArray[np.floating], entropy: NDArray[np.floating], train_seq_len: int = 0) -> None:
+    def __init__(self, p_target: Floats, entropy: Floats, train_seq_len: int = 0) -> None:
         self.p_target, self.entropy, self.train_seq_len = p_target, entropy, train_seq_len
         self.settings: dict[str, str] = {}
 
@@ -47,76 +45,35 @@ class SavedScores:
 
 
 def load_scores(path: Path, lengths: tuple[int, ...], part: tuple[int, int] = (0, 1)) -> SavedScores:
-    """Map `p_target` and `entropy` (float32 or float64) of an .npz of `save_scores` or of your own making.
+    """`p_target` and `entropy` (float32 or float64) of an .npz or .safetensors file, `save_scores`'s or your own.
 
     `lengths` are the acceptable lengths (N - 1 for N tokens). Raises `InputError` naming what is wrong; `part`
     (rank, world) looks at that rank's share of the values only.
     """
-    arrays = _map_npz(path, part)
+    arrays = open_arrays(path, "--scores")
     for name in ("p_target", "entropy"):
-        array = arrays.get(name)
-        if array is None:
+        if name not in arrays.headers:
             raise InputError(f"{path}: no array {name}; it needs p_target and entropy")
-        if array.ndim != 1 or array.dtype not in (np.float32, np.float64):
-            raise InputError(
-                f"{path}: {name} is {array.dtype} of shape {array.shape}; give one dimension of float32 or float64"
-            )
-        if len(array) not in lengths:
+        shape, dtype = arrays.headers[name]
+        if len(shape) != 1 or dtype not in (np.float32, np.float64):
+            raise InputError(f"{path}: {name} is {dtype} of shape {shape}; give one dimension of float32 or float64")
+        if shape[0] not in lengths:
             expected = " or ".join(f"{length:,}" for length in dict.fromkeys(lengths))
             raise InputError(
-                f"{path}: {name} has {len(array):,} entries, the data asks for {expected} "
+                f"{path}: {name} has {shape[0]:,} entries, the data asks for {expected} "
                 "(one less than its tokens); these scores are of another stream"
             )
-    _check_range(path, "p_target", arrays["p_target"], 0.0, 1.0, part)
-    _check_range(path, "entropy", arrays["entropy"], -1e-3, 100.0, part)  # softmax rounding leaves tiny negatives
-    train_seq_len = arrays.get("train_seq_len", np.array(0))
-    if train_seq_len.shape != () or train_seq_len.dtype.kind != "i":
-        raise InputError(f"{path}: train_seq_len is {train_seq_len!r}; give one integer, or leave it out")
-    return SavedScores(arrays["p_target"], arrays["entropy"], int(train_seq_len))
+    shape, dtype = arrays.headers.get("train_seq_len", Header((), np.dtype(np.int64)))
+    if shape != () or dtype.kind != "i":
+        raise InputError(f"{path}: train_seq_len is {dtype} of shape {shape}; give one integer, or leave it out")
+    p_target, entropy = arrays.floats("p_target"), arrays.floats("entropy")
+    _check_range(path, "p_target", p_target, 0.0, 1.0, part)
+    _check_range(path, "entropy", entropy, -1e-3, 100.0, part)  # softmax rounding leaves tiny negatives
+    train_seq_len = int(arrays.read("train_seq_len")) if "train_seq_len" in arrays.headers else 0
+    return SavedScores(p_target, entropy, train_seq_len)
 
 
-def _map_npz(path: Path, part: tuple[int, int]) -> dict[str, NDArray[Any]]:
-    """The arrays of an .npz, mapped where they are not compressed; each rank verifies the checksums of some of them."""
-    rank, world = part
-    try:
-        arrays = {}
-        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
-            for index, member in enumerate(archive.infolist()):
-                if index % world == rank:
-                    with archive.open(member) as content:
-                        while content.read(1 << 20):
-                            continue
-                stored = member.compress_type == zipfile.ZIP_STORED
-                arrays[member.filename.removesuffix(".npy")] = _member(archive, member, path if stored else None)
-        return arrays
-    except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror or error}); check --scores") from error
-    except (ValueError, zipfile.BadZipFile, EOFError, KeyError) as error:
-        raise InputError(f"{path}: not an .npz of plain arrays ({error}); write it with numpy.savez") from error
-
-
-def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, mapped: Path | None) -> NDArray[Any]:
-    """One array of an archive, read, or mapped from the archive's file."""
-    with archive.open(member) as content:
-        read_header = {(1, 0): _npy.read_array_header_1_0, (2, 0): _npy.read_array_header_2_0}
-        shape, fortran, dtype = read_header[_npy.read_magic(content)](content)
-        header_bytes = content.tell()
-        if dtype.hasobject:
-            raise ValueError(f"{member.filename} holds objects")
-        if mapped is None or fortran or 0 in shape or shape == ():
-            content.seek(0)
-            array: NDArray[Any] = _npy.read_array(content, allow_pickle=False)
-            return array
-    with mapped.open("rb") as file:
-        file.seek(member.header_offset + 26)  # of the local header: the lengths of the name and of what else precedes
-        name_bytes, extra_bytes = np.frombuffer(file.read(4), "<u2").tolist()
-    offset = member.header_offset + 30 + name_bytes + extra_bytes + header_bytes
-    return np.asarray(np.memmap(mapped, dtype, "r", offset, shape))
-
-
-def _check_range(
-    path: Path, name: str, values: NDArray[np.floating], low: float, high: float, part: tuple[int, int]
-) -> None:
+def _check_range(path: Path, name: str, values: Floats, low: float, high: float, part: tuple[int, int]) -> None:
     rank, world = part
     stop = len(values) * (rank + 1) // world
     for start in range(len(values) * rank // world, stop, _CHECKED_AT_ONCE):
@@ -203,6 +160,11 @@ class RememberingSource:
 
 
 def save_scores(path: Path, p_target: NDArray[np.float64], entropy: NDArray[np.float32], train_seq_len: int) -> None:
-    """Write what `load_scores` reads, atomically."""
+    """Write what `load_scores` reads, atomically: safetensors if the name ends so, else .npz."""
+    arrays: dict[str, NDArray[Any]] = {"p_target": p_target, "entropy": entropy}
+    arrays["train_seq_len"] = np.array(train_seq_len, np.int64)
     with replacing(path) as file:
-        np.savez(file, p_target=p_target, entropy=entropy, train_seq_len=np.int64(train_seq_len))
+        if path.suffix == ".safetensors":
+            file.write(save(arrays))
+        else:
+            np.savez(file, allow_pickle=False, **arrays)

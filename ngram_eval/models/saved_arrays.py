@@ -1,0 +1,131 @@
+"""Named arrays in a file, .npz or .safetensors: their shapes are known before anything of them is read."""
+
+import math
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import safe_open
+
+from ngram_eval.errors import InputError
+
+_npy: Any = np.lib.format  # comes without types
+
+
+class Header(NamedTuple):
+    """What an array is."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+class Floats(Protocol):
+    """One dimension of floats, in memory or mapped, read in slices."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, positions: slice, /) -> NDArray[np.floating]: ...
+
+
+class SavedArrays(Protocol):
+    """An open file of arrays."""
+
+    headers: dict[str, Header]
+
+    def read(self, name: str) -> NDArray[Any]:
+        """A whole array; raises `InputError` where it is damaged."""
+
+    def floats(self, name: str) -> Floats:
+        """An array of one dimension, mapped where the format allows it."""
+
+
+def open_arrays(path: Path, flag: str) -> SavedArrays:
+    """The arrays of an .npz or a .safetensors file; raises `InputError`, naming `flag`, for anything else."""
+    return Safetensors(path, flag) if path.suffix == ".safetensors" else Npz(path, flag)
+
+
+class Npz:
+    """The arrays of numpy.savez. They are read into memory."""
+
+    def __init__(self, path: Path, flag: str) -> None:
+        self._path, self._flag, self.headers = path, flag, dict[str, Header]()
+        with self._read_by_numpy(), zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                with archive.open(member) as content:
+                    read_header = {(1, 0): _npy.read_array_header_1_0, (2, 0): _npy.read_array_header_2_0}
+                    shape, _, dtype = read_header[_npy.read_magic(content)](content)
+                    if dtype.hasobject or dtype.itemsize == 0:
+                        raise ValueError(f"{member.filename} holds {dtype}")
+                    size = content.tell() + math.prod(shape) * dtype.itemsize
+                if size != member.file_size:
+                    raise ValueError(f"{member.filename} has {member.file_size} bytes, its header promises {size}")
+                self.headers[member.filename.removesuffix(".npy")] = Header(shape, dtype)
+
+    def read(self, name: str) -> NDArray[Any]:
+        """The whole array, its checksum verified."""
+        with self._read_by_numpy(), np.load(self._path, allow_pickle=False) as arrays:
+            array: NDArray[Any] = arrays[name]
+        return array
+
+    def floats(self, name: str) -> Floats:
+        """As `read`."""
+        return self.read(name)
+
+    @contextmanager
+    def _read_by_numpy(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise InputError(f"{self._path}: can't be read ({error.strerror or error}); check {self._flag}") from error
+        except Exception as error:  # a damaged file makes zipfile and numpy raise almost anything
+            raise InputError(
+                f"{self._path}: not an .npz of plain arrays ({error!r}); write it with numpy.savez"
+            ) from error
+
+
+class Safetensors:
+    """The arrays of a .safetensors file, mapped: what is not asked for is not read."""
+
+    def __init__(self, path: Path, flag: str) -> None:
+        try:
+            self._file: Any = safe_open(path, framework="np")
+            self.headers = {
+                name: Header(tuple(one.get_shape()), np.dtype(_DTYPES.get(one.get_dtype(), "V1")))
+                for name in self._file.keys()  # noqa: SIM118  # not a dictionary
+                for one in [self._file.get_slice(name)]
+            }
+        except Exception as error:  # safetensors' own type, an OSError, a RuntimeError
+            raise InputError(f"{path}: not a safetensors file ({error}); check {flag}") from error
+
+    def read(self, name: str) -> NDArray[Any]:
+        """The whole array."""
+        array: NDArray[Any] = self._file.get_tensor(name)
+        return array
+
+    def floats(self, name: str) -> Floats:
+        """The array, read slice by slice."""
+        return _Mapped(self._file.get_slice(name))
+
+
+_DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64, "I32": np.int32}
+
+
+class _Mapped:
+    """A tensor of a safetensors file, as `Floats`."""
+
+    def __init__(self, tensor: Any) -> None:
+        self._tensor, self._length = tensor, int(tensor.get_shape()[0])
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, positions: slice) -> NDArray[np.floating]:
+        start, stop, _ = positions.indices(self._length)
+        if stop <= start:
+            return np.zeros(0)
+        part: NDArray[np.floating] = self._tensor[start:stop]
+        return part
