@@ -145,7 +145,7 @@ class _Parsed(BaseException):
 
 def _check_flags(command: Command, module: str, arguments: list[str]) -> None:
     if command.sketched:
-        nested = [arguments[0]] if module == "ngram_eval.cli.codec" else []
+        nested = [arguments[0]] if module in ("ngram_eval.cli.codec", "ngram_eval.codec.__main__") else []
         shown = _output(module, [*nested, "--help-all"])
         unknown = {word for word in arguments if word.startswith("--")} - set(re.findall(r"--[a-z0-9-]+", shown))
         if unknown:
@@ -180,6 +180,11 @@ def _output(module: str, arguments: list[str]) -> str:
 
 def call(module: str, arguments: list[str]) -> None:
     """The command line of a module, in this process."""
+    from ngram_eval.cli.main import COMMANDS
+
+    if module in {command.module for command in COMMANDS.values()}:
+        import_module(module).main(arguments, module)
+        return
     before = sys.argv
     sys.argv = [module, *arguments]
     try:
@@ -215,6 +220,6 @@ def _run(command: Command) -> None:
     try:
         call(module, arguments)
     except SystemExit as end:
-        refuted = module == "ngram_eval.cli.audit" and end.code == 1
+        refuted = module in ("ngram_eval.cli.audit", "ngram_eval.audit.__main__") and end.code == 1
         if end.code and not refuted:
             raise AssertionError(f"exit code {end.code}: {command.line}") from end

@@ -198,7 +198,8 @@ def test_a_split_result_stays_on_its_number_of_ranks(
     arguments += ["--preset", "pr890", "--checkpoint", tmp_path / "state"]
     evaluate(*arguments)
     monkeypatch.setattr(
-        "ngram_eval.cli.run.fingerprint", lambda job, *more: fingerprint(replace(job, ranks=Two(0, 2)), *more)
+        "ngram_eval.evaluation.evaluate.fingerprint",
+        lambda job, *more: fingerprint(replace(job, ranks=Two(0, 2)), *more),
     )
     message = refused(capsys, evaluate, *arguments, "--resume")
     assert "number of ranks was 1, here it is 2" in message

@@ -68,7 +68,7 @@ def test_the_command_itself(capsys: Any) -> None:
     with pytest.raises(SystemExit) as exit_info:
         cli.main(["runn"])
     assert exit_info.value.code == 2
-    assert "'runn' is no command: choose from run, prepare" in capsys.readouterr().err
+    assert "'runn' is not a command: choose from run, prepare" in capsys.readouterr().err
 
 
 def test_it_is_installed_and_runs_a_subcommand(stream: Stream, tmp_path: Path) -> None:
@@ -82,16 +82,13 @@ def test_it_is_installed_and_runs_a_subcommand(stream: Stream, tmp_path: Path) -
         assert json.loads(out.read_text())["runs"][0]["preset"] == "exact"
 
 
-def test_every_module_still_has_a_command_line_of_its_own(capsys: Any, monkeypatch: Any) -> None:
+def test_the_modules_that_torchrun_and_habit_start_still_have_a_command_line() -> None:
+    for name in ("run", "train", "audit", "codec"):
+        command = [sys.executable, "-m", f"ngram_eval.{name}", "--help"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout.startswith(f"usage: python -m ngram_eval.{name} ")
     for command in COMMANDS.values():
-        module = import_module(command.module)
-        monkeypatch.setattr(sys, "argv", ["x", "--help"])
-        with pytest.raises(SystemExit) as exit_info:
-            module.main()
-        assert not exit_info.value.code
-        name = command.module.removesuffix(".__main__")
-        assert capsys.readouterr().out.startswith(f"usage: python -m {name} ")
-        assert hasattr(module, command.options)
+        assert hasattr(import_module(command.module), command.options)
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
@@ -163,7 +160,8 @@ def test_quiet_and_json_for_scripts(stream: Stream, tmp_path: Path) -> None:
 def slow(tmp_path: Path) -> list[str]:
     """An evaluation of half a minute, in many batches."""
     write_shard(tmp_path / "data.bin", (np.random.default_rng(0).zipf(1.3, 200_000) % 50).astype(np.uint16))
-    script = "import time; from ngram_eval import engine, neural, run; neural.UniformSource.batch_windows = 16\n"
+    script = "import time\nfrom ngram_eval.cli import run\nfrom ngram_eval.evaluation import engine\nfrom ngram_eval.models import source\n"
+    script += "source.UniformSource.batch_windows = 16\n"
     script += "old = engine.Engine.score\n"
     script += "def score(self, reading):\n    time.sleep(0.01)\n    old(self, reading)\n"
     script += "engine.Engine.score = score\nrun.main()\n"

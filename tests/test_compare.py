@@ -191,7 +191,7 @@ def test_a_result_is_run_again(results: Callable[..., Path], evaluate: Evaluate,
     printed = capsys.readouterr().out
     assert f"exact: equal to {path}, to the bit" in printed
     assert f"hashed: equal to {path}, to the bit" in printed
-    assert again["exact"]["arguments"] == json.loads(before)["runs"][0]["arguments"]
+    assert again["exact"]["settings"] == json.loads(before)["runs"][0]["settings"]
 
 
 def test_a_result_that_differs_says_where(results: Callable[..., Path], evaluate: Evaluate, capsys: Any) -> None:

@@ -20,9 +20,11 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="re
 
 SCRIPT = """
 import os, time
-from ngram_eval import engine, neural, run
+from ngram_eval.cli import run
+from ngram_eval.evaluation import engine
+from ngram_eval.models import source
 
-neural.UniformSource.batch_windows = 8
+source.UniformSource.batch_windows = 8
 original = engine.Engine.score
 
 def score(self, reading):

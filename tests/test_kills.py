@@ -17,9 +17,11 @@ from ngram_eval.text.shards import write_shard
 
 SCRIPT = """
 import time
-from ngram_eval import engine, neural, run
+from ngram_eval.cli import run
+from ngram_eval.evaluation import engine
+from ngram_eval.models import source
 
-neural.UniformSource.batch_windows = 8
+source.UniformSource.batch_windows = 8
 original = engine.Engine.score
 
 def score(self, reading):

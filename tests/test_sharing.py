@@ -65,15 +65,24 @@ def job_of(
     )
 
 
+UNSAVED = CheckpointSettings()
+
+
 def evaluated(
-    stream: Stream, source: NeuralSource, config: EvalConfig, world: int, backend: str = "cpu", **options: Any
+    stream: Stream,
+    source: NeuralSource,
+    config: EvalConfig,
+    world: int,
+    backend: str = "cpu",
+    saving: CheckpointSettings = UNSAVED,
+    **options: Any,
 ) -> Tally:
     """The sum over ranks."""
     settings = Settings(hardware=HardwareSettings(threads=1, **{"batch_windows": 4, **options}))
 
     def one(ranks: Ranks) -> Share:
         job = job_of(stream, source, ranks, backend, settings)
-        return evaluate(job, "it", config, saving=CheckpointSettings(), clock=Stopwatch())
+        return evaluate(job, "it", config, saving=saving, clock=Stopwatch())
 
     results = on_ranks(world, one)
     return reduce(add, (found.tally for found in results), results[0].before.tally)
@@ -271,9 +280,8 @@ def test_interrupted_anywhere_and_resumed_on_any_ranks_the_answer_is_the_same(
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(engine.Engine, "score", limited)
             try:
-                found = evaluated(
-                    stream, source, config, world, **options, checkpoint=folder, every=every, resume=attempt > 0
-                )
+                saving = CheckpointSettings(checkpoint=folder, every=every, resume=attempt > 0)
+                found = evaluated(stream, source, config, world, saving=saving, **options)
             except Interrupted:
                 continue
     assert found == expected
