@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 SIDE_BY_SIDE := -n $(JOBS) --dist loadfile
 TYPED := build/typed
-SOURCES := setup.py pyproject.toml requirements.txt $(wildcard csrc/* csrc/cuda/*)
+SOURCES := setup.py pyproject.toml requirements.txt $(wildcard csrc/*/*)
 
 .PHONY: demo test test-all check bench docs
 

@@ -16,8 +16,9 @@ from typing import NamedTuple
 import numpy as np
 import tyro
 
+from benchmarks.limits import random_increments
 from benchmarks.machine import describe_machine, publish
-from ngram_eval._core import HashedCounts, random_increments
+from ngram_eval._core import HashedCounts
 from ngram_eval.config import ExactConfig
 from ngram_eval.counts import Tokens
 from ngram_eval.exact import make_model
@@ -72,7 +73,7 @@ def random_access(size: int) -> float:
     increments, best = 4_000_000, math.inf
     for ahead in (16, 32, 64):
         start = time.perf_counter()
-        random_increments(counts=tables, increments=increments, ahead=ahead)
+        random_increments(tables.state(), increments, ahead)
         best = min(best, (time.perf_counter() - start) / increments)
     return best
 

@@ -324,7 +324,9 @@ def code_files() -> list[Path]:
     csrc = Path(__file__).resolve().parents[1] / "csrc"
     if not csrc.is_dir():
         raise InputError(f"{csrc}: the C++ sources are not there to be counted; install with `pip install -e .`")
-    return [*map(Path, listed.stdout.splitlines()), *csrc.glob("*.cc"), *csrc.glob("*.h")]
+    sources = (path for ending in ("*.cc", "*.h") for path in csrc.rglob(ending))
+    built = (path for path in sources if "cuda" not in (path.stem, path.parent.name))
+    return [*map(Path, listed.stdout.splitlines()), *built]
 
 
 def code_bytes() -> int:

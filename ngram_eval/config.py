@@ -13,7 +13,7 @@ from ngram_eval.errors import InputError
 from ngram_eval.hashing import MAX_ORDER
 
 MAX_EXACT_ORDER = 32
-"""Highest order of the exact counts (kMaxLevels of csrc/exact_counts.h)."""
+"""Highest order of the exact counts (kMaxLevels of csrc/exact/evidence.h)."""
 
 
 def _require(condition: bool, name: str, value: object, remedy: str) -> None:

@@ -11,10 +11,11 @@
 #include <random>
 #include <vector>
 
-#include "../csrc/cuda/device.h"
-#include "../csrc/cuda/parallel.h"
-#include "../csrc/exact_counts.h"
-#include "../csrc/hashed_counts.h"
+#include "../benchmarks/limits/random_keys.h"
+#include "cuda/device.h"
+#include "cuda/parallel.h"
+#include "exact/counts.h"
+#include "hashed/counts.h"
 
 namespace {
 

@@ -24,7 +24,7 @@
 #include <type_traits>
 #include <utility>
 
-#include "../host_device.h"
+#include "common/host_device.h"
 
 #ifdef __CUDACC__
 #include <cooperative_groups.h>

@@ -2,8 +2,8 @@
 
 A token is a path of binary decisions down a tree over the vocabulary; every context predicts each decision, and their
 logits are mixed, with the neural model's among them, by weights learned online. A hash collision costs accuracy, and
-never more: the two outcomes of a decision sum to 1. `csrc/mixer.h` has the method, `ngram_eval.mixer.reference` its
-readable form; every backend equals it bit for bit. Backends are named in `BACKENDS` alone.
+never more: the two outcomes of a decision sum to 1. `csrc/mixer/mixer.h` has the method, `ngram_eval.mixer.reference`
+its readable form; every backend equals it bit for bit. Backends are named in `BACKENDS` alone.
 """
 
 from collections.abc import Sequence

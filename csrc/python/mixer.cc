@@ -1,5 +1,5 @@
 // Python bindings of the mixer: checks arguments, releases the GIL, calls. Arrays are never copied or converted.
-#include "bind_mixer.h"
+#include "python/families.h"
 
 #include <algorithm>
 #include <cstring>
@@ -8,8 +8,8 @@
 #include <utility>
 #include <vector>
 
-#include "checks.h"
-#include "mixer.h"
+#include "python/checks.h"
+#include "mixer/mixer.h"
 
 namespace {
 
@@ -114,7 +114,7 @@ py::array distribution(Mixer& self, const py::array& base) {
   double* const to = p.mutable_data();
   const py::gil_scoped_release release;
   self.distribution(row, to);
-  return std::move(p);
+  return p;
 }
 
 // (times each context occurred, times the token followed, shares of the logits and last the neural model's).

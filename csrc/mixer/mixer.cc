@@ -1,12 +1,12 @@
-#include "mixer.h"
+#include "mixer/mixer.h"
 
 #include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
 
-#include "portable_math.h"
-#include "prefetch.h"
+#include "common/portable_math.h"
+#include "common/prefetch.h"
 
 // The loop over a token's decisions is compiled for wider registers too, and the processor chooses; results are the same.
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && \

@@ -6,8 +6,8 @@
 #include <cmath>
 #include <cstdint>
 
-#include "hash.h"
-#include "host_device.h"
+#include "hashed/hash.h"
+#include "common/host_device.h"
 
 namespace ngram {
 

@@ -2,7 +2,7 @@
 // every number equals it bit for bit, since only +, -, x, / and comparisons of IEEE numbers are used.
 //
 // The chain. With contexts of 0, 1, ... tokens (levels), q the probability one level below (at level 0 the base's) and a
-// successor's statistics u (`exact_counts.h`):
+// successor's statistics u (`exact/counts.h`):
 //     p = a4 raw + (1 - a4) (a3 recent + (1 - a3) (a1 first + a2 more + rest q)),
 //     raw = count / total, recent = recent / recent_total, first = [count > 0] / N, more = (count - 1) / N,
 //     rest = ((1 - a1) distinct + (1 - a2) (N - distinct)) / N,
@@ -18,7 +18,7 @@
 // The tilt. p'(a) = p(a) e^(beta [a = h]) / Z, Z = 1 + p(h) (e^beta - 1); h is the most frequent and recent successor of
 // the longest context. beta is fixed, or learned: a map from p(h) to how often hints so sure came true.
 //
-// Cost: 40 to 60 ns a level and position besides what `exact_counts.h` states; a distribution is levels x V multiply-adds
+// Cost: 40 to 60 ns a level and position besides what `exact/counts.h` states; a distribution is levels x V multiply-adds
 // and one step for each successor of each context. Weights: 42 kB a level.
 #pragma once
 
@@ -27,8 +27,8 @@
 #include <utility>
 #include <vector>
 
-#include "exact_counts.h"
-#include "portable_math.h"
+#include "exact/counts.h"
+#include "common/portable_math.h"
 
 namespace ngram {
 

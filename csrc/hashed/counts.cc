@@ -1,4 +1,4 @@
-#include "hashed_counts.h"
+#include "hashed/counts.h"
 
 #include <algorithm>
 #include <array>
@@ -8,9 +8,9 @@
 #include <thread>
 #include <vector>
 
-#include "backoff.h"
-#include "hash.h"
-#include "prefetch.h"
+#include "hashed/backoff.h"
+#include "hashed/hash.h"
+#include "common/prefetch.h"
 
 // Vector loops are compiled once per instruction set and chosen at load time, where compiler and C library can do that;
 // not under ThreadSanitizer, which is not ready so early.

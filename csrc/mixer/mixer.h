@@ -30,10 +30,10 @@
 #include <utility>
 #include <vector>
 
-#include "bit_history.h"
-#include "estimate.h"
-#include "mixer_contexts.h"
-#include "zero_pages.h"
+#include "mixer/bit_history.h"
+#include "mixer/estimate.h"
+#include "mixer/contexts.h"
+#include "common/zero_pages.h"
 
 namespace ngram {
 

@@ -1,10 +1,10 @@
-#include "exact_counts.h"
+#include "exact/counts.h"
 
 #include <algorithm>
 #include <stdexcept>
 
-#include "hash.h"
-#include "prefetch.h"
+#include "common/prefetch.h"
+#include "exact/hash.h"
 
 namespace ngram {
 

@@ -8,7 +8,7 @@
 //   - Orders share nothing until the best match of a position is chosen. So orders are worked through one at a time,
 //     over a whole chunk of positions: the tables in use are those of one order, and threads take different orders.
 //   - Counts are integers and each table is worked on by one thread, in stream order: no result depends on the threads.
-//   - Callers check their arguments (`bind.cc` does): positions within [0, tokens - 1), first <= stop. One call at a
+//   - Callers check their arguments (`python/hashed.cc` does): positions within [0, tokens - 1), first <= stop. One call at a
 //     time per object.
 //
 // Cost
@@ -19,8 +19,8 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "host_device.h"
-#include "zero_pages.h"
+#include "common/host_device.h"
+#include "common/zero_pages.h"
 
 namespace ngram {
 

@@ -4,19 +4,17 @@
 #include <pybind11/pybind11.h>
 
 #include <algorithm>
-#include <bit>
 #include <initializer_list>
 #include <memory>
 #include <string>
 
-#include "../checks.h"
-#include "device.h"
+#include "python/checks.h"
+#include "cuda/device.h"
 
 namespace {
 
 using ngram::device::ExactCounts;
 using ngram::device::HashedTables;
-using ngram::device::RandomKeys;
 using py::literals::operator""_a;
 
 // A contiguous tensor on `device` of one of the dtypes and, unless negative, of `size` entries.
@@ -250,12 +248,6 @@ py::dict exact_size(const ExactCounts& self) {
                   "bytes"_a = self.bytes());
 }
 
-std::unique_ptr<RandomKeys> make_keys(int device, std::uint64_t slots, int lanes) {
-  if (!std::has_single_bit(slots) || slots < 8) fail("slots is " + std::to_string(slots) + ": give a power of two from 8");
-  if (lanes != 1 && lanes != 2 && lanes != 4 && lanes != 8) fail("lanes is " + std::to_string(lanes) + ": give 1, 2, 4 or 8");
-  return std::make_unique<RandomKeys>(device, slots, lanes);
-}
-
 }  // namespace
 
 #ifndef NGRAM_MODULE
@@ -283,9 +275,4 @@ PYBIND11_MODULE(NGRAM_MODULE, m) {
       .def("peek_each", &exact_peek_each, "token"_a, "n"_a)
       .def("rewind", &ExactCounts::rewind)
       .def("size", &exact_size);
-  py::class_<RandomKeys>(m, "RandomKeys", "For benchmarks: random keys in the table of exact counts, nothing else.")
-      .def(py::init(&make_keys), py::kw_only(), "device"_a, "slots"_a, "lanes"_a)
-      .def("add", &RandomKeys::add, "begin"_a, "end"_a)
-      .def("find", &RandomKeys::find, "begin"_a, "end"_a)
-      .def("found", &RandomKeys::found);
 }

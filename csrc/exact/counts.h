@@ -30,9 +30,9 @@
 #include <unordered_map>
 #include <vector>
 
-#include "evidence.h"
-#include "prefetch.h"
-#include "zero_pages.h"
+#include "exact/evidence.h"
+#include "common/prefetch.h"
+#include "common/zero_pages.h"
 
 namespace ngram {
 

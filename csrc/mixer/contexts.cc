@@ -1,4 +1,4 @@
-#include "mixer_contexts.h"
+#include "mixer/contexts.h"
 
 #include <algorithm>
 

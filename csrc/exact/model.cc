@@ -1,4 +1,4 @@
-#include "exact_model.h"
+#include "exact/model.h"
 
 #include <algorithm>
 #include <bit>
