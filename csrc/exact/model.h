@@ -149,25 +149,34 @@ class ExactModel {
     int surprise, cost, token, uncertainty, longer;
   };
 
+  // The chain, one position at a time (chain.cc).
+  void begin_chain();
   template <class ContextOf>
   void prepare(int depth, const ContextOf& context_of, float entropy);
   Four look_up(int level, bool longest, const Context& context, const Surroundings& around);
   void finish(int level, bool longest, const Context& context, Four a);
   void prepare_tip(float entropy);
   double chained(int depth, const Successor* target, double base);
-  double blended(double base, double chained) const;
+  double blended(double base, double chained) const { return base_weight_ * base + (1.0 - base_weight_) * chained; }
   double charge(int depth, const Successor* target, std::uint32_t token, double base);
   void learn(int depth, const Successor* target, double chained);
-  double tip_probability(std::uint32_t token, double base);
+  void distribute_chain(const double* row, float entropy, std::int64_t vocab_size, double* p);
   void prepare_evidence(const Recalled& seen, int depth, float entropy, Successor* target);
   int prepare_evidence(int i, float entropy, Successor* target);
-  template <class Token, class Visit>
-  void peek_each(const Token* tokens, std::int64_t n, const Visit& visit);
+
+  // The tilt (tilt.cc).
+  void begin_tilt();
+  double tip_probability(std::uint32_t token, double base);
   bool find_hint(const double* row, Hint& hint);
   void learn_tilt(const Hint& hint, bool came_true);
-  void count(const std::uint32_t* tokens, int n);
+  void distribute_tilt(const double* row, std::int64_t vocab_size, double* p);
   template <class Token>
   void score_tilted(const Token* tokens, std::int64_t n, const Base& base, double* p, std::uint8_t* order);
+
+  // Many positions (model.cc).
+  void count(const std::uint32_t* tokens, int n);
+  template <class Token, class Visit>
+  void peek_each(const Token* tokens, std::int64_t n, const Visit& visit);
 
   ExactModelConfig config_;
   ExactCounts counts_;
