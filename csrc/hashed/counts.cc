@@ -8,26 +8,10 @@
 #include <thread>
 #include <vector>
 
+#include "common/clones.h"
+#include "common/prefetch.h"
 #include "hashed/backoff.h"
 #include "hashed/hash.h"
-#include "common/prefetch.h"
-
-// Vector loops are compiled once per instruction set and chosen at load time, where compiler and C library can do that;
-// not under ThreadSanitizer, which is not ready so early.
-#if !defined(__SANITIZE_THREAD__) && defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__) && defined(__has_attribute)
-#if __has_attribute(target_clones)
-#define NGRAM_CLONES __attribute__((target_clones("default", "avx2", "arch=x86-64-v4")))
-#endif
-#endif
-#ifndef NGRAM_CLONES
-#define NGRAM_CLONES
-#endif
-
-#if defined(__GNUC__)
-#define NGRAM_INLINE inline __attribute__((always_inline))
-#else
-#define NGRAM_INLINE inline
-#endif
 
 namespace ngram {
 namespace {

@@ -5,17 +5,9 @@
 #include <cmath>
 #include <cstring>
 
+#include "common/clones.h"
 #include "common/portable_math.h"
 #include "common/prefetch.h"
-
-// The loop over a token's decisions is compiled for wider registers too, and the processor chooses; results are the same.
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && \
-    !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-#define NGRAM_CLONES __attribute__((target_clones("default", "arch=x86-64-v3")))
-#else
-#define NGRAM_CLONES
-#endif
-#define NGRAM_INLINE inline __attribute__((always_inline))
 
 namespace ngram {
 namespace {
