@@ -115,7 +115,7 @@ struct ExactCounts::Memory {
     }
   }
 
-  // Puts tokens behind the stream.
+  // Puts tokens after the stream.
   template <class Token>
   void receive(const Token* tokens, std::int64_t n) {
     if (positions + n >= kNone) throw std::length_error("exact counts on the device take fewer than 4294967295 tokens");

@@ -4,9 +4,9 @@
 // How. The tree of n-grams is the host's: an n-gram that has occurred once has a node but no children, and its one
 // successor is read off the stored stream when it occurs again. A batch of n positions is worked through level by level,
 // two launches each: `Insert` finds or adds the n-gram of each position by (context's node, token), which the level
-// before left behind; `Count` counts it. Nobody waits for anybody within a launch: a node that one group adds is used by
-// the next launch. Where an n-gram occurs for the second time, its first occurrence ("old": it was counted in
-// an earlier batch, or its context was unknown) joins the work and goes on to longer n-grams as long as those occur twice.
+// before has found; `Count` counts it. No thread waits for another within a launch: a node that one group adds is used by
+// the next launch. Where an n-gram occurs for the second time, its first occurrence ("old": it was counted in an earlier
+// batch, or its context was unknown) joins the work and goes on to longer n-grams as long as those occur twice.
 //
 // Sums (count, distinct, novel) do not depend on the order of adding. What the order decides, `run` and `recent`, and
 // what had been counted before each position of the batch, `Recall` finds by comparing the position with all

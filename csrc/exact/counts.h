@@ -1,5 +1,5 @@
 // Exact n-gram counts: every context's successors, counted after each position, for contexts of 0 to levels - 1 tokens.
-// `ngram_eval/exact/reference.py` is the specification; every number equals it.
+// `ngram_eval/scorers/exact/reference.py` is the specification; every number equals it.
 //
 // What is stored
 //   A tree of n-grams. A node is an n-gram that has occurred; its parent is the n-gram without its newest token, so the

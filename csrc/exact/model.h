@@ -1,5 +1,5 @@
-// A normalised blend of exact counts and any base distribution. `ngram_eval/exact/reference.py` is the specification:
-// every number equals it bit for bit, since only +, -, x, / and comparisons of IEEE numbers are used.
+// A normalised blend of exact counts and any base distribution. `ngram_eval/scorers/exact/reference.py` is the
+// specification: every number equals it bit for bit, since only +, -, x, / and comparisons of IEEE numbers are used.
 //
 // The chain. With contexts of 0, 1, ... tokens (levels), q the probability one level below (at level 0 the base's) and a
 // successor's statistics u (`exact/counts.h`):

@@ -1,5 +1,5 @@
 // Hashed n-gram counts: per order two direct-mapped tables of 32-bit counts, one of contexts and one of full n-grams
-// (context + target). `ngram_eval/counts/reference.py` is the specification; results and tables equal it exactly.
+// (context + target). `ngram_eval/scorers/hashed/reference.py` is the specification; results and tables equal it exactly.
 //
 // Invariants
 //   - `data()` is (orders, 2, buckets), lowest order first: [i][0] context counts, [i][1] full counts. Counts wrap at 2^32.

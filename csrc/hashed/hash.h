@@ -1,4 +1,5 @@
-// The n-gram hash of PR #890: the one definition for every native backend. `ngram_eval/hashing.py` is its specification.
+// The n-gram hash of PR #890: the one definition for every native backend. `ngram_eval/scorers/hashed/hashing.py` is its
+// specification.
 //
 // The specification hashes in 64 bits and keeps the low bits, at most 32 of them (a table has at most 2^32 buckets).
 // Products and XORs never carry downwards, so 32-bit arithmetic gives the same low 32 bits with twice the vector lanes.

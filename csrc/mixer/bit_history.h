@@ -1,5 +1,5 @@
 // What happened so far where a context met a decision, in a byte: counts of both outcomes and which came last.
-// `ngram_eval/mixer/reference.py` is the specification; the idea is Mahoney's (PAQ6, 2004), the states are our own.
+// `ngram_eval/scorers/mixer/reference.py` is the specification; the idea is Mahoney's (PAQ6, 2004), the states are our own.
 #pragma once
 
 #include <algorithm>

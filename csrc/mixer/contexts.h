@@ -1,5 +1,5 @@
-// The stream so far, and the contexts that it makes for the next token. `ngram_eval/mixer/reference.py` is the
-// specification of every hash.
+// The stream so far, and the contexts that it makes for the next token. `ngram_eval/scorers/mixer/reference.py` is
+// the specification of every hash.
 #pragma once
 
 #include <array>

@@ -278,12 +278,12 @@ NGRAM_INLINE void Mixer::predict(const Node& node, const Group& group, Decision&
                     last_maps_[1].data() + token_map(mid) * kCells + cell};
   float maps = 0.0f;
   for (const float* const c : decision.cells) maps += c[0] * (1.0f - decision.right) + c[1] * decision.right;
-  decision.mended = std::min(1.0f - kLeastMixed, std::max(kLeastMixed, 0.5f * decision.mixed + 0.25f * maps));
+  decision.fixed = std::min(1.0f - kLeastMixed, std::max(kLeastMixed, 0.5f * decision.mixed + 0.25f * maps));
 }
 
 // What a 1 is charged with where the neural model has this weight.
 NGRAM_INLINE double Mixer::charge(const Decision& decision, double weight) {
-  const double one = weight * decision.neural + (1.0 - weight) * decision.mended;
+  const double one = weight * decision.neural + (1.0 - weight) * decision.fixed;
   return std::min(1.0 - kLeast, std::max(kLeast, one));
 }
 

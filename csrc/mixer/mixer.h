@@ -1,5 +1,6 @@
-// Hashed n-gram memory that is a probability by construction, over 2 tokens and more. `ngram_eval/mixer/reference.py` is the specification: every
-// number equals it bit for bit, since floats are only added, multiplied and divided, in a fixed order.
+// A mixer of hashed n-gram memory and a neural model, whose probabilities sum to 1 by construction; for vocabularies of 2
+// tokens or more. `ngram_eval/scorers/mixer/reference.py` is the specification: every number equals it bit for bit, since
+// floats are only added, subtracted, multiplied and divided, in a fixed order.
 //
 // The decisions. Leaves of a binary tree are the tokens in the order of what they spell; a node parts the range [low,
 // high) of ranks at mid = (low + high + 1) / 2. A token is its path of 0s (left) and 1s (right), each charged with a
@@ -9,7 +10,7 @@
 // longest repetition, of adaptive probabilities by node and context (direct), and of bit histories by hash of (context,
 // node) (`bit_history.h`), read through one adaptive map a context. Several sets of weights, each chosen by something else
 // that is known, add them up; a second layer adds up those sums, and two adaptive maps of (its sum, node or last token)
-// mend what is left: p = 1/2 squash + 1/4 map + 1/4 map. When the token is known, each layer moves by its error times its
+// fix what is left: p = 1/2 squash + 1/4 map + 1/4 map. When the token is known, each layer moves by its error times its
 // input at every decision: all are charged by what was known before the token. This is the logistic mixing of Mahoney's
 // PAQ7 (2005), over tokens, with a language model for an input.
 //
@@ -136,7 +137,7 @@ class Mixer {
     float right;   // share of the second of two neighbouring cells
     double neural;  // probability of a 1 by the neural model
     float mixed;    // before the last maps
-    float mended;   // after them
+    float fixed;   // after them
     // What the tokens alone decide:
     std::array<std::uint8_t, kMostHashed> states;  // 0 for contexts that are not in use
     std::array<Estimate*, kDirect> direct;

@@ -1,4 +1,4 @@
-// Python bindings of the device: checks arguments, releases the GIL, calls. Tensors are torch's, used through their
+// The module `ngram_eval._cuda`: bindings check arguments, release the GIL and call. Tensors are torch's, used through their
 // attributes alone, so that no header of torch is needed; arrays are numpy's, of the host.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
@@ -260,14 +260,14 @@ PYBIND11_MODULE(NGRAM_MODULE, m) {
   m.def("problem", &ngram::device::problem, "Why there is no GPU to run on; empty if there is one.");
   m.def("describe", &ngram::device::describe, "device"_a);
   m.def("use_threads", &ngram::device::use_threads, "threads"_a, "Of a build for the host: how many stand for a GPU's.");
-  py::class_<HashedTables>(m, "HashedTables", "Hashed counts in a tensor; see ngram_eval.counts.cuda.")
+  py::class_<HashedTables>(m, "HashedTables", "Hashed counts in a tensor; see ngram_eval.scorers.hashed.cuda.")
       .def(py::init(&make_hashed), py::kw_only(), "device"_a, "min_order"_a, "max_order"_a, "buckets"_a, "min_count"_a,
            "context_lag"_a, "target_backoff"_a)
       .def("update", &update, "stream"_a, "tables"_a, "tokens"_a, "base"_a, "start"_a, "stop"_a)
       .def("lookup", &lookup, "stream"_a, "tables"_a, "tokens"_a, "base"_a, "start"_a, "stop"_a, "context"_a, "full"_a)
       .def("score_windows", &score_windows, "stream"_a, "tables"_a, "tokens"_a, "base"_a, "firsts"_a.noconvert(),
            "stops"_a.noconvert(), "bounds"_a, py::kw_only(), "best"_a, "charges"_a);
-  py::class_<ExactCounts>(m, "ExactCounts", "Exact n-gram counts; see ngram_eval.exact.cuda.")
+  py::class_<ExactCounts>(m, "ExactCounts", "Exact n-gram counts; see ngram_eval.scorers.exact.cuda.")
       .def(py::init(&make_exact), py::kw_only(), "device"_a, "max_order"_a, "lanes"_a, "batch"_a)
       .def("append", &exact_append, "tokens"_a.noconvert())
       .def("append_recalling", &exact_append_recalling, "tokens"_a.noconvert())

@@ -270,7 +270,7 @@ py::array evidence(const ExactModel& self, std::uint32_t token) {
 }  // namespace
 
 void bind_exact(py::module_& m) {
-  py::class_<ExactModel>(m, "ExactModel", "Exact n-gram counts and their normalised blend; see ngram_eval.exact.")
+  py::class_<ExactModel>(m, "ExactModel", "Exact n-gram counts and their normalised blend; see ngram_eval.scorers.exact.")
       .def(py::init(&make), py::kw_only(), "max_order"_a, "chain"_a, "tilt"_a, "tilt_factor"_a,
            "tilt_confidence"_a)
       .def("append", &append, "tokens"_a.noconvert())

@@ -80,7 +80,7 @@ py::array state(const py::object& self) {
 }  // namespace
 
 void bind_hashed(py::module_& m) {
-  py::class_<HashedCounts>(m, "HashedCounts", "Hashed n-gram counts; see ngram_eval.counts.cpu.")
+  py::class_<HashedCounts>(m, "HashedCounts", "Hashed n-gram counts; see ngram_eval.scorers.hashed.cpu.")
       .def(py::init(&make), py::kw_only(), "min_order"_a, "max_order"_a, "buckets"_a, "min_count"_a, "context_lag"_a,
            "target_backoff"_a, "threads"_a)
       .def("update", &update, "tokens"_a.noconvert(), "start"_a, "stop"_a)

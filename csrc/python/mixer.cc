@@ -1,4 +1,4 @@
-// Python bindings of the mixer: checks arguments, releases the GIL, calls. Arrays are never copied or converted.
+// The bindings of the mixer.
 #include "python/families.h"
 
 #include <algorithm>
@@ -171,7 +171,7 @@ void load_learned(Mixer& self, const py::dict& from) {
 }  // namespace
 
 void bind_mixer(py::module_& m) {
-  py::class_<Mixer>(m, "Mixer", "Hashed n-gram memory mixed over binary decisions; see ngram_eval.mixer.")
+  py::class_<Mixer>(m, "Mixer", "Hashed n-gram memory mixed over binary decisions; see ngram_eval.scorers.mixer.")
       .def(py::init(&make), py::kw_only(), "rank"_a.noconvert(), "surfaces"_a, "hashed"_a, "sets"_a, "groups"_a,
            "weight"_a)
       .def("append", &append, "tokens"_a.noconvert())
