@@ -8,6 +8,8 @@ SIDE_BY_SIDE := -n $(JOBS) --dist loadfile
 TYPED := build/typed
 SOURCES := setup.py pyproject.toml requirements.txt $(wildcard csrc/*/*)
 
+CPP := $(wildcard $(addprefix csrc/*/*.,cc h cu) tests/*.cu $(addprefix benchmarks/limits/*.,cc h cu))
+
 .PHONY: demo test test-all check bench docs
 
 demo: $(VENV)/installed
@@ -23,6 +25,7 @@ test-all: $(VENV)/installed
 check: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(CPP)
 	rm -rf $(TYPED) && mkdir -p $(TYPED)/ngram_eval
 	ln -s $(CURDIR)/ngram_eval/* $(TYPED)/ngram_eval/
 	ln -s $(CURDIR)/kernels $(TYPED)/ngram_eval/kernels

@@ -10,5 +10,4 @@ void keys_delete(RandomKeys* keys) { delete keys; }
 void keys_add(RandomKeys* keys, std::uint64_t begin, std::uint64_t end) { keys->add(begin, end); }
 void keys_find(RandomKeys* keys, std::uint64_t begin, std::uint64_t end) { keys->find(begin, end); }
 std::uint64_t keys_found(RandomKeys* keys) { return keys->found(); }
-
 }

@@ -1,8 +1,8 @@
-// Compiles a function once per instruction set, and the processor chooses when the library is loaded, where compiler and C
+// Compiles a function once per instruction set; the processor chooses when the library is loaded, where compiler and C
 // library can do that. Sanitizers are not ready so early. Results are the same bits: contraction is off (setup.py).
 //
-// One list for all: where tables fit into the cache, the integer loops of hashed/counts.cc gain by x86-64-v4, and the floats
-// of mixer/mixer.cc lose nothing by it.
+// One list for all: where tables fit into the cache, the integer loops of hashed/counts.cc gain by x86-64-v4, and the
+// floats of mixer/mixer.cc lose nothing by it.
 #pragma once
 
 #include <cstdlib>  // __GLIBC__

@@ -18,7 +18,9 @@ std::string problem() {
   const cudaError_t error = cudaGetDeviceCount(&devices);
   if (error == cudaSuccess && devices > 0) return "";
   cudaGetLastError();
-  const auto version = [](int number) { return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10); };
+  const auto version = [](int number) {
+    return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10);
+  };
   const bool known = cudaDriverGetVersion(&driver) == cudaSuccess && driver > 0;
   return std::string(error == cudaSuccess ? "no device" : cudaGetErrorString(error)) + "; driver " +
          (known ? "for CUDA " + version(driver) : "none") + ", built with CUDA " + version(runtime);

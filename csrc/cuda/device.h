@@ -1,8 +1,9 @@
 // What the device does, for callers that know nothing of CUDA (`python/cuda.cc`, the tests): pointers are of the device's
-// memory unless they say otherwise. `device.cu`, `hashed.cu` and `exact.cu` have the launches. Compiled by nvcc they run on a GPU; compiled as C++,
-// on threads of the host, whose memory then is the device's.
+// memory unless they say otherwise. `device.cu`, `hashed.cu` and `exact.cu` have the launches. Compiled by nvcc they run on
+// a GPU; compiled as C++, on threads of the host, whose memory then is the device's.
 //
-// Callers check arguments. A failure of the device may show in a later call. Throws std::runtime_error with CUDA's reason, std::bad_alloc where the device has no memory left.
+// Callers check arguments. A failure of the device may show in a later call. Throws std::runtime_error with CUDA's reason,
+// std::bad_alloc where the device has no memory left.
 #pragma once
 
 #include <cstdint>
@@ -10,8 +11,8 @@
 #include <string>
 
 #include "exact/evidence.h"
-#include "hashed/gate.h"
 #include "hashed/counts.h"
+#include "hashed/gate.h"
 
 namespace ngram::device {
 
@@ -38,8 +39,8 @@ struct Charging {
   double* values;          // before the floor
   std::int64_t* sums;      // (rows, 4): nats in two limbs, the neural model's nats in two limbs; spread over the rows
   std::int64_t rows;
-  std::int64_t* hits;      // by matched order, 0 for none; added to
-  std::int64_t* bad;       // the first position whose statistics are NaN, if that is lower; it is charged nothing
+  std::int64_t* hits;  // by matched order, 0 for none; added to
+  std::int64_t* bad;   // the first position whose statistics are NaN, if that is lower; it is charged nothing
 };
 
 // The tables of `hashed/counts.h`, in memory of the caller's: (orders, 2, buckets). `tokens` holds the stream from

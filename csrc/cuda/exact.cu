@@ -144,7 +144,9 @@ struct ExactCounts::Memory {
 
   void grow_nodes(std::uint64_t size) {
     Array<Node> larger(size);
-    if (nodes.size() > 0) executor.copy(larger.data(), nodes.data(), std::min<std::uint64_t>(most_nodes, nodes.size()) * sizeof(Node));
+    if (nodes.size() > 0) {
+      executor.copy(larger.data(), nodes.data(), std::min<std::uint64_t>(most_nodes, nodes.size()) * sizeof(Node));
+    }
     executor.wait();
     nodes = std::move(larger);
     of.nodes = nodes.data();
@@ -245,7 +247,7 @@ std::uint64_t ExactCounts::bytes() const {
   return m.slots.bytes() + m.nodes.bytes() + m.stream.bytes();
 }
 
-#define NGRAM_INSTANTIATE(Token)                                                            \
+#define NGRAM_INSTANTIATE(Token)                                                           \
   template void ExactCounts::append(const Token*, std::int64_t, Evidence*, std::uint8_t*); \
   template void ExactCounts::peek(const Token*, std::int64_t, Evidence*, std::uint8_t*);
 NGRAM_INSTANTIATE(std::uint16_t)

@@ -22,9 +22,9 @@
 
 #include <cstdint>
 
-#include "exact/evidence.h"
 #include "cuda/exact_table.h"
 #include "cuda/parallel.h"
+#include "exact/evidence.h"
 
 namespace ngram::device {
 
@@ -60,16 +60,16 @@ struct Counted {
   std::uint32_t* tip;        // (levels + 1,): the newest n-gram of each length, or kNone
   std::uint32_t* tip_total;  // (levels + 1,): how often it had occurred before
   // Of a batch.
-  std::uint32_t* context;  // node of each position's context, or kNone
-  std::uint32_t* child;    // node of its n-gram, or kNone
-  std::uint32_t* before;   // how often that had occurred
-  std::uint32_t* total;    // how often the context had
-  std::uint8_t* marks;     // kFirst, kNew
-  std::uint32_t* run;      // as of after the position; 0: a later one has the last word
-  std::uint32_t* recent;   // the same
-  std::uint64_t* slot;     // (3 capacity,)
-  std::uint32_t* olds;     // (levels + 1,): how many old occurrences there are to go on with
-  std::uint32_t* old_node, *old_position;  // (levels + 1, 2 capacity)
+  std::uint32_t* context;                  // node of each position's context, or kNone
+  std::uint32_t* child;                    // node of its n-gram, or kNone
+  std::uint32_t* before;                   // how often that had occurred
+  std::uint32_t* total;                    // how often the context had
+  std::uint8_t* marks;                     // kFirst, kNew
+  std::uint32_t* run;                      // as of after the position; 0: a later one has the last word
+  std::uint32_t* recent;                   // the same
+  std::uint64_t* slot;                     // (3 capacity,)
+  std::uint32_t* olds;                     // (levels + 1,): how many old occurrences there are to go on with
+  std::uint32_t *old_node, *old_position;  // (levels + 1, 2 capacity)
   Place* place;                            // (levels + 1, capacity + 1)
   Evidence* evidence;                      // (capacity, levels)
   std::uint8_t* depth;                     // (capacity,)
@@ -278,8 +278,8 @@ struct Recall {
     Evidence& seen = of.evidence[i * of.levels + level];
     seen.context = {total, novel_total, distinct, level > 0 ? run : 0};
     seen.target = {of.before[of.at(level, i)], novel, level > 0 ? recent : 0};
-    const bool longer_known = level + 1 < of.levels && of.context[of.at(level + 1, i)] != kNone &&
-                              batch.total(level + 1, i) > 0;
+    const bool longer_known =
+        level + 1 < of.levels && of.context[of.at(level + 1, i)] != kNone && batch.total(level + 1, i) > 0;
     if (!longer_known) of.depth[i] = static_cast<std::uint8_t>(level + 1);
   }
 

@@ -73,7 +73,9 @@ struct ExactTable {
     for (std::uint64_t bucket = child_hash(key.parent, key.token) & mask;; bucket = (bucket + 1) & mask) {
       const auto found = lanes.each([&](int lane) { return parallel::load_whole(slots + bucket * kLanes + lane); });
       const unsigned same = lanes.ballot(found, [&](const Slot& slot) { return slot.key == packed; });
-      if (same != 0) return lanes.of(lanes.map(found, [](const Slot& slot) { return slot.node; }), parallel::lowest_bit(same));
+      if (same != 0) {
+        return lanes.of(lanes.map(found, [](const Slot& slot) { return slot.node; }), parallel::lowest_bit(same));
+      }
       if (lanes.ballot(found, [](const Slot& slot) { return slot.key == 0; }) != 0) return missing;
     }
   }

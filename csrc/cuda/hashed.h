@@ -12,12 +12,12 @@
 #include <type_traits>
 #include <utility>
 
-#include "hashed/backoff.h"
-#include "hashed/gate.h"
-#include "hashed/hash.h"
-#include "hashed/counts.h"
 #include "cuda/device.h"
 #include "cuda/parallel.h"
+#include "hashed/backoff.h"
+#include "hashed/counts.h"
+#include "hashed/gate.h"
+#include "hashed/hash.h"
 
 namespace ngram::device {
 

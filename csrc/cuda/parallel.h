@@ -28,8 +28,8 @@
 
 #ifdef __CUDACC__
 #include <cooperative_groups.h>
-#include <cuda/atomic>
 #include <cuda_runtime.h>
+#include <cuda/atomic>
 #else
 #include <array>
 #include <barrier>

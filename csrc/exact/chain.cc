@@ -13,7 +13,8 @@ constexpr Four kFirstValue = {-1.0f, 2.0f, -2.0f, -3.0f};
 
 // Features: their sizes, and the weights of all levels one after another.
 constexpr int kShape = 13 * 8, kSurprise = 9 * 5, kRun = 16, kToken = 1024, kLonger = 14 * 8;
-constexpr int kOffset[] = {0, kShape, kShape + kSurprise, kShape + kSurprise + kRun, kShape + kSurprise + kRun + kToken};
+constexpr int kOffset[] = {0, kShape, kShape + kSurprise, kShape + kSurprise + kRun,
+                           kShape + kSurprise + kRun + kToken};
 constexpr int kWeightsPerLevel = kOffset[4] + kLonger;
 
 // Classes are sums of comparisons: their outcomes are too random for branches.
@@ -28,7 +29,8 @@ int size_class(std::uint64_t total) {  // of total >= 1: 0 to 12
 
 int variety_class(std::uint64_t total, std::uint64_t distinct) {  // 0 to 7
   const std::uint64_t d = distinct * 100;
-  const int between = 1 + (d >= total * 5) + (d >= total * 10) + (d >= total * 20) + (d >= total * 35) + (d >= total * 60);
+  const int between =
+      1 + (d >= total * 5) + (d >= total * 10) + (d >= total * 20) + (d >= total * 35) + (d >= total * 60);
   const int varied = distinct == total ? 7 : between;
   return distinct == 1 ? 0 : varied;
 }
@@ -151,8 +153,8 @@ void ExactModel::learn(int depth, const Successor* target, double chained) {
     const double seen = count > 0 ? 1.0 : 0.0;
     const double first = seen * at.per_count;
     const double more = (static_cast<double>(count) - seen) * at.per_count;
-    const double interpolated = at.a[0] * first + at.a[1] * more +
-                                ((1.0 - at.a[0]) * at.distinct + (1.0 - at.a[1]) * at.repeats) * q;
+    const double interpolated =
+        at.a[0] * first + at.a[1] * more + ((1.0 - at.a[0]) * at.distinct + (1.0 - at.a[1]) * at.repeats) * q;
     const double recent = static_cast<double>(target[level].recent) * at.per_recent;
     const double raw = static_cast<double>(target[level].count) * at.per_total;
     const double not_raw = 1.0 - at.a[3];

@@ -30,9 +30,9 @@
 #include <unordered_map>
 #include <vector>
 
-#include "exact/evidence.h"
 #include "common/prefetch.h"
 #include "common/zero_pages.h"
+#include "exact/evidence.h"
 
 namespace ngram {
 
@@ -130,7 +130,7 @@ class ExactCounts {
   std::vector<std::unique_ptr<ZeroPages<Node>>> segments_;
   std::vector<Node*> segment_;  // their data
   std::uint64_t nodes_ = 0;
-  std::unordered_map<std::uint32_t, List> lists_;  // by node
+  std::unordered_map<std::uint32_t, List> lists_;    // by node
   std::unique_ptr<ZeroPages<std::uint64_t>> index_;  // node id, and 32 bits of its hash above; 0: free
 
   // By level, then position in the chunk; of tips entry 0 is before the chunk's first token.

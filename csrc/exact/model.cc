@@ -86,8 +86,7 @@ void ExactModel::peek_each(const Token* tokens, std::int64_t n, const Visit& vis
 }
 
 template <class Token>
-void ExactModel::score_together(const Token* tokens, std::int64_t n, const Base& base, double* p,
-                                std::uint8_t* order) {
+void ExactModel::score_together(const Token* tokens, std::int64_t n, const Base& base, double* p, std::uint8_t* order) {
   Successor target[kMaxLevels];
   peek_each(tokens, n, [&](std::int64_t at, int i) {
     const double below = base.target(at, tokens[at]);
@@ -157,12 +156,12 @@ void ExactModel::distribution(const double* row, float entropy, std::int64_t voc
   if (config_.tilt != Tilt::kOff) distribute_tilt(row, vocab_size, p);
 }
 
-#define NGRAM_INSTANTIATE(Token)                                                                            \
-  template void ExactModel::append(const Token*, std::int64_t);                                             \
-  template void ExactModel::score(const Token*, std::int64_t, const Base&, double*, std::uint8_t*);         \
+#define NGRAM_INSTANTIATE(Token)                                                                             \
+  template void ExactModel::append(const Token*, std::int64_t);                                              \
+  template void ExactModel::score(const Token*, std::int64_t, const Base&, double*, std::uint8_t*);          \
   template void ExactModel::score_together(const Token*, std::int64_t, const Base&, double*, std::uint8_t*); \
-  template void ExactModel::score_recalled(const Token*, std::int64_t, const Evidence*, const std::uint8_t*,    \
-                                           const Base&, bool, double*);                                        \
+  template void ExactModel::score_recalled(const Token*, std::int64_t, const Evidence*, const std::uint8_t*, \
+                                           const Base&, bool, double*);                                      \
   template void ExactModel::distribution_after(const Token*, std::int64_t, const double*, float, std::int64_t, double*);
 NGRAM_INSTANTIATE(std::uint16_t)
 NGRAM_INSTANTIATE(std::uint32_t)

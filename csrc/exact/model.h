@@ -27,8 +27,8 @@
 #include <utility>
 #include <vector>
 
-#include "exact/counts.h"
 #include "common/portable_math.h"
+#include "exact/counts.h"
 
 namespace ngram {
 
@@ -122,10 +122,10 @@ class ExactModel {
   struct Level {
     Weight* weights[kFeatures];
     double a[kParts];
-    double per_count, per_total, per_recent;   // 1 / N, 1 / total, 1 / recent_total
-    double distinct, repeats;                  // distinct / N, (N - distinct) / N
-    double first, more, recent, raw, rest;     // factors of the statistics and of q
-    bool longest;                              // counts are plain counts
+    double per_count, per_total, per_recent;  // 1 / N, 1 / total, 1 / recent_total
+    double distinct, repeats;                 // distinct / N, (N - distinct) / N
+    double first, more, recent, raw, rest;    // factors of the statistics and of q
+    bool longest;                             // counts are plain counts
   };
 
   // The evidence on a position, level by level.
@@ -139,9 +139,9 @@ class ExactModel {
   // What the learned tilt knows of a hint: a place in the map from p(hint) to how often it came true.
   struct Hint {
     std::uint32_t token;
-    double p, tilted;     // before and after
-    std::size_t place;    // entry of the map; the next one is used too
-    double between;       // 0 to 1: how far towards the next entry
+    double p, tilted;   // before and after
+    std::size_t place;  // entry of the map; the next one is used too
+    double between;     // 0 to 1: how far towards the next entry
   };
 
   // The features of a position that its levels share, as indices, and that of the next longer context.
@@ -187,7 +187,7 @@ class ExactModel {
   std::uint64_t scored_ = 0;
   std::uint32_t surprises_ = 0;  // of the last positions, newest lowest: whether the longest context missed its target
   double recent_cost_ = 2.0;
-  std::uint32_t newest_ = 0;     // token before the one being scored
+  std::uint32_t newest_ = 0;  // token before the one being scored
   std::uint32_t largest_token_ = 0;
   std::vector<double> hits_, tries_;
 };

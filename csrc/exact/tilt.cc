@@ -75,7 +75,8 @@ bool ExactModel::find_hint(const double* row, Hint& hint) {
 
 void ExactModel::learn_tilt(const Hint& hint, bool came_true) {
   if (config_.tilt != Tilt::kLearned) return;
-  for (const auto& [place, weight] : {std::pair{hint.place, 1.0 - hint.between}, std::pair{hint.place + 1, hint.between}}) {
+  for (const auto& [place, weight] :
+       {std::pair{hint.place, 1.0 - hint.between}, std::pair{hint.place + 1, hint.between}}) {
     if (came_true) hits_[place] += weight;
     tries_[place] += weight;
     if (tries_[place] > kTiltMemory) {

@@ -16,8 +16,8 @@
 namespace ngram {
 namespace {
 
-constexpr std::int64_t kBlock = 4096;              // positions hashed at a time: their buckets stay in the L1/L2 cache
-constexpr std::int64_t kAhead = 64;                // positions whose lines are requested ahead of use
+constexpr std::int64_t kBlock = 4096;  // positions hashed at a time: their buckets stay in the L1/L2 cache
+constexpr std::int64_t kAhead = 64;    // positions whose lines are requested ahead of use
 constexpr std::int64_t kChunk = std::int64_t{1} << 20;  // positions an order works through before the next order
 
 template <int Width, class Token>
@@ -344,10 +344,9 @@ void HashedCounts::score_windows(const Token* tokens, Windows windows, Best best
   }
 }
 
-#define NGRAM_INSTANTIATE(Token)                                                                                \
-  template void HashedCounts::update(const Token*, std::int64_t, std::int64_t);                                 \
-  template void HashedCounts::lookup(const Token*, std::int64_t, std::int64_t, std::uint32_t*, std::uint32_t*) \
-      const;                                                                                                    \
+#define NGRAM_INSTANTIATE(Token)                                                                                      \
+  template void HashedCounts::update(const Token*, std::int64_t, std::int64_t);                                       \
+  template void HashedCounts::lookup(const Token*, std::int64_t, std::int64_t, std::uint32_t*, std::uint32_t*) const; \
   template void HashedCounts::score_windows(const Token*, Windows, Best);
 NGRAM_INSTANTIATE(std::uint16_t)
 NGRAM_INSTANTIATE(std::uint32_t)

@@ -27,10 +27,10 @@ namespace ngram {
 struct CountsConfig {
   int min_order;
   int max_order;
-  std::uint64_t buckets;     // a power of two, at most 2^32
-  std::uint32_t min_count;   // smallest context count with which an order may match
-  int context_lag;           // tokens between the end of a context and its target
-  bool target_backoff;       // an order matches only if its full count is not 0
+  std::uint64_t buckets;    // a power of two, at most 2^32
+  std::uint32_t min_count;  // smallest context count with which an order may match
+  int context_lag;          // tokens between the end of a context and its target
+  bool target_backoff;      // an order matches only if its full count is not 0
 };
 
 // Where the best match of each position goes: its order (0 if none) and its two counts. One entry a position.

@@ -6,8 +6,8 @@
 #include <cmath>
 #include <cstdint>
 
-#include "hashed/hash.h"
 #include "common/host_device.h"
+#include "hashed/hash.h"
 
 namespace ngram {
 

@@ -15,8 +15,7 @@ inline constexpr int kMaxOrder = 9;
 
 // Multiplier of place k; place 0 holds the oldest token of the context, the target takes the place after it.
 NGRAM_HOST_DEVICE constexpr std::uint32_t prime(int k) {
-  constexpr std::uint32_t primes[kMaxOrder] = {36313,  27191,  51647,  81929, 131071,
-                                               174763, 233017, 299993, 350377};
+  constexpr std::uint32_t primes[kMaxOrder] = {36313, 27191, 51647, 81929, 131071, 174763, 233017, 299993, 350377};
   return primes[k];
 }
 

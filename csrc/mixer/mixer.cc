@@ -95,7 +95,9 @@ Mixer::Mixer(const MixerConfig& config, Spelling spelling)
       maps_(std::size_t{256} * config.hashed),
       below_(spelling_.rank.size() + 1) {
   const std::size_t vocab = by_rank_.size();
-  for (std::size_t token = 0; token < vocab; ++token) by_rank_[spelling_.rank[token]] = static_cast<std::uint32_t>(token);
+  for (std::size_t token = 0; token < vocab; ++token) {
+    by_rank_[spelling_.rank[token]] = static_cast<std::uint32_t>(token);
+  }
   for (int k = 0; k < config.hashed; ++k) {
     for (int s = 0; s < kHistories.size; ++s) {
       const BitHistory& history = kHistories.state[s];
@@ -106,8 +108,8 @@ Mixer::Mixer(const MixerConfig& config, Spelling spelling)
     repetitions_.emplace_back(0.1);
     repetitions_.emplace_back(0.9);
   }
-  const std::array<std::size_t, kMostSets> rows = {vocab, std::size_t{1} << kHashedSets, std::size_t{1} << kHashedSets, 768,
-                                                   16 * 5 * 4};
+  const std::array<std::size_t, kMostSets> rows = {vocab, std::size_t{1} << kHashedSets, std::size_t{1} << kHashedSets,
+                                                   768, 16 * 5 * 4};
   for (int m = 0; m < config.sets; ++m) {
     weights_[m].assign(rows[m] * width_, 0.0f);
     for (std::size_t row = 0; row < rows[m]; ++row) {
@@ -431,7 +433,8 @@ void Mixer::evidence(std::uint32_t token, const double* row, std::int64_t* occur
     }
     for (int m = 0; m < config_.sets; ++m) {
       for (int i = 0; i < width_; ++i) {
-        sizes[i] += std::abs(double{decision.last_weights[m]} * double{decision.weights[m][i]} * double{decision.inputs[i]});
+        sizes[i] +=
+            std::abs(double{decision.last_weights[m]} * double{decision.weights[m][i]} * double{decision.inputs[i]});
       }
     }
     node.descend(bit);

@@ -31,18 +31,18 @@
 #include <utility>
 #include <vector>
 
-#include "mixer/bit_history.h"
-#include "mixer/estimate.h"
-#include "mixer/contexts.h"
 #include "common/zero_pages.h"
+#include "mixer/bit_history.h"
+#include "mixer/contexts.h"
+#include "mixer/estimate.h"
 
 namespace ngram {
 
 struct MixerConfig {
-  int hashed;           // contexts with bit histories, the first of `Contexts::hashed`
-  int sets;             // of weights
+  int hashed;            // contexts with bit histories, the first of `Contexts::hashed`
+  int sets;              // of weights
   std::uint64_t groups;  // of bit histories, a power of two from 4
-  float weight;         // at the start, of every n-gram input; the neural one has 1
+  float weight;          // at the start, of every n-gram input; the neural one has 1
 };
 
 // The decisions of tokens in a row, for a coder of bits.
@@ -100,9 +100,9 @@ class Mixer {
   static constexpr int kInputs = 32;  // 4 + kDirect + kMostHashed, and zeros
   static constexpr int kNeural = 0, kConstant = 1, kRepetition = 2, kFirstDirect = 3;
   static constexpr int kFirstHashed = kFirstDirect + kDirect;
-  static constexpr int kLevels = 4;   // of the tree in a group: 15 nodes
+  static constexpr int kLevels = 4;  // of the tree in a group: 15 nodes
   static constexpr int kGroupBytes = 16, kLineBytes = 64;
-  static constexpr int kCells = 33;   // of a last map, over logits from -8 to 8
+  static constexpr int kCells = 33;                         // of a last map, over logits from -8 to 8
   static constexpr int kHashedSets = 14, kHashedMaps = 16;  // bits of a row
   static constexpr int kMostGroups = 5, kMostDecisions = 18;
 
@@ -134,10 +134,10 @@ class Mixer {
     std::array<float*, kMostSets> weights;
     float* last_weights;
     std::array<float*, 2> cells;
-    float right;   // share of the second of two neighbouring cells
+    float right;    // share of the second of two neighbouring cells
     double neural;  // probability of a 1 by the neural model
     float mixed;    // before the last maps
-    float fixed;   // after them
+    float fixed;    // after them
     // What the tokens alone decide:
     std::array<std::uint8_t, kMostHashed> states;  // 0 for contexts that are not in use
     std::array<Estimate*, kDirect> direct;
@@ -177,8 +177,8 @@ class Mixer {
   std::uint64_t line_mask_;
   ZeroPages<Estimate> direct_;
   std::uint64_t direct_mask_;
-  std::vector<Estimate> maps_;         // (hashed contexts, 256 states)
-  std::vector<Estimate> repetitions_;  // (length, first or later decision, what is expected)
+  std::vector<Estimate> maps_;                         // (hashed contexts, 256 states)
+  std::vector<Estimate> repetitions_;                  // (length, first or later decision, what is expected)
   std::array<std::vector<float>, kMostSets> weights_;  // (selected, width)
   std::vector<float> last_weights_;                    // (V, lanes)
   std::array<std::vector<float>, 2> last_maps_;        // (V, cells), (hash of last token and node, cells)

@@ -8,8 +8,8 @@
 #include <cstdint>
 #include <string>
 
-#include "hashed/hash.h"
 #include "hashed/counts.h"
+#include "hashed/hash.h"
 
 namespace py = pybind11;
 

@@ -1,5 +1,5 @@
-// The module `ngram_eval._cuda`: bindings check arguments, release the GIL and call. Tensors are torch's, used through their
-// attributes alone, so that no header of torch is needed; arrays are numpy's, of the host.
+// The module `ngram_eval._cuda`: bindings check arguments, release the GIL and call. Tensors are torch's, used through
+// their attributes alone, so that no header of torch is needed; arrays are numpy's, of the host.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
@@ -8,8 +8,8 @@
 #include <memory>
 #include <string>
 
-#include "python/checks.h"
 #include "cuda/device.h"
+#include "python/checks.h"
 
 namespace {
 
@@ -109,7 +109,8 @@ void lookup(HashedTables& self, std::uintptr_t stream, const py::object& tables,
 }
 
 const std::int64_t* check_bounds(const py::array& bounds, const char* name) {
-  if (!bounds.dtype().equal(py::dtype::of<std::int64_t>()) || bounds.ndim() != 1 || !(bounds.flags() & py::array::c_style)) {
+  if (!bounds.dtype().equal(py::dtype::of<std::int64_t>()) || bounds.ndim() != 1 ||
+      !(bounds.flags() & py::array::c_style)) {
     fail(std::string(name) + " must be contiguous, one-dimensional, int64");
   }
   return static_cast<const std::int64_t*>(bounds.data());
@@ -120,8 +121,7 @@ const std::int64_t* check_bounds(const py::array& bounds, const char* name) {
 // as 13 numbers: base, range, slope, then the centre of each order from 0 on.
 void score_windows(HashedTables& self, std::uintptr_t stream, const py::object& tables, const py::object& tokens,
                    std::int64_t base, const py::array& firsts, const py::array& stops, const py::object& bounds,
-                   const py::tuple& best,
-                   const py::object& charges) {
+                   const py::tuple& best, const py::object& charges) {
   std::uint32_t* const counts = check_tables(self, tables);
   if (firsts.size() != stops.size()) {
     fail(std::to_string(firsts.size()) + " firsts for " + std::to_string(stops.size()) + " stops");
@@ -145,7 +145,9 @@ void score_windows(HashedTables& self, std::uintptr_t stream, const py::object& 
     const auto gate = parts[0].cast<py::tuple>();
     if (gate.size() != 3 + ngram::kMaxOrder + 1) fail("a gate has 13 numbers, not " + std::to_string(gate.size()));
     charging.gate = {gate[0].cast<double>(), gate[1].cast<double>(), gate[2].cast<double>(), {}};
-    for (int order = 0; order <= ngram::kMaxOrder; ++order) charging.gate.centre[order] = gate[3 + order].cast<double>();
+    for (int order = 0; order <= ngram::kMaxOrder; ++order) {
+      charging.gate.centre[order] = gate[3 + order].cast<double>();
+    }
     charging.p_target = entries<double>(parts[1], "p_target", device, "float64", positions);
     charging.entropy = entries<float>(parts[2], "entropy", device, "float32", positions);
     charging.values = entries<double>(parts[3], "values", device, "float64", positions);
@@ -161,7 +163,8 @@ void score_windows(HashedTables& self, std::uintptr_t stream, const py::object& 
   const ngram::Windows there{all, all + size, windows.size};
   const std::int64_t* const ends = all + 2 * size;
   with_tokens(read, [&](auto* data) {
-    self.score_windows(stream_of(stream), counts, data, base, there, ends, positions, matches, charges_given ? &charging : nullptr);
+    self.score_windows(stream_of(stream), counts, data, base, there, ends, positions, matches,
+                       charges_given ? &charging : nullptr);
   });
 }
 
@@ -203,7 +206,9 @@ std::unique_ptr<ExactCounts> make_exact(int device, int max_order, int lanes, in
   if (!(1 <= max_order && max_order <= ngram::kMaxLevels)) {
     fail("max_order is " + std::to_string(max_order) + ": give 1 to " + std::to_string(ngram::kMaxLevels));
   }
-  if (lanes != 1 && lanes != 2 && lanes != 4 && lanes != 8) fail("lanes is " + std::to_string(lanes) + ": give 1, 2, 4 or 8");
+  if (lanes != 1 && lanes != 2 && lanes != 4 && lanes != 8) {
+    fail("lanes is " + std::to_string(lanes) + ": give 1, 2, 4 or 8");
+  }
   if (!(1 <= batch && batch <= 1 << 16)) fail("batch is " + std::to_string(batch) + ": give 1 to 65536");
   return std::make_unique<ExactCounts>(device, max_order, lanes, batch);
 }
@@ -259,7 +264,8 @@ PYBIND11_MODULE(NGRAM_MODULE, m) {
   m.attr("on_host") = ngram::device::kOnHost;
   m.def("problem", &ngram::device::problem, "Why there is no GPU to run on; empty if there is one.");
   m.def("describe", &ngram::device::describe, "device"_a);
-  m.def("use_threads", &ngram::device::use_threads, "threads"_a, "Of a build for the host: how many stand for a GPU's.");
+  m.def("use_threads", &ngram::device::use_threads, "threads"_a,
+        "Of a build for the host: how many stand for a GPU's.");
   py::class_<HashedTables>(m, "HashedTables", "Hashed counts in a tensor; see ngram_eval.scorers.hashed.cuda.")
       .def(py::init(&make_hashed), py::kw_only(), "device"_a, "min_order"_a, "max_order"_a, "buckets"_a, "min_count"_a,
            "context_lag"_a, "target_backoff"_a)

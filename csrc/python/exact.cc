@@ -14,7 +14,7 @@ using ngram::ExactModel;
 using py::literals::operator""_a;
 
 std::unique_ptr<ExactModel> make(int max_order, bool chain, const std::string& tilt, double tilt_factor,
-                                       double tilt_confidence) {
+                                 double tilt_confidence) {
   if (!(1 <= max_order && max_order <= ngram::kMaxLevels)) {
     fail("max_order is " + std::to_string(max_order) + ": give 1 to " + std::to_string(ngram::kMaxLevels));
   }
@@ -22,7 +22,9 @@ std::unique_ptr<ExactModel> make(int max_order, bool chain, const std::string& t
                            : tilt == "fixed"   ? ngram::Tilt::kFixed
                            : tilt == "learned" ? ngram::Tilt::kLearned
                                                : throw py::value_error("tilt is " + tilt + ": off, fixed or learned");
-  if (!(tilt_factor > 0.0) || !(tilt_confidence >= 0.0)) fail("tilt_factor must be positive, tilt_confidence not negative");
+  if (!(tilt_factor > 0.0) || !(tilt_confidence >= 0.0)) {
+    fail("tilt_factor must be positive, tilt_confidence not negative");
+  }
   return std::make_unique<ExactModel>(ngram::ExactModelConfig{max_order, chain, kind, tilt_factor, tilt_confidence});
 }
 
@@ -80,7 +82,7 @@ void append(ExactModel& self, const py::array& tokens) {
 }
 
 py::tuple score(ExactModel& self, const py::array& tokens, const py::array& base, const py::array& entropy,
-                      bool together) {
+                bool together) {
   check_exact_tokens(tokens);
   const ngram::Base of = check_base(base, entropy, tokens.size());
   if (of.rows) check_vocabulary(tokens, base.shape(1));
@@ -123,9 +125,8 @@ void check(const ExactModel&, const py::array& tokens, const py::array& base, co
   if (check_base(base, entropy, tokens.size()).rows) check_vocabulary(tokens, base.shape(1));
 }
 
-py::array score_recalled(ExactModel& self, const py::array& tokens, const py::array& evidence,
-                               const py::array& depth, const py::array& base, const py::array& entropy,
-                               bool together) {
+py::array score_recalled(ExactModel& self, const py::array& tokens, const py::array& evidence, const py::array& depth,
+                         const py::array& base, const py::array& entropy, bool together) {
   check(self, tokens, base, entropy);
   const ngram::Base of = check_base(base, entropy, tokens.size());
   const ngram::Evidence* const seen = check_evidence(self, evidence, depth, tokens.size());
@@ -139,7 +140,7 @@ py::array score_recalled(ExactModel& self, const py::array& tokens, const py::ar
 }
 
 py::array distribution_recalled(ExactModel& self, const py::array& evidence, const py::array& depth,
-                                      const py::array& base, float entropy) {
+                                const py::array& base, float entropy) {
   if (!holds<double>(base) || !is_vector(base) || base.size() == 0) {
     fail("base must be float64 of shape (V,), not " + describe(base));
   }
@@ -181,8 +182,7 @@ py::array distribution_after(ExactModel& self, const py::array& tokens, const py
 }
 
 // The distribution before each of the tokens, each token then scored.
-py::array distributions(ExactModel& self, const py::array& tokens, const py::array& base,
-                              const py::array& entropy) {
+py::array distributions(ExactModel& self, const py::array& tokens, const py::array& base, const py::array& entropy) {
   check_exact_tokens(tokens);
   const ngram::Base of = check_base(base, entropy, tokens.size());
   if (!of.rows) fail("distributions need whole base distributions, (n, V) or (1, V)");
@@ -220,10 +220,11 @@ py::dict learned(const ExactModel& self) {
   const auto entries = static_cast<py::ssize_t>(now.tilt.size() / 2);
   const double rates[] = {now.base_weight, now.recent_cost};
   const std::uint64_t steps[] = {now.scored, now.surprises};
-  return py::dict("weights"_a = copied({levels, py::ssize_t{ExactModel::weights_per_level()}, py::ssize_t{2}, py::ssize_t{4}},
-                                       now.weights.data()),
-                  "tilt"_a = copied({py::ssize_t{2}, entries}, now.tilt.data()), "rates"_a = copied({py::ssize_t{2}}, rates),
-                  "steps"_a = copied({py::ssize_t{2}}, steps));
+  return py::dict(
+      "weights"_a = copied({levels, py::ssize_t{ExactModel::weights_per_level()}, py::ssize_t{2}, py::ssize_t{4}},
+                           now.weights.data()),
+      "tilt"_a = copied({py::ssize_t{2}, entries}, now.tilt.data()), "rates"_a = copied({py::ssize_t{2}}, rates),
+      "steps"_a = copied({py::ssize_t{2}}, steps));
 }
 
 template <class T>
@@ -260,8 +261,8 @@ py::array evidence(const ExactModel& self, std::uint32_t token) {
   for (int level = 0; level < counts.tip_depth(); ++level) {
     const ngram::Context context = counts.tip(level);
     const ngram::Successor successor = counts.tip_successor(level, token);
-    const std::uint64_t row[] = {context.total, context.novel_total, context.distinct, context.run,
-                                 successor.count, successor.novel, successor.recent};
+    const std::uint64_t row[] = {context.total,   context.novel_total, context.distinct, context.run,
+                                 successor.count, successor.novel,     successor.recent};
     for (int i = 0; i < 7; ++i) to(level, i) = row[i];
   }
   return rows;
@@ -270,9 +271,9 @@ py::array evidence(const ExactModel& self, std::uint32_t token) {
 }  // namespace
 
 void bind_exact(py::module_& m) {
-  py::class_<ExactModel>(m, "ExactModel", "Exact n-gram counts and their normalised blend; see ngram_eval.scorers.exact.")
-      .def(py::init(&make), py::kw_only(), "max_order"_a, "chain"_a, "tilt"_a, "tilt_factor"_a,
-           "tilt_confidence"_a)
+  py::class_<ExactModel>(m, "ExactModel",
+                         "Exact n-gram counts and their normalised blend; see ngram_eval.scorers.exact.")
+      .def(py::init(&make), py::kw_only(), "max_order"_a, "chain"_a, "tilt"_a, "tilt_factor"_a, "tilt_confidence"_a)
       .def("append", &append, "tokens"_a.noconvert())
       .def("score", &score, "tokens"_a.noconvert(), "base"_a.noconvert(), "entropy"_a.noconvert(), py::kw_only(),
            "together"_a)
@@ -281,8 +282,8 @@ void bind_exact(py::module_& m) {
       .def("distributions", &distributions, "tokens"_a.noconvert(), "base"_a.noconvert(), "entropy"_a.noconvert())
       .def("check", &check, "tokens"_a.noconvert(), "base"_a.noconvert(), "entropy"_a.noconvert(),
            "Raises ValueError for arguments that `score` would refuse.")
-      .def("score_recalled", &score_recalled, "tokens"_a.noconvert(), "evidence"_a.noconvert(),
-           "depth"_a.noconvert(), "base"_a.noconvert(), "entropy"_a.noconvert(), py::kw_only(), "together"_a)
+      .def("score_recalled", &score_recalled, "tokens"_a.noconvert(), "evidence"_a.noconvert(), "depth"_a.noconvert(),
+           "base"_a.noconvert(), "entropy"_a.noconvert(), py::kw_only(), "together"_a)
       .def("distribution_recalled", &distribution_recalled, "evidence"_a.noconvert(), "depth"_a.noconvert(),
            "base"_a.noconvert(), "entropy"_a)
       .def("follow", &ExactModel::follow, "token"_a)

@@ -36,7 +36,8 @@ ngram::Windows check_windows(const py::array& tokens, const py::array& firsts, c
 
 std::unique_ptr<HashedCounts> make(int min_order, int max_order, std::uint64_t buckets, std::uint32_t min_count,
                                    int context_lag, bool target_backoff, int threads) {
-  const ngram::CountsConfig config = counts_config(min_order, max_order, buckets, min_count, context_lag, target_backoff);
+  const ngram::CountsConfig config =
+      counts_config(min_order, max_order, buckets, min_count, context_lag, target_backoff);
   if (threads < 1) fail("threads is " + std::to_string(threads) + ": give at least 1");
   return std::make_unique<HashedCounts>(config, threads);
 }
@@ -50,7 +51,8 @@ void update(HashedCounts& self, const py::array& tokens, std::int64_t start, std
 py::tuple lookup(const HashedCounts& self, const py::array& tokens, std::int64_t start, std::int64_t stop) {
   check_tokens(tokens);
   check_span(tokens, start, stop);
-  const py::array::ShapeContainer shape{static_cast<py::ssize_t>(self.orders()), static_cast<py::ssize_t>(stop - start)};
+  const py::array::ShapeContainer shape{static_cast<py::ssize_t>(self.orders()),
+                                        static_cast<py::ssize_t>(stop - start)};
   py::array_t<std::uint32_t> context(shape), full(shape);
   std::uint32_t *const c = context.mutable_data(), *const f = full.mutable_data();
   with_tokens(tokens, [&](auto data) { self.lookup(data, start, stop, c, f); });

@@ -8,8 +8,8 @@
 #include <utility>
 #include <vector>
 
-#include "python/checks.h"
 #include "mixer/mixer.h"
+#include "python/checks.h"
 
 namespace {
 
@@ -66,7 +66,8 @@ void check_rows(const Mixer& self, const py::array& base, py::ssize_t n) {
 
 const double* check_row(const Mixer& self, const py::array& base) {
   if (!is_vector(base) || !holds<double>(base) || base.size() != self.vocab_size()) {
-    fail("base must be float64 of shape (V,) with V = " + std::to_string(self.vocab_size()) + ", not " + describe(base));
+    fail("base must be float64 of shape (V,) with V = " + std::to_string(self.vocab_size()) + ", not " +
+         describe(base));
   }
   return static_cast<const double*>(base.data());
 }

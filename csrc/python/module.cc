@@ -1,4 +1,4 @@
-// The module `ngram_eval._core`, one file a family. Bindings check arguments, release the GIL and call; arrays are never
+// The module `ngram_eval._core`, one file a family. Bindings check arguments, release the GIL and call; arrays are not
 // copied or converted. Only this folder knows Python.
 #include <pybind11/pybind11.h>
 
