@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,7 +65,8 @@ def test_random_increments_are_as_many_as_asked_for() -> None:
     for increments, ahead in ((1, 1 << 63), (1, -1), (-1, 1), (1 << 62, 1)):
         with pytest.raises(ValueError, match="requested"):
             random_increments(counts, increments, ahead)
-    for wrong in (counts[:3], counts[:, :128], counts.astype(np.int64), counts[:0]):
+    bad: list[Any] = [counts[:3], counts[:, :128], counts.astype(np.int64), counts[:0]]
+    for wrong in bad:
         with pytest.raises(ValueError, match="counts"):
             random_increments(wrong, 1, 1)
 
