@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 SIDE_BY_SIDE := -n $(JOBS) --dist loadfile
 TYPED := build/typed
-SOURCES := setup.py pyproject.toml requirements.txt $(wildcard csrc/* csrc/cuda/*)
+SOURCES := setup.py pyproject.toml requirements.txt $(wildcard csrc/*/*)
+CPP := $(wildcard $(addprefix csrc/*/*.,cc h cu) tests/*.cu $(addprefix benchmarks/limits/*.,cc h cu))
 
 .PHONY: demo test test-all check bench docs
 
@@ -23,6 +24,9 @@ test-all: $(VENV)/installed
 check: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(CPP)
+	! grep -l pybind11 $(filter-out csrc/python/%,$(CPP))
+	! wc -l $(filter-out csrc/mixer/mixer.cc csrc/cuda/parallel.h,$(CPP)) | awk '$$1 > 400 && $$2 != "total"' | grep .
 	rm -rf $(TYPED) && mkdir -p $(TYPED)/ngram_eval
 	ln -s $(CURDIR)/ngram_eval/* $(TYPED)/ngram_eval/
 	ln -s $(CURDIR)/kernels $(TYPED)/ngram_eval/kernels

@@ -16,10 +16,19 @@ from setuptools import setup
 
 HEADERS = [str(path) for path in Path("csrc").rglob("*.h")]
 ARCHS = "80;90;100+PTX"
-CUDA_SOURCES = ["csrc/cuda/bind.cc"]
-KERNELS = ["csrc/cuda/launch.cu"]
+CUDA_SOURCES = ["csrc/python/cuda.cc"]
+SOURCES = [path for path in sorted(map(str, Path("csrc").rglob("*.cc"))) if path not in CUDA_SOURCES]
+KERNELS = ["csrc/cuda/device.cu", "csrc/cuda/exact.cu", "csrc/cuda/hashed.cu"]
+INCLUDES = ["csrc"]
 # Products and sums are rounded apart, as on the host.
-NVCC_FLAGS = ["-std=c++20", "-O3", "--fmad=false", "--expt-relaxed-constexpr", "-Xcompiler=-fPIC,-fvisibility=hidden"]
+NVCC_FLAGS = [
+    "-std=c++20",
+    "-O3",
+    "--fmad=false",
+    "--expt-relaxed-constexpr",
+    "-Xcompiler=-fPIC,-fvisibility=hidden",
+    "-Icsrc",
+]
 
 
 def find_nvcc() -> str | None:
@@ -82,16 +91,8 @@ class BuildExt(build_ext):
 extensions = [
     Pybind11Extension(
         "ngram_eval._core",
-        [
-            "csrc/bind.cc",
-            "csrc/bind_mixer.cc",
-            "csrc/exact_counts.cc",
-            "csrc/exact_model.cc",
-            "csrc/hashed_counts.cc",
-            "csrc/increment_limit.cc",
-            "csrc/mixer.cc",
-            "csrc/mixer_contexts.cc",
-        ],
+        SOURCES,
+        include_dirs=INCLUDES,
         depends=HEADERS,
         cxx_std=20,
         extra_compile_args=["-O3", "-Wall", "-Wextra", "-ffp-contract=off"],
@@ -102,6 +103,7 @@ if with_cuda():
         Pybind11Extension(
             "ngram_eval._cuda",
             CUDA_SOURCES,
+            include_dirs=INCLUDES,
             depends=[*HEADERS, *KERNELS],
             cxx_std=20,
             extra_compile_args=["-O3", "-Wall", "-Wextra"],

@@ -20,6 +20,7 @@ from triton.testing import get_dram_gbps
 from benchmarks.gpu_cases import FIRST, Inputs, repeating_tokens
 from benchmarks.gpu_clock import seconds
 from benchmarks.gpu_prediction import Assumptions, Sizes
+from benchmarks.limits.keys import RandomKeys
 from ngram_eval.config import ExactConfig, WindowConfig
 from ngram_eval.extensions import load_cuda, stream_of
 from ngram_eval.kernels import tables, windows
@@ -184,7 +185,7 @@ def keys() -> None:
     loads = (0.35, 0.5, 0.7, 0.8)
     head("threads a bucket", *(f"{what}, {load:.0%} full" for load in loads for what in ("added", "found")))
     for lanes in (1, 2, 4, 8):
-        table = CORE.RandomKeys(device=DEVICE.index or 0, slots=slots, lanes=lanes)
+        table = RandomKeys(on_host=TOY, device=DEVICE.index or 0, slots=slots, lanes=lanes)
         table.add(0, 8)
         table.find(0, 8)
         cells, done = [], 0

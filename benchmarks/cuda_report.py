@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -66,23 +67,23 @@ class Compiled:
         return blocks * threads / 32 / WARPS[self.target]
 
 
-def nvcc_flags() -> list[str]:
-    """Those of `setup.py`, which can't be imported: it builds."""
+def of_setup(name: str) -> list[str]:
+    """A list of `setup.py`, which can't be imported: it builds."""
     tree = ast.parse((ROOT / "setup.py").read_text())
     for node in tree.body:
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "NVCC_FLAGS":
-            flags: list[str] = ast.literal_eval(node.value)
-            return flags
-    raise AssertionError("setup.py has no NVCC_FLAGS")
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == name:
+            value: list[str] = ast.literal_eval(node.value)
+            return value
+    raise AssertionError(f"setup.py has no {name}")
 
 
 def compile_all(targets: list[str], folder: Path) -> list[Compiled]:
     """Every kernel for every target; raises `CalledProcessError` when nvcc fails."""
     found = []
-    for target in targets:
-        cubin = folder / f"launch_{target}.cubin"
+    for target, source in product(targets, of_setup("KERNELS")):
+        cubin = folder / f"{Path(source).stem}_{target}.cubin"
         arch = ["-gencode", f"arch=compute_{target},code=sm_{target}", "-cubin"]
-        subprocess.run(["nvcc", *nvcc_flags(), *arch, "csrc/cuda/launch.cu", "-o", str(cubin)], check=True, cwd=ROOT)
+        subprocess.run(["nvcc", *of_setup("NVCC_FLAGS"), *arch, source, "-o", str(cubin)], check=True, cwd=ROOT)
         usage, sass = (
             subprocess.run([TOOLS / "cuobjdump", flag, cubin], capture_output=True, text=True, check=True).stdout
             for flag in ("--dump-resource-usage", "-sass")
@@ -91,7 +92,7 @@ def compile_all(targets: list[str], folder: Path) -> list[Compiled]:
             name: body for name, body in re.findall(r"Function : (\S+)\n(.*?)(?=\n\s*Function : |\Z)", sass, re.DOTALL)
         }
         resources = re.findall(r"Function (\S+):\n\s*REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", usage)
-        if not resources:
+        if len(resources) != len(code):
             raise AssertionError(f"cuobjdump's resource usage has another form: {usage}")
         for name, registers, stack, shared, local in resources:
             found.append(

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import tyro
 
+from benchmarks.limits import random_increments
 from benchmarks.machine import describe_machine, publish
 from ngram_eval._core import HashedCounts, random_increments
 from ngram_eval.assets import asset
@@ -72,7 +73,7 @@ def random_access(size: int) -> float:
     increments, best = 4_000_000, math.inf
     for ahead in (16, 32, 64):
         start = time.perf_counter()
-        random_increments(counts=tables, increments=increments, ahead=ahead)
+        random_increments(tables.state(), increments, ahead)
         best = min(best, (time.perf_counter() - start) / increments)
     return best
 

@@ -90,31 +90,34 @@ includes=$("$python" -c "import sysconfig, pathlib, torch
 print('-isystem', sysconfig.get_path('include'), '-isystem', pathlib.Path(torch.__file__).parent / 'include')")
 suffix=$("$python" -c "import sysconfig; print(sysconfig.get_config_var('EXT_SUFFIX'))")
 cxx=${CXX:-c++}
-flags="-std=c++20 -O3 -ffp-contract=off -fvisibility=hidden -fPIC"
+flags="-std=c++20 -O3 -ffp-contract=off -fvisibility=hidden -fPIC -Icsrc"
 nvcc=${CUDA_HOME:+$CUDA_HOME/bin/}nvcc
 command -v "$nvcc" > /dev/null || nvcc=
 # As in setup.py.
-nvcc_flags="-std=c++20 -O3 --fmad=false --expt-relaxed-constexpr -Xcompiler=-fPIC,-fvisibility=hidden -lineinfo"
+nvcc_flags="-std=c++20 -O3 --fmad=false --expt-relaxed-constexpr -Xcompiler=-fPIC,-fvisibility=hidden -Icsrc -lineinfo"
+kernels="csrc/cuda/device.cu csrc/cuda/exact.cu csrc/cuda/hashed.cu"
+objects="device.o exact.o hashed.o"
 
 # shellcheck disable=SC2086 # the words of $flags and $includes
-build_core() { "$cxx" $flags -shared $includes csrc/*.cc -o "ngram_eval/_core$suffix"; }
+build_core() { "$cxx" $flags -shared $includes csrc/{exact,hashed,mixer}/*.cc csrc/python/{module,exact,hashed,mixer}.cc \
+    -o "ngram_eval/_core$suffix"; }
 
 # shellcheck disable=SC2046,SC2086
 build_cuda() {
-    local rc=0 bind
+    local rc=0 bind gpu checked="csrc/hashed/counts.cc csrc/exact/counts.cc tests/device_check.cu"
     if [ -n "$dry_run" ]; then
-        "$cxx" $flags -O1 -pthread -c -x c++ csrc/cuda/launch.cu -o launch.o &&
-            "$cxx" $flags -O1 -shared -pthread $includes csrc/cuda/bind.cc launch.o -o "ngram_eval/_cuda$suffix" &&
-            "$cxx" $flags -O1 -pthread csrc/hashed_counts.cc csrc/exact_counts.cc launch.o -x c++ tests/device_check.cu \
-                -x none -o device_check && mkdir -p build/host_cuda && cp "ngram_eval/_cuda$suffix" build/host_cuda
+        "$cxx" $flags -O1 -pthread -c -x c++ $kernels &&
+            "$cxx" $flags -O1 -shared -pthread $includes csrc/python/cuda.cc $objects -o "ngram_eval/_cuda$suffix" &&
+            "$cxx" $flags -O1 -pthread $objects -x c++ $checked -o device_check &&
+            mkdir -p build/host_cuda && cp "ngram_eval/_cuda$suffix" build/host_cuda
         return
     fi
-    "$cxx" $flags $includes -c csrc/cuda/bind.cc -o bind.o & bind=$!
-    "$nvcc" $nvcc_flags $(printf -- '-gencode arch=compute_%s,code=sm_%s ' $(for arch in ${archs//;/ }; do echo "$arch" "$arch"; done)) \
-        -c csrc/cuda/launch.cu -o launch.o || rc=$?
+    gpu=$(printf -- '-gencode arch=compute_%s,code=sm_%s ' $(for arch in ${archs//;/ }; do echo "$arch" "$arch"; done))
+    "$cxx" $flags $includes -c csrc/python/cuda.cc -o bind.o & bind=$!
+    "$nvcc" $nvcc_flags $gpu --threads=0 -c $kernels || rc=$?
     wait "$bind" || rc=$?
-    [ "$rc" = 0 ] && "$nvcc" -shared -cudart static bind.o launch.o -o "ngram_eval/_cuda$suffix" &&
-        "$nvcc" -std=c++20 -O2 csrc/hashed_counts.cc csrc/exact_counts.cc tests/device_check.cu launch.o -o device_check
+    [ "$rc" = 0 ] && "$nvcc" -shared -cudart static bind.o $objects -o "ngram_eval/_cuda$suffix" &&
+        "$nvcc" $nvcc_flags $gpu $checked $objects -o device_check
 }
 
 build_core 2> core_errors.txt & core=$!

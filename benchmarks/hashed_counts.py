@@ -20,6 +20,7 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
+from benchmarks.limits import random_increments
 from benchmarks.machine import describe_machine, publish
 from ngram_eval._core import HashedCounts, random_increments
 from ngram_eval.assets import asset
@@ -146,7 +147,7 @@ def core(buckets: int, max_order: int) -> HashedCounts:
 
 def increment_at_random(tables: HashedCounts, increments: int, ahead: int = 32) -> None:
     """The machine's limit: nothing but increments."""
-    random_increments(counts=tables, increments=increments, ahead=ahead)
+    random_increments(tables.state(), increments, ahead)
 
 
 def counts_of(config: NgramConfig, threads: int = 1, state: NDArray[np.uint32] | None = None) -> CpuCounts:

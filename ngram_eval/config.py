@@ -14,7 +14,7 @@ from ngram_eval.errors import InputError
 MAX_HASHED_ORDER = 9
 """Highest order of the hashed counts: the hash has nine primes (`ngram_eval.scorers.hashed.hashing`)."""
 MAX_EXACT_ORDER = 32
-"""Highest order of the exact counts (kMaxLevels of csrc/exact_counts.h)."""
+"""Highest order of the exact counts (kMaxLevels of csrc/exact/evidence.h)."""
 
 
 def _require(condition: bool, name: str, value: object, remedy: str) -> None:

@@ -11,10 +11,11 @@
 #include <random>
 #include <vector>
 
-#include "../csrc/cuda/device.h"
-#include "../csrc/cuda/parallel.h"
-#include "../csrc/exact_counts.h"
-#include "../csrc/hashed_counts.h"
+#include "../benchmarks/limits/random_keys.h"
+#include "cuda/device.h"
+#include "cuda/parallel.h"
+#include "exact/counts.h"
+#include "hashed/counts.h"
 
 namespace {
 
@@ -74,7 +75,8 @@ std::vector<Token> stream(int vocab, int length) {
 template <class Token>
 void check_hashed() {
   const int low = 1 + below(kMaxOrder), high = low + below(kMaxOrder - low + 1);
-  const CountsConfig config{low, high, std::uint64_t{1} << below(12), 1 + static_cast<std::uint32_t>(below(3)), below(2), below(2) == 1};
+  const CountsConfig config{
+      low, high, std::uint64_t{1} << below(12), 1 + static_cast<std::uint32_t>(below(3)), below(2), below(2) == 1};
   const std::vector<Token> tokens = stream<Token>(2 + below(40), 2 + below(3000));
   const auto positions = static_cast<std::int64_t>(tokens.size()) - 1;
   HashedCounts host(config, 1);
@@ -82,7 +84,8 @@ void check_hashed() {
   const Array<Token> on_device = sent(tokens);
   Array<std::uint32_t> tables = sent(std::vector<std::uint32_t>(host.size()));
 
-  const std::int64_t start = below(static_cast<int>(positions)), stop = start + below(static_cast<int>(positions - start) + 1);
+  const std::int64_t start = below(static_cast<int>(positions)),
+                     stop = start + below(static_cast<int>(positions - start) + 1);
   host.update(tokens.data(), start, stop);
   device.update(nullptr, tables.data(), on_device.data(), 0, start, stop);
   same(fetched(tables, host.size()), std::vector<std::uint32_t>(host.data(), host.data() + host.size()), "update");
@@ -110,25 +113,28 @@ void check_hashed() {
   const std::size_t bad = scored > 0 && below(2) == 0 ? below(static_cast<int>(scored)) : scored;
   if (bad < scored) entropy[bad] = std::numeric_limits<float>::quiet_NaN();
   const auto d_order = sent(std::vector<std::uint8_t>(scored, 99));
-  const auto d_context = sent(std::vector<std::uint32_t>(scored, 99)), d_full = sent(std::vector<std::uint32_t>(scored, 99));
+  const auto d_context = sent(std::vector<std::uint32_t>(scored, 99)),
+             d_full = sent(std::vector<std::uint32_t>(scored, 99));
   const auto d_p = sent(p_target), d_values = sent(std::vector<double>(scored));
   const auto d_entropy = sent(entropy);
   const std::int64_t rows = 1 + below(5);
-  const auto d_sums = sent(std::vector<std::int64_t>(4 * rows)), d_hits = sent(std::vector<std::int64_t>(kMaxOrder + 1));
+  const auto d_sums = sent(std::vector<std::int64_t>(4 * rows)),
+             d_hits = sent(std::vector<std::int64_t>(kMaxOrder + 1));
   const auto d_bad = sent(std::vector<std::int64_t>{std::numeric_limits<std::int64_t>::max()});
   const Gate gate{0.05, 0.55, 2.0, {0, 4.0, 4.5, 4.2, 3.8, 3.5, 3.2, 3.0, 2.8, 2.6}};
-  const device::Charging charging{gate, d_p.data(), d_entropy.data(), d_values.data(), d_sums.data(), rows, d_hits.data(), d_bad.data()};
+  const device::Charging charging{gate,          d_p.data(), d_entropy.data(), d_values.data(),
+                                  d_sums.data(), rows,       d_hits.data(),    d_bad.data()};
   std::vector<std::int64_t> ends;
   for (std::size_t w = 0; w < firsts.size(); ++w) ends.push_back((w > 0 ? ends[w - 1] : 0) + windows.length(w));
   const auto d_firsts = sent(firsts), d_stops = sent(stops), d_ends = sent(ends);
   const Windows there{d_firsts.data(), d_stops.data(), firsts.size()};
-  device.score_windows(nullptr, tables.data(), on_device.data(), 0, there, d_ends.data(), static_cast<std::int64_t>(scored),
-                       {d_order.data(), d_context.data(), d_full.data()},
-                       &charging);
+  device.score_windows(nullptr, tables.data(), on_device.data(), 0, there, d_ends.data(),
+                       static_cast<std::int64_t>(scored), {d_order.data(), d_context.data(), d_full.data()}, &charging);
   same(fetched(d_order, scored), order, "windows: order");
   same(fetched(d_context, scored), context, "windows: context");
   same(fetched(d_full, scored), full, "windows: full");
-  same(fetched(tables, host.size()), std::vector<std::uint32_t>(host.data(), host.data() + host.size()), "windows: tables");
+  same(fetched(tables, host.size()), std::vector<std::uint32_t>(host.data(), host.data() + host.size()),
+       "windows: tables");
 
   // What is charged: exactly on the host; a GPU's exp and log may differ in the last bits.
   const std::vector<double> values = fetched(d_values, scored);
@@ -146,23 +152,30 @@ void check_hashed() {
       ++expected_hits[order[entry]];
       const double weight = order[entry] > 0 ? gate_weight(gate, entropy[entry], order[entry]) : 0.0;
       const double charged = blend(weight, p_target[entry], ngram_estimate(context[entry], full[entry]));
-      if (std::fabs(values[entry] - charged) > 1e-14) fail("windows: value %zu is %.17g, not %.17g", entry, values[entry], charged);
+      if (std::fabs(values[entry] - charged) > 1e-14) {
+        fail("windows: value %zu is %.17g, not %.17g", entry, values[entry], charged);
+      }
       nats -= std::log(std::max(charged, kFloor));
       neural_nats -= std::log(std::max(p_target[entry], kFloor));
     }
   }
   for (std::int64_t row = 0; row < rows; ++row) {
     const auto limbs = [&](int at) {
-      return std::ldexp(static_cast<double>(sums[4 * row + at]), kLimbBits - 52) + std::ldexp(static_cast<double>(sums[4 * row + at + 1]), -52);
+      return std::ldexp(static_cast<double>(sums[4 * row + at]), kLimbBits - 52) +
+             std::ldexp(static_cast<double>(sums[4 * row + at + 1]), -52);
     };
     found += limbs(0);
     neural_found += limbs(2);
   }
   if (std::fabs(found - nats) > 1e-11 * (1 + nats)) fail("windows cost %.17g nats, not %.17g", found, nats);
-  if (std::fabs(neural_found - neural_nats) > 1e-11 * (1 + neural_nats)) fail("the model alone costs %.17g nats", neural_found);
+  if (std::fabs(neural_found - neural_nats) > 1e-11 * (1 + neural_nats)) {
+    fail("the model alone costs %.17g nats", neural_found);
+  }
   same(hits, expected_hits, "windows: hits");
   const std::int64_t named = fetched(d_bad, 1)[0];
-  if (named != bad_position) fail("windows: NaN at %ld, not %ld", static_cast<long>(named), static_cast<long>(bad_position));
+  if (named != bad_position) {
+    fail("windows: NaN at %ld, not %ld", static_cast<long>(named), static_cast<long>(bad_position));
+  }
 
   const std::size_t looked_up = host.orders() * static_cast<std::size_t>(stop - start);
   std::vector<std::uint32_t> contexts(looked_up), fulls(looked_up);
@@ -179,10 +192,12 @@ void same_evidence(const Evidence& found, const Evidence& expected, int level, i
   const Successor &t = found.target, &u = expected.target;
   if (c.total != e.total || c.distinct != e.distinct || c.run != e.run || t.count != u.count || t.recent != u.recent ||
       (!longest && (c.novel_total != e.novel_total || t.novel != u.novel))) {
-    fail("exact counts: position %ld, level %d: total %lu %lu, novel_total %lu %lu, distinct %u %u, run %u %u, count %u %u, "
-         "novel %u %u, recent %x %x",
-         position, level, c.total, e.total, c.novel_total, e.novel_total, c.distinct, e.distinct, c.run, e.run, t.count,
-         u.count, t.novel, u.novel, t.recent, u.recent);
+    fail(
+        "exact counts: position %ld, level %d: total %lu %lu, novel_total %lu %lu, distinct %u %u, run %u %u, count %u "
+        "%u, "
+        "novel %u %u, recent %x %x",
+        position, level, c.total, e.total, c.novel_total, e.novel_total, c.distinct, e.distinct, c.run, e.run, t.count,
+        u.count, t.novel, u.novel, t.recent, u.recent);
   }
 }
 

@@ -13,7 +13,8 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 BUILT = ROOT / "build" / "host_cuda"
-FLAGS = ["-std=c++20", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off"]
+FLAGS = ["-std=c++20", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-Icsrc"]
+KERNELS = ("-x", "c++", "csrc/cuda/device.cu", "csrc/cuda/exact.cu", "csrc/cuda/hashed.cu")
 
 
 def compiler() -> str | None:
@@ -23,7 +24,8 @@ def compiler() -> str | None:
 
 def compiled(out: Path, *arguments: str) -> Path:
     """`out` of the compiler's arguments, made again if a source is newer."""
-    sources = [*(ROOT / "csrc").rglob("*.*"), *(ROOT / "tests").glob("*.cu"), Path(__file__)]
+    folders = ("csrc", "tests", "benchmarks/limits")
+    sources = [*(path for folder in folders for path in (ROOT / folder).rglob("*.[ch]*")), Path(__file__)]
     if not out.exists() or out.stat().st_mtime < max(path.stat().st_mtime for path in sources):
         out.parent.mkdir(parents=True, exist_ok=True)
         found = compiler()
@@ -34,14 +36,7 @@ def compiled(out: Path, *arguments: str) -> Path:
 
 def device_check(kind: str, *flags: str) -> Path:
     """`tests/device_check.cu` for threads of the host, with the flags of a sanitizer."""
-    sources = (
-        "csrc/hashed_counts.cc",
-        "csrc/exact_counts.cc",
-        "-x",
-        "c++",
-        "csrc/cuda/launch.cu",
-        "tests/device_check.cu",
-    )
+    sources = ("csrc/hashed/counts.cc", "csrc/exact/counts.cc", *KERNELS, "tests/device_check.cu")
     return compiled(BUILT / f"device_check_{kind}", "-pthread", "-O0", *flags, *sources)
 
 
@@ -53,7 +48,7 @@ def host_extension() -> ModuleType:
         BUILT / f"_cuda{sysconfig.get_config_var('EXT_SUFFIX')}",
         *("-fvisibility=hidden", "-shared", "-fPIC", "-pthread"),
         *(f"-isystem{path}" for path in includes),
-        *("csrc/cuda/bind.cc", "-x", "c++", "csrc/cuda/launch.cu"),
+        *("csrc/python/cuda.cc", *KERNELS),
     )
     spec = importlib.util.spec_from_file_location("ngram_eval._cuda", built)
     assert spec is not None

@@ -561,8 +561,9 @@ def test_code_bytes_counts_what_an_evaluation_imports(monkeypatch: pytest.Monkey
     assert listed >= {
         *("ngram_eval/run.py", "ngram_eval/model.py", "ngram_eval/forward.py", "ngram_eval/artifact.py"),
         *("counts/cpu.py", "ngram_eval/blend.py", "ngram_eval/__init__.py"),
-        *("csrc/hash.h", "csrc/bind.cc", "csrc/hashed_counts.cc", "csrc/hashed_counts.h"),
+        *("hashed/hash.h", "python/module.cc", "hashed/counts.cc", "hashed/counts.h", "mixer/mixer.cc"),
     }
+    assert not any("cuda" in name for name in listed)
     assert not any("train" in name or "prepare" in name or "test" in name or "build.py" in name for name in listed)
     monkeypatch.setattr(artifact, "code_files", lambda: files)
     assert artifact.code_bytes() == sum(len(path.read_bytes()) for path in files)

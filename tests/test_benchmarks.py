@@ -6,10 +6,12 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from host_cuda import compiler
 
 from benchmarks import (
     blends,
@@ -30,6 +32,8 @@ from benchmarks import (
     training,
 )
 from benchmarks.gpu_prediction import Assumptions, Sizes, kernels, predict
+from benchmarks.limits import random_increments
+from benchmarks.limits.keys import RandomKeys
 from benchmarks.machine import KEPT_FROM, publish
 from conftest import Stream
 from ngram_eval.config import DEFAULT_PRESETS, preset
@@ -39,15 +43,46 @@ from ngram_eval.scorers.hashed.reference import ReferenceCounts
 from ngram_eval.text.shards import write_shard
 
 ROOT = Path(__file__).parents[1]
+needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
 interpreted = pytest.mark.skipif(not INTERPRETED, reason="benchmarks/gpu_suite.sh runs it where there is a GPU")
 
 
+@needs_compiler
 def test_hashed_counts(tmp_path: Path) -> None:
     shard = tmp_path / "toy_000000.bin"
     write_shard(shard, (np.random.default_rng(0).zipf(1.3, 8_000) % 1024).astype(np.uint16))
     text = hashed_counts.measure(hashed_counts.Options(data=(str(shard),), toy=True))
     assert "| fused call to published numpy |" in text
     assert "## Which memory level binds" in text
+
+
+@needs_compiler
+def test_random_increments_are_as_many_as_asked_for() -> None:
+    counts = np.zeros((4, 256), np.uint32)
+    random_increments(counts, 5000, 32)
+    assert counts.sum() == 5000
+    assert (counts > 0).mean() > 0.9
+    for increments, ahead in ((1, 1 << 63), (1, -1), (-1, 1), (1 << 62, 1)):
+        with pytest.raises(ValueError, match="requested"):
+            random_increments(counts, increments, ahead)
+    bad: list[Any] = [counts[:3], counts[:, :128], counts.astype(np.int64), counts[:0]]
+    for wrong in bad:
+        with pytest.raises(ValueError, match="counts"):
+            random_increments(wrong, 1, 1)
+
+
+@needs_compiler
+def test_random_keys_are_found_once_they_are_added() -> None:
+    keys = RandomKeys(on_host=True, device=0, slots=1 << 10, lanes=2)
+    keys.add(0, 700)
+    keys.find(600, 800)
+    assert keys.found() == 100
+    for begin, end in ((0, 1 << 10), (2, 1), (-1, 1), (0, 1 << 63)):
+        with pytest.raises(ValueError, match="keys"):
+            keys.add(begin, end)
+    for slots, lanes in ((1000, 2), (4, 2), (1 << 10, 3)):
+        with pytest.raises(ValueError, match="give"):
+            RandomKeys(on_host=True, device=0, slots=slots, lanes=lanes)
 
 
 def test_last_block_notices_logits_that_differ_or_are_nan() -> None:
@@ -186,6 +221,7 @@ def test_long_stream() -> None:
     assert "1,000,000 tokens (2 MiB) in 1 shard(s)" in text
 
 
+@needs_compiler
 def test_exact_counts(tmp_path: Path) -> None:
     shard = tmp_path / "toy_000000.bin"
     write_shard(shard, (np.random.default_rng(0).zipf(1.3, 8_000) % 1024).astype(np.uint16))

@@ -1,17 +1,18 @@
-// What the device does, for callers that know nothing of CUDA (`bind.cc`, the tests): pointers are of the device's
-// memory unless they say otherwise. `launch.cu` has the launches. Compiled by nvcc they run on a GPU; compiled as C++,
-// on threads of the host, whose memory then is the device's.
+// What the device does, for callers that know nothing of CUDA (`python/cuda.cc`, the tests): pointers are of the device's
+// memory unless they say otherwise. `device.cu`, `hashed.cu` and `exact.cu` have the launches. Compiled by nvcc they run on
+// a GPU; compiled as C++, on threads of the host, whose memory then is the device's.
 //
-// Callers check arguments. A failure of the device may show in a later call. Throws std::runtime_error with CUDA's reason, std::bad_alloc where the device has no memory left.
+// Callers check arguments. A failure of the device may show in a later call. Throws std::runtime_error with CUDA's reason,
+// std::bad_alloc where the device has no memory left.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <string>
 
-#include "../evidence.h"
-#include "../gate.h"
-#include "../hashed_counts.h"
+#include "exact/evidence.h"
+#include "hashed/counts.h"
+#include "hashed/gate.h"
 
 namespace ngram::device {
 
@@ -38,11 +39,11 @@ struct Charging {
   double* values;          // before the floor
   std::int64_t* sums;      // (rows, 4): nats in two limbs, the neural model's nats in two limbs; spread over the rows
   std::int64_t rows;
-  std::int64_t* hits;      // by matched order, 0 for none; added to
-  std::int64_t* bad;       // the first position whose statistics are NaN, if that is lower; it is charged nothing
+  std::int64_t* hits;  // by matched order, 0 for none; added to
+  std::int64_t* bad;   // the first position whose statistics are NaN, if that is lower; it is charged nothing
 };
 
-// The tables of `csrc/hashed_counts.h`, in memory of the caller's: (orders, 2, buckets). `tokens` holds the stream from
+// The tables of `hashed/counts.h`, in memory of the caller's: (orders, 2, buckets). `tokens` holds the stream from
 // token `base` on, at least what the positions read. Calls return before the device is done.
 class HashedTables {
  public:
@@ -70,7 +71,7 @@ class HashedTables {
   CountsConfig config_;
 };
 
-// Exact counts, as `csrc/exact_counts.h` describes them. Tokens and results are in the host's memory, and calls return
+// Exact counts, as `exact/counts.h` describes them. Tokens and results are in the host's memory, and calls return
 // when they are there. They have a stream of their own: a forward pass in another does not hold them up.
 class ExactCounts {
  public:
@@ -97,20 +98,6 @@ class ExactCounts {
   std::uint64_t nodes() const;
   std::uint64_t slots() const;
   std::uint64_t bytes() const;
-
- private:
-  struct Memory;
-  std::unique_ptr<Memory> memory_;
-};
-
-// The limit that benchmarks compare with: pseudo-random keys into the table of exact counts, nothing else.
-class RandomKeys {
- public:
-  RandomKeys(int device, std::uint64_t slots, int lanes);
-  ~RandomKeys();
-  void add(std::uint64_t begin, std::uint64_t end);    // keys numbered begin to end - 1
-  void find(std::uint64_t begin, std::uint64_t end);
-  std::uint64_t found();  // keys that `find` found, all calls together
 
  private:
   struct Memory;

@@ -9,9 +9,11 @@
 #pragma once
 
 #include <cstdint>
+#include <stdexcept>
+#include <type_traits>
 
-#include "../hash.h"
-#include "parallel.h"
+#include "cuda/parallel.h"
+#include "exact/hash.h"
 
 namespace ngram::device {
 
@@ -71,7 +73,9 @@ struct ExactTable {
     for (std::uint64_t bucket = child_hash(key.parent, key.token) & mask;; bucket = (bucket + 1) & mask) {
       const auto found = lanes.each([&](int lane) { return parallel::load_whole(slots + bucket * kLanes + lane); });
       const unsigned same = lanes.ballot(found, [&](const Slot& slot) { return slot.key == packed; });
-      if (same != 0) return lanes.of(lanes.map(found, [](const Slot& slot) { return slot.node; }), parallel::lowest_bit(same));
+      if (same != 0) {
+        return lanes.of(lanes.map(found, [](const Slot& slot) { return slot.node; }), parallel::lowest_bit(same));
+      }
       if (lanes.ballot(found, [](const Slot& slot) { return slot.key == 0; }) != 0) return missing;
     }
   }
@@ -90,5 +94,23 @@ struct Move {
     if (lanes.leads()) to.slots[place.slot].node = slot.node;
   }
 };
+
+// Calls launch(integral_constant<int, lanes>).
+template <class Launch>
+void with_lanes(int lanes, const Launch& launch) {
+  switch (lanes) {
+    case 1: return launch(std::integral_constant<int, 1>());
+    case 2: return launch(std::integral_constant<int, 2>());
+    case 4: return launch(std::integral_constant<int, 4>());
+    case 8: return launch(std::integral_constant<int, 8>());
+    default: throw std::invalid_argument("lanes must be 1, 2, 4 or 8");
+  }
+}
+
+// groups<lanes>(items, body) of a number of lanes that is known only now.
+template <class Body>
+void launch_groups(const parallel::Executor& executor, int lanes, std::int64_t items, const Body& body) {
+  with_lanes(lanes, [&](auto l) { executor.groups<l()>(items, body); });
+}
 
 }  // namespace ngram::device

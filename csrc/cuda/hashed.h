@@ -1,4 +1,4 @@
-// The hashed tables on the device. `csrc/hashed_counts.h` states what they hold; results and tables equal it exactly.
+// The hashed tables on the device. `hashed/counts.h` states what they hold; results and tables equal it exactly.
 //
 // Score-first windows take one launch, whatever their number: a team that stays (`MatchWindows`). Window after window it
 // looks all positions up, waits, counts them, waits. The lookups are atomic loads and the counts atomic adds, both
@@ -12,12 +12,12 @@
 #include <type_traits>
 #include <utility>
 
-#include "../backoff.h"
-#include "../gate.h"
-#include "../hash.h"
-#include "../hashed_counts.h"
-#include "device.h"
-#include "parallel.h"
+#include "cuda/device.h"
+#include "cuda/parallel.h"
+#include "hashed/backoff.h"
+#include "hashed/counts.h"
+#include "hashed/gate.h"
+#include "hashed/hash.h"
 
 namespace ngram::device {
 

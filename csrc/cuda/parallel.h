@@ -24,12 +24,12 @@
 #include <type_traits>
 #include <utility>
 
-#include "../host_device.h"
+#include "common/host_device.h"
 
 #ifdef __CUDACC__
 #include <cooperative_groups.h>
-#include <cuda/atomic>
 #include <cuda_runtime.h>
+#include <cuda/atomic>
 #else
 #include <array>
 #include <barrier>

@@ -326,9 +326,9 @@ def code_files() -> list[Path]:
     csrc = Path(__file__).resolve().parents[2] / "csrc"
     if not csrc.is_dir():
         raise InputError(f"{csrc}: the C++ sources are not there to be counted; install with `pip install -e .`")
-    files = [path for path in csrc.rglob("*") if path.suffix in (".cc", ".h")]
-    built = [path for path in files if "cuda" not in str(path.relative_to(csrc))]
-    return [*map(Path, listed.stdout.splitlines()), *sorted(built)]
+    sources = (path for ending in ("*.cc", "*.h") for path in csrc.rglob(ending))
+    built = (path for path in sources if "cuda" not in (path.stem, path.parent.name))
+    return [*map(Path, listed.stdout.splitlines()), *built]
 
 
 def code_bytes() -> int:

@@ -1,4 +1,4 @@
-"""The exact model in C++ (`csrc/exact_model.h`), one thread."""
+"""The exact model in C++ (`csrc/exact/model.h`), one thread."""
 
 import math
 

@@ -2,7 +2,7 @@
 
 Counts are those of the whole stream so far, for contexts of 0 to max_order - 1 tokens; no collision ever changes one.
 A token's probability is a chain over the contexts, from the base distribution up, whose weights depend on the contexts
-alone and are learned online; `csrc/exact_model.h` has the formulas, `reference.py` the readable form.
+alone and are learned online; `csrc/exact/model.h` has the formulas, `reference.py` the readable form.
 Every backend equals `reference` bit for bit.
 """
 

@@ -1,4 +1,4 @@
-"""The counts in C++ (`csrc/hashed_counts.h`), several threads if asked."""
+"""The counts in C++ (`csrc/hashed/counts.h`), several threads if asked."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""The mixer in C++ (`csrc/mixer.h`), one thread."""
+"""The mixer in C++ (`csrc/mixer/mixer.h`), one thread."""
 
 from ngram_eval import _core
 from ngram_eval.config import MixerConfig

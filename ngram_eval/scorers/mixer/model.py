@@ -2,7 +2,7 @@
 
 A token is a path of binary decisions down a tree over the vocabulary; every context predicts each decision, and their
 logits are mixed, with the neural model's among them, by weights learned online. A hash collision costs accuracy, and
-never more: the two outcomes of a decision sum to 1. `csrc/mixer.h` has the method, `reference.py` its readable
+never more: the two outcomes of a decision sum to 1. `csrc/mixer/mixer.h` has the method, `reference.py` its readable
 form; every backend equals it bit for bit.
 """
 

@@ -1,4 +1,4 @@
-"""The mixer in plain Python: the specification (see `csrc/mixer.h` for the method in words).
+"""The mixer in plain Python: the specification (see `csrc/mixer/mixer.h` for the method in words).
 
 Integers are exact, 64-bit hashes wrap; floats are float32 unless said otherwise, added, multiplied and divided in the
 order written here. Slow: a few hundred tokens a second.

@@ -1,10 +1,10 @@
-// What exact counts know of a position: the same for the tables of the host (`exact_counts.h`) and those of the device
-// (`cuda/exact.h`), which is all that the model (`exact_model.h`) is given.
+// What exact counts know of a position: the same for the tables of the host (`exact/counts.h`) and those of the device
+// (`cuda/exact.h`), which is all that the model (`exact/model.h`) is given.
 #pragma once
 
 #include <cstdint>
 
-#include "host_device.h"
+#include "common/host_device.h"
 
 namespace ngram {
 

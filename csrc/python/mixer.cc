@@ -1,5 +1,5 @@
-// Python bindings of the mixer: checks arguments, releases the GIL, calls. Arrays are never copied or converted.
-#include "bind_mixer.h"
+// The bindings of the mixer.
+#include "python/families.h"
 
 #include <algorithm>
 #include <cstring>
@@ -8,8 +8,8 @@
 #include <utility>
 #include <vector>
 
-#include "checks.h"
-#include "mixer.h"
+#include "mixer/mixer.h"
+#include "python/checks.h"
 
 namespace {
 
@@ -66,7 +66,8 @@ void check_rows(const Mixer& self, const py::array& base, py::ssize_t n) {
 
 const double* check_row(const Mixer& self, const py::array& base) {
   if (!is_vector(base) || !holds<double>(base) || base.size() != self.vocab_size()) {
-    fail("base must be float64 of shape (V,) with V = " + std::to_string(self.vocab_size()) + ", not " + describe(base));
+    fail("base must be float64 of shape (V,) with V = " + std::to_string(self.vocab_size()) + ", not " +
+         describe(base));
   }
   return static_cast<const double*>(base.data());
 }
@@ -114,7 +115,7 @@ py::array distribution(Mixer& self, const py::array& base) {
   double* const to = p.mutable_data();
   const py::gil_scoped_release release;
   self.distribution(row, to);
-  return std::move(p);
+  return p;
 }
 
 // (times each context occurred, times the token followed, shares of the logits and last the neural model's).
@@ -171,7 +172,7 @@ void load_learned(Mixer& self, const py::dict& from) {
 }  // namespace
 
 void bind_mixer(py::module_& m) {
-  py::class_<Mixer>(m, "Mixer", "Hashed n-gram memory mixed over binary decisions; see ngram_eval.scorers.mixer.model.")
+  py::class_<Mixer>(m, "Mixer", "Hashed n-gram memory mixed over binary decisions; see ngram_eval.scorers.mixer.")
       .def(py::init(&make), py::kw_only(), "rank"_a.noconvert(), "surfaces"_a, "hashed"_a, "sets"_a, "groups"_a,
            "weight"_a)
       .def("append", &append, "tokens"_a.noconvert())

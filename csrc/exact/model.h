@@ -1,8 +1,8 @@
-// A normalised blend of exact counts and any base distribution. `ngram_eval/exact/reference.py` is the specification:
-// every number equals it bit for bit, since only +, -, x, / and comparisons of IEEE numbers are used.
+// A normalised blend of exact counts and any base distribution. `ngram_eval/scorers/exact/reference.py` is the
+// specification: every number equals it bit for bit, since only +, -, x, / and comparisons of IEEE numbers are used.
 //
 // The chain. With contexts of 0, 1, ... tokens (levels), q the probability one level below (at level 0 the base's) and a
-// successor's statistics u (`exact_counts.h`):
+// successor's statistics u (`exact/counts.h`):
 //     p = a4 raw + (1 - a4) (a3 recent + (1 - a3) (a1 first + a2 more + rest q)),
 //     raw = count / total, recent = recent / recent_total, first = [count > 0] / N, more = (count - 1) / N,
 //     rest = ((1 - a1) distinct + (1 - a2) (N - distinct)) / N,
@@ -18,7 +18,7 @@
 // The tilt. p'(a) = p(a) e^(beta [a = h]) / Z, Z = 1 + p(h) (e^beta - 1); h is the most frequent and recent successor of
 // the longest context. beta is fixed, or learned: a map from p(h) to how often hints so sure came true.
 //
-// Cost: 40 to 60 ns a level and position besides what `exact_counts.h` states; a distribution is levels x V multiply-adds
+// Cost: 40 to 60 ns a level and position besides what `exact/counts.h` states; a distribution is levels x V multiply-adds
 // and one step for each successor of each context. Weights: 42 kB a level.
 #pragma once
 
@@ -27,8 +27,8 @@
 #include <utility>
 #include <vector>
 
-#include "exact_counts.h"
-#include "portable_math.h"
+#include "common/portable_math.h"
+#include "exact/counts.h"
 
 namespace ngram {
 
@@ -122,10 +122,10 @@ class ExactModel {
   struct Level {
     Weight* weights[kFeatures];
     double a[kParts];
-    double per_count, per_total, per_recent;   // 1 / N, 1 / total, 1 / recent_total
-    double distinct, repeats;                  // distinct / N, (N - distinct) / N
-    double first, more, recent, raw, rest;     // factors of the statistics and of q
-    bool longest;                              // counts are plain counts
+    double per_count, per_total, per_recent;  // 1 / N, 1 / total, 1 / recent_total
+    double distinct, repeats;                 // distinct / N, (N - distinct) / N
+    double first, more, recent, raw, rest;    // factors of the statistics and of q
+    bool longest;                             // counts are plain counts
   };
 
   // The evidence on a position, level by level.
@@ -139,9 +139,9 @@ class ExactModel {
   // What the learned tilt knows of a hint: a place in the map from p(hint) to how often it came true.
   struct Hint {
     std::uint32_t token;
-    double p, tilted;     // before and after
-    std::size_t place;    // entry of the map; the next one is used too
-    double between;       // 0 to 1: how far towards the next entry
+    double p, tilted;   // before and after
+    std::size_t place;  // entry of the map; the next one is used too
+    double between;     // 0 to 1: how far towards the next entry
   };
 
   // The features of a position that its levels share, as indices, and that of the next longer context.
@@ -149,25 +149,34 @@ class ExactModel {
     int surprise, cost, token, uncertainty, longer;
   };
 
+  // The chain, one position at a time (chain.cc).
+  void begin_chain();
   template <class ContextOf>
   void prepare(int depth, const ContextOf& context_of, float entropy);
   Four look_up(int level, bool longest, const Context& context, const Surroundings& around);
   void finish(int level, bool longest, const Context& context, Four a);
   void prepare_tip(float entropy);
   double chained(int depth, const Successor* target, double base);
-  double blended(double base, double chained) const;
+  double blended(double base, double chained) const { return base_weight_ * base + (1.0 - base_weight_) * chained; }
   double charge(int depth, const Successor* target, std::uint32_t token, double base);
   void learn(int depth, const Successor* target, double chained);
-  double tip_probability(std::uint32_t token, double base);
+  void distribute_chain(const double* row, float entropy, std::int64_t vocab_size, double* p);
   void prepare_evidence(const Recalled& seen, int depth, float entropy, Successor* target);
   int prepare_evidence(int i, float entropy, Successor* target);
-  template <class Token, class Visit>
-  void peek_each(const Token* tokens, std::int64_t n, const Visit& visit);
+
+  // The tilt (tilt.cc).
+  void begin_tilt();
+  double tip_probability(std::uint32_t token, double base);
   bool find_hint(const double* row, Hint& hint);
   void learn_tilt(const Hint& hint, bool came_true);
-  void count(const std::uint32_t* tokens, int n);
+  void distribute_tilt(const double* row, std::int64_t vocab_size, double* p);
   template <class Token>
   void score_tilted(const Token* tokens, std::int64_t n, const Base& base, double* p, std::uint8_t* order);
+
+  // Many positions (model.cc).
+  void count(const std::uint32_t* tokens, int n);
+  template <class Token, class Visit>
+  void peek_each(const Token* tokens, std::int64_t n, const Visit& visit);
 
   ExactModelConfig config_;
   ExactCounts counts_;
@@ -178,7 +187,7 @@ class ExactModel {
   std::uint64_t scored_ = 0;
   std::uint32_t surprises_ = 0;  // of the last positions, newest lowest: whether the longest context missed its target
   double recent_cost_ = 2.0;
-  std::uint32_t newest_ = 0;     // token before the one being scored
+  std::uint32_t newest_ = 0;  // token before the one being scored
   std::uint32_t largest_token_ = 0;
   std::vector<double> hits_, tries_;
 };

@@ -1,5 +1,5 @@
-// The n-gram hash of PR #890: the one definition for every native backend. `ngram_eval/hashing.py` is its specification.
-// And that of exact counts, whose keys are compared: it decides where an n-gram is looked for, and no number.
+// The n-gram hash of PR #890: the one definition for every native backend. `ngram_eval/scorers/hashed/hashing.py` is its
+// specification.
 //
 // The specification hashes in 64 bits and keeps the low bits, at most 32 of them (a table has at most 2^32 buckets).
 // Products and XORs never carry downwards, so 32-bit arithmetic gives the same low 32 bits with twice the vector lanes.
@@ -7,7 +7,7 @@
 
 #include <cstdint>
 
-#include "host_device.h"
+#include "common/host_device.h"
 
 namespace ngram {
 
@@ -15,8 +15,7 @@ inline constexpr int kMaxOrder = 9;
 
 // Multiplier of place k; place 0 holds the oldest token of the context, the target takes the place after it.
 NGRAM_HOST_DEVICE constexpr std::uint32_t prime(int k) {
-  constexpr std::uint32_t primes[kMaxOrder] = {36313,  27191,  51647,  81929, 131071,
-                                               174763, 233017, 299993, 350377};
+  constexpr std::uint32_t primes[kMaxOrder] = {36313, 27191, 51647, 81929, 131071, 174763, 233017, 299993, 350377};
   return primes[k];
 }
 
@@ -32,13 +31,6 @@ NGRAM_HOST_DEVICE std::uint32_t context_hash(const Token* oldest) {
 template <int Width>
 NGRAM_HOST_DEVICE std::uint32_t full_hash(std::uint32_t context, std::uint32_t target) {
   return context ^ target * prime(Width);
-}
-
-// Of an n-gram in the tree of exact counts: the node that it extends, and its newest token.
-NGRAM_HOST_DEVICE std::uint64_t child_hash(std::uint32_t parent, std::uint32_t token) {
-  std::uint64_t h = (std::uint64_t{parent} << 18 | token) * 0x9E3779B97F4A7C15u;
-  h = (h ^ (h >> 29)) * 0xBF58476D1CE4E5B9u;
-  return h ^ (h >> 32);
 }
 
 }  // namespace ngram

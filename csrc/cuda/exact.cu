@@ -1,112 +1,20 @@
-// The launches: compiled by nvcc for GPUs, or as C++ for threads of the host.
+// The launches of exact counts: compiled by nvcc for GPUs, or as C++ for threads of the host.
+#include "cuda/exact.h"
+
 #include <algorithm>
 #include <stdexcept>
 #include <vector>
 
-#include "device.h"
-#include "exact.h"
-#include "hashed.h"
-#include "parallel.h"
+#include "cuda/device.h"
+#include "cuda/exact_ahead.h"
+#include "cuda/parallel.h"
 
 namespace ngram::device {
 
 using parallel::Array;
 using parallel::Executor;
 
-#ifdef __CUDACC__
-
-const bool kOnHost = false;
-
-void use_threads(int) { throw std::logic_error("a GPU has its own threads"); }
-
-std::string problem() {
-  int driver = 0, runtime = 0, devices = 0;
-  cudaRuntimeGetVersion(&runtime);
-  const cudaError_t error = cudaGetDeviceCount(&devices);
-  if (error == cudaSuccess && devices > 0) return "";
-  cudaGetLastError();
-  const auto version = [](int number) { return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10); };
-  const bool known = cudaDriverGetVersion(&driver) == cudaSuccess && driver > 0;
-  return std::string(error == cudaSuccess ? "no device" : cudaGetErrorString(error)) + "; driver " +
-         (known ? "for CUDA " + version(driver) : "none") + ", built with CUDA " + version(runtime);
-}
-
-std::string describe(int device) {
-  cudaDeviceProp found{};
-  int driver = 0;
-  parallel::check(cudaGetDeviceProperties(&found, device), "no such GPU");
-  cudaDriverGetVersion(&driver);
-  return std::string(found.name) + ", sm_" + std::to_string(10 * found.major + found.minor) + ", driver for CUDA " +
-         std::to_string(driver / 1000) + "." + std::to_string(driver % 1000 / 10);
-}
-
-bool holds(int device, const void* memory) {
-  cudaPointerAttributes found{};
-  if (cudaPointerGetAttributes(&found, memory) != cudaSuccess) {
-    cudaGetLastError();
-    return false;
-  }
-  return found.type == cudaMemoryTypeDevice && found.device == device;
-}
-
-#else
-
-const bool kOnHost = true;
-
-void use_threads(int threads) { Executor::threads = threads; }
-std::string problem() { return ""; }
-std::string describe(int) { return "threads of the host"; }
-bool holds(int, const void*) { return true; }
-
-#endif
-
-// Hashed counts -----------------------------------------------------------------------------------------------------
-
-template <class Token>
-void HashedTables::update(void* stream, std::uint32_t* tables, const Token* tokens, std::int64_t base,
-                          std::int64_t start, std::int64_t stop) {
-  const Tables of{config(), tables};
-  Executor(device(), stream).rows(of.orders(), stop - start, Update<Token>{of, {tokens, base}, start});
-}
-
-template <class Token>
-void HashedTables::lookup(void* stream, std::uint32_t* tables, const Token* tokens, std::int64_t base,
-                          std::int64_t start, std::int64_t stop, std::uint32_t* context, std::uint32_t* full) {
-  const Tables of{config(), tables};
-  const Lookup<Token> body{of, {tokens, base}, start, stop - start, context, full};
-  Executor(device(), stream).rows(of.orders(), stop - start, body);
-}
-
-template <class Token>
-void HashedTables::score_windows(void* stream, std::uint32_t* tables, const Token* tokens, std::int64_t base,
-                                 Windows windows, const std::int64_t* ends, std::int64_t positions, Best best,
-                                 const Charging* charging) {
-  if (windows.size == 0) return;
-  const Executor executor(device(), stream);
-  executor.team(MatchWindows<Token>{{config(), tables}, {tokens, base}, windows, best});
-  if (charging != nullptr) executor.rows(1, positions, Charge{best, *charging, windows, ends});
-}
-
-// Exact counts ------------------------------------------------------------------------------------------------------
-
 namespace {
-
-// Calls launch(integral_constant<int, lanes>).
-template <class Launch>
-void with_lanes(int lanes, const Launch& launch) {
-  switch (lanes) {
-    case 1: return launch(std::integral_constant<int, 1>());
-    case 2: return launch(std::integral_constant<int, 2>());
-    case 4: return launch(std::integral_constant<int, 4>());
-    case 8: return launch(std::integral_constant<int, 8>());
-    default: throw std::invalid_argument("lanes must be 1, 2, 4 or 8");
-  }
-}
-
-template <class Body>
-void launch_groups(const Executor& executor, int lanes, std::int64_t items, const Body& body) {
-  with_lanes(lanes, [&](auto l) { executor.groups<l()>(items, body); });
-}
 
 std::uint64_t slots_for(std::uint64_t nodes) {
   std::uint64_t slots = 1 << 10;
@@ -207,7 +115,7 @@ struct ExactCounts::Memory {
     }
   }
 
-  // Puts tokens behind the stream.
+  // Puts tokens after the stream.
   template <class Token>
   void receive(const Token* tokens, std::int64_t n) {
     if (positions + n >= kNone) throw std::length_error("exact counts on the device take fewer than 4294967295 tokens");
@@ -236,7 +144,9 @@ struct ExactCounts::Memory {
 
   void grow_nodes(std::uint64_t size) {
     Array<Node> larger(size);
-    if (nodes.size() > 0) executor.copy(larger.data(), nodes.data(), std::min<std::uint64_t>(most_nodes, nodes.size()) * sizeof(Node));
+    if (nodes.size() > 0) {
+      executor.copy(larger.data(), nodes.data(), std::min<std::uint64_t>(most_nodes, nodes.size()) * sizeof(Node));
+    }
     executor.wait();
     nodes = std::move(larger);
     of.nodes = nodes.data();
@@ -337,81 +247,8 @@ std::uint64_t ExactCounts::bytes() const {
   return m.slots.bytes() + m.nodes.bytes() + m.stream.bytes();
 }
 
-// The limit ---------------------------------------------------------------------------------------------------------
-
-NGRAM_HOST_DEVICE Key random_key(std::uint64_t number) {
-  const std::uint64_t h = number * 0xD6E8FEB86659FD93u;
-  return {static_cast<std::uint32_t>(h >> 32), static_cast<std::uint32_t>(h) & ((1u << 18) - 1)};
-}
-
-struct AddKeys {
-  ExactTable table;
-  std::uint64_t begin;
-
-  template <class Lanes>
-  NGRAM_HOST_DEVICE void operator()(const Lanes& lanes, std::int64_t i) const {
-    const ExactTable::Place place = table.find_or_add(lanes, random_key(begin + i));
-    if (lanes.leads() && place.added) table.slots[place.slot].node = static_cast<std::uint32_t>(begin + i);
-  }
-};
-
-struct FindKeys {
-  ExactTable table;
-  std::uint64_t begin;
-  std::uint64_t* found;
-
-  template <class Lanes>
-  NGRAM_HOST_DEVICE void operator()(const Lanes& lanes, std::int64_t i) const {
-    const std::uint32_t node = table.find(lanes, random_key(begin + i), kNone);
-    if (lanes.leads() && node == kNone) parallel::add(found, ~std::uint64_t{0});  // rare, so that it costs nothing
-  }
-};
-
-struct RandomKeys::Memory {
-  parallel::Stream own;
-  Executor executor;
-  int lanes;
-  Array<Slot> slots;
-  Array<std::uint64_t> missed;
-  std::uint64_t asked = 0;
-
-  Memory(int device, std::uint64_t slots, int lanes)
-      : own(device), executor(device, own.handle()), lanes(lanes), slots(slots), missed(1) {}
-  ExactTable table() const { return {slots.data(), slots.size()}; }
-};
-
-RandomKeys::RandomKeys(int device, std::uint64_t slots, int lanes)
-    : memory_(std::make_unique<Memory>(device, slots, lanes)) {
-  memory_->executor.zero(memory_->slots.data(), memory_->slots.bytes());
-  memory_->executor.zero(memory_->missed.data(), memory_->missed.bytes());
-}
-RandomKeys::~RandomKeys() = default;
-
-void RandomKeys::add(std::uint64_t begin, std::uint64_t end) {
-  const auto n = static_cast<std::int64_t>(end - begin);
-  launch_groups(memory_->executor, memory_->lanes, n, AddKeys{memory_->table(), begin});
-}
-
-void RandomKeys::find(std::uint64_t begin, std::uint64_t end) {
-  const auto n = static_cast<std::int64_t>(end - begin);
-  memory_->asked += end - begin;
-  launch_groups(memory_->executor, memory_->lanes, n, FindKeys{memory_->table(), begin, memory_->missed.data()});
-}
-
-std::uint64_t RandomKeys::found() {
-  std::uint64_t missed = 0;
-  memory_->executor.copy(&missed, memory_->missed.data(), sizeof(missed));
-  memory_->executor.wait();
-  return memory_->asked + missed;
-}
-
-#define NGRAM_INSTANTIATE(Token)                                                                                     \
-  template void HashedTables::update(void*, std::uint32_t*, const Token*, std::int64_t, std::int64_t, std::int64_t); \
-  template void HashedTables::lookup(void*, std::uint32_t*, const Token*, std::int64_t, std::int64_t, std::int64_t,  \
-                                     std::uint32_t*, std::uint32_t*);                                                \
-  template void HashedTables::score_windows(void*, std::uint32_t*, const Token*, std::int64_t, Windows,              \
-                                            const std::int64_t*, std::int64_t, Best, const Charging*);               \
-  template void ExactCounts::append(const Token*, std::int64_t, Evidence*, std::uint8_t*);                           \
+#define NGRAM_INSTANTIATE(Token)                                                           \
+  template void ExactCounts::append(const Token*, std::int64_t, Evidence*, std::uint8_t*); \
   template void ExactCounts::peek(const Token*, std::int64_t, Evidence*, std::uint8_t*);
 NGRAM_INSTANTIATE(std::uint16_t)
 NGRAM_INSTANTIATE(std::uint32_t)

@@ -1,22 +1,20 @@
-// Python bindings of the device: checks arguments, releases the GIL, calls. Tensors are torch's, used through their
-// attributes alone, so that no header of torch is needed; arrays are numpy's, of the host.
+// The module `ngram_eval._cuda`: bindings check arguments, release the GIL and call. Tensors are torch's, used through
+// their attributes alone, so that no header of torch is needed; arrays are numpy's, of the host.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
 #include <algorithm>
-#include <bit>
 #include <initializer_list>
 #include <memory>
 #include <string>
 
-#include "../checks.h"
-#include "device.h"
+#include "cuda/device.h"
+#include "python/checks.h"
 
 namespace {
 
 using ngram::device::ExactCounts;
 using ngram::device::HashedTables;
-using ngram::device::RandomKeys;
 using py::literals::operator""_a;
 
 // A contiguous tensor on `device` of one of the dtypes and, unless negative, of `size` entries.
@@ -111,7 +109,8 @@ void lookup(HashedTables& self, std::uintptr_t stream, const py::object& tables,
 }
 
 const std::int64_t* check_bounds(const py::array& bounds, const char* name) {
-  if (!bounds.dtype().equal(py::dtype::of<std::int64_t>()) || bounds.ndim() != 1 || !(bounds.flags() & py::array::c_style)) {
+  if (!bounds.dtype().equal(py::dtype::of<std::int64_t>()) || bounds.ndim() != 1 ||
+      !(bounds.flags() & py::array::c_style)) {
     fail(std::string(name) + " must be contiguous, one-dimensional, int64");
   }
   return static_cast<const std::int64_t*>(bounds.data());
@@ -122,8 +121,7 @@ const std::int64_t* check_bounds(const py::array& bounds, const char* name) {
 // as 13 numbers: base, range, slope, then the centre of each order from 0 on.
 void score_windows(HashedTables& self, std::uintptr_t stream, const py::object& tables, const py::object& tokens,
                    std::int64_t base, const py::array& firsts, const py::array& stops, const py::object& bounds,
-                   const py::tuple& best,
-                   const py::object& charges) {
+                   const py::tuple& best, const py::object& charges) {
   std::uint32_t* const counts = check_tables(self, tables);
   if (firsts.size() != stops.size()) {
     fail(std::to_string(firsts.size()) + " firsts for " + std::to_string(stops.size()) + " stops");
@@ -147,7 +145,9 @@ void score_windows(HashedTables& self, std::uintptr_t stream, const py::object& 
     const auto gate = parts[0].cast<py::tuple>();
     if (gate.size() != 3 + ngram::kMaxOrder + 1) fail("a gate has 13 numbers, not " + std::to_string(gate.size()));
     charging.gate = {gate[0].cast<double>(), gate[1].cast<double>(), gate[2].cast<double>(), {}};
-    for (int order = 0; order <= ngram::kMaxOrder; ++order) charging.gate.centre[order] = gate[3 + order].cast<double>();
+    for (int order = 0; order <= ngram::kMaxOrder; ++order) {
+      charging.gate.centre[order] = gate[3 + order].cast<double>();
+    }
     charging.p_target = entries<double>(parts[1], "p_target", device, "float64", positions);
     charging.entropy = entries<float>(parts[2], "entropy", device, "float32", positions);
     charging.values = entries<double>(parts[3], "values", device, "float64", positions);
@@ -163,7 +163,8 @@ void score_windows(HashedTables& self, std::uintptr_t stream, const py::object& 
   const ngram::Windows there{all, all + size, windows.size};
   const std::int64_t* const ends = all + 2 * size;
   with_tokens(read, [&](auto* data) {
-    self.score_windows(stream_of(stream), counts, data, base, there, ends, positions, matches, charges_given ? &charging : nullptr);
+    self.score_windows(stream_of(stream), counts, data, base, there, ends, positions, matches,
+                       charges_given ? &charging : nullptr);
   });
 }
 
@@ -205,7 +206,9 @@ std::unique_ptr<ExactCounts> make_exact(int device, int max_order, int lanes, in
   if (!(1 <= max_order && max_order <= ngram::kMaxLevels)) {
     fail("max_order is " + std::to_string(max_order) + ": give 1 to " + std::to_string(ngram::kMaxLevels));
   }
-  if (lanes != 1 && lanes != 2 && lanes != 4 && lanes != 8) fail("lanes is " + std::to_string(lanes) + ": give 1, 2, 4 or 8");
+  if (lanes != 1 && lanes != 2 && lanes != 4 && lanes != 8) {
+    fail("lanes is " + std::to_string(lanes) + ": give 1, 2, 4 or 8");
+  }
   if (!(1 <= batch && batch <= 1 << 16)) fail("batch is " + std::to_string(batch) + ": give 1 to 65536");
   return std::make_unique<ExactCounts>(device, max_order, lanes, batch);
 }
@@ -250,12 +253,6 @@ py::dict exact_size(const ExactCounts& self) {
                   "bytes"_a = self.bytes());
 }
 
-std::unique_ptr<RandomKeys> make_keys(int device, std::uint64_t slots, int lanes) {
-  if (!std::has_single_bit(slots) || slots < 8) fail("slots is " + std::to_string(slots) + ": give a power of two from 8");
-  if (lanes != 1 && lanes != 2 && lanes != 4 && lanes != 8) fail("lanes is " + std::to_string(lanes) + ": give 1, 2, 4 or 8");
-  return std::make_unique<RandomKeys>(device, slots, lanes);
-}
-
 }  // namespace
 
 #ifndef NGRAM_MODULE
@@ -267,7 +264,8 @@ PYBIND11_MODULE(NGRAM_MODULE, m) {
   m.attr("on_host") = ngram::device::kOnHost;
   m.def("problem", &ngram::device::problem, "Why there is no GPU to run on; empty if there is one.");
   m.def("describe", &ngram::device::describe, "device"_a);
-  m.def("use_threads", &ngram::device::use_threads, "threads"_a, "Of a build for the host: how many stand for a GPU's.");
+  m.def("use_threads", &ngram::device::use_threads, "threads"_a,
+        "Of a build for the host: how many stand for a GPU's.");
   py::class_<HashedTables>(m, "HashedTables", "Hashed counts in a tensor; see ngram_eval.scorers.hashed.cuda.")
       .def(py::init(&make_hashed), py::kw_only(), "device"_a, "min_order"_a, "max_order"_a, "buckets"_a, "min_count"_a,
            "context_lag"_a, "target_backoff"_a)
@@ -283,9 +281,4 @@ PYBIND11_MODULE(NGRAM_MODULE, m) {
       .def("peek_each", &exact_peek_each, "token"_a, "n"_a)
       .def("rewind", &ExactCounts::rewind)
       .def("size", &exact_size);
-  py::class_<RandomKeys>(m, "RandomKeys", "For benchmarks: random keys in the table of exact counts, nothing else.")
-      .def(py::init(&make_keys), py::kw_only(), "device"_a, "slots"_a, "lanes"_a)
-      .def("add", &RandomKeys::add, "begin"_a, "end"_a)
-      .def("find", &RandomKeys::find, "begin"_a, "end"_a)
-      .def("found", &RandomKeys::found);
 }

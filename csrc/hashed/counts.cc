@@ -1,4 +1,4 @@
-#include "hashed_counts.h"
+#include "hashed/counts.h"
 
 #include <algorithm>
 #include <array>
@@ -8,32 +8,16 @@
 #include <thread>
 #include <vector>
 
-#include "backoff.h"
-#include "hash.h"
-#include "prefetch.h"
-
-// Vector loops are compiled once per instruction set and chosen at load time, where compiler and C library can do that;
-// not under ThreadSanitizer, which is not ready so early.
-#if !defined(__SANITIZE_THREAD__) && defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__) && defined(__has_attribute)
-#if __has_attribute(target_clones)
-#define NGRAM_CLONES __attribute__((target_clones("default", "avx2", "arch=x86-64-v4")))
-#endif
-#endif
-#ifndef NGRAM_CLONES
-#define NGRAM_CLONES
-#endif
-
-#if defined(__GNUC__)
-#define NGRAM_INLINE inline __attribute__((always_inline))
-#else
-#define NGRAM_INLINE inline
-#endif
+#include "common/clones.h"
+#include "common/prefetch.h"
+#include "hashed/backoff.h"
+#include "hashed/hash.h"
 
 namespace ngram {
 namespace {
 
-constexpr std::int64_t kBlock = 4096;              // positions hashed at a time: their buckets stay in the L1/L2 cache
-constexpr std::int64_t kAhead = 64;                // positions whose lines are requested ahead of use
+constexpr std::int64_t kBlock = 4096;  // positions hashed at a time: their buckets stay in the L1/L2 cache
+constexpr std::int64_t kAhead = 64;    // positions whose lines are requested ahead of use
 constexpr std::int64_t kChunk = std::int64_t{1} << 20;  // positions an order works through before the next order
 
 template <int Width, class Token>
@@ -360,10 +344,9 @@ void HashedCounts::score_windows(const Token* tokens, Windows windows, Best best
   }
 }
 
-#define NGRAM_INSTANTIATE(Token)                                                                                \
-  template void HashedCounts::update(const Token*, std::int64_t, std::int64_t);                                 \
-  template void HashedCounts::lookup(const Token*, std::int64_t, std::int64_t, std::uint32_t*, std::uint32_t*) \
-      const;                                                                                                    \
+#define NGRAM_INSTANTIATE(Token)                                                                                      \
+  template void HashedCounts::update(const Token*, std::int64_t, std::int64_t);                                       \
+  template void HashedCounts::lookup(const Token*, std::int64_t, std::int64_t, std::uint32_t*, std::uint32_t*) const; \
   template void HashedCounts::score_windows(const Token*, Windows, Best);
 NGRAM_INSTANTIATE(std::uint16_t)
 NGRAM_INSTANTIATE(std::uint32_t)

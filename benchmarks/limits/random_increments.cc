@@ -1,12 +1,13 @@
-#include "increment_limit.h"
-
+// The machine's limit that hashed and exact counts are compared with: random increments, nothing else.
 #include <bit>
+#include <cstdint>
 
-#include "prefetch.h"
+#include "common/prefetch.h"
 
-namespace ngram {
-
-void random_increments(std::uint32_t* counts, std::uint64_t size, std::uint64_t increments, std::uint64_t ahead) {
+// Makes `increments` pseudo-random increments over all `size` (a power of two) counts, each line requested `ahead`
+// increments before it is used. No hashing, no windows, no lookups: what is left is the memory.
+extern "C" void random_increments(std::uint32_t* counts, std::uint64_t size, std::uint64_t increments,
+                                  std::uint64_t ahead) {
   // Multiply, fold, multiply: enough mixing for places without a pattern, in registers, cheap beside a cache miss.
   const int bits = std::countr_zero(size);
   const auto place = [bits](std::uint64_t i) {
@@ -20,5 +21,3 @@ void random_increments(std::uint32_t* counts, std::uint64_t size, std::uint64_t 
     ++counts[place(i)];
   }
 }
-
-}  // namespace ngram

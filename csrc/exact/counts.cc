@@ -1,10 +1,10 @@
-#include "exact_counts.h"
+#include "exact/counts.h"
 
 #include <algorithm>
 #include <stdexcept>
 
-#include "hash.h"
-#include "prefetch.h"
+#include "common/prefetch.h"
+#include "exact/hash.h"
 
 namespace ngram {
 
@@ -37,8 +37,11 @@ void ExactCounts::add_segment() {
 
 std::uint64_t ExactCounts::bytes() const {
   std::uint64_t lists = 0;
-  for (const auto& [id, list] : lists_) lists += sizeof(id) + sizeof(list) + list.nodes.capacity() * sizeof(std::uint32_t);
-  return lists + nodes_ * sizeof(Node) + index_->size() * sizeof(std::uint64_t) + stream_.size() * sizeof(std::uint32_t);
+  for (const auto& [id, list] : lists_) {
+    lists += sizeof(id) + sizeof(list) + list.nodes.capacity() * sizeof(std::uint32_t);
+  }
+  return lists + nodes_ * sizeof(Node) + index_->size() * sizeof(std::uint64_t) +
+         stream_.size() * sizeof(std::uint32_t);
 }
 
 std::uint32_t ExactCounts::find(std::uint32_t parent, std::uint32_t token) const {
@@ -135,7 +138,8 @@ void ExactCounts::append_level(int level, const std::uint32_t* tokens, int n, st
       NGRAM_PREFETCH(index_->data() + (child_hash(tip_node(level, i + kIndexAhead), tokens[i + kIndexAhead]) & mask));
     }
     if (i + kNodeAhead < n && tip_node(level, i + kNodeAhead) != kNone) {
-      const std::uint64_t entry = index_->data()[child_hash(tip_node(level, i + kNodeAhead), tokens[i + kNodeAhead]) & mask];
+      const std::uint64_t entry =
+          index_->data()[child_hash(tip_node(level, i + kNodeAhead), tokens[i + kNodeAhead]) & mask];
       const Node& candidate = node(static_cast<std::uint32_t>(entry));
       NGRAM_PREFETCH(&candidate);
       NGRAM_PREFETCH(&candidate.last_seen);  // half of the nodes lie on two lines
@@ -221,7 +225,9 @@ void ExactCounts::peek(const std::uint32_t* tokens, int n) {
       if (at.once) {
         const bool same = stream_[at.times_or_position + 1] == tokens[i];
         seen = {{1, 1, 1, 1}, same ? Successor{1, 1, std::uint32_t{1} << 31} : Successor{}};
-        if (same && at.times_or_position + 2 < stream_.size()) next[level + 1] = {kNone, at.times_or_position + 1, true};
+        if (same && at.times_or_position + 2 < stream_.size()) {
+          next[level + 1] = {kNone, at.times_or_position + 1, true};
+        }
         continue;
       }
       const Node& context = node(at.node);

@@ -1,5 +1,5 @@
 // Exact n-gram counts: every context's successors, counted after each position, for contexts of 0 to levels - 1 tokens.
-// `ngram_eval/exact/reference.py` is the specification; every number equals it.
+// `ngram_eval/scorers/exact/reference.py` is the specification; every number equals it.
 //
 // What is stored
 //   A tree of n-grams. A node is an n-gram that has occurred; its parent is the n-gram without its newest token, so the
@@ -30,9 +30,9 @@
 #include <unordered_map>
 #include <vector>
 
-#include "evidence.h"
-#include "prefetch.h"
-#include "zero_pages.h"
+#include "common/prefetch.h"
+#include "common/zero_pages.h"
+#include "exact/evidence.h"
 
 namespace ngram {
 
@@ -130,7 +130,7 @@ class ExactCounts {
   std::vector<std::unique_ptr<ZeroPages<Node>>> segments_;
   std::vector<Node*> segment_;  // their data
   std::uint64_t nodes_ = 0;
-  std::unordered_map<std::uint32_t, List> lists_;  // by node
+  std::unordered_map<std::uint32_t, List> lists_;    // by node
   std::unique_ptr<ZeroPages<std::uint64_t>> index_;  // node id, and 32 bits of its hash above; 0: free
 
   // By level, then position in the chunk; of tips entry 0 is before the chunk's first token.

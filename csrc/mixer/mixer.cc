@@ -1,21 +1,13 @@
-#include "mixer.h"
+#include "mixer/mixer.h"
 
 #include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
 
-#include "portable_math.h"
-#include "prefetch.h"
-
-// The loop over a token's decisions is compiled for wider registers too, and the processor chooses; results are the same.
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && \
-    !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-#define NGRAM_CLONES __attribute__((target_clones("default", "arch=x86-64-v3")))
-#else
-#define NGRAM_CLONES
-#endif
-#define NGRAM_INLINE inline __attribute__((always_inline))
+#include "common/clones.h"
+#include "common/portable_math.h"
+#include "common/prefetch.h"
 
 namespace ngram {
 namespace {
@@ -103,7 +95,9 @@ Mixer::Mixer(const MixerConfig& config, Spelling spelling)
       maps_(std::size_t{256} * config.hashed),
       below_(spelling_.rank.size() + 1) {
   const std::size_t vocab = by_rank_.size();
-  for (std::size_t token = 0; token < vocab; ++token) by_rank_[spelling_.rank[token]] = static_cast<std::uint32_t>(token);
+  for (std::size_t token = 0; token < vocab; ++token) {
+    by_rank_[spelling_.rank[token]] = static_cast<std::uint32_t>(token);
+  }
   for (int k = 0; k < config.hashed; ++k) {
     for (int s = 0; s < kHistories.size; ++s) {
       const BitHistory& history = kHistories.state[s];
@@ -114,8 +108,8 @@ Mixer::Mixer(const MixerConfig& config, Spelling spelling)
     repetitions_.emplace_back(0.1);
     repetitions_.emplace_back(0.9);
   }
-  const std::array<std::size_t, kMostSets> rows = {vocab, std::size_t{1} << kHashedSets, std::size_t{1} << kHashedSets, 768,
-                                                   16 * 5 * 4};
+  const std::array<std::size_t, kMostSets> rows = {vocab, std::size_t{1} << kHashedSets, std::size_t{1} << kHashedSets,
+                                                   768, 16 * 5 * 4};
   for (int m = 0; m < config.sets; ++m) {
     weights_[m].assign(rows[m] * width_, 0.0f);
     for (std::size_t row = 0; row < rows[m]; ++row) {
@@ -286,12 +280,12 @@ NGRAM_INLINE void Mixer::predict(const Node& node, const Group& group, Decision&
                     last_maps_[1].data() + token_map(mid) * kCells + cell};
   float maps = 0.0f;
   for (const float* const c : decision.cells) maps += c[0] * (1.0f - decision.right) + c[1] * decision.right;
-  decision.mended = std::min(1.0f - kLeastMixed, std::max(kLeastMixed, 0.5f * decision.mixed + 0.25f * maps));
+  decision.fixed = std::min(1.0f - kLeastMixed, std::max(kLeastMixed, 0.5f * decision.mixed + 0.25f * maps));
 }
 
 // What a 1 is charged with where the neural model has this weight.
 NGRAM_INLINE double Mixer::charge(const Decision& decision, double weight) {
-  const double one = weight * decision.neural + (1.0 - weight) * decision.mended;
+  const double one = weight * decision.neural + (1.0 - weight) * decision.fixed;
   return std::min(1.0 - kLeast, std::max(kLeast, one));
 }
 
@@ -439,7 +433,8 @@ void Mixer::evidence(std::uint32_t token, const double* row, std::int64_t* occur
     }
     for (int m = 0; m < config_.sets; ++m) {
       for (int i = 0; i < width_; ++i) {
-        sizes[i] += std::abs(double{decision.last_weights[m]} * double{decision.weights[m][i]} * double{decision.inputs[i]});
+        sizes[i] +=
+            std::abs(double{decision.last_weights[m]} * double{decision.weights[m][i]} * double{decision.inputs[i]});
       }
     }
     node.descend(bit);

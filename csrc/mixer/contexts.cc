@@ -1,4 +1,4 @@
-#include "mixer_contexts.h"
+#include "mixer/contexts.h"
 
 #include <algorithm>
 
@@ -7,7 +7,7 @@ namespace {
 
 constexpr int kAfterBits = 18;
 
-// Letters, digits, apostrophes and whatever is no ASCII.
+// Letters, digits, apostrophes and whatever is not ASCII.
 bool in_word(unsigned char byte) {
   return (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z') || (byte >= '0' && byte <= '9') || byte == '\'' ||
          byte >= 128;

@@ -1,13 +1,13 @@
 // PR #890's gate and blend of a matched order with the neural model, and the sum of what is charged.
-// `ngram_eval/blend.py` and `ngram_eval/bpb.py` are the specification; exp and log are those of the platform, so values
-// agree to rounding (1e-12 of a sum of nats).
+// `ngram_eval/scorers/hashed/gate.py` and `ngram_eval/bpb.py` are the specification; exp and log are those of the
+// platform, so values agree to rounding (1e-12 of a sum of nats).
 #pragma once
 
 #include <cmath>
 #include <cstdint>
 
-#include "hash.h"
-#include "host_device.h"
+#include "common/host_device.h"
+#include "hashed/hash.h"
 
 namespace ngram {
 

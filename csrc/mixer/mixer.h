@@ -1,5 +1,6 @@
-// Hashed n-gram memory that is a probability by construction, over 2 tokens and more. `ngram_eval/mixer/reference.py` is the specification: every
-// number equals it bit for bit, since floats are only added, multiplied and divided, in a fixed order.
+// A mixer of hashed n-gram memory and a neural model, whose probabilities sum to 1 by construction; for vocabularies of 2
+// tokens or more. `ngram_eval/scorers/mixer/reference.py` is the specification: every number equals it bit for bit, since
+// floats are only added, subtracted, multiplied and divided, in a fixed order.
 //
 // The decisions. Leaves of a binary tree are the tokens in the order of what they spell; a node parts the range [low,
 // high) of ranks at mid = (low + high + 1) / 2. A token is its path of 0s (left) and 1s (right), each charged with a
@@ -9,7 +10,7 @@
 // longest repetition, of adaptive probabilities by node and context (direct), and of bit histories by hash of (context,
 // node) (`bit_history.h`), read through one adaptive map a context. Several sets of weights, each chosen by something else
 // that is known, add them up; a second layer adds up those sums, and two adaptive maps of (its sum, node or last token)
-// mend what is left: p = 1/2 squash + 1/4 map + 1/4 map. When the token is known, each layer moves by its error times its
+// fix what is left: p = 1/2 squash + 1/4 map + 1/4 map. When the token is known, each layer moves by its error times its
 // input at every decision: all are charged by what was known before the token. This is the logistic mixing of Mahoney's
 // PAQ7 (2005), over tokens, with a language model for an input.
 //
@@ -30,18 +31,18 @@
 #include <utility>
 #include <vector>
 
-#include "bit_history.h"
-#include "estimate.h"
-#include "mixer_contexts.h"
-#include "zero_pages.h"
+#include "common/zero_pages.h"
+#include "mixer/bit_history.h"
+#include "mixer/contexts.h"
+#include "mixer/estimate.h"
 
 namespace ngram {
 
 struct MixerConfig {
-  int hashed;           // contexts with bit histories, the first of `Contexts::hashed`
-  int sets;             // of weights
+  int hashed;            // contexts with bit histories, the first of `Contexts::hashed`
+  int sets;              // of weights
   std::uint64_t groups;  // of bit histories, a power of two from 4
-  float weight;         // at the start, of every n-gram input; the neural one has 1
+  float weight;          // at the start, of every n-gram input; the neural one has 1
 };
 
 // The decisions of tokens in a row, for a coder of bits.
@@ -99,9 +100,9 @@ class Mixer {
   static constexpr int kInputs = 32;  // 4 + kDirect + kMostHashed, and zeros
   static constexpr int kNeural = 0, kConstant = 1, kRepetition = 2, kFirstDirect = 3;
   static constexpr int kFirstHashed = kFirstDirect + kDirect;
-  static constexpr int kLevels = 4;   // of the tree in a group: 15 nodes
+  static constexpr int kLevels = 4;  // of the tree in a group: 15 nodes
   static constexpr int kGroupBytes = 16, kLineBytes = 64;
-  static constexpr int kCells = 33;   // of a last map, over logits from -8 to 8
+  static constexpr int kCells = 33;                         // of a last map, over logits from -8 to 8
   static constexpr int kHashedSets = 14, kHashedMaps = 16;  // bits of a row
   static constexpr int kMostGroups = 5, kMostDecisions = 18;
 
@@ -133,10 +134,10 @@ class Mixer {
     std::array<float*, kMostSets> weights;
     float* last_weights;
     std::array<float*, 2> cells;
-    float right;   // share of the second of two neighbouring cells
+    float right;    // share of the second of two neighbouring cells
     double neural;  // probability of a 1 by the neural model
     float mixed;    // before the last maps
-    float mended;   // after them
+    float fixed;    // after them
     // What the tokens alone decide:
     std::array<std::uint8_t, kMostHashed> states;  // 0 for contexts that are not in use
     std::array<Estimate*, kDirect> direct;
@@ -176,8 +177,8 @@ class Mixer {
   std::uint64_t line_mask_;
   ZeroPages<Estimate> direct_;
   std::uint64_t direct_mask_;
-  std::vector<Estimate> maps_;         // (hashed contexts, 256 states)
-  std::vector<Estimate> repetitions_;  // (length, first or later decision, what is expected)
+  std::vector<Estimate> maps_;                         // (hashed contexts, 256 states)
+  std::vector<Estimate> repetitions_;                  // (length, first or later decision, what is expected)
   std::array<std::vector<float>, kMostSets> weights_;  // (selected, width)
   std::vector<float> last_weights_;                    // (V, lanes)
   std::array<std::vector<float>, 2> last_maps_;        // (V, cells), (hash of last token and node, cells)

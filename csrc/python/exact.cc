@@ -1,103 +1,20 @@
-// Python bindings: checks arguments, releases the GIL, calls. Arrays are never copied or converted.
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
-
+// The bindings of exact counts and their model.
 #include <algorithm>
-#include <bit>
 #include <memory>
 #include <string>
 #include <utility>
 
-#include "bind_mixer.h"
-#include "checks.h"
-#include "exact_model.h"
-#include "hash.h"
-#include "hashed_counts.h"
-#include "increment_limit.h"
-
-namespace py = pybind11;
+#include "exact/model.h"
+#include "python/checks.h"
+#include "python/families.h"
 
 namespace {
 
 using ngram::ExactModel;
-using ngram::HashedCounts;
 using py::literals::operator""_a;
 
-void check_span(const py::array& tokens, std::int64_t start, std::int64_t stop) {
-  if (!(0 <= start && start <= stop && stop <= tokens.size() - 1)) {
-    fail("positions [" + std::to_string(start) + ", " + std::to_string(stop) + ") outside [0, " +
-         std::to_string(tokens.size() - 1) + ") of " + std::to_string(tokens.size()) + " tokens");
-  }
-}
-
-ngram::Windows check_windows(const py::array& tokens, const py::array& firsts, const py::array& stops) {
-  for (const auto& [array, name] : {std::pair{&firsts, "firsts"}, std::pair{&stops, "stops"}}) {
-    if (!is_vector(*array) || !holds<std::int64_t>(*array)) {
-      fail(std::string(name) + " must be contiguous, one-dimensional, int64, not " + describe(*array));
-    }
-  }
-  if (firsts.size() != stops.size()) {
-    fail(std::to_string(firsts.size()) + " firsts for " + std::to_string(stops.size()) + " stops");
-  }
-  const ngram::Windows windows{static_cast<const std::int64_t*>(firsts.data()),
-                               static_cast<const std::int64_t*>(stops.data()), static_cast<std::size_t>(stops.size())};
-  for (std::size_t i = 0; i < windows.size; ++i) check_span(tokens, windows.firsts[i], windows.stops[i]);
-  return windows;
-}
-
-std::unique_ptr<HashedCounts> make(int min_order, int max_order, std::uint64_t buckets, std::uint32_t min_count,
-                                   int context_lag, bool target_backoff, int threads) {
-  const ngram::CountsConfig config = counts_config(min_order, max_order, buckets, min_count, context_lag, target_backoff);
-  if (threads < 1) fail("threads is " + std::to_string(threads) + ": give at least 1");
-  return std::make_unique<HashedCounts>(config, threads);
-}
-
-void update(HashedCounts& self, const py::array& tokens, std::int64_t start, std::int64_t stop) {
-  check_tokens(tokens);
-  check_span(tokens, start, stop);
-  with_tokens(tokens, [&](auto data) { self.update(data, start, stop); });
-}
-
-py::tuple lookup(const HashedCounts& self, const py::array& tokens, std::int64_t start, std::int64_t stop) {
-  check_tokens(tokens);
-  check_span(tokens, start, stop);
-  const py::array::ShapeContainer shape{static_cast<py::ssize_t>(self.orders()), static_cast<py::ssize_t>(stop - start)};
-  py::array_t<std::uint32_t> context(shape), full(shape);
-  std::uint32_t *const c = context.mutable_data(), *const f = full.mutable_data();
-  with_tokens(tokens, [&](auto data) { self.lookup(data, start, stop, c, f); });
-  return py::make_tuple(context, full);
-}
-
-py::tuple score_windows(HashedCounts& self, const py::array& tokens, const py::array& firsts, const py::array& stops) {
-  check_tokens(tokens);
-  const ngram::Windows windows = check_windows(tokens, firsts, stops);
-  py::ssize_t positions = 0;
-  for (std::size_t i = 0; i < windows.size; ++i) positions += windows.length(i);
-  py::array_t<std::uint8_t> order(positions);
-  py::array_t<std::uint32_t> context(positions), full(positions);
-  const ngram::Best best{order.mutable_data(), context.mutable_data(), full.mutable_data()};
-  with_tokens(tokens, [&](auto data) { self.score_windows(data, windows, best); });
-  return py::make_tuple(order, context, full);
-}
-
-// A view: `self`, its owner, lives as long as the array does.
-py::array state(const py::object& self) {
-  auto& counts = self.cast<HashedCounts&>();
-  return py::array_t<std::uint32_t>(
-      {static_cast<py::ssize_t>(counts.orders()), py::ssize_t{2}, static_cast<py::ssize_t>(counts.buckets())},
-      counts.data(), self);
-}
-
-void random_increments(HashedCounts& self, std::uint64_t increments, std::uint64_t ahead) {
-  if (!std::has_single_bit(self.size())) {
-    fail("the tables hold " + std::to_string(self.size()) + " counts: not a power of two");
-  }
-  const py::gil_scoped_release release;
-  ngram::random_increments(self.data(), self.size(), increments, ahead);
-}
-
-std::unique_ptr<ExactModel> make_exact(int max_order, bool chain, const std::string& tilt, double tilt_factor,
-                                       double tilt_confidence) {
+std::unique_ptr<ExactModel> make(int max_order, bool chain, const std::string& tilt, double tilt_factor,
+                                 double tilt_confidence) {
   if (!(1 <= max_order && max_order <= ngram::kMaxLevels)) {
     fail("max_order is " + std::to_string(max_order) + ": give 1 to " + std::to_string(ngram::kMaxLevels));
   }
@@ -105,7 +22,9 @@ std::unique_ptr<ExactModel> make_exact(int max_order, bool chain, const std::str
                            : tilt == "fixed"   ? ngram::Tilt::kFixed
                            : tilt == "learned" ? ngram::Tilt::kLearned
                                                : throw py::value_error("tilt is " + tilt + ": off, fixed or learned");
-  if (!(tilt_factor > 0.0) || !(tilt_confidence >= 0.0)) fail("tilt_factor must be positive, tilt_confidence not negative");
+  if (!(tilt_factor > 0.0) || !(tilt_confidence >= 0.0)) {
+    fail("tilt_factor must be positive, tilt_confidence not negative");
+  }
   return std::make_unique<ExactModel>(ngram::ExactModelConfig{max_order, chain, kind, tilt_factor, tilt_confidence});
 }
 
@@ -157,13 +76,13 @@ void check_counted(const ExactModel& self, py::ssize_t vocab_size) {
   }
 }
 
-void exact_append(ExactModel& self, const py::array& tokens) {
+void append(ExactModel& self, const py::array& tokens) {
   check_exact_tokens(tokens);
   with_tokens(tokens, [&](auto data) { self.append(data, tokens.size()); });
 }
 
-py::tuple exact_score(ExactModel& self, const py::array& tokens, const py::array& base, const py::array& entropy,
-                      bool together) {
+py::tuple score(ExactModel& self, const py::array& tokens, const py::array& base, const py::array& entropy,
+                bool together) {
   check_exact_tokens(tokens);
   const ngram::Base of = check_base(base, entropy, tokens.size());
   if (of.rows) check_vocabulary(tokens, base.shape(1));
@@ -201,15 +120,14 @@ const ngram::Evidence* check_evidence(const ExactModel& self, const py::array& e
   return static_cast<const ngram::Evidence*>(evidence.data());
 }
 
-void exact_check(const ExactModel&, const py::array& tokens, const py::array& base, const py::array& entropy) {
+void check(const ExactModel&, const py::array& tokens, const py::array& base, const py::array& entropy) {
   check_exact_tokens(tokens);
   if (check_base(base, entropy, tokens.size()).rows) check_vocabulary(tokens, base.shape(1));
 }
 
-py::array exact_score_recalled(ExactModel& self, const py::array& tokens, const py::array& evidence,
-                               const py::array& depth, const py::array& base, const py::array& entropy,
-                               bool together) {
-  exact_check(self, tokens, base, entropy);
+py::array score_recalled(ExactModel& self, const py::array& tokens, const py::array& evidence, const py::array& depth,
+                         const py::array& base, const py::array& entropy, bool together) {
+  check(self, tokens, base, entropy);
   const ngram::Base of = check_base(base, entropy, tokens.size());
   const ngram::Evidence* const seen = check_evidence(self, evidence, depth, tokens.size());
   if (self.config().tilt != ngram::Tilt::kOff) fail("a tilt needs counts of its own");
@@ -218,11 +136,11 @@ py::array exact_score_recalled(ExactModel& self, const py::array& tokens, const 
   const auto* levels = static_cast<const std::uint8_t*>(depth.data());
   const auto n = tokens.size();
   with_tokens(tokens, [&](auto data) { self.score_recalled(data, n, seen, levels, of, together, charged); });
-  return std::move(p);
+  return p;
 }
 
-py::array exact_distribution_recalled(ExactModel& self, const py::array& evidence, const py::array& depth,
-                                      const py::array& base, float entropy) {
+py::array distribution_recalled(ExactModel& self, const py::array& evidence, const py::array& depth,
+                                const py::array& base, float entropy) {
   if (!holds<double>(base) || !is_vector(base) || base.size() == 0) {
     fail("base must be float64 of shape (V,), not " + describe(base));
   }
@@ -231,7 +149,7 @@ py::array exact_distribution_recalled(ExactModel& self, const py::array& evidenc
   py::array_t<double> p(base.size());
   self.distribution_recalled(seen, *static_cast<const std::uint8_t*>(depth.data()),
                              static_cast<const double*>(base.data()), entropy, base.size(), p.mutable_data());
-  return std::move(p);
+  return p;
 }
 
 void check_row(const ExactModel& self, const py::array& row) {
@@ -239,7 +157,7 @@ void check_row(const ExactModel& self, const py::array& row) {
   check_counted(self, row.size());
 }
 
-py::array exact_distribution(ExactModel& self, const py::array& base, float entropy) {
+py::array distribution(ExactModel& self, const py::array& base, float entropy) {
   check_row(self, base);
   py::array_t<double> p(base.size());
   double* const to = p.mutable_data();
@@ -247,10 +165,10 @@ py::array exact_distribution(ExactModel& self, const py::array& base, float entr
   const auto vocab_size = base.size();
   const py::gil_scoped_release release;
   self.distribution(row, entropy, vocab_size, to);
-  return std::move(p);
+  return p;
 }
 
-py::array exact_distribution_after(ExactModel& self, const py::array& tokens, const py::array& base, float entropy) {
+py::array distribution_after(ExactModel& self, const py::array& tokens, const py::array& base, float entropy) {
   check_exact_tokens(tokens);
   check_row(self, base);
   check_vocabulary(tokens, base.size());
@@ -260,12 +178,11 @@ py::array exact_distribution_after(ExactModel& self, const py::array& tokens, co
   const auto* row = static_cast<const double*>(base.data());
   const auto n = tokens.size(), vocab_size = base.size();
   with_tokens(tokens, [&](auto data) { self.distribution_after(data, n, row, entropy, vocab_size, to); });
-  return std::move(p);
+  return p;
 }
 
 // The distribution before each of the tokens, each token then scored.
-py::array exact_distributions(ExactModel& self, const py::array& tokens, const py::array& base,
-                              const py::array& entropy) {
+py::array distributions(ExactModel& self, const py::array& tokens, const py::array& base, const py::array& entropy) {
   check_exact_tokens(tokens);
   const ngram::Base of = check_base(base, entropy, tokens.size());
   if (!of.rows) fail("distributions need whole base distributions, (n, V) or (1, V)");
@@ -284,10 +201,10 @@ py::array exact_distributions(ExactModel& self, const py::array& tokens, const p
       self.score(data + i, 1, here, &charged, &order);
     }
   });
-  return std::move(p);
+  return p;
 }
 
-py::dict exact_size(const ExactModel& self) {
+py::dict size(const ExactModel& self) {
   return py::dict("positions"_a = self.counts().positions(), "nodes"_a = self.counts().nodes() - 1,
                   "bytes"_a = self.counts().bytes());
 }
@@ -297,16 +214,17 @@ py::array_t<T> copied(py::array::ShapeContainer shape, const T* from) {
   return py::array_t<T>(std::move(shape), from);
 }
 
-py::dict exact_learned(const ExactModel& self) {
+py::dict learned(const ExactModel& self) {
   const ExactModel::Learned now = self.learned();
   const auto levels = static_cast<py::ssize_t>(self.config().levels);
   const auto entries = static_cast<py::ssize_t>(now.tilt.size() / 2);
   const double rates[] = {now.base_weight, now.recent_cost};
   const std::uint64_t steps[] = {now.scored, now.surprises};
-  return py::dict("weights"_a = copied({levels, py::ssize_t{ExactModel::weights_per_level()}, py::ssize_t{2}, py::ssize_t{4}},
-                                       now.weights.data()),
-                  "tilt"_a = copied({py::ssize_t{2}, entries}, now.tilt.data()), "rates"_a = copied({py::ssize_t{2}}, rates),
-                  "steps"_a = copied({py::ssize_t{2}}, steps));
+  return py::dict(
+      "weights"_a = copied({levels, py::ssize_t{ExactModel::weights_per_level()}, py::ssize_t{2}, py::ssize_t{4}},
+                           now.weights.data()),
+      "tilt"_a = copied({py::ssize_t{2}, entries}, now.tilt.data()), "rates"_a = copied({py::ssize_t{2}}, rates),
+      "steps"_a = copied({py::ssize_t{2}}, steps));
 }
 
 template <class T>
@@ -320,8 +238,8 @@ const T* learned_part(const py::dict& from, const py::dict& like, const char* na
   return static_cast<const T*>(array.data());
 }
 
-void exact_load_learned(ExactModel& self, const py::dict& from) {
-  const py::dict like = exact_learned(self);
+void load_learned(ExactModel& self, const py::dict& from) {
+  const py::dict like = learned(self);
   ExactModel::Learned to = self.learned();
   std::copy_n(learned_part<float>(from, like, "weights"), to.weights.size(), to.weights.begin());
   std::copy_n(learned_part<double>(from, like, "tilt"), to.tilt.size(), to.tilt.begin());
@@ -336,61 +254,41 @@ void exact_load_learned(ExactModel& self, const py::dict& from) {
 
 // What the counts know of `token` as the next one: a row a level, (total, novel_total, distinct, run, count, novel,
 // recent); for tests and for looking inside.
-py::array exact_evidence(const ExactModel& self, std::uint32_t token) {
+py::array evidence(const ExactModel& self, std::uint32_t token) {
   const auto& counts = self.counts();
   py::array_t<std::uint64_t> rows({static_cast<py::ssize_t>(counts.tip_depth()), py::ssize_t{7}});
   auto to = rows.mutable_unchecked<2>();
   for (int level = 0; level < counts.tip_depth(); ++level) {
     const ngram::Context context = counts.tip(level);
     const ngram::Successor successor = counts.tip_successor(level, token);
-    const std::uint64_t row[] = {context.total, context.novel_total, context.distinct, context.run,
-                                 successor.count, successor.novel, successor.recent};
+    const std::uint64_t row[] = {context.total,   context.novel_total, context.distinct, context.run,
+                                 successor.count, successor.novel,     successor.recent};
     for (int i = 0; i < 7; ++i) to(level, i) = row[i];
   }
-  return std::move(rows);
+  return rows;
 }
-
-#if defined(__clang__)
-constexpr const char* kCompiler = __VERSION__;
-#elif defined(__GNUC__)
-constexpr const char* kCompiler = "g++ " __VERSION__;
-#else
-constexpr const char* kCompiler = "unknown";
-#endif
 
 }  // namespace
 
-PYBIND11_MODULE(_core, m) {
-  m.doc() = "C++ core of ngram_eval.";
-  m.attr("compiler") = kCompiler;
-  m.def("random_increments", &random_increments, py::kw_only(), "counts"_a, "increments"_a, "ahead"_a,
-        "For benchmarks: random increments over all tables, each requested `ahead` increments early.");
-  py::class_<ExactModel>(m, "ExactModel", "Exact n-gram counts and their normalised blend; see ngram_eval.scorers.exact.model.")
-      .def(py::init(&make_exact), py::kw_only(), "max_order"_a, "chain"_a, "tilt"_a, "tilt_factor"_a,
-           "tilt_confidence"_a)
-      .def("append", &exact_append, "tokens"_a.noconvert())
-      .def("score", &exact_score, "tokens"_a.noconvert(), "base"_a.noconvert(), "entropy"_a.noconvert(), py::kw_only(),
+void bind_exact(py::module_& m) {
+  py::class_<ExactModel>(m, "ExactModel",
+                         "Exact n-gram counts and their normalised blend; see ngram_eval.scorers.exact.")
+      .def(py::init(&make), py::kw_only(), "max_order"_a, "chain"_a, "tilt"_a, "tilt_factor"_a, "tilt_confidence"_a)
+      .def("append", &append, "tokens"_a.noconvert())
+      .def("score", &score, "tokens"_a.noconvert(), "base"_a.noconvert(), "entropy"_a.noconvert(), py::kw_only(),
            "together"_a)
-      .def("distribution", &exact_distribution, "base"_a.noconvert(), "entropy"_a)
-      .def("distribution_after", &exact_distribution_after, "tokens"_a.noconvert(), "base"_a.noconvert(), "entropy"_a)
-      .def("distributions", &exact_distributions, "tokens"_a.noconvert(), "base"_a.noconvert(), "entropy"_a.noconvert())
-      .def("check", &exact_check, "tokens"_a.noconvert(), "base"_a.noconvert(), "entropy"_a.noconvert(),
+      .def("distribution", &distribution, "base"_a.noconvert(), "entropy"_a)
+      .def("distribution_after", &distribution_after, "tokens"_a.noconvert(), "base"_a.noconvert(), "entropy"_a)
+      .def("distributions", &distributions, "tokens"_a.noconvert(), "base"_a.noconvert(), "entropy"_a.noconvert())
+      .def("check", &check, "tokens"_a.noconvert(), "base"_a.noconvert(), "entropy"_a.noconvert(),
            "Raises ValueError for arguments that `score` would refuse.")
-      .def("score_recalled", &exact_score_recalled, "tokens"_a.noconvert(), "evidence"_a.noconvert(),
-           "depth"_a.noconvert(), "base"_a.noconvert(), "entropy"_a.noconvert(), py::kw_only(), "together"_a)
-      .def("distribution_recalled", &exact_distribution_recalled, "evidence"_a.noconvert(), "depth"_a.noconvert(),
+      .def("score_recalled", &score_recalled, "tokens"_a.noconvert(), "evidence"_a.noconvert(), "depth"_a.noconvert(),
+           "base"_a.noconvert(), "entropy"_a.noconvert(), py::kw_only(), "together"_a)
+      .def("distribution_recalled", &distribution_recalled, "evidence"_a.noconvert(), "depth"_a.noconvert(),
            "base"_a.noconvert(), "entropy"_a)
       .def("follow", &ExactModel::follow, "token"_a)
-      .def("evidence", &exact_evidence, "token"_a)
-      .def("learned", &exact_learned)
-      .def("load_learned", &exact_load_learned, "learned"_a)
-      .def("size", &exact_size);
-  py::class_<HashedCounts>(m, "HashedCounts", "Hashed n-gram counts; see ngram_eval.scorers.hashed.cpu.")
-      .def(py::init(&make), py::kw_only(), "min_order"_a, "max_order"_a, "buckets"_a, "min_count"_a, "context_lag"_a,
-           "target_backoff"_a, "threads"_a)
-      .def("update", &update, "tokens"_a.noconvert(), "start"_a, "stop"_a)
-      .def("lookup", &lookup, "tokens"_a.noconvert(), "start"_a, "stop"_a)
-      .def("score_windows", &score_windows, "tokens"_a.noconvert(), "firsts"_a.noconvert(), "stops"_a.noconvert())
-      .def("state", &state);
-  bind_mixer(m);
+      .def("evidence", &evidence, "token"_a)
+      .def("learned", &learned)
+      .def("load_learned", &load_learned, "learned"_a)
+      .def("size", &size);
 }

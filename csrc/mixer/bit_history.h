@@ -1,5 +1,5 @@
 // What happened so far where a context met a decision, in a byte: counts of both outcomes and which came last.
-// `ngram_eval/mixer/reference.py` is the specification; the idea is Mahoney's (PAQ6, 2004), the states are our own.
+// `ngram_eval/scorers/mixer/reference.py` is the specification; the idea is Mahoney's (PAQ6, 2004), the states are ours.
 #pragma once
 
 #include <algorithm>
@@ -9,8 +9,8 @@
 namespace ngram {
 
 struct BitHistory {
-  std::uint8_t zeros, ones, last;         // `last` only where both outcomes were seen
-  std::array<std::uint8_t, 2> next;       // the state after a 0, after a 1
+  std::uint8_t zeros, ones, last;    // `last` only where both outcomes were seen
+  std::array<std::uint8_t, 2> next;  // the state after a 0, after a 1
   constexpr int total() const { return zeros + ones; }
 };
 
@@ -41,8 +41,8 @@ constexpr BitHistories bit_histories() {
       const BitHistory& s = all.state[i];
       if (s.zeros == zeros && s.ones == ones && s.last == last) return i;
     }
-    all.state[all.size] = {static_cast<std::uint8_t>(zeros), static_cast<std::uint8_t>(ones),
-                           static_cast<std::uint8_t>(last), {}};
+    all.state[all.size] = {
+        static_cast<std::uint8_t>(zeros), static_cast<std::uint8_t>(ones), static_cast<std::uint8_t>(last), {}};
     return all.size++;
   };
   find(0, 0, 0);

@@ -8,8 +8,8 @@
 #include <cstdint>
 #include <string>
 
-#include "hash.h"
-#include "hashed_counts.h"
+#include "hashed/counts.h"
+#include "hashed/hash.h"
 
 namespace py = pybind11;
 

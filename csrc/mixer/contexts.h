@@ -1,5 +1,5 @@
-// The stream so far, and the contexts that it makes for the next token. `ngram_eval/mixer/reference.py` is the
-// specification of every hash.
+// The stream so far, and the contexts that it makes for the next token. `ngram_eval/scorers/mixer/reference.py` is
+// the specification of every hash.
 #pragma once
 
 #include <array>
@@ -35,8 +35,8 @@ inline std::uint64_t mix(std::uint64_t a, std::uint64_t b) {
 
 class MixerContexts {
  public:
-  static constexpr int kMatch = 7;            // tokens that a repetition must have
-  static constexpr int kLongest = 32;         // tokens that are compared when one is found
+  static constexpr int kMatch = 7;             // tokens that a repetition must have
+  static constexpr int kLongest = 32;          // tokens that are compared when one is found
   static constexpr int kRemembered = 1 << 22;  // tokens in which one is looked for
 
   explicit MixerContexts(const Spelling& spelling);
@@ -44,8 +44,8 @@ class MixerContexts {
   void push(std::uint32_t token);
   const Contexts& now() const { return now_; }
   std::uint64_t size() const { return size_; }
-  int matched() const { return matched_; }                          // tokens of the repetition under way, or 0
-  std::uint32_t expected() const { return at(place_); }             // what it says comes next
+  int matched() const { return matched_; }               // tokens of the repetition under way, or 0
+  std::uint32_t expected() const { return at(place_); }  // what it says comes next
 
  private:
   static constexpr int kPlaceBits = 20;
@@ -59,10 +59,10 @@ class MixerContexts {
   const Spelling& spelling_;
   std::vector<std::uint32_t> tokens_;  // a ring of the last kRemembered
   std::uint64_t size_ = 0;
-  std::uint64_t bytes_ = 0;                            // the last eight
+  std::uint64_t bytes_ = 0;  // the last eight
   std::uint64_t word_ = 0, last_word_ = 0, word_before_ = 0;
-  std::vector<std::uint32_t> after_one_, after_two_;   // the last two tokens that followed, 16 bits of each
-  std::vector<std::uint64_t> places_;                  // by the last kMatch tokens: the position after them
+  std::vector<std::uint32_t> after_one_, after_two_;  // the last two tokens that followed, 16 bits of each
+  std::vector<std::uint64_t> places_;                 // by the last kMatch tokens: the position after them
   std::uint64_t place_ = 0;
   int matched_ = 0;
   Contexts now_{};

@@ -1,5 +1,5 @@
 // Hashed n-gram counts: per order two direct-mapped tables of 32-bit counts, one of contexts and one of full n-grams
-// (context + target). `ngram_eval/counts/reference.py` is the specification; results and tables equal it exactly.
+// (context + target). `ngram_eval/scorers/hashed/reference.py` is the specification; results and tables equal it exactly.
 //
 // Invariants
 //   - `data()` is (orders, 2, buckets), lowest order first: [i][0] context counts, [i][1] full counts. Counts wrap at 2^32.
@@ -8,7 +8,7 @@
 //   - Orders share nothing until the best match of a position is chosen. So orders are worked through one at a time,
 //     over a whole chunk of positions: the tables in use are those of one order, and threads take different orders.
 //   - Counts are integers and each table is worked on by one thread, in stream order: no result depends on the threads.
-//   - Callers check their arguments (`bind.cc` does): positions within [0, tokens - 1), first <= stop. One call at a
+//   - Callers check their arguments (`python/hashed.cc` does): positions within [0, tokens - 1), first <= stop. One call at a
 //     time per object.
 //
 // Cost
@@ -19,18 +19,18 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "host_device.h"
-#include "zero_pages.h"
+#include "common/host_device.h"
+#include "common/zero_pages.h"
 
 namespace ngram {
 
 struct CountsConfig {
   int min_order;
   int max_order;
-  std::uint64_t buckets;     // a power of two, at most 2^32
-  std::uint32_t min_count;   // smallest context count with which an order may match
-  int context_lag;           // tokens between the end of a context and its target
-  bool target_backoff;       // an order matches only if its full count is not 0
+  std::uint64_t buckets;    // a power of two, at most 2^32
+  std::uint32_t min_count;  // smallest context count with which an order may match
+  int context_lag;          // tokens between the end of a context and its target
+  bool target_backoff;      // an order matches only if its full count is not 0
 };
 
 // Where the best match of each position goes: its order (0 if none) and its two counts. One entry a position.

@@ -1,0 +1,170 @@
+#include "exact/model.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace ngram {
+
+ExactModel::ExactModel(const ExactModelConfig& config) : config_(config), counts_(config.levels) {
+  begin_chain();
+  begin_tilt();
+}
+
+ExactModel::Learned ExactModel::learned() const {
+  static_assert(sizeof(Weight) == 2 * kParts * sizeof(float));
+  Learned to{.weights = std::vector<float>(weights_.size() * 2 * kParts),
+             .tilt = hits_,
+             .base_weight = base_weight_,
+             .recent_cost = recent_cost_,
+             .scored = scored_,
+             .surprises = surprises_};
+  std::memcpy(to.weights.data(), weights_.data(), to.weights.size() * sizeof(float));
+  to.tilt.insert(to.tilt.end(), tries_.begin(), tries_.end());
+  return to;
+}
+
+void ExactModel::learned(const Learned& from) {
+  std::memcpy(static_cast<void*>(weights_.data()), from.weights.data(), from.weights.size() * sizeof(float));
+  std::copy_n(from.tilt.begin(), hits_.size(), hits_.begin());
+  std::copy(from.tilt.begin() + static_cast<std::ptrdiff_t>(hits_.size()), from.tilt.end(), tries_.begin());
+  base_weight_ = from.base_weight;
+  recent_cost_ = from.recent_cost;
+  scored_ = from.scored;
+  surprises_ = from.surprises;
+}
+
+void ExactModel::count(const std::uint32_t* tokens, int n) {
+  counts_.append(tokens, n);
+  for (int i = 0; i < n; ++i) largest_token_ = std::max(largest_token_, tokens[i]);
+}
+
+template <class Token>
+void ExactModel::append(const Token* tokens, std::int64_t n) {
+  std::uint32_t chunk[ExactCounts::kChunk];
+  for (std::int64_t start = 0; start < n; start += ExactCounts::kChunk) {
+    const int size = static_cast<int>(std::min<std::int64_t>(n - start, ExactCounts::kChunk));
+    std::copy_n(tokens + start, size, chunk);
+    count(chunk, size);
+    newest_ = chunk[size - 1];
+  }
+}
+
+template <class Token>
+void ExactModel::score(const Token* tokens, std::int64_t n, const Base& base, double* p, std::uint8_t* order) {
+  if (config_.tilt != Tilt::kOff) return score_tilted(tokens, n, base, p, order);
+  std::uint32_t chunk[ExactCounts::kChunk];
+  for (std::int64_t start = 0; start < n; start += ExactCounts::kChunk) {
+    const int size = static_cast<int>(std::min<std::int64_t>(n - start, ExactCounts::kChunk));
+    std::copy_n(tokens + start, size, chunk);
+    count(chunk, size);
+    for (int i = 0; i < size; ++i) {
+      const std::int64_t at = start + i;
+      Successor target[kMaxLevels];
+      const int depth = prepare_evidence(i, base.entropy[at], target);
+      order[at] = static_cast<std::uint8_t>(depth);
+      p[at] = charge(depth, target, chunk[i], base.target(at, chunk[i]));
+    }
+  }
+}
+
+// Calls visit(i, index in the counts' chunk) for each token, its evidence being that from before the first of them.
+template <class Token, class Visit>
+void ExactModel::peek_each(const Token* tokens, std::int64_t n, const Visit& visit) {
+  std::uint32_t chunk[ExactCounts::kChunk];
+  counts_.rewind();
+  const std::uint32_t newest = newest_;
+  for (std::int64_t start = 0; start < n; start += ExactCounts::kChunk) {
+    const int size = static_cast<int>(std::min<std::int64_t>(n - start, ExactCounts::kChunk));
+    std::copy_n(tokens + start, size, chunk);
+    counts_.peek(chunk, size);
+    for (int i = 0; i < size; ++i) {
+      visit(start + i, i);
+      newest_ = chunk[i];
+    }
+  }
+  newest_ = newest;
+}
+
+template <class Token>
+void ExactModel::score_together(const Token* tokens, std::int64_t n, const Base& base, double* p, std::uint8_t* order) {
+  Successor target[kMaxLevels];
+  peek_each(tokens, n, [&](std::int64_t at, int i) {
+    const double below = base.target(at, tokens[at]);
+    const int depth = prepare_evidence(i, base.entropy[at], target);
+    order[at] = static_cast<std::uint8_t>(depth);
+    p[at] = config_.chain ? blended(below, chained(depth, target, below)) : below;
+  });
+  peek_each(tokens, n, [&](std::int64_t at, int i) {  // now learn
+    const int depth = prepare_evidence(i, base.entropy[at], target);
+    charge(depth, target, tokens[at], base.target(at, tokens[at]));
+  });
+  append(tokens, n);
+}
+
+template <class Token>
+void ExactModel::distribution_after(const Token* tokens, std::int64_t n, const double* row, float entropy,
+                                    std::int64_t vocab_size, double* p) {
+  std::vector<std::uint32_t> with(tokens, tokens + n);
+  with.push_back(0);
+  Successor target[kMaxLevels];
+  for (std::int64_t token = 0; token < vocab_size; ++token) {
+    with.back() = static_cast<std::uint32_t>(token);
+    peek_each(with.data(), n + 1, [&](std::int64_t at, int i) {
+      if (at < n) return;
+      const int depth = prepare_evidence(i, entropy, target);
+      p[token] = config_.chain ? blended(row[token], chained(depth, target, row[token])) : row[token];
+    });
+  }
+}
+
+template <class Token>
+void ExactModel::score_recalled(const Token* tokens, std::int64_t n, const Evidence* evidence,
+                                const std::uint8_t* depth, const Base& base, bool together, double* p) {
+  Successor target[kMaxLevels];
+  const std::uint32_t newest = newest_;
+  const auto prepare_at = [&](std::int64_t i) {
+    prepare_evidence({evidence + i * config_.levels, 1}, depth[i], base.entropy[i], target);
+  };
+  for (std::int64_t i = 0; together && i < n; ++i) {  // from what was known before the first of them
+    const double below = base.target(i, tokens[i]);
+    prepare_at(i);
+    p[i] = config_.chain ? blended(below, chained(depth[i], target, below)) : below;
+    newest_ = tokens[i];
+  }
+  newest_ = newest;
+  for (std::int64_t i = 0; i < n; ++i) {
+    prepare_at(i);
+    const double charged = charge(depth[i], target, tokens[i], base.target(i, tokens[i]));
+    if (!together) p[i] = charged;
+  }
+}
+
+void ExactModel::distribution_recalled(const Evidence* evidence, int depth, const double* row, float entropy,
+                                       std::int64_t vocab_size, double* p) {
+  Successor target[kMaxLevels];
+  prepare_evidence({evidence, 1}, depth, entropy, target);
+  for (std::int64_t token = 0; token < vocab_size; ++token) {
+    const Evidence* const seen = evidence + token * config_.levels;
+    for (int level = 0; level < depth; ++level) target[level] = seen[level].target;
+    p[token] = config_.chain ? blended(row[token], chained(depth, target, row[token])) : row[token];
+  }
+}
+
+void ExactModel::distribution(const double* row, float entropy, std::int64_t vocab_size, double* p) {
+  std::copy_n(row, vocab_size, p);
+  if (config_.chain) distribute_chain(row, entropy, vocab_size, p);
+  if (config_.tilt != Tilt::kOff) distribute_tilt(row, vocab_size, p);
+}
+
+#define NGRAM_INSTANTIATE(Token)                                                                             \
+  template void ExactModel::append(const Token*, std::int64_t);                                              \
+  template void ExactModel::score(const Token*, std::int64_t, const Base&, double*, std::uint8_t*);          \
+  template void ExactModel::score_together(const Token*, std::int64_t, const Base&, double*, std::uint8_t*); \
+  template void ExactModel::score_recalled(const Token*, std::int64_t, const Evidence*, const std::uint8_t*, \
+                                           const Base&, bool, double*);                                      \
+  template void ExactModel::distribution_after(const Token*, std::int64_t, const double*, float, std::int64_t, double*);
+NGRAM_INSTANTIATE(std::uint16_t)
+NGRAM_INSTANTIATE(std::uint32_t)
+#undef NGRAM_INSTANTIATE
+
+}  // namespace ngram
