@@ -18,7 +18,7 @@ import tyro
 
 from benchmarks.limits import random_increments
 from benchmarks.machine import describe_machine, publish
-from ngram_eval._core import HashedCounts, random_increments
+from ngram_eval._core import HashedCounts
 from ngram_eval.assets import asset
 from ngram_eval.config import ExactConfig
 from ngram_eval.scorers.exact.model import make_model

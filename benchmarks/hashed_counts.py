@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from benchmarks.limits import random_increments
 from benchmarks.machine import describe_machine, publish
-from ngram_eval._core import HashedCounts, random_increments
+from ngram_eval._core import HashedCounts
 from ngram_eval.assets import asset
 from ngram_eval.bpb import Tally
 from ngram_eval.config import GateConfig, NgramConfig, WindowConfig

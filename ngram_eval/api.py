@@ -76,7 +76,7 @@ def evaluate(
     settings = Settings(hardware=hardware)
     settings.check_numbers()
     name = config if isinstance(config, str) else method.scorer
-    check_backend(name, method, backend)
+    check_backend(name, method, resolve_backend(backend))
     job = Job(
         settings=settings,
         ranks=ALONE,

@@ -160,7 +160,8 @@ def test_quiet_and_json_for_scripts(stream: Stream, tmp_path: Path) -> None:
 def slow(tmp_path: Path) -> list[str]:
     """An evaluation of half a minute, in many batches."""
     write_shard(tmp_path / "data.bin", (np.random.default_rng(0).zipf(1.3, 200_000) % 50).astype(np.uint16))
-    script = "import time\nfrom ngram_eval.cli import run\nfrom ngram_eval.evaluation import engine\nfrom ngram_eval.models import source\n"
+    script = "import time\nfrom ngram_eval.cli import run\nfrom ngram_eval.evaluation import engine\n"
+    script += "from ngram_eval.models import source\n"
     script += "source.UniformSource.batch_windows = 16\n"
     script += "old = engine.Engine.score\n"
     script += "def score(self, reading):\n    time.sleep(0.01)\n    old(self, reading)\n"

@@ -22,6 +22,7 @@ from ngram_eval.evaluation.settings import (
     ModelSettings,
     Settings,
 )
+from ngram_eval.scorers.backends import resolve_backend
 from ngram_eval.scorers.make import check_backend
 
 
@@ -78,10 +79,10 @@ class JobOptions:
 
         Says on stderr which are left out, unless `quiet`.
         """
-        kept = {}
+        kept, backend = {}, resolve_backend(self.hardware.backend)
         for name, config in configs.items():
             try:
-                check_backend(name, config, self.hardware.backend)
+                check_backend(name, config, backend)
                 if config.byte_rule == "piece" and self.model.hf and not self.data.tokenizer:
                     raise InputError(
                         f"--preset {name} counts bytes by a formula on SentencePiece models: --hf needs --byte-rule "

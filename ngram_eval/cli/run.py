@@ -176,7 +176,7 @@ what is scored (by default the embedded novel with the embedded model)
   --max-tokens N      only the first N tokens; the result is flagged as a subset
 by which model
   --artifact FILE     a model of ours (.ngev); --ttt legal adapts it as it goes
-  --scores FILE       .npz with p_target and entropy of every position, of any model
+  --scores FILE       .npz or .safetensors with p_target and entropy of every position
   --logits FILE       .npy of logits, (positions, vocabulary), of any model
   --hf NAME           a Hugging Face model, with --text FILE ... or --data
   --uniform           1/V for every token: the n-gram memory alone

@@ -3,7 +3,7 @@
 from ngram_eval.config import EvalConfig
 from ngram_eval.errors import InputError
 from ngram_eval.models.source import NeuralSource
-from ngram_eval.scorers.backends import BACKENDS, ON_DEVICE, resolve_backend
+from ngram_eval.scorers.backends import BACKENDS, ON_DEVICE
 from ngram_eval.scorers.base import Scorer, Vocabulary
 from ngram_eval.scorers.exact.model import make_model
 from ngram_eval.scorers.exact.scorer import ExactScorer
@@ -21,8 +21,8 @@ _ENTRIES_AT_ONCE = 1 << 27
 
 
 def check_backend(name: str, config: EvalConfig, backend: str) -> None:
-    """Raise `InputError` unless the backend has what the scorer of the preset `name` needs."""
-    able = BACKENDS[resolve_backend(backend)]
+    """Raise `InputError` unless the backend, `auto` resolved, has what the scorer of the preset `name` needs."""
+    able = BACKENDS[backend]
     tilted = config.scorer == "exact" and config.exact.tilt != "off"
     if getattr(able, config.scorer) is None or (tilted and not able.tilt):
         raise InputError(f"--preset {name} learns position by position: it needs --backend cpu or reference")
