@@ -1,8 +1,8 @@
 """How the n-gram work grows with ranks and tables: `python -m benchmarks.scaling --out FILE.md --plot FILE.svg`.
 
-For 1, 2, 4 and 8 ranks, both ways of prefill (`ngram_eval.distributed.prefill`), and tables of 2^18 to 2^24 buckets: positions a
-rank counts, CPU seconds, bytes it sends, and what the loopback interface saw. Then whole evaluations, sharded and
-pipelined. Ranks are real processes under torchrun that exchange by gloo; there may be fewer cores than ranks, so that
+For 1, 2, 4 and 8 ranks, both ways of prefill (`ngram_eval.distributed.prefill`), and tables of 2^18 to 2^24 buckets:
+positions a rank counts, CPU seconds, bytes it sends, and what the loopback interface saw. Then whole evaluations,
+sharded and pipelined. Ranks are real processes under torchrun that exchange by gloo; there may be fewer cores than ranks, so that
 seconds of CPU are given beside those of the clock. Both ways must leave the same tables on every rank.
 """
 

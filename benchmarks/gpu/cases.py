@@ -143,11 +143,11 @@ def cases(inputs: Inputs) -> list[Case]:
         Case(
             "bucket",
             ("bucket",),
-            lambda: hashing.list_buckets(inputs.ids, inputs.tokens, 0, listed.positions, ngram),
+            lambda: hashing.list_buckets(scratch, inputs.tokens, 0, listed.positions, ngram),
             peers.bucket,
             (rules, inputs.wide_tokens, listed.positions),
-            result=lambda: (inputs.ids,),
-            outputs=(inputs.ids,),
+            result=lambda: (scratch,),
+            outputs=(scratch,),
         ),
         Case(
             "score",
