@@ -1,4 +1,4 @@
-"""How fast is each Triton kernel on this GPU, and an evaluation by them? `python -m benchmarks.gpu.bench`.
+"""How fast is each Triton kernel on this GPU, and how fast would an evaluation be? `python -m benchmarks.gpu.bench`.
 
 Compares each with its floor from bytes and its predicted time (`prediction.py`), with plain PyTorch and `torch.compile`
 of the same (`peers.py`), and with the C++ backend; prints Markdown. What is compared is first checked to be equal.
@@ -79,7 +79,7 @@ class Bench:
             )
 
     def check_cpu(self, case: Case, counts: Counts) -> None:
-        """The same for the C++ backend: tables, and positions by matched order."""
+        """Check the C++ backend likewise: tables, and positions by matched order."""
         assert case.cpu is not None
         self.inputs.reset()
         case.ours()
@@ -156,7 +156,7 @@ def copy_bandwidth(bench: Bench) -> float:
 
 
 def forward_seconds(bench: Bench, compiled: bool) -> float:
-    """Of a window in a batch of 32: the published model (untrained) with the statistics of its scored positions."""
+    """Seconds of a window in a batch of 32: the published model (untrained), and statistics of the scored positions."""
     source = TransformerSource(
         Transformer(TOY_MODEL if INTERPRETED else ModelConfig()),
         train_seq_len=bench.sizes.seq_len,
@@ -174,7 +174,7 @@ def forward_seconds(bench: Bench, compiled: bool) -> float:
 
 
 def scorer_seconds(bench: Bench) -> float:
-    """Of a batch in `--backend triton` after the forward: what host and GPU together take, by the host's clock."""
+    """Seconds of a batch in `--backend triton` after the forward: host and GPU together, by the host's clock."""
     sizes, inputs = bench.sizes, bench.inputs
     cut = WindowConfig(seq_len=sizes.stride, stride=sizes.stride)
     windows = plan_windows((4 if INTERPRETED else 64) * sizes.batch, cut)

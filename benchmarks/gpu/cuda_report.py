@@ -67,7 +67,7 @@ class Compiled:
 
 
 def nvcc_flags() -> list[str]:
-    """Those of `setup.py`, which can't be imported: it builds."""
+    """The flags of `setup.py`, which can't be imported: it builds."""
     tree = ast.parse((ROOT / "setup.py").read_text())
     for node in tree.body:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "NVCC_FLAGS":

@@ -34,7 +34,7 @@ class Rules(NamedTuple):
 
     @classmethod
     def of(cls, config: EvalConfig, softcap: float, device: torch.device) -> "Rules":
-        """Those of an evaluation."""
+        """The rules of an evaluation."""
         ngram, gate = config.ngram, config.gate
         return cls(
             orders=ngram.orders,
@@ -52,7 +52,7 @@ class Rules(NamedTuple):
 
 
 def context_hash(rules: Rules, tokens: Tensor, positions: Tensor, order: int) -> Tensor:
-    """Of the contexts of positions (n,), before the mask; (n,) int64."""
+    """Hash of the context of each position (n,), before the mask; (n,) int64."""
     h = torch.zeros_like(positions)
     for k in range(order - 1):
         h = h ^ (tokens[positions + (2 - rules.lag - order + k)] * PRIMES[k])

@@ -1,4 +1,4 @@
-"""How long should the Triton kernels, and an evaluation, take on H100 GPUs? `python -m benchmarks.gpu.prediction`.
+"""How long should the Triton kernels and an evaluation take on H100 GPUs? `python -m benchmarks.gpu.prediction`.
 
 Arithmetic, not measurement: bytes are counted from the kernels as written, times follow from an H100's data sheet and
 from the assumptions below. `benchmarks/gpu/bench.py` measures the same things on a GPU, compares them with these times
@@ -97,7 +97,7 @@ class Kernel:
         return self.positions * self.least / bandwidth
 
     def seconds(self, a: Assumptions) -> float:
-        """Of the launch: its waits, and the larger of traffic and work."""
+        """Seconds of the launch: its waits, and the larger of traffic and work."""
         traffic = self.streamed / a.bandwidth + self.random / (a.bandwidth * a.random_efficiency)
         return a.launch + self.waits + max(self.positions * traffic, self.work)
 
