@@ -1,4 +1,4 @@
-"""What it gains to run the last block and the output head at scored positions only: `python -m benchmarks.last_block`.
+"""What is gained by running the last block and the head at scored positions only? `python -m benchmarks.last_block`.
 
 Three ways to the same logits of a window's last `stride` positions, as an evaluation asks for them: all positions
 through everything, as the published evaluator does; the output head at the scored positions only; the last block at the
@@ -68,7 +68,7 @@ def randomised(config: ModelConfig) -> Transformer:
 
 
 def largest_difference(logits: list[Tensor]) -> float:
-    """Between the first and each other; NaN if any is NaN (which Python's max would lose)."""
+    """Largest difference between the first and each other; NaN if any is NaN (which Python's max would lose)."""
     return float(torch.stack([(other - logits[0]).abs().max() for other in logits[1:]]).max())
 
 

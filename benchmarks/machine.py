@@ -27,7 +27,7 @@ def publish(text: str, out: Path | None) -> None:
 
 def describe_machine() -> str:
     """Date, processor, cores, and the versions that matter, in one line."""
-    from ngram_eval import _core  # here and not above: benchmarks/gpu_suite.sh may have to do without
+    from ngram_eval import _core  # here and not above: benchmarks/gpu/suite.sh may have to do without
 
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []

@@ -79,7 +79,7 @@ def load_text(path: Path, tokens: int) -> Text:
 
 
 def alone(text: Text, config: MixerConfig) -> tuple[float, float]:
-    """(bits per byte, tokens a second) with no model beside."""
+    """(bits per byte, tokens a second) without a model."""
     mixer = make_mixer("cpu", config, text.spelling, neural=False)
     vocab_size = len(text.spelling.surfaces)
     row, nats = np.full((1, vocab_size), 1 / vocab_size), 0.0
@@ -133,11 +133,11 @@ class Neural:
         return float(bits_per_byte(float(nats_of(p).sum()), self.bytes) or np.nan)
 
     def bpb(self, scorer: Scorer) -> float:
-        """Of the values that a scorer charges."""
+        """Bits per byte of the values that a scorer charges."""
         return self._bpb(np.concatenate([scorer.score(self.tokens, part, stats).values for part, stats in self.parts]))
 
     def of(self, config: EvalConfig) -> float:
-        """Of a configuration's scorer."""
+        """Bits per byte of a configuration's scorer."""
         return self.bpb(make_scorer("cpu", config, vocabulary=self.job.vocabulary))
 
 
@@ -171,7 +171,7 @@ def draw(path: Path, sizes: list[int], found: list[tuple[float, float, float]], 
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-    axes.plot(sizes, [one[2] for one in found], "o-", color="tab:red", label="hashed counts (score, no probability)")
+    axes.plot(sizes, [one[2] for one in found], "o-", color="tab:red", label="hashed counts (not a probability)")
     axes.plot(sizes, [one[1] for one in found], "o-", color="tab:blue", label="mixer (bits per byte)")
     axes.axhline(model, color="gray", linestyle="--", label="the model alone")
     axes.set_xlabel("log2 of buckets a table, or of groups")
@@ -181,7 +181,7 @@ def draw(path: Path, sizes: list[int], found: list[tuple[float, float, float]], 
 
 
 def adversarial(tokens: int, vocab_size: int = 1024) -> Iterator[str]:
-    """Rows of a table: bits a token of streams over `vocab_size` tokens, with no model beside."""
+    """Rows of a table: bits a token of streams over `vocab_size` tokens, without a model."""
     rng = np.random.default_rng(0)
     streams = {
         "one token": np.full(tokens, 5),

@@ -130,7 +130,7 @@ def measure(options: Options) -> str:
                 f"{options.tokens:,} positions of each text; bytes: {', '.join(sizes)}. "
                 f"Vocabulary {source.vocab_size:,}.",
                 "",
-                "| text | window | stride | the model alone | exact | mixer | tilt | hashed: a score, no probability |",
+                "| text | window | stride | the model alone | exact | mixer | tilt | hashed (not a probability) |",
                 "|---|---|---|---|---|---|---|---|",
                 *lines,
                 "",

@@ -90,13 +90,13 @@ def loopback_bytes() -> int:
 
 
 def cpu_seconds() -> float:
-    """Of this process, all its threads."""
+    """Seconds of CPU that all threads of this process took."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
 
 
 def stream_of(tokens: int) -> "np.ndarray[Any, np.dtype[np.uint16]]":
-    """The same on every rank."""
+    """A stream that is the same on every rank."""
     return (np.random.default_rng(0).zipf(1.2, tokens) % 1024).astype(np.uint16)
 
 
@@ -155,7 +155,7 @@ def work(cases: list[Case], rounds: int) -> list[Case]:
 
 
 def run_cases(cases: list[Case], rounds: int) -> list[Case]:
-    """Each number of ranks in one torchrun."""
+    """Measure each number of ranks in one torchrun."""
     measured = []
     for world in sorted({case.world for case in cases}):
         mine = [case for case in cases if case.world == world]
@@ -183,7 +183,7 @@ class Evaluation:
 
 
 def run_evaluation(name: str, ngram: str, world: int, source: list[str]) -> Evaluation:
-    """By torchrun; the sums over the vocabulary are left out of the times."""
+    """One evaluation by torchrun; its times leave out the sums over the vocabulary."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out.json"
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={world}"]

@@ -36,11 +36,8 @@ def stats_kernel(
     logits: tl.tensor,
     row_stride: tl.int64,
     targets: tl.tensor,
-    hints: tl.tensor,
     p_target: tl.tensor,
     entropy: tl.tensor,
-    log_sum: tl.tensor,
-    p_hint: tl.tensor,
     rows: tl.tensor,
     vocab: tl.tensor,
     CAP: tl.constexpr,
@@ -75,38 +72,19 @@ def stats_kernel(
     s = tl.where(s > 0, s, float("nan"))
     log_s = tl.log(s)
     tl.store(entropy + row, log_s - t / s, mask=in_rows)
-    if log_sum is not None:
-        tl.store(log_sum + row, base + log_s, mask=in_rows)
     target = tl.load(targets + row, mask=in_rows, other=0).to(tl.int64)
     z_target = softcapped(tl.load(row_start + target, mask=in_rows, other=0.0).to(tl.float32), CAP)
     tl.store(p_target + row, tl.exp((z_target - base - log_s).to(tl.float64)), mask=in_rows)
-    if hints is not None:
-        hint = tl.load(hints + row, mask=in_rows, other=0).to(tl.int64)
-        z_hint = softcapped(tl.load(row_start + hint, mask=in_rows, other=0.0).to(tl.float32), CAP)
-        tl.store(p_hint + row, tl.exp((z_hint - base - log_s).to(tl.float64)), mask=in_rows)
 
 
-def neural_stats(
-    logits: Tensor,
-    targets: Tensor,
-    p_target: Tensor,
-    entropy: Tensor,
-    *,
-    softcap: float = 0.0,
-    log_sum: Tensor | None = None,
-    hints: Tensor | None = None,
-    p_hint: Tensor | None = None,
-) -> None:
+def neural_stats(logits: Tensor, targets: Tensor, p_target: Tensor, entropy: Tensor, *, softcap: float = 0.0) -> None:
     """Statistics of softmax(softcap * tanh(logits / softcap)), or of softmax(logits) with `softcap` 0.
 
-    logits (rows, V): float32, bfloat16 or float16, neighbours in a row adjacent in memory, any row stride. targets and
-    hints (rows,): any integer dtype, within [0, V). Outputs (rows,): p_target and p_hint float64, entropy and log_sum
-    float32, in nats. Raises `ValueError` for other shapes or dtypes; contents are not checked, as that would wait for
-    the device.
+    logits (rows, V): float32, bfloat16 or float16, neighbours in a row adjacent in memory, any row stride. targets
+    (rows,): any integer dtype, within [0, V). Outputs (rows,): p_target float64, entropy float32 in nats. Raises
+    `ValueError` for other shapes or dtypes; contents are not checked, as that would wait for the device.
     """
-    _check(logits, {"targets": targets, "hints": hints}, {"p_target": p_target, "p_hint": p_hint}, (entropy, log_sum))
-    if (hints is None) != (p_hint is None):
-        raise ValueError("hints and p_hint go together")
+    _check(logits, targets, p_target, entropy)
     if not (math.isfinite(softcap) and softcap >= 0):
         raise ValueError(f"softcap is {softcap}: give a finite number >= 0")
     rows, vocab = logits.shape
@@ -118,11 +96,8 @@ def neural_stats(
         logits,
         logits.stride(0),
         targets,
-        hints,
         p_target,
         entropy,
-        log_sum,
-        p_hint,
         rows,
         vocab,
         CAP=softcap,
@@ -133,24 +108,16 @@ def neural_stats(
     )
 
 
-def _check(
-    logits: Tensor,
-    indices: dict[str, Tensor | None],
-    probabilities: dict[str, Tensor | None],
-    nats: tuple[Tensor | None, ...],
-) -> None:
+def _check(logits: Tensor, targets: Tensor, p_target: Tensor, entropy: Tensor) -> None:
     if logits.ndim != 2 or logits.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         raise ValueError(f"logits are {logits.dtype} of shape {tuple(logits.shape)}: give (rows, V) floats")
     if logits.shape[1] == 0 or (logits.shape[1] > 1 and logits.stride(1) != 1):
         raise ValueError(f"logits have strides {logits.stride()}: the values of a row must be adjacent")
-    dtypes: list[tuple[str, Tensor | None, torch.dtype | None]] = [
-        *((name, one, None) for name, one in indices.items()),
-        *((name, one, torch.float64) for name, one in probabilities.items()),
-        *(("nats", one, torch.float32) for one in nats),
-    ]
-    for name, one, dtype in dtypes:
-        if one is None:
-            continue
+    for name, one, dtype in (
+        ("targets", targets, None),
+        ("p_target", p_target, torch.float64),
+        ("entropy", entropy, torch.float32),
+    ):
         right = one.dtype == dtype if dtype else not (one.is_floating_point() or one.is_complex())
         if one.shape != logits.shape[:1] or not right or not one.is_contiguous():
             raise ValueError(

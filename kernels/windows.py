@@ -211,7 +211,7 @@ def score_listed(
     *,
     gate: Tensor | None = None,
     stats: tuple[Tensor, Tensor] | None = None,
-    charges: DeviceTotals | None = None,
+    totals: DeviceTotals | None = None,
     values: Tensor | None = None,
     best: tuple[Tensor, Tensor, Tensor] | None = None,
     one_window: bool = False,
@@ -219,7 +219,7 @@ def score_listed(
     """Score the listed positions, then count them: three launches. `one_window` says that `before` is 0 throughout.
 
     `tokens` holds what the positions read, from token `base` of the stream on; `ids` is scratch, int32
-    (orders, 2, n). With `charges` (and `gate` of `gating.gate_constants`, and `stats`: p_target float64 and entropy
+    (orders, 2, n). With `totals` (and `gate` of `gating.gate_constants`, and `stats`: p_target float64 and entropy
     float32 (n,)) the blend's nats are added to them, and stored before the logarithm in `values`, float64 (n,); with
     `best` (order uint8, context and full int32 (n,)) the matches are stored.
     """
@@ -233,7 +233,7 @@ def score_listed(
         config,
         gate=gate,
         stats=stats,
-        charges=charges,
+        totals=totals,
         values=values,
         best=best,
         one_window=one_window,
@@ -249,7 +249,7 @@ def score_buckets(
     *,
     gate: Tensor | None = None,
     stats: tuple[Tensor, Tensor] | None = None,
-    charges: DeviceTotals | None = None,
+    totals: DeviceTotals | None = None,
     values: Tensor | None = None,
     best: tuple[Tensor, Tensor, Tensor] | None = None,
     one_window: bool = False,
@@ -264,7 +264,7 @@ def score_buckets(
         *listed,
         *(stats or (None, None)),
         gate,
-        *(charges or (None, None, None)),
+        *(totals or (None, None, None)),
         values,
         *(best or (None, None, None)),
         count,

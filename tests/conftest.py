@@ -23,7 +23,7 @@ from ngram_eval.text.shards import write_shard
 from published import Totals
 from published import evaluate as published
 
-if find_spec("hypothesis"):  # benchmarks/gpu_suite.sh runs some of the tests where little is installed
+if find_spec("hypothesis"):  # benchmarks/gpu/suite.sh runs some of the tests where little is installed
     from hypothesis import HealthCheck, settings
 
     # Machines that run tests are shared: how long an example takes says nothing about the code.

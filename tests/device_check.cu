@@ -3,7 +3,7 @@
 //     device_check [CASES] [THREADS]
 //
 // Compiled as C++ it runs on threads of the host, where sanitizers watch it (tests/test_cuda.py); compiled by nvcc on a GPU,
-// under compute-sanitizer (benchmarks/gpu_suite.sh). Exits with 1 at the first difference.
+// under compute-sanitizer (benchmarks/gpu/suite.sh). Exits with 1 at the first difference.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>

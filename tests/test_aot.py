@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.aot_report import compile_all
+from benchmarks.gpu.aot_report import compile_all
 from ngram_eval.errors import InputError
 from ngram_eval.kernels.runtime import INTERPRETED
 
@@ -21,7 +21,7 @@ def compile_for(*targets: str, cache: Path, path: Path | None = None) -> str:
     environment["TRITON_CACHE_DIR"] = str(cache)
     if path is not None:
         environment["PYTHONPATH"] = str(path)
-    command = [sys.executable, "-m", "benchmarks.aot_report", "--targets", *targets]
+    command = [sys.executable, "-m", "benchmarks.gpu.aot_report", "--targets", *targets]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
 
 
@@ -29,7 +29,7 @@ def check_report(report: str, targets: int) -> None:
     assert "None spills registers." in report
     cells = r" \| \d+, \d+ B" * targets
     rows = re.findall(rf"^\| (\w+) \| [^|]+{cells} \|$", report, re.MULTILINE)
-    assert {"update", "lookup", "bucket", "score", "add", "stats", "mass"} <= set(rows)
+    assert {"update", "lookup", "bucket", "score", "add", "stats"} <= set(rows)
     adding = [line for line in report.splitlines() if line.startswith(("| update", "| add")) and "`" in line]
     assert adding, "the tables are added to by atomics"
     assert not re.search(r"`[^`]*(?:F16|F32|F64|BF16|_f(?:16|32|64)|pk_)[^`]*`", report), "no float is added atomically"

@@ -12,7 +12,7 @@ import pytest
 import torch
 from host_cuda import compiler, device_check
 
-from benchmarks import cuda_report
+from benchmarks.gpu import cuda_report
 
 ROOT = Path(__file__).parents[1]
 needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")

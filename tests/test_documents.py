@@ -164,8 +164,6 @@ FILES: dict[str, tuple[str, ...]] = {
 """Page -> what is there before its first command."""
 
 WITH_TRANSFORMERS = {"README.md", "docs/models.md"}
-ELSEWHERE = {"docs/gpu.md": "tests/test_kernels.py"}
-"""Pages whose Python runs with the kernels; they have no command that can be run."""
 
 
 @pytest.fixture
@@ -194,7 +192,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 
 
 def runnable(page: str) -> bool:
-    return page not in ELSEWHERE and any(not isinstance(step, Command) or step.run for step in steps(page))
+    return any(not isinstance(step, Command) or step.run for step in steps(page))
 
 
 def heavy(command: Command) -> bool:
@@ -254,7 +252,7 @@ EXPECTED: dict[str, Callable[[dict[str, Any], str], None]] = {
 @pytest.mark.parametrize("page", PAGES)
 def test_what_is_not_run_exists(page: str) -> None:
     for step in steps(page):
-        if isinstance(step, Command) and (not step.run or page in ELSEWHERE or heavy(step)):
+        if isinstance(step, Command) and (not step.run or heavy(step)):
             check(step)
 
 
@@ -268,7 +266,7 @@ def test_what_is_not_run_exists(page: str) -> None:
         "torchrun --nproc_per_node=8 -m ngram_eval.runs  # needs 8 GPUs",
         "pip install 'ngram_eval[plots]'",
         "make tests",
-        "benchmarks/gpu_suit.sh report.md",
+        "benchmarks/gpu/suit.sh report.md",
         "nosuchprogram",
     ],
 )

@@ -1,35 +1,36 @@
 """The Triton kernels against float64 and against the reference, in the interpreter unless there is a GPU."""
 
 import itertools
+import subprocess
+import sys
 import traceback
-from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from triton.runtime import interpreter
 
-from documents import Python, steps
+from ngram_eval import kernels
 from ngram_eval.bpb import P_FLOOR
 from ngram_eval.config import EvalConfig, GateConfig, NgramConfig, preset
+from ngram_eval.kernels import stats
 from ngram_eval.kernels.gating import gate_constants
 from ngram_eval.kernels.hashing import list_buckets
-from ngram_eval.kernels.mass import vocabulary_mass
 from ngram_eval.kernels.runtime import INTERPRETED, kernel_device
 from ngram_eval.kernels.stats import neural_stats
-from ngram_eval.kernels.step import FusedStep
 from ngram_eval.kernels.tables import empty_tables
-from ngram_eval.kernels.windows import AT_ONCE, NO_POSITION, Listed, score_listed
+from ngram_eval.kernels.windows import AT_ONCE, NO_POSITION, Listed, new_totals, score_listed
 from ngram_eval.models.source import Stats
 from ngram_eval.scorers.hashed.counts import Best
 from ngram_eval.scorers.hashed.gate import GatedBackoff
 from ngram_eval.scorers.hashed.hashing import bucket_pair
-from ngram_eval.scorers.hashed.reference import ReferenceCounts, best_match
+from ngram_eval.scorers.hashed.reference import ReferenceCounts
 
 DEVICE = kernel_device()
 NAN = float("nan")
@@ -40,31 +41,20 @@ APPROXIMATE = 0.0 if INTERPRETED else 1.5e-5
 POISON = -7.0
 
 
-def exact_stats(logits: Tensor, targets: Tensor, softcap: float) -> tuple[Tensor, Tensor, Tensor]:
-    """(log-probability of the target, entropy, log-sum-exp) in float64."""
+def exact_stats(logits: Tensor, targets: Tensor, softcap: float) -> tuple[Tensor, Tensor]:
+    """(log-probability of the target, entropy) in float64."""
     z = logits.double()
     z = softcap * torch.tanh(z / softcap) if softcap else z
-    log_sum = torch.logsumexp(z, dim=1)
-    log_p = z - log_sum[:, None]
-    return log_p.gather(1, targets[:, None])[:, 0], torch.special.entr(log_p.exp()).sum(dim=1), log_sum
+    log_p = torch.log_softmax(z, dim=1)
+    return log_p.gather(1, targets[:, None])[:, 0], torch.special.entr(log_p.exp()).sum(dim=1)
 
 
-def run_stats(logits: Tensor, targets: Tensor, softcap: float = 0.0, hints: Tensor | None = None) -> tuple[Tensor, ...]:
-    """(p_target, entropy, log_sum, p_hint) from poisoned buffers."""
-    rows = len(logits)
-    p_target, p_hint = (torch.full((rows,), POISON, dtype=torch.float64, device=DEVICE) for _ in range(2))
-    entropy, log_sum = (torch.full((rows,), POISON, device=DEVICE) for _ in range(2))
-    neural_stats(
-        logits.to(DEVICE),
-        targets.to(DEVICE),
-        p_target,
-        entropy,
-        softcap=softcap,
-        log_sum=log_sum,
-        hints=None if hints is None else hints.to(DEVICE),
-        p_hint=None if hints is None else p_hint,
-    )
-    return p_target.cpu(), entropy.cpu(), log_sum.cpu(), p_hint.cpu()
+def run_stats(logits: Tensor, targets: Tensor, softcap: float = 0.0) -> tuple[Tensor, Tensor]:
+    """(p_target, entropy) from poisoned buffers."""
+    p_target = torch.full((len(logits),), POISON, dtype=torch.float64, device=DEVICE)
+    entropy = torch.full((len(logits),), POISON, device=DEVICE)
+    neural_stats(logits.to(DEVICE), targets.to(DEVICE), p_target, entropy, softcap=softcap)
+    return p_target.cpu(), entropy.cpu()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -74,12 +64,10 @@ def test_stats_against_float64(dtype: torch.dtype, rows: int, vocab: int, softca
     """Bounds: 1e-5 nats for the logarithms, 2e-5 for the entropy; float32 sums of up to 131,072 terms keep to them."""
     generator = torch.Generator().manual_seed(rows + vocab)
     logits = (4 * torch.randn(rows, vocab, generator=generator)).to(dtype)
-    targets, hints = torch.randint(0, vocab, (2, rows), generator=generator)
-    p_target, entropy, log_sum, p_hint = run_stats(logits, targets, softcap, hints)
-    log_p, exact_entropy, exact_log_sum = exact_stats(logits, targets, softcap)
+    targets = torch.randint(0, vocab, (rows,), generator=generator)
+    p_target, entropy = run_stats(logits, targets, softcap)
+    log_p, exact_entropy = exact_stats(logits, targets, softcap)
     torch.testing.assert_close(p_target.log(), log_p, rtol=0, atol=1e-5 + APPROXIMATE)
-    torch.testing.assert_close(p_hint.log(), exact_stats(logits, hints, softcap)[0], rtol=0, atol=1e-5 + APPROXIMATE)
-    torch.testing.assert_close(log_sum.double(), exact_log_sum, rtol=0, atol=1e-5 + APPROXIMATE)
     torch.testing.assert_close(entropy.double(), exact_entropy, rtol=0, atol=2e-5 + APPROXIMATE)
 
 
@@ -87,8 +75,8 @@ def test_stats_against_float64(dtype: torch.dtype, rows: int, vocab: int, softca
 def test_stats_of_rows_far_apart_and_any_index(index_dtype: torch.dtype) -> None:
     wide = torch.randn(7, 1003)
     logits, targets = wide[:, 3:203], torch.arange(7)
-    p_target, entropy, *_ = run_stats(logits, targets.to(index_dtype))
-    log_p, exact_entropy, _ = exact_stats(logits, targets, 0.0)
+    p_target, entropy = run_stats(logits, targets.to(index_dtype))
+    log_p, exact_entropy = exact_stats(logits, targets, 0.0)
     torch.testing.assert_close(p_target.log(), log_p, rtol=0, atol=1e-5 + APPROXIMATE)
     torch.testing.assert_close(entropy.double(), exact_entropy, rtol=0, atol=1e-5 + APPROXIMATE)
 
@@ -98,21 +86,19 @@ def test_stats_with_impossible_tokens() -> None:
     logits = torch.full((4, 6000), float("-inf"))
     logits[0, 5000], logits[1, 7], logits[1, 4099], logits[2, :3] = 2.0, 1.0, 1.0, 0.0
     logits[3] = 0.0
-    p_target, entropy, log_sum, _ = run_stats(logits, torch.tensor([5000, 7, 4, 5999]))
+    p_target, entropy = run_stats(logits, torch.tensor([5000, 7, 4, 5999]))
     assert p_target.tolist() == pytest.approx([1.0, 0.5, 0.0, 1 / 6000], rel=1e-6 + APPROXIMATE)
     assert entropy.tolist() == pytest.approx([0.0, np.log(2), np.log(3), np.log(6000)], abs=1e-6 + APPROXIMATE)
-    assert log_sum.tolist() == pytest.approx([2.0, 1 + np.log(2), np.log(3), np.log(6000)], rel=1e-6 + APPROXIMATE)
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")
 @pytest.mark.parametrize(
     "row", [[NAN, 0.0, 0.0], [0.0, 0.0, NAN], [float("-inf")] * 3, [0.0, float("inf"), 0.0]], ids=str
 )
-def test_stats_of_what_is_no_distribution_are_nan(row: list[float]) -> None:
-    p_target, entropy, log_sum, _ = run_stats(torch.tensor([[1.0, 2.0, 3.0], row]), torch.tensor([0, 0]))
-    assert torch.isnan(torch.stack([entropy, log_sum])[:, 1]).all()
-    assert torch.isnan(p_target[1])
-    assert not torch.isnan(torch.stack([entropy, log_sum])[:, 0]).any()
+def test_stats_of_what_is_not_a_distribution_are_nan(row: list[float]) -> None:
+    p_target, entropy = run_stats(torch.tensor([[1.0, 2.0, 3.0], row]), torch.tensor([0, 0]))
+    assert torch.isnan(p_target).tolist() == [False, True]
+    assert torch.isnan(entropy).tolist() == [False, True]
 
 
 @pytest.mark.parametrize("cap", [30.0, 1.0])
@@ -121,8 +107,7 @@ def test_softcap_edges(cap: float) -> None:
     u = torch.tensor([0.0, 1e-30, 1e-6, 1e-3, 0.1249, 0.125, 0.1251, 0.5, 1.0, 5.0, 20.0, 1e30, float("inf")])
     x = torch.cat([u, -u]) * cap
     rows = torch.stack([x, torch.zeros_like(x)], dim=1)  # log p(0) - log p(1) is the capped logit
-    targets, others = torch.zeros(len(x), dtype=torch.int64), torch.ones(len(x), dtype=torch.int64)
-    p_target, _, _, p_other = run_stats(rows, targets, cap, others)
+    (p_target, _), (p_other, _) = (run_stats(rows, torch.full((len(x),), token), cap) for token in (0, 1))
     capped = cap * torch.tanh(x.double() / cap)
     torch.testing.assert_close(
         p_target.log() - p_other.log(), capped, rtol=1e-7, atol=(7e-8 if INTERPRETED else 5e-7) * cap
@@ -142,73 +127,28 @@ def test_stats_refuse_other_shapes() -> None:
         neural_stats(logits, p_target, p_target, entropy)
     with pytest.raises(ValueError, match="p_target is"):
         neural_stats(logits, targets, entropy, entropy)
-    with pytest.raises(ValueError, match="nats is"):
+    with pytest.raises(ValueError, match="entropy is"):
         neural_stats(logits, targets, p_target, p_target)
-    with pytest.raises(ValueError, match="go together"):
-        neural_stats(logits, targets, p_target, entropy, hints=targets)
     with pytest.raises(ValueError, match="softcap"):
         neural_stats(logits, targets, p_target, entropy, softcap=-1.0)
 
 
-def test_stats_of_no_rows() -> None:
-    empty = torch.zeros(0, device=DEVICE)
-    neural_stats(torch.zeros(0, 5, device=DEVICE), empty.long(), empty.double(), empty)
+def test_stats_of_no_rows_launch_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU refuses an empty grid."""
+    monkeypatch.setattr(stats, "stats_kernel", kernel := MagicMock())
+    for rows in (0, 1):
+        empty = torch.zeros(rows, device=DEVICE)
+        neural_stats(torch.zeros(rows, 5, device=DEVICE), empty.long(), empty.double(), empty)
+        assert kernel.__getitem__.call_count == rows
 
 
-def charged_everywhere(
-    config: EvalConfig, counts: ReferenceCounts, tokens: NDArray[Any], position: int, stats: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """What each token of the vocabulary would be charged with at a position, from the reference's tables."""
-    vocab = len(stats)
-    entropy = float(-(stats * np.log(stats)).sum())
-    changed = np.tile(tokens, (vocab, 1))
-    changed[:, position + 1] = np.arange(vocab)
-    found = [best_match(counts.lookup(row, position, position + 1), config.ngram) for row in changed]
-    best = Best(*map(np.concatenate, zip(*found, strict=True)))
-    return GatedBackoff(config.gate)(Stats(stats, np.full(vocab, entropy, np.float32)), best)
-
-
-@pytest.mark.parametrize("context_gap", [False, True])
-@pytest.mark.parametrize("target_backoff", [False, True])
-@pytest.mark.parametrize("uniform", [False, True])
-def test_mass_is_the_sum_over_the_vocabulary(context_gap: bool, target_backoff: bool, uniform: bool) -> None:
-    """Within 1e-6: neural probabilities are single precision, the rest double."""
-    vocab, softcap = 300, 30.0
-    ngram = NgramConfig(buckets=512, context_gap=context_gap, target_backoff=target_backoff, min_order=1)
-    config = EvalConfig(ngram=ngram)
-    rng = np.random.default_rng(5)
-    tokens = rng.choice(np.array([0, 1, 2, 299], np.uint16), 900)
-    reference = ReferenceCounts(ngram)
-    reference.update(tokens, 0, 800)
-    positions = np.array([0, 1, 7, 8, 9, 450, 800, 897, 3, 3])
-    logits = torch.from_numpy(rng.normal(0, 3, (len(positions), vocab))).float()
-    capped = torch.zeros_like(logits) if uniform else softcap * torch.tanh(logits / softcap)
-    probabilities = torch.softmax(capped.double(), dim=1).numpy()
-    expected = [
-        charged_everywhere(config, reference, tokens, int(p), row).sum()
-        for p, row in zip(positions, probabilities, strict=True)
-    ]
-
-    mass = torch.full((len(positions),), NAN, dtype=torch.float64, device=DEVICE)
-    tables = empty_tables(ngram, DEVICE)
-    tables.copy_(torch.from_numpy(reference.state().view(np.int32)))
-    vocabulary_mass(
-        tables,
-        torch.from_numpy(tokens).to(DEVICE),
-        0,
-        torch.from_numpy(positions).to(DEVICE),
-        torch.full((9, 2, len(positions)), -1, dtype=torch.int32, device=DEVICE),
-        ngram,
-        gate=gate_constants(config.gate, DEVICE),
-        vocab=vocab,
-        logits=None if uniform else logits.to(DEVICE),
-        log_sum=torch.logsumexp(capped, dim=1).to(DEVICE),
-        entropy=torch.special.entr(torch.from_numpy(probabilities)).sum(dim=1).float().to(DEVICE),
-        mass=mass,
-        softcap=0.0 if uniform else softcap,
-    )
-    np.testing.assert_allclose(mass.cpu().numpy(), expected, rtol=1e-6 + APPROXIMATE)
-    assert max(expected) > 2  # collisions and back-off make it no probability
+def test_kernels_import_settings_and_constants_only() -> None:
+    """They do not know of evaluations, models, scorers or command lines."""
+    names = ", ".join(f"ngram_eval.kernels.{path.stem}" for path in sorted(Path(kernels.__path__[0]).glob("[!_]*.py")))
+    script = f"import {names}, sys; print(*(name for name in sys.modules if name.startswith('ngram_eval')))"
+    said = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
+    rest = {name.removeprefix("ngram_eval.") for name in said.split() if not name.startswith("ngram_eval.kernels")}
+    assert rest == {"ngram_eval", "bpb", "config", "errors", "scorers", "scorers.hashed", "scorers.hashed.hashing"}
 
 
 class NothingButLaunches(TorchDispatchMode):
@@ -225,8 +165,42 @@ def batches_of(length: int, windows: int, scored: int) -> list[tuple[int, int]]:
     return [(start, min(start + windows * scored, length)) for start in starts]
 
 
+class Batch:
+    """Buffers of fixed size that one batch after another is put into, charged and counted."""
+
+    def __init__(self, config: EvalConfig, logits: Tensor, tokens: Tensor, windows: int) -> None:
+        count = len(logits)
+        self.config, self.logits, self.tokens = config, logits, tokens
+        self.targets = torch.zeros(count, dtype=torch.int64, device=DEVICE)
+        self.listed = Listed(*torch.zeros((3, count), dtype=torch.int64, device=DEVICE))
+        self.ids = torch.zeros((len(config.ngram.orders), 2, count), dtype=torch.int32, device=DEVICE)
+        self.neural = (torch.zeros(count, dtype=torch.float64, device=DEVICE), torch.zeros(count, device=DEVICE))
+        self.gate = gate_constants(config.gate, DEVICE)
+        self.tables = empty_tables(config.ngram, DEVICE)
+        self.totals = new_totals(windows, DEVICE)
+
+    def score(self) -> None:
+        """With what `neural` holds, and count."""
+        score_listed(
+            self.tables,
+            self.tokens,
+            0,
+            self.listed,
+            self.ids,
+            self.config.ngram,
+            gate=self.gate,
+            stats=self.neural,
+            totals=self.totals,
+        )
+
+    def step(self, softcap: float) -> None:
+        """From the logits on."""
+        neural_stats(self.logits, self.targets, *self.neural, softcap=softcap)
+        self.score()
+
+
 @pytest.mark.parametrize("buckets", [1 << 10, 1 << 16])
-def test_fused_step(buckets: int) -> None:
+def test_batches_from_logits_to_nats(buckets: int) -> None:
     """Batches of 8 windows of 32 positions: what the reference, the blend and float64 give, window by window."""
     config = preset("hashed")
     config = replace(config, ngram=replace(config.ngram, buckets=buckets))
@@ -235,63 +209,35 @@ def test_fused_step(buckets: int) -> None:
     phrases = [rng.integers(0, vocab, 9) for _ in range(12)]
     tokens = np.concatenate([phrases[i] for i in rng.integers(0, 12, 200)])[: 4 * 256 + 1].astype(np.uint16)
     logits = torch.from_numpy(rng.normal(0, 4, (len(tokens) - 1, vocab))).float()
-    tables = empty_tables(config.ngram, DEVICE)
-    step = FusedStep.allocate(
+    buffers = Batch(
         config,
-        tables,
         torch.full((windows * scored, vocab), NAN, device=DEVICE),
         torch.from_numpy(tokens).to(DEVICE),
         windows=4 * windows,
-        softcap=softcap,
     )
     reference, blend = ReferenceCounts(config.ngram), GatedBackoff(config.gate)
     expected, hits = [], np.zeros(10, np.int64)
     for batch, (start, stop) in enumerate(batches_of(len(tokens) - 1, windows, scored)):
         entries = torch.arange(stop - start)
-        step.logits.copy_(logits[start:stop])
-        step.targets.copy_(torch.from_numpy(tokens[start + 1 : stop + 1].astype(np.int64)))
+        buffers.logits.copy_(logits[start:stop])
+        buffers.targets.copy_(torch.from_numpy(tokens[start + 1 : stop + 1].astype(np.int64)))
         rows = batch * windows + entries // scored
-        for buffer, values in zip(step.listed, (start + entries, entries // scored * scored, rows), strict=True):
+        for buffer, values in zip(buffers.listed, (start + entries, entries // scored * scored, rows), strict=True):
             buffer.copy_(values)
         with NothingButLaunches():  # type: ignore[no-untyped-call]
-            step()
+            buffers.step(softcap)
         for first in range(start, stop, scored):
             span = slice(first, first + scored)
-            log_p, entropy, _ = exact_stats(logits[span], torch.from_numpy(tokens[1:][span].astype(np.int64)), softcap)
+            log_p, entropy = exact_stats(logits[span], torch.from_numpy(tokens[1:][span].astype(np.int64)), softcap)
             best = reference.score_windows(tokens, np.array([first]), np.array([first + scored]))
             p = blend(Stats(log_p.exp().numpy(), entropy.float().numpy()), best)
             expected.append([-np.log(np.maximum(p, P_FLOOR)).sum(), -log_p.sum().item()])
             hits += np.bincount(best.order, minlength=10)
-    np.testing.assert_array_equal(tables.cpu().numpy().view(np.uint32), reference.state())
-    np.testing.assert_allclose(step.charges.nats().cpu().numpy(), expected, rtol=1e-6 + APPROXIMATE)
-    np.testing.assert_array_equal(step.charges.hits.cpu().numpy(), hits)
+    np.testing.assert_array_equal(buffers.tables.cpu().numpy().view(np.uint32), reference.state())
+    np.testing.assert_allclose(buffers.totals.nats().cpu().numpy(), expected, rtol=1e-6 + APPROXIMATE)
+    np.testing.assert_array_equal(buffers.totals.hits.cpu().numpy(), hits)
     assert hits[2:].all()
-    assert step.charges.bad.item() == NO_POSITION
-
-
-class StandInGraph:
-    """For `torch.cuda.CUDAGraph` where there is no GPU; replays the step of the namespace given."""
-
-    def __init__(self, namespace: dict[str, Any]) -> None:
-        self.namespace = namespace
-
-    def replay(self) -> None:
-        self.namespace["step"]()
-
-
-def test_the_graph_in_the_documents(monkeypatch: pytest.MonkeyPatch) -> None:
-    (block,) = [step for step in steps("docs/gpu.md") if isinstance(step, Python)]
-    found: dict[str, Any] = {}
-    if not torch.cuda.is_available():
-        monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: StandInGraph(found))
-        monkeypatch.setattr(torch.cuda, "graph", lambda graph: nullcontext())
-    exec(block.code, found)
-    step = found["step"]
-    assert found["neural_nats"] == pytest.approx(8192 * np.log(1024), rel=1e-6)
-    assert step.charges.hits.sum().item() == 8192
-    reference = ReferenceCounts(step.config.ngram)
-    reference.update(found["tokens"].cpu().numpy().astype(np.uint16), 0, 8192)
-    np.testing.assert_array_equal(step.tables.cpu().numpy().view(np.uint32), reference.state())
+    assert buffers.totals.bad.item() == NO_POSITION
 
 
 def test_runs_are_bit_identical() -> None:
@@ -303,25 +249,15 @@ def test_runs_are_bit_identical() -> None:
     logits = torch.randn(AT_ONCE, 100, generator=generator).to(DEVICE)
     runs = []
     for _ in range(2 if INTERPRETED else 20):
-        step = FusedStep.allocate(
-            config, empty_tables(config.ngram, DEVICE), logits, tokens, windows=AT_ONCE // 32, softcap=30.0
-        )
+        batch = Batch(config, logits, tokens, windows=AT_ONCE // 32)
         entries = torch.arange(AT_ONCE, device=DEVICE)
-        for buffer, values in zip(step.listed, (entries, entries // 32 * 32, entries // 32), strict=True):
+        for buffer, values in zip(batch.listed, (entries, entries // 32 * 32, entries // 32), strict=True):
             buffer.copy_(values)
         for _ in range(2):
-            step()
-        runs.append((step.tables, *step.charges, step.p_target, step.entropy))
+            batch.step(softcap=30.0)
+        runs.append((batch.tables, *batch.totals, *batch.neural))
     assert all(torch.equal(one, first) for run in runs for one, first in zip(run, runs[0], strict=True))
     assert runs[0][2].count_nonzero() > 1
-
-
-def test_fused_step_takes_no_more_than_is_compared_at_once() -> None:
-    config = preset("hashed")
-    config = replace(config, ngram=replace(config.ngram, buckets=2))
-    tables, tokens = empty_tables(config.ngram, DEVICE), torch.zeros(9, dtype=torch.uint16, device=DEVICE)
-    with pytest.raises(ValueError, match="1025 positions"):
-        FusedStep.allocate(config, tables, torch.zeros(AT_ONCE + 1, 2, device=DEVICE), tokens, windows=1, softcap=0.0)
 
 
 def test_gate_weighs_like_the_blend() -> None:
@@ -330,32 +266,17 @@ def test_gate_weighs_like_the_blend() -> None:
         (GateConfig(), GateConfig(alpha_range=0.0), GateConfig(alpha_slope=1e6)), (0.0, 3.0, 800.0)
     ):
         config = EvalConfig(gate=gate, ngram=NgramConfig(buckets=1, min_order=3, max_order=3, min_count=1))
-        tables = empty_tables(config.ngram, DEVICE).copy_(torch.tensor([[[4], [1]]]))
-        step = FusedStep.allocate(
-            config,
-            tables,
-            torch.zeros(1, 2, device=DEVICE),
-            torch.zeros(9, dtype=torch.uint16, device=DEVICE),
-            windows=1,
-            softcap=0.0,
-        )
-        step.listed.positions.fill_(5)
-        p = torch.full((1,), 0.5, dtype=torch.float64, device=DEVICE)
-        h = torch.full((1,), entropy, device=DEVICE)
-        score_listed(
-            tables,
-            step.tokens,
-            0,
-            Listed(*step.listed),
-            step.ids,
-            config.ngram,
-            gate=step.gate,
-            stats=(p, h),
-            charges=step.charges,
-        )
+        tokens = torch.zeros(9, dtype=torch.uint16, device=DEVICE)
+        batch = Batch(config, torch.zeros(1, 2, device=DEVICE), tokens, windows=1)
+        batch.tables.copy_(torch.tensor([[[4], [1]]]))
+        batch.listed.positions.fill_(5)
+        p_target, h = batch.neural
+        p_target.fill_(0.5)
+        h.fill_(entropy)
+        batch.score()
         best = Best(np.array([3], np.uint8), np.array([4], np.uint32), np.array([1], np.uint32))
         charged = GatedBackoff(gate)(Stats(np.array([0.5]), np.array([entropy], np.float32)), best)
-        assert step.charges.nats()[0].tolist() == pytest.approx([-np.log(charged[0]), np.log(2)], rel=1e-13)
+        assert batch.totals.nats()[0].tolist() == pytest.approx([-np.log(charged[0]), np.log(2)], rel=1e-13)
 
 
 def test_buckets_are_those_of_the_specification() -> None:

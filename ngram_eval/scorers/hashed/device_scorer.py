@@ -56,14 +56,14 @@ class DeviceScorer(Scorer):
 
     def __init__(self, config: EvalConfig) -> None:
         self._blend = GatedBackoff(config.gate)
-        self._charges = new_totals(0, self.counts.device)
+        self._totals = new_totals(0, self.counts.device)
         self._sums: list[Tensor] = []
 
     def charge(
-        self, tokens: Stream, windows: Windows, stats: tuple[Tensor, Tensor], charges: DeviceTotals, values: Tensor
+        self, tokens: Stream, windows: Windows, stats: tuple[Tensor, Tensor], totals: DeviceTotals, values: Tensor
     ) -> None:
         """Score the windows, then count them. `stats` are p_target float64 and entropy float32 of their positions,
-        `values` float64; nats are added to any rows of `charges.sums`.
+        `values` float64; nats are added to any rows of `totals.sums`.
         """
         raise NotImplementedError
 
@@ -77,8 +77,8 @@ class DeviceScorer(Scorer):
         p_target, entropy = self._on_device(stats)
         sums = new_totals(len(windows), self.counts.device).sums
         values = torch.empty_like(p_target)
-        charges = DeviceTotals(sums, self._charges.hits, self._charges.bad)
-        self.charge(tokens, windows, (p_target, entropy), charges, values)
+        totals = DeviceTotals(sums, self._totals.hits, self._totals.bad)
+        self.charge(tokens, windows, (p_target, entropy), totals, values)
         self._sums.append(sums)
         return DeviceCharged(values)
 
@@ -99,11 +99,11 @@ class DeviceScorer(Scorer):
 
     def tally(self) -> Tally:
         """What has been charged so far; raises `InputError` if the neural statistics of a position were NaN."""
-        bad = int(self._charges.bad)
+        bad = int(self._totals.bad)
         if bad != NO_POSITION:
             raise nan_statistics(bad)
-        sums = torch.cat([self._charges.sums, *self._sums]).sum(dim=0).tolist()
-        hits = self._charges.hits.tolist()
+        sums = torch.cat([self._totals.sums, *self._sums]).sum(dim=0).tolist()
+        hits = self._totals.hits.tolist()
         return Tally(
             nats=from_limbs(*sums[:2]),
             neural_nats=from_limbs(*sums[2:]),
@@ -130,7 +130,7 @@ class TritonScorer(DeviceScorer):
         self._gate = gate_constants(config.gate, self.counts.device)
 
     def charge(
-        self, tokens: Stream, windows: Windows, stats: tuple[Tensor, Tensor], charges: DeviceTotals, values: Tensor
+        self, tokens: Stream, windows: Windows, stats: tuple[Tensor, Tensor], totals: DeviceTotals, values: Tensor
     ) -> None:
         p_target, entropy = stats
         for launch in self.counts.launches(tokens, windows.first, windows.stop, self._at_once):
@@ -139,7 +139,7 @@ class TritonScorer(DeviceScorer):
                 self.counts.config,
                 gate=self._gate,
                 stats=(p_target[launch.entries], entropy[launch.entries]),
-                charges=charges,
+                totals=totals,
                 values=values[launch.entries],
             )
 
@@ -155,9 +155,7 @@ class CudaScorer(DeviceScorer):
         self._gate = gate_numbers(config.gate)
 
     def charge(
-        self, tokens: Stream, windows: Windows, stats: tuple[Tensor, Tensor], charges: DeviceTotals, values: Tensor
+        self, tokens: Stream, windows: Windows, stats: tuple[Tensor, Tensor], totals: DeviceTotals, values: Tensor
     ) -> None:
         best = self.counts.matches(len(values))
-        self.counts.score(
-            tokens, windows.first, windows.stop, best=best, charges=(self._gate, *stats, values, *charges)
-        )
+        self.counts.score(tokens, windows.first, windows.stop, best=best, charges=(self._gate, *stats, values, *totals))

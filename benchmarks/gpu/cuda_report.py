@@ -1,4 +1,4 @@
-"""What the CUDA kernels compile to, without a GPU: `python -m benchmarks.cuda_report --out FILE.md`.
+"""What does nvcc make of the CUDA kernels? `python -m benchmarks.gpu.cuda_report --out FILE.md`, without a GPU.
 
 nvcc compiles them as `setup.py` does; registers, spills, shared memory and the instructions that touch memory are read
 from the machine code, by the disassembler that comes with Triton. Occupancy follows from registers and threads by the
@@ -22,7 +22,7 @@ import tyro
 from benchmarks.machine import describe_machine, publish
 from ngram_eval.errors import InputError, exit_on_input_error
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 WARPS = {"80": 64, "90": 64, "100": 64}
 """Warps that a multiprocessor holds; its 65,536 registers are dealt out to warps in portions of 256."""
@@ -142,7 +142,7 @@ def report(found: list[Compiled], targets: list[str]) -> str:
     lines = [
         "# What the CUDA kernels compile to",
         "",
-        f"Command: `{shlex.join(['python', '-m', 'benchmarks.cuda_report', *sys.argv[1:]])}`",
+        f"Command: `{shlex.join(['python', '-m', 'benchmarks.gpu.cuda_report', *sys.argv[1:]])}`",
         "",
         f"{describe_machine()}, nvcc {release}",
         "",
@@ -183,7 +183,7 @@ def report(found: list[Compiled], targets: list[str]) -> str:
 def main() -> None:
     """The command line; exits with 1 if a kernel spills."""
     with exit_on_input_error(), TemporaryDirectory() as folder:
-        options = tyro.cli(Options, prog="python -m benchmarks.cuda_report")
+        options = tyro.cli(Options, prog="python -m benchmarks.gpu.cuda_report")
         if unknown := set(options.targets) - set(WARPS):
             raise InputError(f"--targets has {', '.join(unknown)}: choose from {', '.join(WARPS)}")
         found = compile_all(list(options.targets), Path(folder))

@@ -1,4 +1,4 @@
-"""What the kernels compile to, without a GPU: `python -m benchmarks.aot_report --out FILE.md`.
+"""What does Triton's compiler make of the kernels? `python -m benchmarks.gpu.aot_report --out FILE.md`, without a GPU.
 
 Every launch function of `ngram_eval.kernels` is called as it is on a GPU, with tensors of the host and a stand-in for
 Triton's driver: the kernels are specialised and compiled for each target, and "launched" into nothing. Registers,
@@ -26,7 +26,7 @@ from triton.backends.compiler import GPUTarget
 from benchmarks.machine import describe_machine, publish
 from ngram_eval.config import GateConfig, NgramConfig
 from ngram_eval.errors import InputError, exit_on_input_error
-from ngram_eval.kernels import hashing, mass, stats, tables, windows
+from ngram_eval.kernels import hashing, stats, tables, windows
 from ngram_eval.kernels.gating import gate_constants
 from ngram_eval.kernels.runtime import INTERPRETED
 
@@ -99,25 +99,24 @@ KERNELS = (
     windows.score_kernel,
     windows.add_kernel,
     stats.stats_kernel,
-    mass.mass_kernel,
 )
 
 
 def variants() -> Iterator[tuple[str, Callable[[], None]]]:
     """(name, a call that launches it) of everything the package launches, with tensors of the sizes that matter."""
     published = NgramConfig(context_gap=True, target_backoff=True, buckets=1 << 22)
-    mended = replace(published, context_gap=False)
+    fixed = replace(published, context_gap=False)
     count = 1024
     table = torch.zeros(1, dtype=torch.int32)  # stands for tables of any size: nothing is executed
     ids = torch.zeros((8, 2, count), dtype=torch.int32)
     listed = windows.Listed(*torch.zeros((3, count), dtype=torch.int64))
     gate = gate_constants(GateConfig(), _CPU)
     p_target, entropy = torch.zeros(count, dtype=torch.float64), torch.zeros(count)
-    charging: dict[str, Any] = {"gate": gate, "stats": (p_target, entropy), "charges": windows.new_totals(32, _CPU)}
+    charging: dict[str, Any] = {"gate": gate, "stats": (p_target, entropy), "totals": windows.new_totals(32, _CPU)}
     best = tuple(torch.zeros(count, dtype=dtype) for dtype in (torch.uint8, torch.int32, torch.int32))
     for dtype, bits in ((torch.uint16, 16), (torch.int32, 32)):
         tokens = torch.zeros(1 << 16, dtype=dtype)
-        for rule, config in (("gap", published), ("mended", mended)):
+        for rule, config in (("gap", published), ("fixed", fixed)):
             of = f"{rule}, {bits}-bit tokens"
             yield f"a span, {of}", partial(tables.update, table, tokens, 0, 17, 50_000, config)
             yield f"a span, {of}", partial(tables.lookup, table, tokens, 0, 17, ids[:, 0], ids[:, 1], config)
@@ -141,7 +140,7 @@ def variants() -> Iterator[tuple[str, Callable[[], None]]]:
                             **results,
                         ),
                     )
-    all_orders = replace(mended, min_order=1)
+    all_orders = replace(fixed, min_order=1)
     yield (
         "windows, charged, orders 1 to 9",
         partial(windows.score_listed, table, tokens, 0, listed, torch.cat([ids, ids[:1]]), all_orders, **charging),
@@ -153,28 +152,7 @@ def variants() -> Iterator[tuple[str, Callable[[], None]]]:
             reduce = partial(stats.neural_stats, logits, listed.rows[two], p_target[two], entropy[two])
             of = f"{str(dtype).removeprefix('torch.')}, V = {vocab:,}"
             yield f"softcap, {of}", partial(reduce, softcap=30.0)
-            extra = {"log_sum": entropy[2:4], "hints": listed.before[two], "p_hint": p_target[2:4]}
-            yield f"all outputs, {of}", partial(reduce, **extra)
-    for name, given in (("float32", torch.zeros((2, 1024))), ("uniform", None)):
-        yield (
-            f"{name}, V = 1,024",
-            partial(
-                mass.vocabulary_mass,
-                table,
-                torch.zeros(1 << 16, dtype=torch.uint16),
-                0,
-                listed.positions[two],
-                ids[:, :, two],
-                mended,
-                gate=gate,
-                vocab=1024,
-                logits=given,
-                log_sum=entropy[2:4],
-                entropy=entropy[two],
-                mass=p_target[two],
-                softcap=30.0,
-            ),
-        )
+            yield f"no softcap, {of}", reduce
 
 
 def compile_all(target: str, only: Callable[[str], bool] = lambda name: True) -> Iterator[Compiled]:
@@ -249,7 +227,7 @@ def report(found: list[Compiled]) -> str:
     lines = [
         "# What the kernels compile to",
         "",
-        f"Command: `{shlex.join(['python', '-m', 'benchmarks.aot_report', *sys.argv[1:]])}`",
+        f"Command: `{shlex.join(['python', '-m', 'benchmarks.gpu.aot_report', *sys.argv[1:]])}`",
         "",
         f"{describe_machine()}, triton {triton.__version__}, torch {torch.__version__}",
         "",
@@ -292,7 +270,7 @@ def _resources(compiled: Compiled | None) -> str:
 def main() -> None:
     """The command line; exits with 1 if a kernel spills."""
     with exit_on_input_error():
-        options = tyro.cli(Options, prog="python -m benchmarks.aot_report")
+        options = tyro.cli(Options, prog="python -m benchmarks.gpu.aot_report")
         unknown = set(options.targets) - set(TARGETS)
         if unknown:
             raise InputError(f"--targets has {', '.join(unknown)}: choose from {', '.join(TARGETS)}")

@@ -1,4 +1,4 @@
-"""What the kernels do, in plain PyTorch operations: what `benchmarks.gpu_bench` holds them against, also compiled.
+"""What do the Triton kernels compute? The same in plain PyTorch, which `benchmarks/gpu/bench.py` compares them with.
 
 Written from the specification (`hashing`, `reference` and `gate` of `ngram_eval.scorers.hashed`), sharing only its
 constants. Tokens are int64 here, which spares PyTorch a conversion; every position must have a whole context in every
@@ -29,14 +29,12 @@ class Rules(NamedTuple):
     softcap: float
     numbers: Tensor
     """(orders,) int64: the orders once more."""
-    primes: Tensor
-    """(orders,) int64: of the target, in each order."""
     centres: Tensor
     """(10,) float64: of the gate, by order from 0 on."""
 
     @classmethod
     def of(cls, config: EvalConfig, softcap: float, device: torch.device) -> "Rules":
-        """Those of an evaluation."""
+        """The rules of an evaluation."""
         ngram, gate = config.ngram, config.gate
         return cls(
             orders=ngram.orders,
@@ -49,13 +47,12 @@ class Rules(NamedTuple):
             slope=gate.alpha_slope,
             softcap=softcap,
             numbers=torch.tensor(list(ngram.orders), device=device),
-            primes=torch.tensor([PRIMES[order - 1] for order in ngram.orders], device=device),
             centres=torch.tensor((0.0, *gate.centres), dtype=torch.float64, device=device),
         )
 
 
 def context_hash(rules: Rules, tokens: Tensor, positions: Tensor, order: int) -> Tensor:
-    """Of the contexts of positions (n,), before the mask; (n,) int64."""
+    """Hash of the context of each position (n,), before the mask; (n,) int64."""
     h = torch.zeros_like(positions)
     for k in range(order - 1):
         h = h ^ (tokens[positions + (2 - rules.lag - order + k)] * PRIMES[k])
@@ -157,18 +154,3 @@ def step(
 ) -> tuple[Tensor, Tensor]:
     """`windows` with statistics of the logits."""
     return windows(rules, tables, tokens, positions, before, stride, *stats(rules, logits, targets))
-
-
-def mass(
-    rules: Rules, tables: Tensor, tokens: Tensor, positions: Tensor, logits: Tensor, log_sum: Tensor, entropy: Tensor
-) -> Tensor:
-    """Sum over the vocabulary of what each token would be charged with, float64 (n,)."""
-    contexts = torch.stack([context_hash(rules, tokens, positions, order) for order in rules.orders])[:, :, None]
-    vocabulary = torch.arange(logits.shape[1], device=logits.device)
-    ids = (contexts ^ (vocabulary * rules.primes[:, None, None])) & rules.mask  # (orders, n, V)
-    full = tables[:, 1].gather(1, ids.flatten(1)).view_as(ids)
-    context = tables[:, 0].gather(1, contexts[:, :, 0] & rules.mask)[:, :, None].expand_as(full)
-    order, p_ngram = best(rules, context, full)
-    weight = alpha(rules, entropy[:, None], order)
-    log_p = rules.softcap * torch.tanh(logits.float() / rules.softcap) - log_sum[:, None]
-    return ((1 - weight) * log_p.double().exp() + weight * p_ngram).sum(dim=1)

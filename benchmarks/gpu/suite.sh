@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Tests the kernels on this machine's GPU, times them, and writes one report:
 #
-#     benchmarks/gpu_suite.sh [--dry-run] [--only triton|cuda] [REPORT.md]          (default: build/gpu_suite.md)
+#     benchmarks/gpu/suite.sh [--dry-run] [--only triton|cuda] [REPORT.md]          (default: build/gpu_suite.md)
 #
 # Takes python3 (or $PYTHON) with torch, triton and numpy, no network, and about 8 minutes. Installs nothing: the
 # package is laid out in build/gpu_suite as it would be installed. With a C++ compiler the C++ backend is built and timed
@@ -14,9 +14,9 @@
 set -uo pipefail
 export OMP_NUM_THREADS=1
 
-usage() { echo "usage: benchmarks/gpu_suite.sh [--dry-run] [--only triton|cuda] [REPORT.md]" >&2; exit 2; }
+usage() { echo "usage: benchmarks/gpu/suite.sh [--dry-run] [--only triton|cuda] [REPORT.md]" >&2; exit 2; }
 
-command_line="benchmarks/gpu_suite.sh $*"
+command_line="benchmarks/gpu/suite.sh $*"
 dry_run=
 if [ "${1:-}" = --dry-run ]; then dry_run=1; shift; fi
 only=
@@ -30,7 +30,7 @@ case "$python" in /*) ;; *) python=$PWD/$python ;; esac
 report=${1:-}
 case "$report" in "" | /*) ;; *) report=$PWD/$report ;; esac
 
-cd "$(dirname "$0")/.." || exit
+cd "$(dirname "$0")/../.." || exit
 root=$PWD
 work=$root/build/gpu_suite
 report=${report:-$root/build/gpu_suite.md}
@@ -71,7 +71,7 @@ part() {
     fi
 }
 
-# Warnings of other versions than the pinned ones are no failures here. Indented, so that Markdown leaves it alone.
+# Warnings of other versions than the pinned ones are not failures here. Indented, so that Markdown leaves it alone.
 tests() {
     local chosen=$1 jobs
     shift
@@ -173,12 +173,12 @@ if [ -n "$cuda_built" ]; then
             part 90 "compute-sanitizer --tool $tool" compute-sanitizer --tool "$tool" --error-exitcode 1 ./device_check 1
         fi
     done
-    part 150 "Times of CUDA" "$python" -m benchmarks.cuda_bench
+    part 150 "Times of CUDA" "$python" -m benchmarks.gpu.cuda
 fi
 if [ "$only" != cuda ]; then
-    part 200 Times "$python" -m benchmarks.gpu_bench
+    part 200 Times "$python" -m benchmarks.gpu.bench
     if has tyro && has zstandard && has safetensors && has rich; then
-        part 260 "Whole evaluations" "$python" -m benchmarks.gpu_evaluation ${dry_run:+--dry-run}
+        part 260 "Whole evaluations" "$python" -m benchmarks.gpu.evaluation ${dry_run:+--dry-run}
     else
         say "" "Whole evaluations and training were skipped: tyro, zstandard, safetensors or rich is not installed."
     fi

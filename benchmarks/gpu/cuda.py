@@ -1,8 +1,8 @@
-"""Times the CUDA backend on the GPU and prints Markdown; `benchmarks/gpu_suite.sh` calls it.
+"""How fast is the CUDA backend on this GPU? `python -m benchmarks.gpu.cuda`, which prints Markdown.
 
-Hashed tables against Triton's kernels of the same, the table of exact counts against the bandwidth, exact counts and
-their model against the C++ backend. What is compared is first checked to be equal. With a build for the host (a dry
-run) sizes are toys and the numbers mean nothing. Exits with 1 if anything failed.
+Compares hashed tables with Triton's kernels of the same, the table of exact counts with the bandwidth, exact
+counts and their model with the C++ backend. What is compared is first checked to be equal. With a build for the host
+(a dry run) sizes are toys and the numbers mean nothing. Exits with 1 if anything failed.
 """
 
 import sys
@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from triton.testing import get_dram_gbps
 
-from benchmarks.gpu_cases import FIRST, Inputs, repeating_tokens
-from benchmarks.gpu_clock import seconds
-from benchmarks.gpu_prediction import Assumptions, Sizes
+from benchmarks.gpu.cases import FIRST, Inputs, repeating_tokens
+from benchmarks.gpu.clock import seconds
+from benchmarks.gpu.prediction import Assumptions, Sizes
 from benchmarks.limits.keys import RandomKeys
 from ngram_eval.config import ExactConfig, WindowConfig
 from ngram_eval.extensions import load_cuda, stream_of
@@ -73,7 +73,7 @@ def _synchronize() -> None:
 def hashed() -> None:
     """Update, lookup and windows: CUDA's and Triton's, on the same tables."""
     inputs = Inputs(SIZES, DEVICE)
-    step, ngram = inputs.step, inputs.config.ngram
+    ngram = inputs.config.ngram
     core = CORE.HashedTables(
         device=DEVICE.index or 0,
         min_order=ngram.min_order,
@@ -89,8 +89,8 @@ def hashed() -> None:
     firsts = FIRST + SIZES.prefill + np.arange(0, SIZES.batch, SIZES.stride)
     stops = firsts + SIZES.stride
     bounds = torch.from_numpy(np.stack([firsts, stops, np.cumsum(stops - firsts)])).to(DEVICE)
-    charges = (gate_numbers(inputs.config.gate), step.p_target, step.entropy, values, *step.charges)
-    scratch = torch.empty_like(step.ids)
+    charges = (gate_numbers(inputs.config.gate), inputs.p_target, inputs.entropy, values, *inputs.totals)
+    scratch = torch.empty_like(inputs.ids)
     best = (
         torch.empty(SIZES.batch, dtype=torch.uint8, device=DEVICE),
         *torch.empty((2, SIZES.batch), dtype=torch.int32, device=DEVICE),
@@ -98,8 +98,8 @@ def hashed() -> None:
 
     def triton_windows() -> None:
         windows.score_listed(
-            step.tables, step.tokens, 0, step.listed, scratch, ngram,
-            gate=step.gate, stats=(step.p_target, step.entropy), charges=step.charges,
+            inputs.tables, inputs.tokens, 0, inputs.listed, scratch, ngram,
+            gate=inputs.gate, stats=(inputs.p_target, inputs.entropy), totals=inputs.totals,
         )  # fmt: skip
 
     span = (FIRST, FIRST + SIZES.prefill)
@@ -107,18 +107,18 @@ def hashed() -> None:
     every = {
         "update": (
             SIZES.prefill,
-            lambda: core.update(stream, step.tables, step.tokens, 0, *span),
-            lambda: tables.update(step.tables, step.tokens, 0, *span, ngram),
+            lambda: core.update(stream, inputs.tables, inputs.tokens, 0, *span),
+            lambda: tables.update(inputs.tables, inputs.tokens, 0, *span, ngram),
         ),
         "lookup": (
             SIZES.lookup,
-            lambda: core.lookup(stream, step.tables, step.tokens, 0, *look, contexts, fulls),
-            lambda: tables.lookup(step.tables, step.tokens, 0, FIRST, contexts, fulls, ngram),
+            lambda: core.lookup(stream, inputs.tables, inputs.tokens, 0, *look, contexts, fulls),
+            lambda: tables.lookup(inputs.tables, inputs.tokens, 0, FIRST, contexts, fulls, ngram),
         ),
         "windows": (
             SIZES.batch,
             lambda: core.score_windows(
-                stream, step.tables, step.tokens, 0, firsts, stops, bounds, best=best, charges=charges
+                stream, inputs.tables, inputs.tokens, 0, firsts, stops, bounds, best=best, charges=charges
             ),
             triton_windows,
         ),
@@ -132,7 +132,7 @@ def hashed() -> None:
             contexts.fill_(-1)
             fulls.fill_(-1)
             call()
-            results.append([one.clone() for one in (step.tables, contexts, fulls, *step.charges)])
+            results.append([one.clone() for one in (inputs.tables, contexts, fulls, *inputs.totals)])
         for one, other in zip(results[0][:3] + results[0][4:], results[1][:3] + results[1][4:], strict=True):
             torch.testing.assert_close(one, other, rtol=0, atol=0)
         nats = [

@@ -1,8 +1,8 @@
-"""Runs evaluator and trainer on the GPU, whole commands, and prints Markdown; `benchmarks/gpu_suite.sh` calls it.
+"""Do whole commands run on this GPU, and how long do they take? `python -m benchmarks.gpu.evaluation`.
 
-The embedded model by both backends, which must agree, and under torchrun with one rank (NCCL); half a minute of the
-published training recipe; then the published model (untrained) over a longer stream, for the seconds a position.
---dry-run takes the CPU and toy sizes. Exits with 1 if anything failed.
+Prints Markdown. Compares the embedded model by both backends, which must agree, and under torchrun with one rank
+(NCCL); trains half a minute by the published recipe; then runs the published model (untrained) over a longer stream,
+for the seconds a position. --dry-run takes the CPU and toy sizes. Exits with 1 if anything failed.
 """
 
 import argparse
@@ -88,7 +88,7 @@ def head() -> None:
 def backends(runs: Runs, dry_run: bool) -> None:
     """The embedded model, by every backend and under torchrun."""
     print(
-        "Seconds: of the forward passes (with `triton` also all that is enqueued behind them), and of the rest without "
+        "Seconds: of the forward passes (with `triton` also all that is enqueued after them), and of the rest without "
         "loading and samples.\n"
     )
     head()

@@ -1,4 +1,7 @@
-"""Seconds of a call on the device that kernels run on: by CUDA events on a GPU, by the host's clock in a dry run."""
+"""How long does a call take on the device? By CUDA events on a GPU, by the host's clock in a dry run.
+
+`bench.py` and `cuda.py` take their times with it.
+"""
 
 import time
 from collections.abc import Callable
@@ -10,7 +13,7 @@ _HOLD_CYCLES = 4_000_000
 
 
 def seconds(call: Callable[[], object], rounds: int, device: torch.device) -> list[float]:
-    """Of each of `rounds` calls, after one that compiles.
+    """Seconds of each of `rounds` calls, after one that compiles.
 
     On a GPU each starts with an empty L2 cache, and with everything enqueued before it runs, so that waits of the host
     do not count: the GPU is first held for as long as that takes.

@@ -1,8 +1,8 @@
-"""What the kernels must move, what they move, and the times that follow: `python -m benchmarks.gpu_prediction`.
+"""How long should the Triton kernels and an evaluation take on H100 GPUs? `python -m benchmarks.gpu.prediction`.
 
 Arithmetic, not measurement: bytes are counted from the kernels as written, times follow from an H100's data sheet and
-from the assumptions below. `benchmarks/gpu_suite.sh` measures the same things on a GPU and puts them into the same
-formulas.
+from the assumptions below. `benchmarks/gpu/bench.py` measures the same things on a GPU, compares them with these times
+and puts them into the same formulas.
 """
 
 import shlex
@@ -97,7 +97,7 @@ class Kernel:
         return self.positions * self.least / bandwidth
 
     def seconds(self, a: Assumptions) -> float:
-        """Of the launch: its waits, and the larger of traffic and work."""
+        """Seconds of the launch: its waits, and the larger of traffic and work."""
         traffic = self.streamed / a.bandwidth + self.random / (a.bandwidth * a.random_efficiency)
         return a.launch + self.waits + max(self.positions * traffic, self.work)
 
@@ -159,20 +159,12 @@ def kernels(a: Assumptions, sizes: Sizes) -> dict[str, Kernel]:
             random=sectors,  # `score` has just read them into the L2 cache; they are written back
             waits=a.cache_wait,
         ),
-        Kernel(
-            name="mass",
-            positions=sizes.batch,
-            least=logits + 4 * orders * (sizes.vocab + 1),
-            streamed=logits + result,
-            random=a.sector * orders * (sizes.vocab + 1),
-            waits=a.memory_wait * sizes.vocab / 256,
-        ),
     ]
     return {kernel.name: kernel for kernel in found}
 
 
 STEP = ("stats", "bucket", "score", "add")
-"""The launches of one `ngram_eval.kernels.step.FusedStep`."""
+"""The launches for one batch: logits into statistics, then its windows."""
 
 
 def forward_flops(sizes: Sizes) -> float:
@@ -222,11 +214,11 @@ def predict(a: Assumptions) -> str:
     lines = [
         "# Predicted times on H100 SXM GPUs",
         "",
-        f"Command: `{shlex.join(['python', '-m', 'benchmarks.gpu_prediction', *sys.argv[1:]])}`",
+        f"Command: `{shlex.join(['python', '-m', 'benchmarks.gpu.prediction', *sys.argv[1:]])}`",
         "",
         "**A prediction: nothing here was measured.** Orders 2 to 9, 2^22 buckets, 1024 tokens, stride 32, logits in "
         "bfloat16. Assumed: " + ", ".join(f"{f.name} {getattr(a, f.name):g}" for f in fields(a)) + " (meanings in "
-        "`benchmarks/gpu_prediction.py`).",
+        "`benchmarks/gpu/prediction.py`).",
         "",
         "| kernel | positions | bytes a position, at least | moved | floor by bandwidth, µs | predicted, µs |",
         "|---|---|---|---|---|---|",
@@ -249,9 +241,9 @@ def predict(a: Assumptions) -> str:
 
 def main() -> None:
     """The command line."""
-    import tyro  # here and not above: benchmarks/gpu_suite.sh takes the formulas where it may be missing
+    import tyro  # here and not above: benchmarks/gpu/suite.sh takes the formulas where it may be missing
 
-    options = tyro.cli(Options, prog="python -m benchmarks.gpu_prediction")
+    options = tyro.cli(Options, prog="python -m benchmarks.gpu.prediction")
     publish(predict(options.assumptions), options.out)
 
 

@@ -1,8 +1,8 @@
-"""Times every kernel on the GPU and prints Markdown; `benchmarks/gpu_suite.sh` calls it.
+"""How fast is each Triton kernel on this GPU, and how fast would an evaluation be? `python -m benchmarks.gpu.bench`.
 
-Against its floor from bytes (`benchmarks.gpu_prediction`), against plain PyTorch and `torch.compile` of the same
-(`benchmarks.gpu_peers`), and against the C++ backend. What is compared is first checked to be equal. Under
-TRITON_INTERPRET=1 it is a dry run at toy sizes, whose numbers mean nothing. Exits with 1 if anything failed.
+Compares each with its floor from bytes and its predicted time (`prediction.py`), with plain PyTorch and `torch.compile`
+of the same (`peers.py`), and with the C++ backend; prints Markdown. What is compared is first checked to be equal.
+Under TRITON_INTERPRET=1 it is a dry run at toy sizes, whose numbers mean nothing. Exits with 1 if anything failed.
 """
 
 import sys
@@ -16,9 +16,9 @@ import torch
 import triton
 from triton.testing import get_dram_gbps
 
-from benchmarks.gpu_cases import Case, Inputs, cases
-from benchmarks.gpu_clock import seconds
-from benchmarks.gpu_prediction import (
+from benchmarks.gpu.cases import Case, Inputs, cases
+from benchmarks.gpu.clock import seconds
+from benchmarks.gpu.prediction import (
     EVALUATION,
     Assumptions,
     Sizes,
@@ -68,26 +68,26 @@ class Bench:
         for output in case.outputs:
             output.fill_(-1)
         case.ours()
-        found, ours = [one.clone() for one in case.result()], self.inputs.step.tables.clone()
+        found, ours = [one.clone() for one in case.result()], self.inputs.tables.clone()
         self.inputs.reset()
         returned = peer(*case.arguments)
         expected = () if returned is None else returned if isinstance(returned, tuple) else (returned,)
-        for one, other in zip((ours, *found), (self.inputs.step.tables, *expected), strict=True):
+        for one, other in zip((ours, *found), (self.inputs.tables, *expected), strict=True):
             exact = not one.is_floating_point()
             torch.testing.assert_close(
                 one, other, rtol=0 if exact else 1e-5, atol=0 if exact else 1e-5, check_dtype=False
             )
 
     def check_cpu(self, case: Case, counts: Counts) -> None:
-        """The same for the C++ backend: tables, and positions by matched order."""
+        """Check the C++ backend likewise: tables, and positions by matched order."""
         assert case.cpu is not None
         self.inputs.reset()
         case.ours()
         counts.load_state(self.inputs.counted.cpu().numpy().view(np.uint32))
         hits = case.cpu(counts)
-        np.testing.assert_array_equal(self.inputs.step.tables.cpu().numpy().view(np.uint32), counts.state())
+        np.testing.assert_array_equal(self.inputs.tables.cpu().numpy().view(np.uint32), counts.state())
         if hits is not None:
-            np.testing.assert_array_equal(self.inputs.step.charges.hits.cpu().numpy(), hits)
+            np.testing.assert_array_equal(self.inputs.totals.hits.cpu().numpy(), hits)
 
 
 def measure(bench: Bench, case: Case, bandwidth: float, cpu: Counts | None) -> str:
@@ -155,23 +155,8 @@ def copy_bandwidth(bench: Bench) -> float:
     return 2 * len(source) / median(seconds(lambda: target.copy_(source), bench.rounds, bench.device))
 
 
-def replayed(bench: Bench) -> list[float]:
-    """Microseconds of the step replayed from a CUDA graph, which is first checked to do what the step does."""
-    graph, step = torch.cuda.CUDAGraph(), bench.inputs.step
-    bench.inputs.reset()
-    step()
-    expected = [one.clone() for one in (step.tables, *step.charges)]
-    bench.inputs.reset()
-    with torch.cuda.graph(graph):
-        step()
-    graph.replay()
-    for one, other in zip((step.tables, *step.charges), expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=0)
-    return [1e6 * one for one in seconds(graph.replay, bench.rounds, bench.device)]
-
-
 def forward_seconds(bench: Bench, compiled: bool) -> float:
-    """Of a window in a batch of 32: the published model (untrained) with the statistics of its scored positions."""
+    """Seconds of a window in a batch of 32: the published model (untrained), and statistics of the scored positions."""
     source = TransformerSource(
         Transformer(TOY_MODEL if INTERPRETED else ModelConfig()),
         train_seq_len=bench.sizes.seq_len,
@@ -189,16 +174,16 @@ def forward_seconds(bench: Bench, compiled: bool) -> float:
 
 
 def scorer_seconds(bench: Bench) -> float:
-    """Of a batch in `--backend triton` behind the forward: what host and GPU together take, by the host's clock."""
-    sizes, step = bench.sizes, bench.inputs.step
+    """Seconds of a batch in `--backend triton` after the forward: host and GPU together, by the host's clock."""
+    sizes, inputs = bench.sizes, bench.inputs
     cut = WindowConfig(seq_len=sizes.stride, stride=sizes.stride)
     windows = plan_windows((4 if INTERPRETED else 64) * sizes.batch, cut)
-    scorer = TritonScorer(bench.inputs.config, at_once=sizes.batch)
-    stats = DeviceStats(step.p_target, step.entropy)
+    scorer = TritonScorer(inputs.config, at_once=sizes.batch)
+    stats = DeviceStats(inputs.p_target, inputs.entropy)
 
     def score() -> None:
         for batch in batches(windows, sizes.batch // sizes.stride):
-            scorer.score(bench.inputs.stream, batch, stats)
+            scorer.score(inputs.stream, batch, stats)
         scorer.tally()
 
     return median(seconds(score, 3, torch.device("cpu"))) * sizes.batch / windows.scored
@@ -248,19 +233,11 @@ def print_evaluation(bench: Bench) -> None:
         known: bench.microseconds.get("step: stats and windows"),
         f"{known}, as `--backend triton` runs": bench.attempt("the scorer", lambda: 1e6 * scorer_seconds(bench)),
     }
-    if INTERPRETED:
-        print("\nThe step in a CUDA graph was skipped: there is no GPU.")
-    else:
-        graph = bench.attempt("the step in a CUDA graph", lambda: replayed(bench))
-        if graph:
-            print(f"\nThe step from a CUDA graph: {median(graph):,.1f} µs ({min(graph):,.1f} to {max(graph):,.1f}).")
-            steps[f"{known}, from a CUDA graph"] = median(graph)
-
     print(f"\n## The whole evaluation, {TARGETS:,} positions\n")
     print(
-        "Predicted for H100 SXM GPUs, and from medians by the same formulas: of the step above; of "
-        "`TritonScorer.score`, with what the host does for it; of the step in a CUDA graph. Forward passes are those "
-        "of the published model, untrained.\n"
+        "Predicted for H100 SXM GPUs, and from medians by the same formulas: of the step above, and "
+        "of `TritonScorer.score`, with what the host does for it. Forward passes are those of the published model, "
+        "untrained.\n"
     )
     print("\n".join([*EVALUATION, *predicted_evaluation("predicted", H100, bench.sizes)]))
     for source, step in steps.items():
