@@ -34,7 +34,7 @@ check: $(VENV)/installed
 	ln -s $(CURDIR)/benchmarks $(TYPED)/benchmarks
 	MYPYPATH=$(TYPED) $(BIN)/mypy -p ngram_eval -p benchmarks
 	MYPYPATH=$(TYPED) $(BIN)/mypy tests docs/_site
-	PYTHONPATH=$(TYPED) $(BIN)/lint-imports --config .importlinter
+	cd $(TYPED) && PYTHONPATH=. $(CURDIR)/$(BIN)/lint-imports --config $(CURDIR)/.importlinter
 
 # DATA: shards of real text; the embedded sample is too short for figures worth keeping. Figures worth keeping are written
 # by each script's --out.

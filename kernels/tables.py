@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ngram_eval.config import NgramConfig
-from ngram_eval.kernels.hashing import bucket_pair
+from ngram_eval.kernels.buckets import bucket_pair
 from ngram_eval.kernels.runtime import block
 
 

@@ -36,7 +36,7 @@ from benchmarks.limits.keys import RandomKeys
 from benchmarks.machine import KEPT_FROM, publish
 from conftest import Stream
 from ngram_eval.config import DEFAULT_PRESETS, preset
-from ngram_eval.kernels import hashing
+from ngram_eval.kernels import buckets
 from ngram_eval.kernels.runtime import INTERPRETED
 from ngram_eval.scorers.hashed.reference import ReferenceCounts
 from ngram_eval.text.shards import write_shard
@@ -161,7 +161,7 @@ def test_gpu_bench_reports_what_differs_and_goes_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(peers, "lookup", lambda *arguments: torch.zeros(8, 2, bench.TOY.lookup).int())
-    monkeypatch.setattr(hashing, "list_buckets", lambda *arguments: 1 / 0)
+    monkeypatch.setattr(buckets, "list_buckets", lambda *arguments: 1 / 0)
     with pytest.raises(SystemExit) as done:
         bench.main()
     text = capsys.readouterr().out

@@ -84,8 +84,8 @@ def test_it_is_installed_and_runs_a_subcommand(stream: Stream, tmp_path: Path) -
 
 def test_the_modules_that_torchrun_and_habit_start_still_have_a_command_line() -> None:
     for name in ("run", "train", "audit", "codec"):
-        command = [sys.executable, "-m", f"ngram_eval.{name}", "--help"]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        line = [sys.executable, "-m", f"ngram_eval.{name}", "--help"]
+        done = subprocess.run(line, capture_output=True, text=True, check=True)
         assert done.stdout.startswith(f"usage: python -m ngram_eval.{name} ")
     for command in COMMANDS.values():
         assert hasattr(import_module(command.module), command.options)

@@ -20,12 +20,12 @@ from ngram_eval import kernels
 from ngram_eval.bpb import P_FLOOR
 from ngram_eval.config import EvalConfig, GateConfig, NgramConfig, preset
 from ngram_eval.kernels import stats
+from ngram_eval.kernels.buckets import list_buckets
 from ngram_eval.kernels.gating import gate_constants
-from ngram_eval.kernels.hashing import list_buckets
 from ngram_eval.kernels.runtime import INTERPRETED, kernel_device
+from ngram_eval.kernels.score_windows import AT_ONCE, NO_POSITION, Listed, new_totals, score_listed
 from ngram_eval.kernels.stats import neural_stats
 from ngram_eval.kernels.tables import empty_tables
-from ngram_eval.kernels.windows import AT_ONCE, NO_POSITION, Listed, new_totals, score_listed
 from ngram_eval.models.source import Stats
 from ngram_eval.scorers.hashed.counts import Best
 from ngram_eval.scorers.hashed.gate import GatedBackoff

@@ -49,8 +49,8 @@ def test_saved_scores_come_back(tmp_path: Path) -> None:
     p_target, entropy = np.random.default_rng(0).random(64), np.ones(64, np.float32)
     save_scores(tmp_path / "s.npz", p_target, entropy, 256)
     source = load_scores(tmp_path / "s.npz", (64,))
-    assert (source.p_target == p_target).all()
-    assert (source.entropy == entropy).all()
+    assert (source.p_target[:] == p_target).all()
+    assert (source.entropy[:] == entropy).all()
     assert source.train_seq_len == 256
     assert [path.name for path in tmp_path.iterdir()] == ["s.npz"]
 

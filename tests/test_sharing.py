@@ -101,7 +101,7 @@ def model() -> TransformerSource:
     )
 
 
-WAYS = [
+WAYS: list[tuple[str, dict[str, Any]]] = [
     ("hashed", {"ngram": "sharded", "prefill": "scan"}),
     ("hashed", {"ngram": "sharded", "prefill": "local"}),
     ("hashed", {"ngram": "pipelined"}),
@@ -114,7 +114,7 @@ WAYS = [
 
 @pytest.mark.parametrize(("name", "way"), WAYS)
 def test_a_model_gives_one_answer_on_any_number_of_ranks(
-    stream: Stream, model: TransformerSource, name: str, way: dict[str, str]
+    stream: Stream, model: TransformerSource, name: str, way: dict[str, Any]
 ) -> None:
     """To the bit, with the sum over the vocabulary at the samples, and more ranks than batches."""
     config = configured(name)
@@ -135,7 +135,7 @@ def test_a_model_gives_one_answer_on_any_number_of_ranks(
     by_window=st.booleans(),
 )
 def test_scores_give_one_answer_whatever_the_windows_and_batches(
-    stream: Stream, name: str, way: dict[str, str], window: list[int], world: int, batch_windows: int, by_window: bool
+    stream: Stream, name: str, way: dict[str, Any], window: list[int], world: int, batch_windows: int, by_window: bool
 ) -> None:
     config = configured(name, stride=window[0], seq_len=window[1])
     config = replace(config, exact=replace(config.exact, by_window=by_window and name == "exact"))

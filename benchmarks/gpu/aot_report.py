@@ -26,7 +26,7 @@ from triton.backends.compiler import GPUTarget
 from benchmarks.machine import describe_machine, publish
 from ngram_eval.config import GateConfig, NgramConfig
 from ngram_eval.errors import InputError, exit_on_input_error
-from ngram_eval.kernels import hashing, stats, tables, windows
+from ngram_eval.kernels import buckets, score_windows, stats, tables
 from ngram_eval.kernels.gating import gate_constants
 from ngram_eval.kernels.runtime import INTERPRETED
 
@@ -95,9 +95,9 @@ class Compiled:
 KERNELS = (
     tables.update_kernel,
     tables.lookup_kernel,
-    hashing.bucket_kernel,
-    windows.score_kernel,
-    windows.add_kernel,
+    buckets.bucket_kernel,
+    score_windows.score_kernel,
+    score_windows.add_kernel,
     stats.stats_kernel,
 )
 
@@ -109,10 +109,14 @@ def variants() -> Iterator[tuple[str, Callable[[], None]]]:
     count = 1024
     table = torch.zeros(1, dtype=torch.int32)  # stands for tables of any size: nothing is executed
     ids = torch.zeros((8, 2, count), dtype=torch.int32)
-    listed = windows.Listed(*torch.zeros((3, count), dtype=torch.int64))
+    listed = score_windows.Listed(*torch.zeros((3, count), dtype=torch.int64))
     gate = gate_constants(GateConfig(), _CPU)
     p_target, entropy = torch.zeros(count, dtype=torch.float64), torch.zeros(count)
-    charging: dict[str, Any] = {"gate": gate, "stats": (p_target, entropy), "totals": windows.new_totals(32, _CPU)}
+    charging: dict[str, Any] = {
+        "gate": gate,
+        "stats": (p_target, entropy),
+        "totals": score_windows.new_totals(32, _CPU),
+    }
     best = tuple(torch.zeros(count, dtype=dtype) for dtype in (torch.uint8, torch.int32, torch.int32))
     for dtype, bits in ((torch.uint16, 16), (torch.int32, 32)):
         tokens = torch.zeros(1 << 16, dtype=dtype)
@@ -129,7 +133,7 @@ def variants() -> Iterator[tuple[str, Callable[[], None]]]:
                     yield (
                         f"{'one window' if one_window else 'windows'}, {what}, {of}",
                         partial(
-                            windows.score_listed,
+                            score_windows.score_listed,
                             table,
                             tokens,
                             0,
@@ -143,7 +147,9 @@ def variants() -> Iterator[tuple[str, Callable[[], None]]]:
     all_orders = replace(fixed, min_order=1)
     yield (
         "windows, charged, orders 1 to 9",
-        partial(windows.score_listed, table, tokens, 0, listed, torch.cat([ids, ids[:1]]), all_orders, **charging),
+        partial(
+            score_windows.score_listed, table, tokens, 0, listed, torch.cat([ids, ids[:1]]), all_orders, **charging
+        ),
     )
     two = slice(0, 2)
     for dtype in (torch.float32, torch.bfloat16, torch.float16):

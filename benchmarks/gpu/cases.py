@@ -12,7 +12,7 @@ from torch import Tensor
 from benchmarks.gpu import peers
 from benchmarks.gpu.prediction import STEP, Sizes
 from ngram_eval.config import preset
-from ngram_eval.kernels import hashing, stats, tables, windows
+from ngram_eval.kernels import buckets, score_windows, stats, tables
 from ngram_eval.kernels.gating import gate_constants
 from ngram_eval.scorers.hashed.counts import Counts
 
@@ -45,7 +45,7 @@ class Inputs:
         self.prefilled = torch.arange(FIRST, FIRST + sizes.prefill, device=device)
         entries = torch.arange(sizes.batch, device=device)
         window = entries // sizes.stride
-        self.listed = windows.Listed(FIRST + sizes.prefill + entries, window * sizes.stride, window)
+        self.listed = score_windows.Listed(FIRST + sizes.prefill + entries, window * sizes.stride, window)
         self.targets = self.wide_tokens[self.listed.positions + 1]
         generator = torch.Generator().manual_seed(0)
         self.logits = (4 * torch.randn(sizes.batch, sizes.vocab, generator=generator)).bfloat16().to(device)
@@ -55,7 +55,7 @@ class Inputs:
         self.tables = tables.empty_tables(self.config.ngram, device)
         peers.update(self.rules, self.tables, self.wide_tokens, self.prefilled)
         self.counted = self.tables.clone()
-        self.totals = windows.new_totals(sizes.batch // sizes.stride, device)
+        self.totals = score_windows.new_totals(sizes.batch // sizes.stride, device)
 
     def reset(self) -> None:
         """Tables and sums as they were at the start."""
@@ -96,7 +96,7 @@ def cases(inputs: Inputs) -> list[Case]:
         stats.neural_stats(inputs.logits, inputs.targets, *neural, softcap=SOFTCAP)
 
     def score() -> None:
-        windows.score_listed(inputs.tables, inputs.tokens, 0, listed, scratch, ngram, **charging)
+        score_windows.score_listed(inputs.tables, inputs.tokens, 0, listed, scratch, ngram, **charging)
 
     def step() -> None:
         reduce()
@@ -143,7 +143,7 @@ def cases(inputs: Inputs) -> list[Case]:
         Case(
             "bucket",
             ("bucket",),
-            lambda: hashing.list_buckets(scratch, inputs.tokens, 0, listed.positions, ngram),
+            lambda: buckets.list_buckets(scratch, inputs.tokens, 0, listed.positions, ngram),
             peers.bucket,
             (rules, inputs.wide_tokens, listed.positions),
             result=lambda: (scratch,),
@@ -152,7 +152,7 @@ def cases(inputs: Inputs) -> list[Case]:
         Case(
             "score",
             ("score",),
-            lambda: windows.score_buckets(inputs.tables, inputs.ids, listed, ngram, **charging),
+            lambda: score_windows.score_buckets(inputs.tables, inputs.ids, listed, ngram, **charging),
             peers.score,
             (rules, inputs.tables, ids, listed.before, sizes.stride, *neural),
             result=charged,
@@ -160,7 +160,7 @@ def cases(inputs: Inputs) -> list[Case]:
         Case(
             "add",
             ("add",),
-            lambda: windows.add_buckets(inputs.tables, inputs.ids, listed.positions, ngram),
+            lambda: score_windows.add_buckets(inputs.tables, inputs.ids, listed.positions, ngram),
             peers.add,
             (inputs.tables, ids),
         ),

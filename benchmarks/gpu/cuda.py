@@ -23,7 +23,7 @@ from benchmarks.gpu.prediction import Assumptions, Sizes
 from benchmarks.limits.keys import RandomKeys
 from ngram_eval.config import ExactConfig, WindowConfig
 from ngram_eval.extensions import load_cuda, stream_of
-from ngram_eval.kernels import tables, windows
+from ngram_eval.kernels import score_windows, tables
 from ngram_eval.kernels.gating import gate_numbers
 from ngram_eval.models.transformer_source import DeviceStats
 from ngram_eval.scorers.exact.cuda import CudaModel
@@ -97,7 +97,7 @@ def hashed() -> None:
     )
 
     def triton_windows() -> None:
-        windows.score_listed(
+        score_windows.score_listed(
             inputs.tables, inputs.tokens, 0, inputs.listed, scratch, ngram,
             gate=inputs.gate, stats=(inputs.p_target, inputs.entropy), totals=inputs.totals,
         )  # fmt: skip

@@ -15,7 +15,7 @@ import torch
 from benchmarks.machine import publish
 from ngram_eval.config import preset
 from ngram_eval.evaluation.published import SECONDS, TARGETS
-from ngram_eval.kernels.windows import AT_ONCE
+from ngram_eval.kernels.score_windows import AT_ONCE
 from ngram_eval.models.transformer import Transformer
 from ngram_eval.models.transformer_config import ModelConfig
 

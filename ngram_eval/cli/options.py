@@ -54,15 +54,15 @@ class Output:
 class JobOptions:
     """Data, model, method, output and hardware: what every command line that evaluates takes."""
 
-    data: Annotated[DataSettings, tyro.conf.arg(name="")] = field(default_factory=DataSettings)
+    data: DataSettings = field(default_factory=DataSettings)
     """What is scored."""
-    model: Annotated[ModelSettings, tyro.conf.arg(name="")] = field(default_factory=ModelSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
     """By which model."""
-    method: Annotated[Method, tyro.conf.arg(name="")] = field(default_factory=Method)
+    method: Method = field(default_factory=Method)
     """By which method."""
-    output: Annotated[Output, tyro.conf.arg(name="")] = field(default_factory=Output)
+    output: Output = field(default_factory=Output)
     """Where the result goes."""
-    hardware: Annotated[HardwareSettings, tyro.conf.arg(name="")] = field(default_factory=HardwareSettings)
+    hardware: HardwareSettings = field(default_factory=HardwareSettings)
     """On what."""
 
     @property

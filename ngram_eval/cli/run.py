@@ -54,7 +54,7 @@ class Options(JobOptions):
     Without --data and a neural source, the embedded default is evaluated: a small model on a held-out novel.
     """
 
-    output: Annotated[RunOutput, tyro.conf.arg(name="")] = field(default_factory=RunOutput)
+    output: RunOutput = field(default_factory=RunOutput)
     """Where the result goes."""
     rank_timeout: float = 30.0
     """Seconds without a sign of life after which a rank is given up, and with it the run."""

@@ -33,7 +33,7 @@ CELLS = ("positions", "nats", "neural_nats", "weight")
 
 _WINDOWS_AT_ONCE = 1 << 11
 
-Counts = NDArray[np.int64]
+Integers = NDArray[np.int64]
 Units = NDArray[np.float64]
 """Whole numbers of units, as floats."""
 
@@ -46,9 +46,9 @@ class Profile:
     """Positions of the stream, cut to whole sequences."""
     windows_each: int
     """Consecutive windows of one stretch."""
-    along: Counts
+    along: Integers
     """(stretches, 4): sums of each stretch in the order of `ALONG`; nats in units of 2^-24."""
-    cells: Counts = field(default_factory=lambda: np.zeros((len(CELLS), ORDERS, ENTROPY_BINS), np.int64))
+    cells: Integers = field(default_factory=lambda: np.zeros((len(CELLS), ORDERS, ENTROPY_BINS), np.int64))
     """(4, orders, bins): sums by matched order (0: none) and bin of the neural entropy, in the order of `CELLS`."""
     weighted: bool = False
     """Whether the scorer told the weight at every position; else `cells` has none."""
@@ -72,7 +72,7 @@ class Profile:
         p: NDArray[np.float64],
         p_neural: NDArray[np.float64],
         entropy: NDArray[np.float32],
-        sizes: Counts | None,
+        sizes: Integers | None,
         order: NDArray[np.uint8] | None,
         weight: NDArray[np.float64] | None,
     ) -> None:
@@ -89,7 +89,7 @@ class Profile:
             if order is not None:
                 self._add_cells(order[here], entropy[here], nats, neural, None if weight is None else weight[here])
 
-    def _add_along(self, rows: range, windows: Windows, nats: Units, neural: Units, sizes: Counts | None) -> None:
+    def _add_along(self, rows: range, windows: Windows, nats: Units, neural: Units, sizes: Integers | None) -> None:
         scored = windows.stop - windows.first
         stretch = np.arange(rows.start, rows.stop) // self.windows_each
         begins = np.append(0, np.flatnonzero(np.diff(stretch)) + 1)  # the first window of each stretch
@@ -159,11 +159,11 @@ class Profile:
             raise ValueError(f"no profile ({error!r})") from error
 
 
-def pack(array: Counts) -> str:
+def pack(array: Integers) -> str:
     """Base64 of zlib of little-endian int64."""
     return base64.b64encode(zlib.compress(array.astype("<i8").tobytes())).decode()
 
 
-def unpack(text: str) -> Counts:
+def unpack(text: str) -> Integers:
     """What `pack` packed, in one dimension."""
     return np.frombuffer(zlib.decompress(base64.b64decode(text, validate=True)), "<i8").astype(np.int64)

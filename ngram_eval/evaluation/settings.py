@@ -38,8 +38,7 @@ class ModelSettings:
     artifact: Path | None = None
     """Neural source: a model file of ours."""
     scores: Path | None = None
-    """Neural source: an .npz or .safetensors file with p_target and entropy of every position, from --save-scores or any
-    other model."""
+    """Neural source: p_target and entropy of every position (.npz or .safetensors), by --save-scores or any model."""
     logits: Path | None = None
     """Neural source: an .npy of logits or log-probabilities, (positions, vocabulary), from any model."""
     hf: str | None = None

@@ -92,14 +92,15 @@ class Safetensors:
 
     def __init__(self, path: Path, flag: str) -> None:
         try:
-            self._file: Any = safe_open(path, framework="np")
-            self.headers = {
-                name: Header(tuple(one.get_shape()), np.dtype(_DTYPES.get(one.get_dtype(), "V1")))
-                for name in self._file.keys()  # noqa: SIM118  # not a dictionary
-                for one in [self._file.get_slice(name)]
-            }
+            opened: Any = safe_open(path, framework="np")  # comes without types
+            slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118  # not a dictionary
         except Exception as error:  # safetensors' own type, an OSError, a RuntimeError
             raise InputError(f"{path}: not a safetensors file ({error}); check {flag}") from error
+        self._file = opened
+        self.headers = {
+            name: Header(tuple(one.get_shape()), np.dtype(_DTYPES.get(one.get_dtype(), "V1")))
+            for name, one in slices.items()
+        }
 
     def read(self, name: str) -> NDArray[Any]:
         """The whole array."""

@@ -19,7 +19,7 @@ from ngram_eval.distributed.prefill import scan
 from ngram_eval.distributed.ranks import Ranks
 from ngram_eval.extensions import to_device
 from ngram_eval.kernels.gating import gate_constants, gate_numbers
-from ngram_eval.kernels.windows import AT_ONCE, NO_POSITION, DeviceTotals, new_totals
+from ngram_eval.kernels.score_windows import AT_ONCE, NO_POSITION, DeviceTotals, new_totals
 from ngram_eval.models.source import NeuralStats, nan_statistics
 from ngram_eval.models.transformer_source import DeviceStats
 from ngram_eval.scorers.base import Explanation, Scorer
@@ -119,7 +119,7 @@ class DeviceScorer(Scorer):
 
 
 class TritonScorer(DeviceScorer):
-    """Three launches for every `at_once` positions (`ngram_eval.kernels.windows`)."""
+    """Three launches for every `at_once` positions (`ngram_eval.kernels.score_windows`)."""
 
     counts: TritonCounts
 

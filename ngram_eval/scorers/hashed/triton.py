@@ -11,8 +11,8 @@ from torch import Tensor
 from ngram_eval.config import NgramConfig
 from ngram_eval.extensions import to_device
 from ngram_eval.kernels.runtime import kernel_device
+from ngram_eval.kernels.score_windows import AT_ONCE, Listed, score_listed
 from ngram_eval.kernels.tables import lookup, update
-from ngram_eval.kernels.windows import AT_ONCE, Listed, score_listed
 from ngram_eval.scorers.hashed.counts import Best, Matches, check_tokens, check_windows
 from ngram_eval.scorers.hashed.on_device import DeviceCounts, unsigned
 from ngram_eval.text.stream import Stream, Tokens

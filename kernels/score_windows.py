@@ -25,8 +25,8 @@ from torch import Tensor
 
 from ngram_eval.bpb import FRACTION_BITS, LIMB_BITS, P_FLOOR
 from ngram_eval.config import NgramConfig
+from ngram_eval.kernels.buckets import list_buckets
 from ngram_eval.kernels.gating import alpha
-from ngram_eval.kernels.hashing import list_buckets
 from ngram_eval.kernels.runtime import FLOATS, block
 
 AT_ONCE = 1024
