@@ -248,7 +248,7 @@ class Interrupted(Exception):
 def test_interrupted_anywhere_and_resumed_on_any_ranks_the_answer_is_the_same(
     stream: Stream,
     tmp_path_factory: pytest.TempPathFactory,
-    way: tuple[str, dict[str, str]],
+    way: tuple[str, dict[str, Any]],
     worlds: list[int],
     stops: list[int],
     every: int,

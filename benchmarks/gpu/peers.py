@@ -114,7 +114,7 @@ def best(rules: Rules, context: Tensor, full: Tensor) -> tuple[Tensor, Tensor]:
 def score(
     rules: Rules, tables: Tensor, ids: Tensor, before: Tensor, stride: int, p_target: Tensor, entropy: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """(nats of each window of `stride` positions, positions by matched order); `before` as in `kernels.score_windows`."""
+    """(nats of each window of `stride` positions, positions by matched order); `before` as in `score_windows`."""
     earlier = torch.arange(ids.shape[2], device=ids.device) < before[:, None]
     same = (ids[:, :, :, None] == ids[:, :, None, :]) & earlier
     counts = tables.gather(2, ids) + same.sum(dim=3)
