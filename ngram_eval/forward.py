@@ -20,7 +20,7 @@ from ngram_eval.transfer import to_device
 from ngram_eval.windows import Windows
 
 _LOGITS_AT_ONCE = 1 << 25
-"""Most logits held at a time (128 MiB in float32)."""
+"""Most logits held at a time (128 MiB in float32); on the CPU each thread holds at most an eighth."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -211,7 +211,8 @@ class ModelSource:
 
     def _parts(self, rows: int) -> Iterator[slice]:
         """Rows whose logits fit into memory together."""
-        at_once = max(1, _LOGITS_AT_ONCE // self._model.config.vocab_size)
+        most = _LOGITS_AT_ONCE // 8 if self.device.type == "cpu" else _LOGITS_AT_ONCE
+        at_once = max(1, most // self._model.config.vocab_size)
         for row in range(0, rows, at_once):
             yield slice(row, row + at_once)
 

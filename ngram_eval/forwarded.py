@@ -19,8 +19,8 @@ _SOFTMAX_AT_ONCE = 1 << 25
 """Most logits whose softmax is held at a time (128 MiB in float32)."""
 _KEPT = 1 << 28
 """Most logits that are kept for a second question about the same windows (1 GiB in float32)."""
-_SOFTMAX_A_THREAD = 64
-"""Rows whose softmax a thread of the CPU takes at a time."""
+_SOFTMAX_A_THREAD = 1 << 21
+"""Most logits whose softmax one thread of the CPU holds at a time (8 MiB in float32)."""
 
 Part = tuple[NDArray[np.int64], Tensor, Tensor]
 """Entries among the scored positions, their logits (n, V), their targets (n,)."""
@@ -80,7 +80,7 @@ class ForwardedSource:
         """As `NeuralSource.stats`; raises `InputError` for NaN, and for windows that are too long."""
         log_p, entropy = np.empty(windows.scored, np.float32), np.empty(windows.scored, np.float32)
         for entries, logits, targets in self.logits(tokens, windows):
-            step, targets = self._rows_apart(logits), targets.to(logits.device)
+            step, targets = self._rows(logits), targets.to(logits.device)
             parts = list(zip(logits.split(step), targets.split(step), strict=True))
             found = side_by_side(lambda part: target_stats(*part), parts, logits.device)
             log_p[entries], entropy[entries] = (torch.cat(part).cpu().numpy() for part in zip(*found, strict=True))
@@ -93,16 +93,16 @@ class ForwardedSource:
         """As `NeuralSource.probabilities`."""
         rows = np.empty((windows.scored, self.vocab_size))
         for entries, logits, _ in self.logits(tokens, windows):
-            parts = logits.split(self._rows_apart(logits))
+            parts = logits.split(self._rows(logits))
             found = side_by_side(lambda part: torch.log_softmax(part.float(), dim=-1), parts, logits.device)
             rows[entries] = np.exp(torch.cat(found).cpu().numpy().astype(np.float64))
         if np.isnan(rows[:, 0]).any():
             raise nan_statistics(int(windows.positions()[np.isnan(rows[:, 0])][0]))
         return rows
 
-    @staticmethod
-    def _rows_apart(logits: Tensor) -> int:
-        return _SOFTMAX_A_THREAD if logits.device.type == "cpu" else max(1, len(logits))
+    def _rows(self, logits: Tensor) -> int:
+        """Rows of the logits that make a part for `side_by_side`."""
+        return max(1, _SOFTMAX_A_THREAD // self.vocab_size if logits.device.type == "cpu" else len(logits))
 
     def logits(self, tokens: Stream, windows: Windows) -> Iterator[Part]:
         """All scored positions in parts, forwarded unless they were part of what was asked last."""
@@ -160,8 +160,8 @@ class CallableSource(ForwardedSource):
     A `torch.nn.Module` is given a tensor on its own device, any other function a numpy array. Either may return that,
     a tuple whose first entry it is, or an object whose `logits` it is, as anything that `torch.as_tensor` takes.
 
-    It is called as it is, one call at a time, with all threads that torch has: its bits may depend on their number, unless
-    `torch.set_num_threads(1)` came before. What is made of its answer does not add to that.
+    It is called as it is, one call at a time, with all threads that torch has: its bits may depend on their number
+    (`torch.set_num_threads(1)` beforehand fixes that). What is made of its answer does not.
     """
 
     name = "callable"
