@@ -161,7 +161,7 @@ def _alphabet(container: Container) -> Alphabet:
 def _one_thread(neural: bool) -> AbstractContextManager[None]:
     if not neural:
         return nullcontext()
-    from ngram_eval.codec.stepping import one_thread  # imports torch, which takes seconds
+    from ngram_eval.models.side_by_side import one_thread  # imports torch, which takes seconds
 
     return one_thread()
 

@@ -8,8 +8,6 @@ tells whether two of them do.
 """
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -24,17 +22,6 @@ from ngram_eval.models.transformer import Cache, Transformer
 from ngram_eval.text.stream import Tokens
 
 _PROBE_STRIDES = 2
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Torch on one thread, as its sums may depend on their number."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class SteppedModel:

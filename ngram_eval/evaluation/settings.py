@@ -68,7 +68,7 @@ class HardwareSettings:
     compile: bool = False
     """Run the model through torch.compile: half a minute at the start, for forward passes 3 times as fast on a GPU."""
     batch_windows: int = 32
-    """Windows of one forward pass."""
+    """Windows of one forward pass; on the CPU torch's threads share them, in parts of at least 1024 positions."""
     backend: str = "auto"
     """Count tables: auto, cpu (C++), triton or cuda (GPU, with the logits' statistics), reference (slow numpy)."""
     threads: int | None = None

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ngram_eval.errors import InputError
+from ngram_eval.models.side_by_side import side_by_side
 from ngram_eval.models.source import Stats, nan_statistics
 from ngram_eval.models.transformer_source import target_stats
 from ngram_eval.text.stream import Stream
@@ -18,6 +19,8 @@ _SOFTMAX_AT_ONCE = 1 << 25
 """Most logits whose softmax is held at a time (128 MiB in float32)."""
 _KEPT = 1 << 28
 """Most logits that are kept for a second question about the same windows (1 GiB in float32)."""
+_SOFTMAX_A_THREAD = 1 << 21
+"""Most logits whose softmax one thread of the CPU holds at a time (8 MiB in float32)."""
 
 Part = tuple[NDArray[np.int64], Tensor, Tensor]
 """Entries among the scored positions, their logits (n, V), their targets (n,)."""
@@ -77,8 +80,10 @@ class LogitsSource:
         """As `NeuralSource.stats`; raises `InputError` for NaN, and for windows that are too long."""
         log_p, entropy = np.empty(windows.scored, np.float32), np.empty(windows.scored, np.float32)
         for entries, logits, targets in self.logits(tokens, windows):
-            found = target_stats(logits, targets.to(logits.device))
-            log_p[entries], entropy[entries] = (part.cpu().numpy() for part in found)
+            step, targets = self._rows(logits), targets.to(logits.device)
+            parts = list(zip(logits.split(step), targets.split(step), strict=True))
+            found = side_by_side(lambda part: target_stats(*part), parts, logits.device)
+            log_p[entries], entropy[entries] = (torch.cat(part).cpu().numpy() for part in zip(*found, strict=True))
         if np.isnan(entropy).any() or np.isnan(log_p).any():
             raise nan_statistics(int(windows.positions()[np.flatnonzero(np.isnan(entropy) | np.isnan(log_p))[0]]))
         return Stats(np.exp(log_p.astype(np.float64)), entropy)
@@ -88,10 +93,16 @@ class LogitsSource:
         """As `NeuralSource.probabilities`."""
         rows = np.empty((windows.scored, self.vocab_size))
         for entries, logits, _ in self.logits(tokens, windows):
-            rows[entries] = np.exp(torch.log_softmax(logits.float(), dim=-1).cpu().numpy().astype(np.float64))
+            parts = logits.split(self._rows(logits))
+            found = side_by_side(lambda part: torch.log_softmax(part.float(), dim=-1), parts, logits.device)
+            rows[entries] = np.exp(torch.cat(found).cpu().numpy().astype(np.float64))
         if np.isnan(rows[:, 0]).any():
             raise nan_statistics(int(windows.positions()[np.isnan(rows[:, 0])][0]))
         return rows
+
+    def _rows(self, logits: Tensor) -> int:
+        """Rows of the logits that make a part for `side_by_side`."""
+        return max(1, _SOFTMAX_A_THREAD // self.vocab_size if logits.device.type == "cpu" else len(logits))
 
     def logits(self, tokens: Stream, windows: Windows) -> Iterator[Part]:
         """All scored positions in parts, forwarded unless they were part of what was asked last."""
@@ -148,6 +159,9 @@ class CallableSource(LogitsSource):
 
     A `torch.nn.Module` is given a tensor on its own device, any other function a numpy array. Either may return that,
     a tuple whose first entry it is, or an object whose `logits` it is, as anything that `torch.as_tensor` takes.
+
+    It is called as it is, one call at a time, with all threads that torch has: its bits may depend on their number
+    (`torch.set_num_threads(1)` beforehand fixes that). What is made of its answer does not.
     """
 
     name = "callable"

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from ngram_eval.errors import InputError
 from ngram_eval.extensions import to_device
+from ngram_eval.models.side_by_side import one_thread
 from ngram_eval.models.source import NeuralStats, Stats
 from ngram_eval.models.transformer import Transformer
 from ngram_eval.models.transformer_source import TransformerSource, choose_device, choose_dtype
@@ -183,7 +184,8 @@ class AdaptingSource:
         starts = range(0, config.chunk, config.seq_len)
         rows = np.stack([span[start : start + config.seq_len + 1] for start in starts])
         # Whoever scores may be in inference mode, which tensors made here would keep for good.
-        with torch.inference_mode(False), torch.enable_grad():
+        threads = one_thread() if self._device.type == "cpu" else nullcontext()  # sums of gradients depend on them
+        with threads, torch.inference_mode(False), torch.enable_grad():
             self._train(True)
             for first in range(0, len(rows), config.batch):
                 sequences = to_device(rows[first : first + config.batch], self._device)
