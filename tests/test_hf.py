@@ -22,7 +22,7 @@ from processes import finish, launch
 
 from ngram_eval import evaluate as evaluate_api
 from ngram_eval import preset
-from ngram_eval.cli.main import audit
+from ngram_eval.cli import audit
 from ngram_eval.config import WindowConfig
 from ngram_eval.errors import InputError
 from ngram_eval.models import logits_source as forwarded

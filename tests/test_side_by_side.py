@@ -69,8 +69,17 @@ def said(source: NeuralSource, tokens: NDArray[np.uint16], config: WindowConfig,
 def test_a_model_of_ours(length: int, stride: int, rows: int, dtype: torch.dtype) -> None:
     """Many rows and few, a single query, 5 rows, which MKL gives other bits on 2 threads than on 1."""
     config = ModelConfig(
-        **{"vocab_size": 500, "layers": 2, "width": 64, "heads": 2, "kv_heads": 1, "mlp_hidden": 96},
-        **{"bigram_slots": 64, "bigram_width": 8, "rope_dims": 8, "xsa_layers": 1, "value_layers": (1,)},
+        vocab_size=500,
+        layers=2,
+        width=64,
+        heads=2,
+        kv_heads=1,
+        mlp_hidden=96,
+        bigram_slots=64,
+        bigram_width=8,
+        rope_dims=8,
+        xsa_layers=1,
+        value_layers=(1,),
     )
     source = TransformerSource(model_of(config), train_seq_len=0, batch_windows=rows, device=CPU, dtype=dtype)
     tokens = np.random.default_rng(1).integers(500, size=length + stride * (rows + 3), dtype=np.uint16)
@@ -81,8 +90,17 @@ def test_a_model_of_ours(length: int, stride: int, rows: int, dtype: torch.dtype
 def test_test_time_training() -> None:
     """The gradients of single numbers are sums that torch shares out from 32,768 terms on."""
     config = ModelConfig(
-        **{"vocab_size": 100, "layers": 2, "width": 64, "heads": 2, "kv_heads": 2, "mlp_hidden": 64},
-        **{"bigram_slots": 16, "bigram_width": 4, "rope_dims": 4, "xsa_layers": 2, "value_layers": (1,)},
+        vocab_size=100,
+        layers=2,
+        width=64,
+        heads=2,
+        kv_heads=2,
+        mlp_hidden=64,
+        bigram_slots=16,
+        bigram_width=4,
+        rope_dims=4,
+        xsa_layers=2,
+        value_layers=(1,),
     )
     tokens = np.random.default_rng(1).integers(100, size=2400, dtype=np.uint16)
     adapting = TttConfig(chunk=768, seq_len=256, batch=3, lr=0.01)
