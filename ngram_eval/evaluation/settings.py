@@ -38,8 +38,8 @@ class ModelSettings:
     artifact: Path | None = None
     """Neural source: a model file of ours."""
     scores: Path | None = None
-    """Neural source: an .npz or .safetensors file with p_target and entropy of every position, from --save-scores or any
-    other model."""
+    """Neural source: an .npz or .safetensors file with p_target and entropy of every position, from --save-scores or
+    any other model."""
     logits: Path | None = None
     """Neural source: an .npy of logits or log-probabilities, (positions, vocabulary), from any model."""
     hf: str | None = None

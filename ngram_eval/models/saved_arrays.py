@@ -92,7 +92,8 @@ class Safetensors:
 
     def __init__(self, path: Path, flag: str) -> None:
         try:
-            self._file: Any = safe_open(path, framework="np")
+            opening: Any = safe_open  # without types
+            self._file = opening(path, framework="np")
             self.headers = {
                 name: Header(tuple(one.get_shape()), np.dtype(_DTYPES.get(one.get_dtype(), "V1")))
                 for name in self._file.keys()  # noqa: SIM118  # not a dictionary
