@@ -246,9 +246,9 @@ def test_nothing_is_overwritten_unless_asked(tmp_path: Path, model_path: Path) -
     run(out, SAMPLE_PATH, train_tokenizer=400, shard_tokens=20_000)
     assert len(list(out.glob("*.bin"))) == 2
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    with pytest.raises(InputError, match=r"tokens_000000\.bin is there already: .* --overwrite"):
+    with pytest.raises(InputError, match=r"tokens_000000\.bin already exists: .* --overwrite"):
         run(out, SAMPLE_PATH, tokenizer=model_path)
-    with pytest.raises(InputError, match=r"tokenizer\.model is there already"):
+    with pytest.raises(InputError, match=r"tokenizer\.model already exists"):
         run(out, SAMPLE_PATH, train_tokenizer=300, name="other")
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     # A shorter run must not leave a longer one's last shards behind, nor touch another name's.
@@ -368,8 +368,8 @@ def test_which_errors_a_command_line_catches(tmp_path: Path, capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"inputs": ()}, "no input is named"),
-        ({"inputs": ("-", "-")}, "- is named twice"),
+        ({"inputs": ()}, "no input is given"),
+        ({"inputs": ("-", "-")}, "- is given twice"),
         ({"tokenizer": None}, "give either --tokenizer T.model or --train-tokenizer VOCABULARY"),
         ({"train_tokenizer": 300}, "give either --tokenizer"),
         ({"name": "a/b"}, "--name is 'a/b'"),
@@ -386,15 +386,15 @@ def test_bad_flags_are_refused(tmp_path: Path, options: dict[str, Any], message:
 COMPRESSED = zstandard.ZstdCompressor().compress(b"text " * 1000)
 BAD_TEXTS = [
     ("a.txt", b"fine\nnot \xff", r"a\.txt:2 is not UTF-8 \(invalid start byte at byte 4 of the line\)"),
-    ("a.txt", b"", r"a\.txt: no text in it, so there is nothing to write"),
-    ("a.jsonl", b'\n{"text": ""}\n', r"a\.jsonl: no text in it"),
-    ("a.jsonl", b'{"text": "a"}\n{"text": ', r"a\.jsonl:2 is not JSON \(.*\): mend the line"),
+    ("a.txt", b"", r"a\.txt: the input holds no text, so there is nothing to write"),
+    ("a.jsonl", b'\n{"text": ""}\n', r"a\.jsonl: the input holds no text"),
+    ("a.jsonl", b'{"text": "a"}\n{"text": ', r"a\.jsonl:2 is not JSON \(.*\): fix the line"),
     ("a.jsonl", b"[" * 100_000, r"a\.jsonl:1 is not JSON"),
     ("a.jsonl", b'{"body": "a"}', r"a\.jsonl:1 has no field 'text': name .* --text-field"),
     ("a.jsonl", b"[]", r"a\.jsonl:1 has no field 'text'"),
     ("a.jsonl", b'{"text": 5}', r"a\.jsonl:1 has int, not text, in its field 'text'"),
     ("a.jsonl", b'{"text": "\\ud800"}', r"a\.jsonl:1 holds half a surrogate pair"),
-    ("a.md", b"text", r"a\.md is of no known kind: its name must end in \.txt, \.jsonl, \.txt\.zst"),
+    ("a.md", b"text", r"a\.md is not of a known kind: its name must end in \.txt, \.jsonl, \.txt\.zst"),
     ("a.txt.zst", b"text", r"a\.txt\.zst is not zstd, or damaged"),
     ("a.txt.zst", COMPRESSED[:-3], r"a\.txt\.zst is cut short"),
     ("a.txt.zst", COMPRESSED + COMPRESSED[:-3], r"a\.txt\.zst is cut short"),

@@ -128,7 +128,7 @@ def test_missing_shards_are_refused(tmp_path: Path) -> None:
         read_shards([str(tmp_path / "no.bin")])
     with pytest.raises(InputError, match=r"is a directory: name the shards in it"):
         read_shards([str(tmp_path)])
-    with pytest.raises(InputError, match="no shard is named"):
+    with pytest.raises(InputError, match="no shard is given"):
         read_shards([])
     (tmp_path / "dangling.bin").symlink_to(tmp_path / "gone")
     with pytest.raises(InputError, match=r"dangling\.bin can't be read \(No such file or directory\)"):
@@ -226,7 +226,7 @@ def test_a_manifest_that_contradicts_its_shards_is_refused(tmp_path: Path) -> No
         read_manifest([path])
     for broken in ("{", "[]", json.dumps({"shards": []}), json.dumps({"shards": [{"file": "a"}]})):
         (tmp_path / "v_manifest.json").write_text(broken)
-        with pytest.raises(InputError, match=r"v_manifest\.json is no manifest of this version"):
+        with pytest.raises(InputError, match=r"v_manifest\.json is not a manifest of this version"):
             read_manifest([path])
 
 
@@ -492,11 +492,11 @@ def test_what_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
         Tokenizer.load(tmp_path)
     path = tmp_path / "t.model"
     path.write_bytes(b"")
-    with pytest.raises(InputError, match=r"t\.model is empty, no SentencePiece model"):
+    with pytest.raises(InputError, match=r"t\.model is empty, not a SentencePiece model"):
         Tokenizer.load(path)
     for content in (b"text", header(1), model("char")[:-1]):
         path.write_bytes(content)
-        with pytest.raises(InputError, match=r"t\.model is no SentencePiece model"):
+        with pytest.raises(InputError, match=r"t\.model is not a SentencePiece model"):
             Tokenizer.load(path)
 
 
