@@ -26,9 +26,10 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """The torch device that `name` stands for; `auto` is this rank's GPU where there is one, else the CPU.
+    """The torch device called `name`; `auto` is this rank's GPU if there is one, else the CPU.
 
-    `cuda` is this rank's GPU too. It becomes the current one, which is where kernels run.
+    `cuda` is this rank's GPU too. A GPU becomes the current device, on which kernels run. Raises `InputError` for a
+    device that torch can't use.
     """
     if name == "cuda" or (name == "auto" and torch.cuda.is_available()):
         name = f"cuda:{local_rank}"
@@ -52,7 +53,7 @@ def check_kernels_run_on(device: torch.device, backend: str) -> None:
 
     needed = load_cuda()[1] if backend == "cuda" else kernel_device()
     if needed.type != device.type:
-        raise InputError(f"--device is {device}, but --backend {backend} runs on {needed}: choose that one")
+        raise InputError(f"--device is {device}, but --backend {backend} runs on {needed}: choose that device")
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
@@ -70,7 +71,7 @@ def target_stats(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class DeviceStats:
-    """`NeuralStats` on the device that computed them; copied to the host when, and if, the host asks."""
+    """`NeuralStats` on the device that computed them; copied to the host on demand."""
 
     rows = None
 
@@ -95,11 +96,11 @@ class DeviceStats:
 
 
 class TransformerSource:
-    """`ngram_eval.models.source.NeuralSource` of a transformer, computing logits only where they are scored.
+    """`ngram_eval.models.source.NeuralSource` of a transformer; computes logits only at scored positions.
 
-    With `use_kernels` the logits are reduced by `ngram_eval.kernels.stats`, and the statistics stay on the device.
-    With `compiled` full batches of full windows run through `torch.compile`, all others as they are: one compilation,
-    and which of the two computes a position does not depend on the ranks.
+    With `use_kernels`, `ngram_eval.kernels.stats` reduces the logits, and the statistics stay on the device.
+    With `compiled`, full batches of full windows run through `torch.compile`, and all others uncompiled: this needs one
+    compilation, and the number of ranks does not decide which way a position is computed.
     """
 
     name = "artifact"
@@ -165,8 +166,8 @@ class TransformerSource:
         Only scored positions; the parts are those of `side_by_side`, or with `whole` all of them are one.
         """
         length, scored = int((windows.stop - windows.start)[0]), int((windows.stop - windows.first)[0])
-        # A window cut short by the end is, as published, a full one padded on the right. Attention is causal, so the
-        # padding never shows: leaving it out and keeping the RoPE base of the full length gives the same logits.
+        # The published code pads a window that the end cuts short on the right. Attention is causal, so the padding
+        # has no effect: leaving it out and keeping the RoPE base of the full length gives the same logits.
         base = int(windows.start.min())
         read = tokens[base : int(windows.start.max()) + length + 1]
         rows = read[windows.start[:, None] - base + np.arange(length + 1)].astype(np.int64)  # (B, length + 1)
@@ -210,7 +211,7 @@ class TransformerSource:
         return DeviceStats(p_target, entropy)
 
     def _parts(self, rows: int) -> Iterator[slice]:
-        """Rows whose logits fit into memory together."""
+        """Slices of the rows whose logits fit into memory together."""
         most = _LOGITS_AT_ONCE // 8 if self.device.type == "cpu" else _LOGITS_AT_ONCE
         at_once = max(1, most // self._model.config.vocab_size)
         for row in range(0, rows, at_once):
@@ -228,7 +229,7 @@ def load_transformer_source(
     compiled: bool = False,
 ) -> TransformerSource:
     """The source of an artifact; `device` and `dtype` as on the command line. Raises `InputError`."""
-    from ngram_eval.models import artifact  # here and not above: running a model needs no zstandard or safetensors
+    from ngram_eval.models import artifact  # not at the top: running a model needs no zstandard or safetensors
 
     model, train_seq_len = artifact.load(path)
     chosen = choose_device(device, local_rank)

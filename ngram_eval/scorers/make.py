@@ -1,4 +1,4 @@
-"""The scorer of a configuration, and what it asks of the backend and of the model."""
+"""Makes the scorer of a configuration, and checks that backend and model have what it needs."""
 
 from ngram_eval.config import EvalConfig
 from ngram_eval.errors import InputError
@@ -18,7 +18,7 @@ _POSITIONS_AT_ONCE = 1 << 20
 _ROWS_AT_ONCE = 1 << 11
 """Most whole distributions of a batch."""
 _ENTRIES_AT_ONCE = 1 << 27
-"""Most probabilities in them (1 GiB)."""
+"""Most probabilities in the rows of one batch (1 GiB)."""
 
 
 def check_backend(name: str, config: EvalConfig, backend: str) -> None:
@@ -40,7 +40,7 @@ def check_source(config: EvalConfig, source: NeuralSource) -> None:
 
 
 def windows_at_once(config: EvalConfig, source: NeuralSource) -> int:
-    """Windows of one batch: the source's, or as many as memory should hold."""
+    """Windows of one batch: the source's number, or fewer if the batch would take too much memory."""
     positions = _POSITIONS_AT_ONCE
     if config.needs_rows:
         positions = min(_ROWS_AT_ONCE, _ENTRIES_AT_ONCE // source.vocab_size)
@@ -48,7 +48,7 @@ def windows_at_once(config: EvalConfig, source: NeuralSource) -> int:
 
 
 def make_scorer(backend: str, config: EvalConfig, threads: int = 1, vocabulary: Vocabulary | None = None) -> Scorer:
-    """The scorer that `config` asks for, with an empty memory of the named backend; the mixer needs a `vocabulary`."""
+    """The scorer of `config`, with an empty memory of the named backend; the mixer needs a `vocabulary`."""
     if config.scorer == "exact":
         return ExactScorer(make_model(backend, config.ngram.max_order, config.exact), config)
     if config.scorer == "mixer":

@@ -74,7 +74,7 @@ def test_nothing_is_written_where_something_is_wrong(call: Callable[..., int], t
         (["compress", "--uniform", "--max-order", "99", "IN", "OUT"], "--max-order is 99"),
         (["compress", "--artifact", "packaged", "--tokenizer", "train", "IN", "OUT"], "--tokenizer train"),
         (["compress", "--uniform", "--tokenizer", "none.model", "IN", "OUT"], "none.model can't be read"),
-        (["compress", "--uniform", "--tokenizer", "IN", "IN", "OUT"], "no SentencePiece model"),
+        (["compress", "--uniform", "--tokenizer", "IN", "IN", "OUT"], "not a SentencePiece model"),
         (["compress", "--uniform", "none", "OUT"], "none can't be read"),
         (["compress", "--uniform", "IN", "no/OUT"], "existing, writable folder"),
         (["compress", "--uniform", "IN", "IN"], "the input itself"),

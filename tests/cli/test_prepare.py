@@ -103,8 +103,8 @@ def test_which_errors_a_command_line_catches(tmp_path: Path, capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"inputs": ()}, "no input is named"),
-        ({"inputs": ("-", "-")}, "- is named twice"),
+        ({"inputs": ()}, "no input is given"),
+        ({"inputs": ("-", "-")}, "- is given twice"),
         ({"tokenizer": None}, "give either --tokenizer T.model or --train-tokenizer VOCABULARY"),
         ({"train_tokenizer": 300}, "give either --tokenizer"),
         ({"name": "a/b"}, "--name is 'a/b'"),

@@ -153,7 +153,7 @@ def test_sources_and_data_go_together(stream: Stream, evaluate: Evaluate, capsys
 def test_bad_shards(stream: Stream, evaluate: Evaluate, capsys: Any, tmp_path: Path) -> None:
     good = stream.shard.read_bytes()
     broken = {
-        "magic.bin": (b"\0" * 4 + good[4:], "is no shard"),
+        "magic.bin": (b"\0" * 4 + good[4:], "is not a shard"),
         "version.bin": (good[:4] + b"\7\0\0\0" + good[8:], "format version 7"),
         "short.bin": (good[:-2], "too short"),
         "long.bin": (good + b"\0\0", "too long"),

@@ -171,7 +171,7 @@ def test_a_damaged_checkpoint_is_refused(
     flipped[len(flipped) // 2] ^= 1
     path.write_bytes({"cut": content[:-1], "flipped": bytes(flipped), "empty": b"", "text": b"hello\n"}[damage])
     message = refused(capsys, evaluate, *interrupted, "--resume")
-    assert f"{path} is damaged or no checkpoint" in message
+    assert f"{path} is damaged or not a checkpoint" in message
     remedy = (
         "remove the folder and begin again" if "start" in name else "remove it, and what it records is scored again"
     )
@@ -227,5 +227,5 @@ def test_another_version_of_the_format(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("ngram_eval.evaluation.checkpoint.FORMAT", "ngram_eval checkpoint 0")
     Checkpoint(tmp_path, {}, ALONE, 1).begin(resume=False)
     monkeypatch.undo()
-    with pytest.raises(InputError, match=r"no checkpoint of this version.*begin again"):
+    with pytest.raises(InputError, match=r"not a checkpoint of this version.*begin again"):
         Checkpoint(tmp_path, {}, ALONE, 1).begin(resume=True)

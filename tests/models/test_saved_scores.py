@@ -66,7 +66,7 @@ def changed(index: int, value: float, dtype: Any = np.float64) -> Any:
     [
         ({"p_target": None}, "no array p_target"),
         ({"entropy": None}, "no array entropy"),
-        ({"p_target": np.full(63, 0.5)}, "p_target has 63 entries, the data asks for 64"),
+        ({"p_target": np.full(63, 0.5)}, "p_target has 63 entries, the data needs 64"),
         ({"entropy": np.full(65, 0.5, np.float32)}, "entropy has 65 entries"),
         ({"p_target": changed(7, math.nan)}, r"p_target\[7\] is nan"),
         ({"p_target": changed(63, 1.5)}, r"p_target\[63\] is 1.5, outside \[0, 1\]"),
@@ -131,7 +131,7 @@ def test_an_npz_is_compared_before_it_is_inflated(tmp_path: Path) -> None:
     """A file of some kilobytes that would fill the memory, and one whose array has items of no size."""
     np.savez_compressed(tmp_path / "bomb.npz", p_target=np.zeros(1 << 26), entropy=np.zeros(1 << 26, np.float32))
     tracemalloc.start()
-    with pytest.raises(InputError, match="67,108,864 entries, the data asks for 64"):
+    with pytest.raises(InputError, match="67,108,864 entries, the data needs 64"):
         load_scores(tmp_path / "bomb.npz", (64,))
     assert tracemalloc.get_traced_memory()[1] < 1 << 22
     tracemalloc.stop()
@@ -190,7 +190,7 @@ def test_logits(tmp_path: Path, dtype: str) -> None:
 
 def test_logits_refused(tmp_path: Path) -> None:
     path, _ = logits_file(tmp_path / "l.npy")
-    with pytest.raises(InputError, match=r"l\.npy: 64 rows, the data asks for 99"):
+    with pytest.raises(InputError, match=r"l\.npy: 64 rows, the data needs 99"):
         load_logits(path, (99,))
     for name, array in (("i", np.zeros((64, 5), int)), ("one", np.zeros(64)), ("none", np.zeros((64, 0)))):
         np.save(tmp_path / f"{name}.npy", array)
@@ -213,7 +213,7 @@ def test_whole_distributions_of_the_other_sources() -> None:
     uniform = UniformSource(50)
     assert (uniform.probabilities(TOKENS, windows) == np.full((64, 50), 1 / 50)).all()
     assert (RememberingSource(uniform, 64, 32).probabilities(TOKENS, windows) == 1 / 50).all()
-    with pytest.raises(InputError, match="--scores knows the probability of each target only"):
+    with pytest.raises(InputError, match="--scores holds only the probability of each target"):
         SavedScores(np.zeros(64), np.zeros(64)).probabilities(TOKENS, windows)
 
 

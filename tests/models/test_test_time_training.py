@@ -216,7 +216,7 @@ def test_command_line(evaluate: Any, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert adapted["positions"] == plain["positions"]
     assert adapted["neural_nats"] != plain["neural_nats"]
     uniform = ["--data", asset("sample_000000.bin"), "--uniform", "--vocab-size", 1024]
-    for wrong, why in ((uniform, "adapts a model of ours"), (["--backend", "triton"], "statistics on the host")):
+    for wrong, why in ((uniform, "adapts a model of --artifact"), (["--backend", "triton"], "statistics on the host")):
         with pytest.raises(SystemExit):
             evaluate("--ttt", "legal", "--max-tokens", 600, *wrong)
         assert why in capsys.readouterr().err

@@ -162,4 +162,4 @@ def test_what_is_not_there(stream: Stream, capsys: Any, tmp_path: Path) -> None:
         explain.main(
             ["--data", str(stream.shard), "--scores", str(stream.scores), "--position", "9"], "ngram-eval explain"
         )
-    assert "--scores knows the probability of each target only" in capsys.readouterr().err
+    assert "--scores holds only the probability of each target" in capsys.readouterr().err

@@ -102,7 +102,7 @@ def test_missing_shards_are_refused(tmp_path: Path) -> None:
         read_shards([str(tmp_path / "no.bin")])
     with pytest.raises(InputError, match=r"is a directory: name the shards in it"):
         read_shards([str(tmp_path)])
-    with pytest.raises(InputError, match="no shard is named"):
+    with pytest.raises(InputError, match="no shard is given"):
         read_shards([])
     (tmp_path / "dangling.bin").symlink_to(tmp_path / "gone")
     with pytest.raises(InputError, match=r"dangling\.bin can't be read \(No such file or directory\)"):

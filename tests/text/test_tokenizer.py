@@ -294,11 +294,11 @@ def test_what_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
         Tokenizer.load(tmp_path)
     path = tmp_path / "t.model"
     path.write_bytes(b"")
-    with pytest.raises(InputError, match=r"t\.model is empty, no SentencePiece model"):
+    with pytest.raises(InputError, match=r"t\.model is empty, not a SentencePiece model"):
         Tokenizer.load(path)
     for content in (b"text", header(1), model("char")[:-1]):
         path.write_bytes(content)
-        with pytest.raises(InputError, match=r"t\.model is no SentencePiece model"):
+        with pytest.raises(InputError, match=r"t\.model is not a SentencePiece model"):
             Tokenizer.load(path)
 
 

@@ -22,16 +22,19 @@ _LOGITS_AT_ONCE = 1 << 27
 
 
 class HfSource(LogitsSource):
-    """`ngram_eval.models.source.NeuralSource` of a `PreTrainedModel`, on the device it is on.
+    """`ngram_eval.models.source.NeuralSource` of a `PreTrainedModel`, run on the model's own device.
 
-    Logits are computed where they are scored only, if the model's `forward` takes `logits_to_keep`. On the CPU several
-    threads are inside the model at once.
+    If the model's `forward` takes `logits_to_keep`, logits are computed only at scored positions. On the CPU
+    several threads call the model at once.
     """
 
     name = "hf"
 
     def __init__(self, model: Any, *, lead_id: int | None, batch_windows: int) -> None:
-        """`lead_id`: the token that leads every window, None for none. Raises `InputError`."""
+        """`lead_id` is a token put before every window, or None.
+
+        Raises `InputError` for a model in training mode, or with too large a vocabulary.
+        """
         if model.training:
             raise InputError(f"the model, a {type(model).__name__}, is in training mode: call its eval() first")
         self._model = model
@@ -53,7 +56,10 @@ class HfSource(LogitsSource):
         super().__init__(vocab_size, batch_windows, settings)
 
     def forward(self, tokens: NDArray[np.int64], last: int) -> Iterator[Tensor]:
-        """As many windows at once as their logits allow; of one window too large, its trunk again for each part."""
+        """Forward as many windows at once as their logits allow.
+
+        If one window's logits are too many, its trunk is run again for each part of them.
+        """
         length = tokens.shape[1]
         each = (last if self._keeps else length) * self.vocab_size
         step = _LOGITS_AT_ONCE // each

@@ -34,7 +34,7 @@ class HashedScorer(Scorer):
         count_positions(self._counts, tokens, start, stop, advance)
 
     def scan(self, ranks: Ranks) -> None:
-        import torch  # here and not above: one rank needs no torch
+        import torch  # not at the top: one rank needs no torch
 
         scan(torch.from_numpy(self._counts.state().view(np.int32)), ranks)
 
@@ -90,7 +90,10 @@ def explain_hashed(
 
 
 def count_positions(counts: Counts, tokens: Stream, start: int, stop: int, advance: Callable[[int], None]) -> None:
-    """Count positions [start, stop) of a stream of any length; `advance` hears of positions counted."""
+    """Count positions [start, stop) of a stream of any length.
+
+    `advance` is called with the number of positions counted.
+    """
     for low in range(start, stop, _COUNT_AT_ONCE):
         high = min(low + _COUNT_AT_ONCE, stop)
         part, base = around(tokens, low, high, counts.config)

@@ -135,10 +135,10 @@ def test_the_published_byte_rule_is_not_for_these_tokenizers(
     ("flags", "message"),
     [
         (["--hf", "{gpt2}"], "--hf needs something to score: --text FILE"),
-        (["--text", "{text}"], "--text is cut by the tokenizer of --hf"),
-        (["--hf", "{gpt2}", "--text", "{text}", "--data", "x.bin"], "--text is cut by the tokenizer of --hf"),
+        (["--text", "{text}"], "--text needs the tokenizer of --hf"),
+        (["--hf", "{gpt2}", "--text", "{text}", "--data", "x.bin"], "--text needs the tokenizer of --hf"),
         (["--hf", "{gpt2}", "--uniform", "--text", "{text}"], "--hf and --uniform are all neural sources"),
-        (["--hf", "{gpt2}", "--text", "{text}", "--ttt", "legal"], "--ttt legal adapts a model of ours"),
+        (["--hf", "{gpt2}", "--text", "{text}", "--ttt", "legal"], "--ttt legal adapts a model of --artifact"),
         (["--hf", "./nowhere", "--text", "{text}"], "--hf is ./nowhere: no such folder or file"),
         (["--hf", "some/where/else", "--text", "{text}"], "no such folder or file"),
         (["--hf", "{text}", "--text", "{text}"], "a file: give the model's folder, a .gguf file"),
@@ -183,7 +183,7 @@ def test_the_hub_out_of_reach_is_told(text_file: Path) -> None:
         HF_HUB_OFFLINE="1",
     )
     assert done.returncode == 2, done.stderr
-    assert "no folder or file here, and not to be had from the hub as a name either" in done.stderr
+    assert "no such folder or file here, and the hub does not give it either" in done.stderr
     assert "Traceback" not in done.stderr
 
 

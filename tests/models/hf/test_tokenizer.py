@@ -114,7 +114,7 @@ def test_unknown_tokens_are_refused_in_a_text_and_counted_in_shards(models: dict
     definition = json.loads((models["llama"] / "tokenizer.json").read_text())
     no_bytes = {"byte_fallback": False, "unk_token": "<unk>"}
     without = changed(models["llama"], tmp_path / "unk", model={**definition["model"], **no_bytes})
-    with pytest.raises(InputError, match=r"unknown token stands for what it has no token for \(1 times\).*At byte 4 "):
+    with pytest.raises(InputError, match=r"unknown token replaces text it has no token for \(1 times\).*At byte 4 "):
         without.encode("the ☃ fox")
     assert without.unknown_id == 0
     tokens = np.array([1, 0, 5, 0, 9], np.uint16)
@@ -123,9 +123,7 @@ def test_unknown_tokens_are_refused_in_a_text_and_counted_in_shards(models: dict
 
 
 def test_a_tokenizer_of_unknown_kind_is_refused(models: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(
-        InputError, match="decodes by WordPiece: which bytes its tokens stand for is known of byte-level"
-    ):
+    with pytest.raises(InputError, match="decodes by WordPiece: the bytes of tokens are known only for byte-level"):
         changed(models["gpt2"], tmp_path / "pieces", decoder={"type": "WordPiece", "prefix": "##", "cleanup": True})
     with pytest.raises(InputError, match="decodes by nothing"):
         changed(models["gpt2"], tmp_path / "none", decoder=None)
@@ -154,7 +152,7 @@ def test_vocabularies_up_to_262144(models: dict[str, Path], tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "can't be read"), (b"", "empty"), (b"abc\xff\xfe", r"no UTF-8 at byte 3 \(ff fe\)")],
+    [(None, "can't be read"), (b"", "empty"), (b"abc\xff\xfe", r"not UTF-8 at byte 3 \(ff fe\)")],
 )
 def test_bad_texts(tokenizers: dict[str, HfTokenizer], tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "text.txt"
