@@ -171,9 +171,9 @@ class Checkpoint:
         return record
 
     def _compare(self, path: Path, theirs: Fingerprint) -> None:
-        """Raise `InputError` unless the checkpoint's fingerprint is that of this evaluation."""
+        """Raise `InputError` unless the checkpoint's fingerprint, but for the version, is that of this evaluation."""
         mine, theirs = _flat(self._fingerprint), _flat(theirs)
-        for name in sorted(mine.keys() | theirs.keys()):
+        for name in sorted((mine.keys() | theirs.keys()) - {"version"}):
             if mine.get(name) != theirs.get(name):
                 raise InputError(
                     f"{path} is of another evaluation: {name} was {theirs.get(name)!r}, here it is {mine.get(name)!r}; "
