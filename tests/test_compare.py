@@ -116,7 +116,7 @@ def test_a_score_is_not_compared_with_bits_per_byte_in_silence(results: Callable
     message = refused(capsys, a)
     assert "pseudo-probability" in message
     assert "--mixed" in message
-    assert "'hashed' is a pseudo-probability, whose score is no code length, and its neural model alone" in refused(
+    assert "'hashed' is a pseudo-probability, whose score is not a code length, and its neural model alone" in refused(
         capsys, a, "--preset", "hashed", "--against", "neural"
     )
     found = {one["preset"]: one for one in comparison(capsys, a, "--mixed")}
@@ -141,7 +141,7 @@ def test_the_rescored_tail_is_counted_once(results: Callable[..., Path], capsys:
     assert pr890["interval"]["units"] == 81
     assert pr890["interval"]["estimate"] != pytest.approx(pr890["difference"], abs=1e-4)
     run(a)
-    assert "the interval is of the positions that both scored once" in " ".join(capsys.readouterr().out.split())
+    assert "the interval covers the positions that both scored once" in " ".join(capsys.readouterr().out.split())
 
 
 def test_against_the_neural_model(results: Callable[..., Path], capsys: Any) -> None:
@@ -162,7 +162,7 @@ def test_bad_files_and_flags(results: Callable[..., Path], capsys: Any, tmp_path
     good = results("good", "--preset", "exact")
     broken = tmp_path / "broken.json"
     for content, message in (
-        ("{", "is no JSON"),
+        ("{", "is not JSON"),
         ("[]", "holds no runs"),
         ('{"runs": []}', "holds no runs"),
         ('{"runs": [{"preset": "x"}]}', "has no 'normalised' in the run of 'x'"),
@@ -189,8 +189,8 @@ def test_a_result_is_run_again(results: Callable[..., Path], evaluate: Evaluate,
     assert path.read_bytes() == before, "it goes where the new command line says"
     assert again["exact"]["config"]["ngram"]["max_order"] == 5
     printed = capsys.readouterr().out
-    assert f"exact: equal to {path}, to the bit" in printed
-    assert f"hashed: equal to {path}, to the bit" in printed
+    assert f"exact: equal to {path}, bit for bit" in printed
+    assert f"hashed: equal to {path}, bit for bit" in printed
     assert again["exact"]["settings"] == json.loads(before)["runs"][0]["settings"]
 
 
