@@ -35,7 +35,7 @@ def exit_code(error: BaseException) -> int:
 def one_line(error: BaseException) -> str:
     """The message of an exception in one line."""
     if isinstance(error, MemoryError):
-        return f"out of memory ({error or 'the system gives no more'}): use fewer --buckets, --threads or --batch-windows"
+        return f"out of memory ({error or 'no memory left'}): use fewer --buckets, --threads or --batch-windows"
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
     return str(error) if exit_code(error) == BAD_INPUT else f"{type(error).__name__}: {error}"
