@@ -1,4 +1,4 @@
-"""Writing files whole or not at all."""
+"""Writes files atomically: whole or not at all."""
 
 import hashlib
 import os
@@ -14,7 +14,7 @@ from ngram_eval.errors import InputError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A temporary file in the folder of `path`, renamed to `path` if the block succeeds and removed if it does not."""
+    """A temporary file in the folder of `path`; renamed to `path` if the block succeeds, else removed."""
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -29,18 +29,18 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def _umask() -> int:
-    # mkstemp makes files for their owner alone; the mask can only be read by setting it.
+    # mkstemp makes files that only their owner can read; the mask can only be read by setting it.
     mask = os.umask(0)
     os.umask(mask)
     return mask
 
 
 STDOUT = Path("-")
-"""Stands for standard output where a command writes JSON."""
+"""Standard output, where a command writes JSON or a page."""
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all, or to standard output if `path` is `-`."""
+    """Write a file atomically, or print to standard output if `path` is `-`."""
     if path == STDOUT:
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -50,7 +50,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def require_writable(flag: str, path: Path | None) -> None:
-    """Raise `InputError` now if `path` could not be written after hours of work."""
+    """Raise `InputError` if `path` can't be written, before hours of work."""
     if path is None or path == STDOUT:
         return
     folder = path.resolve().parent
@@ -59,7 +59,7 @@ def require_writable(flag: str, path: Path | None) -> None:
 
 
 def file_sha256(path: Path, advance: Callable[[int], None] = lambda size: None) -> str:
-    """The sha256 of a file, in hexadecimal; `advance` hears of bytes read."""
+    """The sha256 of a file, in hexadecimal; `advance` is called with the number of bytes read."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

@@ -121,21 +121,21 @@ def test_repetition_is_expected_and_learned() -> None:
 
 @pytest.mark.parametrize("name", ["hashed", "pr890"])
 def test_a_score_is_not_to_be_drawn_from(name: str) -> None:
-    with pytest.raises(InputError, match="sum to more than 1, so they are no distribution"):
+    with pytest.raises(InputError, match="sum to more than 1, so they are not a distribution"):
         NgramMemory(name)
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda m: m.observe([[1]]), "give one integer a token"),
-        (lambda m: m.observe([0.5]), "give one integer a token"),
-        (lambda m: m.observe([-1]), r"tokens reach from -1 to -1: they must lie in \[0, 262,144\)"),
-        (lambda m: m.observe([1 << 18]), "tokens reach from 262144"),
-        (lambda m: m.observe([5], [[0.5, 0.5]]), r"tokens reach from 5 to 5: they must lie in \[0, 2\)"),
-        (lambda m: m.observe([0, 1], [[0.5, 0.5]]), r"give one distribution a token, \(2, V\)"),
+        (lambda m: m.observe([[1]]), "give one integer per token"),
+        (lambda m: m.observe([0.5]), "give one integer per token"),
+        (lambda m: m.observe([-1]), r"tokens range from -1 to -1: they must be in \[0, 262,144\)"),
+        (lambda m: m.observe([1 << 18]), "tokens range from 262144"),
+        (lambda m: m.observe([5], [[0.5, 0.5]]), r"tokens range from 5 to 5: they must be in \[0, 2\)"),
+        (lambda m: m.observe([0, 1], [[0.5, 0.5]]), r"give one distribution per token, \(2, V\)"),
         (lambda m: m.distribution([1.0, 2.0]), "give softmax"),
-        (lambda m: m.distribution([1.5, -0.5]), "reach from -0.5 to 1.5"),
+        (lambda m: m.distribution([1.5, -0.5]), "range from -0.5 to 1.5"),
         (lambda m: m.distribution([float("nan"), 1.0]), "must sum to 1"),
         (lambda m: NgramMemory("best"), "--preset is 'best'"),
         (lambda m: NgramMemory(backend="triton"), "has no exact counts"),
@@ -332,7 +332,7 @@ def test_evaluate_counts_bytes_by_a_tokenizer_of_ours() -> None:
         ({"model": "gpt2"}, "model is a str: give a model, a function of windows, or logits"),
         ({"tokens": [1]}, "give at least two integers"),
         ({"tokens": [0.5, 1.5]}, "give at least two integers"),
-        ({"tokens": [-1, 5]}, "tokens reach from -1"),
+        ({"tokens": [-1, 5]}, "tokens range from -1"),
         ({"tokens": np.full(65, 13)}, "outside the vocabulary of the model"),
         ({"config": "best"}, "--preset is 'best'"),
         ({"config": "exact"}, "shorter than one sequence of 2048"),

@@ -1,4 +1,4 @@
-"""Result files: written by `--json`, and read again."""
+"""Writes and reads result files (`--json`)."""
 
 import json
 from dataclasses import asdict
@@ -18,13 +18,13 @@ _NEEDED = ("preset", "normalised", "nats", "neural_nats", "positions", "bytes", 
 
 
 def read_runs(path: Path) -> list[Run]:
-    """The runs of a result file, each with its profile (`profile_of`). Raises `InputError` for anything else."""
+    """The runs of a result file, each with a valid profile (`profile_of`). Raises `InputError` for any other file."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path} can't be read ({error.strerror}): give a file that --json wrote") from error
     except ValueError as error:
-        raise InputError(f"{path} is no JSON ({error}): give a file that `ngram-eval run --json` wrote") from error
+        raise InputError(f"{path} is not JSON ({error}): give a file that `ngram-eval run --json` wrote") from error
     runs = found.get("runs") if isinstance(found, dict) else None
     if not isinstance(runs, list) or not runs or not all(isinstance(run, dict) for run in runs):
         raise InputError(f"{path} holds no runs: give a file that `ngram-eval run --json` wrote")
@@ -45,17 +45,17 @@ def read_runs(path: Path) -> list[Run]:
 
 
 def profile_of(run: Run) -> Profile:
-    """A run's sums along the stream and by order."""
+    """The profile of a run: sums along the stream and by order."""
     return Profile.unpacked(run["profile"])
 
 
 def write_json(path: Path, results: list[Result]) -> None:
-    """Write `{"runs": [...]}` atomically, one object a preset, or print it (`-`). Never holds NaN or Infinity."""
+    """Write `{"runs": [...]}` atomically, one object per preset, or print it (`-`). It never holds NaN or Infinity."""
     text = json.dumps({"runs": [asdict(result) for result in results]}, indent=2, allow_nan=False)
     write_text(path, text + "\n")
 
 
 def plain(result: Result) -> dict[str, Any]:
-    """A result as reading its JSON gives it."""
+    """A result as plain JSON."""
     found: dict[str, Any] = json.loads(json.dumps(asdict(result), allow_nan=False))
     return found

@@ -62,7 +62,7 @@ def test_a_score_is_not_compared_with_bits_per_byte_in_silence(results: Callable
     message = refused(capsys, a)
     assert "pseudo-probability" in message
     assert "--mixed" in message
-    assert "'hashed' is a pseudo-probability, whose score is no code length, and its neural model alone" in refused(
+    assert "'hashed' is a pseudo-probability, whose score is not a code length, and its neural model alone" in refused(
         capsys, a, "--preset", "hashed", "--against", "neural"
     )
     found = {one["preset"]: one for one in comparison(capsys, a, "--mixed")}
@@ -87,7 +87,7 @@ def test_the_rescored_tail_is_counted_once(results: Callable[..., Path], capsys:
     assert pr890["interval"]["units"] == 81
     assert pr890["interval"]["estimate"] != pytest.approx(pr890["difference"], abs=1e-4)
     run(a)
-    assert "the interval is of the positions that both scored once" in " ".join(capsys.readouterr().out.split())
+    assert "the interval covers the positions that both scored once" in " ".join(capsys.readouterr().out.split())
 
 
 def test_against_the_neural_model(results: Callable[..., Path], capsys: Any) -> None:
@@ -108,7 +108,7 @@ def test_bad_files_and_flags(results: Callable[..., Path], capsys: Any, tmp_path
     good = results("good", "--preset", "exact")
     broken = tmp_path / "broken.json"
     for content, message in (
-        ("{", "is no JSON"),
+        ("{", "is not JSON"),
         ("[]", "holds no runs"),
         ('{"runs": []}', "holds no runs"),
         ('{"runs": [{"preset": "x"}]}', "has no 'normalised' in the run of 'x'"),

@@ -142,7 +142,7 @@ def test_for_people(stream: Stream, capsys: Any) -> None:
         (["--position", 3, "--after", "x"], "give one place"),
         (["--position", 2816], "give one of the 2816 that are scored, 0 to 2815"),
         (["--position", -1], "--position is -1"),
-        (["--after", "x"], "takes the data's --tokenizer"),
+        (["--after", "x"], "give the data's --tokenizer"),
         (["--position", 3, "--occurrence", 0], "--occurrence is 0"),
         (["--position", 3, "--top", 0], "--top is 0"),
     ],

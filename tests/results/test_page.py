@@ -79,7 +79,7 @@ def test_the_page_asks_for_nothing(results: list[Result], tmp_path: Path) -> Non
     assert not re.search(r"https?:|//|\bsrc=|\bhref=|@import|url\(|<script|<link", text.replace("</", "<"))
     for result in results:
         assert f"<h2>{result.preset}" in text
-    assert "a pseudo-probability: its score is no code length" in text
+    assert "a pseudo-probability: its score is not a code length" in text
     assert "prefers-color-scheme: dark" in text
     assert results[0].inputs[0]["sha256"] in text
     assert "window.seq_len" in text

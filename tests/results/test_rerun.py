@@ -19,8 +19,8 @@ def test_a_result_is_run_again(results: Callable[..., Path], evaluate: Evaluate,
     assert path.read_bytes() == before, "it goes where the new command line says"
     assert again["exact"]["config"]["ngram"]["max_order"] == 5
     printed = capsys.readouterr().out
-    assert f"exact: equal to {path}, to the bit" in printed
-    assert f"hashed: equal to {path}, to the bit" in printed
+    assert f"exact: equal to {path}, bit for bit" in printed
+    assert f"hashed: equal to {path}, bit for bit" in printed
     assert again["exact"]["settings"] == json.loads(before)["runs"][0]["settings"]
 
 

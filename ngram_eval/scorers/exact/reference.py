@@ -257,7 +257,7 @@ class ReferenceModel:
     def levels(
         self, seen: list[Evidence], newest: int, entropy: float, weight: Callable[[int, int, int], Weight]
     ) -> list[Level]:
-        """Levels of the known contexts, shortest first; `weight` gives the one of (level, feature, feature's value)."""
+        """Levels of the known contexts, shortest first; `weight` maps (level, feature, its value) to a weight."""
         uncertainty = min(max(int(np.float32(entropy) * np.float32(1.5)), 0), 7)
         levels = []
         for level, here in enumerate(seen):
