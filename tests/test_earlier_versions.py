@@ -56,7 +56,7 @@ def test_a_result_is_run_again_to_the_bit(
         for key in SUMS:
             assert run[key] == old[name][key], (name, key)
         assert run["config"] == old[name]["config"]
-    assert capsys.readouterr().out.count("equal to result.json, to the bit") == 4
+    assert capsys.readouterr().out.count("equal to result.json, bit for bit") == 4
 
 
 def test_what_a_result_s_arguments_name_is_not_written(evaluate: Evaluate, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def run(options: ExplainOptions, configs: dict[str, EvalConfig]) -> list[Predict
     """The prediction under every preset. Raises `InputError` for a source that knows only targets' probabilities."""
     job = load_job(options.settings, ALONE)
     if not job.source.gives_all:
-        raise InputError("--scores knows the probability of each target only: give --artifact, --logits or --uniform")
+        raise InputError("--scores holds only the probability of each target: give --artifact, --logits or --uniform")
     position = options.position
     for config in configs.values():
         check_source(config, job.source)
