@@ -117,7 +117,7 @@ def train(
 
 
 def _score(trainer: Trainer, validation: Validation | None, judged: Transformer | None) -> Score | None:
-    """Score the validation text by the weights to be exported; by the EMA for SWA, whose mean is complete at the end."""
+    """Score the validation text by the weights to be exported; for SWA by the EMA, as its mean is not complete yet."""
     if validation is None or judged is None:
         return None
     put(trainer.weights("raw" if trainer.config.export_weights == "raw" else "ema"), judged.to(trainer.device))
