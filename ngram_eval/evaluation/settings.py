@@ -105,7 +105,7 @@ class CheckpointSettings:
     def check(self) -> None:
         """Raise `InputError` for settings that do not go together or are out of range."""
         if self.resume and self.checkpoint is None:
-            raise InputError("--resume goes on from a checkpoint: give --checkpoint FOLDER")
+            raise InputError("--resume needs a checkpoint to resume from: give --checkpoint FOLDER")
         if self.every < 1:
             raise InputError(f"--every is {self.every}: give at least 1 position")
 

@@ -87,7 +87,7 @@ class Scorer(Protocol):
         """Replace the counts by those of all ranks before this one (`distributed.prefill.scan`)."""
 
     def learned(self) -> dict[str, NDArray[Any]]:
-        """What is learned besides the counts, for a checkpoint; empty for a scorer that only counts."""
+        """All that is learned besides the counts, for a checkpoint; empty for a scorer that only counts."""
         return {}
 
     def load_learned(self, learned: dict[str, NDArray[Any]]) -> None:

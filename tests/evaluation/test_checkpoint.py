@@ -214,7 +214,7 @@ class Two(Ranks):
 
 
 def test_flags_of_checkpoints_that_do_not_go_together(evaluate: Evaluate, capsys: Any, tmp_path: Path) -> None:
-    assert "--resume goes on from a checkpoint" in refused(capsys, evaluate, "--resume")
+    assert "--resume needs a checkpoint" in refused(capsys, evaluate, "--resume")
     both = ("--checkpoint", tmp_path / "c", "--save-scores", tmp_path / "s.npz")
     assert "--save-scores needs the statistics of one whole run" in refused(capsys, evaluate, *both)
     assert "--every is 0" in refused(capsys, evaluate, "--every", 0)

@@ -59,7 +59,7 @@ def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(
         call(*flags, *parts)
     assert stopped.value.code == 130
     captured = capsys.readouterr()
-    assert "Stopped at step 7; go on with --resume." in captured.out
+    assert "Stopped at step 7; continue with --resume." in captured.out
     assert captured.err == "", "quiet"
     assert not (tmp_path / "parts.ngev").exists()
     call(*flags, *parts, "--resume")
@@ -117,7 +117,7 @@ def test_other_settings_and_damaged_checkpoints_are_refused(tmp_path: Path, shar
             snapshot.resume(path, trainer_of(shard))
     tensors = trainer_of(shard).state()
     save_file(tensors, path)
-    with pytest.raises(InputError, match="no checkpoint of this release"):
+    with pytest.raises(InputError, match="not a checkpoint of this release"):
         snapshot.resume(path, trainer_of(shard))
     del tensors["ema.smear"]
     metadata = {"format": snapshot.FORMAT, "config": json.dumps(asdict(CONFIG))}
