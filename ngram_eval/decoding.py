@@ -10,11 +10,13 @@
 The memory is the evaluator's own scorer: a token's probability equals the evaluator's, bit for bit.
 """
 
+import threading
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ngram_eval.bpb import check_charges
 from ngram_eval.config import EvalConfig, preset
 from ngram_eval.errors import InputError
 from ngram_eval.models.source import Stats
@@ -40,6 +42,8 @@ class NgramMemory:
 
     `config` is an `EvalConfig` or a preset's name, of a method that charges probabilities (exact, tilt, mixer): hashed
     scores are not a distribution to draw from. Its windows have no effect here. The mixer needs the `vocabulary`.
+
+    Threads may share a memory: its calls run one at a time.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class NgramMemory:
         self._scorer = make_scorer(backend, self.config, vocabulary=vocabulary)
         self._room: Tokens = np.zeros(_ROOM, np.uint32)
         self._length = 0
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         """Number of tokens observed."""
@@ -71,7 +76,8 @@ class NgramMemory:
     @property
     def tokens(self) -> Tokens:
         """All tokens observed, (N,) uint32; a view."""
-        return self._room[: self._length]
+        with self._lock:
+            return self._tokens()
 
     def observe(self, tokens: ArrayLike, probabilities: ArrayLike | None = None) -> None:
         """Count the next tokens (n,), and learn from them.
@@ -87,20 +93,24 @@ class NgramMemory:
         limit = (1 << 18) if rows is None else rows.shape[1]
         if found.size and (found.min() < 0 or found.max() >= limit):
             raise InputError(f"tokens range from {found.min()} to {found.max()}: they must be in [0, {limit:,})")
+        with self._lock:
+            self._observe(found, rows)
+
+    def _observe(self, found: NDArray[np.integer], rows: NDArray[np.float64] | None) -> None:
         first, stop = max(self._length - 1, 0), self._length + len(found) - 1
         skipped = int(self._length == 0)  # the first token is not a target
         self._append(found)
         if stop <= first:
             return
         if rows is None:
-            self._scorer.prefill(self.tokens, first, stop, lambda counted: None)
+            self._scorer.prefill(self._tokens(), first, stop, lambda counted: None)
             return
         rows = rows[skipped:]
         targets = found[skipped:]
         entropy = np.array([entropy_of(row) for row in rows], np.float32)
         window = Windows(np.array([0]), np.array([first]), np.array([stop]), stop)
         stats = Stats(rows[np.arange(len(rows)), targets], entropy, rows if self.config.needs_rows else None)
-        self._scorer.score(self.tokens, window, stats)
+        self._scorer.score(self._tokens(), window, stats)
 
     def distribution(self, probabilities: ArrayLike) -> NDArray[np.float64]:
         """The blend of the memory with the model's distribution (V,) of the next token, (V,). Changes nothing.
@@ -108,24 +118,33 @@ class NgramMemory:
         It sums to 1 as `probabilities` do, up to rounding. Raises `InputError` unless these are a distribution.
         """
         row: NDArray[np.float64] = _rows(np.asarray(probabilities)[None], 1)[0]
-        if self._length == 0:
-            return row
-        return self._scorer.distribution(self.tokens, self._length - 1, row, entropy_of(row))
+        entropy = entropy_of(row)
+        with self._lock:
+            position = self._length - 1
+            if position < 0:
+                return row
+            blended = self._scorer.distribution(self._tokens(), position, row, entropy)
+        check_charges(blended, lambda: np.full(len(blended), position), whose="the blend")
+        return blended
 
     def copy(self) -> "NgramMemory":
         """An independent copy, which continues as this memory would; counts all tokens again, a million a second."""
         other = NgramMemory(self.config, vocabulary=self._vocabulary, backend=self._backend)
-        other._append(self.tokens)
-        if self._length > 1:
-            other._scorer.prefill(other.tokens, 0, self._length - 1, lambda counted: None)
-            other._scorer.load_learned(self._scorer.learned())
+        with self._lock:
+            other._append(self._tokens())
+            if self._length > 1:
+                other._scorer.prefill(other._tokens(), 0, self._length - 1, lambda counted: None)
+                other._scorer.load_learned(self._scorer.learned())
         return other
+
+    def _tokens(self) -> Tokens:
+        return self._room[: self._length]
 
     def _append(self, tokens: NDArray[np.integer]) -> None:
         needed = self._length + len(tokens)
         if needed > len(self._room):
             grown: Tokens = np.zeros(max(needed, 2 * len(self._room)), np.uint32)
-            grown[: self._length] = self.tokens
+            grown[: self._length] = self._tokens()
             self._room = grown
         self._room[self._length : needed] = tokens
         self._length = needed

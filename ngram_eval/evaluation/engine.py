@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ngram_eval.bpb import Tally
+from ngram_eval.bpb import Tally, check_charges
 from ngram_eval.config import ByteRule
 from ngram_eval.distributed.ranks import Ranks
 from ngram_eval.evaluation.checkpoint import Checkpoint, Record, joined
@@ -106,8 +106,8 @@ class Engine:
 
     def _save(self, checkpoint: Checkpoint) -> None:
         with self.clock.stage("checkpoint"):
-            tally = self.scorer.tally() + self.tally
             self._read_back()
+            tally = self.scorer.tally() + self.tally
             learned, profile = self.scorer.learned(), self.profile
             checkpoint.write(Record(done=self.done, tally=tally, learned=learned, profile=profile))
         self._unsaved = 0
@@ -134,7 +134,8 @@ class Engine:
 
     def _sum(self, position: int, neural: NDArray[np.float64]) -> None:
         entropy = entropy_of(neural)
-        total = self.tally.add_vocabulary(self.scorer.distribution(self.tokens, position, neural, entropy))
+        values = self.scorer.distribution(self.tokens, position, neural, entropy)
+        total = self.tally.add_vocabulary(values, position)
         target = int(self.tokens[position + 1 : position + 2][0])
         explained = self.scorer.explain(self.tokens, position, neural, entropy, target)
         self.profile.samples.append((position, entropy, total, explained.weight if explained else None))
@@ -146,10 +147,14 @@ class Engine:
                 p_target = reading.stats.p_target
                 if np.isnan(p_target).any():  # a device does not check for NaN
                     raise nan_statistics(int(reading.windows.positions()[np.isnan(p_target)][0]))
+                values = _joined([one.values for one in charged])
+                if self.scorer.on_device:  # others look as they charge
+                    check_charges(p_target, reading.windows.positions, whose="the model's probability")
+                    check_charges(values, reading.windows.positions)
                 self.profile.add(
                     reading.rows,
                     reading.windows,
-                    p=_joined([one.values for one in charged]),
+                    p=values,
                     p_neural=p_target,
                     entropy=reading.stats.entropy,
                     sizes=sizes,

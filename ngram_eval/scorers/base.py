@@ -148,7 +148,7 @@ class NeuralScorer(Scorer):
     def score(self, tokens: Stream, windows: Windows, stats: NeuralStats) -> HostCharged:
         p = stats.p_target
         order = np.zeros(len(p), np.uint8)
-        self._tally.add(p, p, order)
+        self._tally.add(p, p, order, windows.positions)
         return HostCharged(p, order)
 
     def distribution(

@@ -11,6 +11,7 @@ from ngram_eval.distributed.ranks import Ranks
 from ngram_eval.errors import InputError
 from ngram_eval.scorers.base import HostCharged, Scorer
 from ngram_eval.text.stream import Stream, Tokens
+from ngram_eval.text.windows import Windows
 
 _COUNT_AT_ONCE = 1 << 22
 
@@ -67,9 +68,11 @@ class OnlineScorer(Scorer, Generic[Model]):
             self._model.append(tokens[:1])  # not a target
             self._started = True
 
-    def _charged(self, p: NDArray[np.float64], neural: NDArray[np.float64], order: NDArray[np.uint8]) -> HostCharged:
+    def _charged(
+        self, windows: Windows, p: NDArray[np.float64], neural: NDArray[np.float64], order: NDArray[np.uint8]
+    ) -> HostCharged:
         matched = np.where(order >= self._min_order, order, 0).astype(np.uint8)
-        self._tally.add(p, neural, matched)
+        self._tally.add(p, neural, matched, windows.positions)
         return HostCharged(p, matched)
 
     def tally(self) -> Tally:

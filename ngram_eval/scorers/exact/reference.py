@@ -5,6 +5,7 @@ order written here, so that a backend can equal this one bit for bit.
 """
 
 import math
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass, field
@@ -293,7 +294,7 @@ class ReferenceModel:
             levels = self._levels(seen, newest, entropy)
             below = self._chained(levels, seen, base)
             p = self._blended(base, below[-1])
-            if below[-1] > 0.0:
+            if below[-1] >= sys.float_info.min:  # of a smaller one, 1 / below may be infinite
                 self._learn(levels, seen, below)
             if p > 0.0:
                 share = 1.0 / (self._scored + 2)

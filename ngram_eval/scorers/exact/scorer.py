@@ -35,7 +35,7 @@ class ExactScorer(OnlineScorer[ExactModel]):
             targets = self._targets(tokens, int(part.first[0]), int(part.stop[-1]))
             p[here], order[here] = self._model.score(targets, base, entropy[here], together=self.window_wise)
             self._counted, entry = int(part.stop[-1]), here.stop
-        return self._charged(p, p_target, order)
+        return self._charged(windows, p, p_target, order)
 
     def _parts(self, windows: Windows) -> Iterator[Windows]:
         """The windows, one by one if each is counted as a whole."""

@@ -50,7 +50,7 @@ class HashedScorer(Scorer):
             p_neural, order = p_target[part], best.order[part]
             stats_here = Stats(p_neural, entropy[part])
             p, weight[part] = self._blend.weighed(stats_here, Best(order, best.context[part], best.full[part]))
-            self._tally.add(p, p_neural, order)
+            self._tally.add(p, p_neural, order, lambda part=part: windows.positions()[part])
             values[part] = p
         return HostCharged(values, best.order, weight)
 

@@ -29,7 +29,7 @@ class MixerScorer(OnlineScorer[Mixer]):
         targets = self._targets(tokens, first, stop)
         p, order = self._model.score(targets, distinct_rows(stats.rows))
         self._counted = stop
-        return self._charged(p, stats.p_target, order)
+        return self._charged(windows, p, stats.p_target, order)
 
     def distribution(
         self, tokens: Stream, position: int, probabilities: NDArray[np.float64], entropy: float
