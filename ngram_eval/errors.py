@@ -28,7 +28,8 @@ def exit_code(error: BaseException) -> int:
         return error.code if isinstance(error.code, int) else FAILED if error.code else 0
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
-    outside = isinstance(error, OSError) and error.errno in _OUTSIDE
+    # What names a file is about that file, whatever befell it: a reader that has gone, a circle of links.
+    outside = isinstance(error, OSError) and (error.errno in _OUTSIDE or error.filename is not None)
     return BAD_INPUT if outside or isinstance(error, (InputError, MemoryError)) else FAILED
 
 

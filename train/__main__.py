@@ -18,7 +18,7 @@ from ngram_eval.cli.console import show_help
 from ngram_eval.distributed.ranks import ALONE, Ranks, first_rank_speaks, joined_ranks
 from ngram_eval.errors import INTERRUPTED, InputError, exit_on_input_error
 from ngram_eval.evaluation.interrupt import Interrupt
-from ngram_eval.files import require_writable
+from ngram_eval.files import require_folder, require_writable
 from ngram_eval.models.transformer_source import choose_device
 from ngram_eval.results.page.plots import require_matplotlib
 from ngram_eval.text.shards import read_shards
@@ -90,6 +90,7 @@ def run(options: Options, ranks: Ranks) -> int:
     config = options.config
     require_writable("--out", options.out)
     require_writable("--curve", options.curve)
+    require_folder("--folder", options.folder)
     if options.deterministic:
         torch.use_deterministic_algorithms(True)
     device = choose_device(options.device, ranks.local_rank)

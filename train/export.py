@@ -1,10 +1,10 @@
 """Exports weights as an artifact, and checks it: `python -m ngram_eval.train.export --help`.
 
-The artifact is loaded again and scored, to compare bits per byte before and after quantisation.
+The artifact is loaded before it is written, and scored, to compare bits per byte before and after quantisation.
 """
 
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ngram_eval.distributed.ranks import ALONE, Ranks
 from ngram_eval.errors import InputError, exit_on_input_error
-from ngram_eval.files import require_writable
+from ngram_eval.files import replacing, require_writable
 from ngram_eval.models import artifact
 from ngram_eval.models.artifact import QuantConfig
 from ngram_eval.models.transformer import Transformer, parameter_count
@@ -88,18 +88,20 @@ def compare(trainer: Trainer, validation: Validation) -> None:
 def export(
     path: Path, weights: dict[str, Tensor], config: TrainConfig, device: torch.device, validation: Validation | None
 ) -> None:
-    """Write the artifact, load it again, and print sizes and the validation loss before and after quantisation."""
+    """Load the artifact, write it, and print sizes and the validation loss before and after quantisation."""
     model = Transformer(config.model).to(device)
     put(weights, model)
     before = validation.score(model) if validation is not None else None
-    artifact.save(path, model, config.quant, config.seq_len)
-    loaded, _ = artifact.load(path)
+    data = artifact.encode(artifact.quantise(model, config.quant), config.model, asdict(config.quant), config.seq_len)
+    loaded, _ = artifact.decode(path, data)  # what is written, which from a FIFO can't be read again
+    with replacing(path) as file:
+        file.write(data)
     if validation is not None:
         print(f"before quantisation: {before}")
         print(f"after:               {validation.score(loaded)} (+-{config.quant.matrix_levels}, from {path})")
     else:
         print("No --val, so the cost of quantisation was not measured.")
-    print(f"{parameter_count(model):,} parameters -> {path}: {artifact.size_report(path)}")
+    print(f"{parameter_count(model):,} parameters -> {path}: {artifact.size_report(len(data))}")
 
 
 def main() -> None:

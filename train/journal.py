@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from ngram_eval.errors import InputError
+from ngram_eval.files import naming, write_text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,11 +59,13 @@ class JsonLines:
     """log.jsonl: one JSON object per line."""
 
     def __init__(self, folder: Path) -> None:
-        self._file: TextIO = (folder / "log.jsonl").open("a", encoding="utf-8")
+        self._path = folder / "log.jsonl"
+        self._file: TextIO = self._path.open("a", encoding="utf-8")
 
     def write(self, entry: Entry) -> None:
-        self._file.write(json.dumps(asdict(entry)) + "\n")
-        self._file.flush()
+        with naming(self._path):
+            self._file.write(json.dumps(asdict(entry)) + "\n")
+            self._file.flush()
 
     def close(self) -> None:
         self._file.close()
@@ -72,15 +75,17 @@ class Csv:
     """log.csv: the log as a table; values that were not measured are empty. It is rewritten from log.jsonl."""
 
     def __init__(self, folder: Path) -> None:
-        self._file: TextIO = (folder / "log.csv").open("w", encoding="utf-8", newline="")
+        self._path = folder / "log.csv"
+        self._file: TextIO = self._path.open("w", encoding="utf-8", newline="")
         self._writer = csv.DictWriter(self._file, [field.name for field in fields(Entry)])
         self._writer.writeheader()
         for entry in read(folder):
             self.write(entry)
 
     def write(self, entry: Entry) -> None:
-        self._writer.writerow(asdict(entry))
-        self._file.flush()
+        with naming(self._path):
+            self._writer.writerow(asdict(entry))
+            self._file.flush()
 
     def close(self) -> None:
         self._file.close()
@@ -128,15 +133,27 @@ SINKS: dict[str, Callable[[Path], Sink]] = {"csv": Csv, "tensorboard": TensorBoa
 
 
 def read(folder: Path) -> list[Entry]:
-    """The entries of log.jsonl."""
-    lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
-    return [Entry(**json.loads(line)) for line in lines]
+    """The entries of log.jsonl, but for a last one that was cut short as it was written. Raises `InputError`."""
+    path = folder / "log.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    entries = []
+    for number, line in enumerate(lines, 1):
+        try:
+            values = json.loads(line)
+            if not all(isinstance(value, (int, float, type(None))) for value in values.values()):
+                raise ValueError("not only numbers")
+            entries.append(Entry(**values))
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            if number == len(lines) and not line.endswith(b"\n"):
+                break
+            raise InputError(f"{path}:{number} is no entry of a log ({error}): remove the line") from error
+    return entries
 
 
 def cut(folder: Path, step: int) -> None:
     """Remove the entries after `step`, at which the run resumes from a checkpoint."""
     kept = [entry for entry in read(folder) if entry.step <= step] if (folder / "log.jsonl").exists() else []
-    (folder / "log.jsonl").write_text("".join(json.dumps(asdict(entry)) + "\n" for entry in kept), encoding="utf-8")
+    write_text(folder / "log.jsonl", "".join(json.dumps(asdict(entry)) + "\n" for entry in kept))
 
 
 @contextmanager

@@ -265,8 +265,6 @@ def _read(path: Path) -> bytes:
 
 def _check_output(source: Path, output: Path) -> None:
     require_writable("OUT", output)
-    if output.exists() and not output.is_file():
-        raise InputError(f"OUT is {output}, which is not a file that can be replaced: give another name")
     if output.exists() and source.exists() and output.samefile(source):
         raise InputError(f"OUT is {output}, which is also the input: give another name")
 

@@ -21,7 +21,7 @@ from ngram_eval.evaluation.job import load_job, read_inputs
 from ngram_eval.evaluation.result import Result
 from ngram_eval.evaluation.schedule import sharing_of
 from ngram_eval.evaluation.settings import CheckpointSettings
-from ngram_eval.files import STDOUT, require_writable
+from ngram_eval.files import STDOUT, require_folder, require_writable
 from ngram_eval.models.saved_scores import RememberingSource
 from ngram_eval.results.page import draw_all, require_matplotlib, write_page
 from ngram_eval.results.rerun import Again, differences
@@ -74,6 +74,8 @@ def run(options: Options, configs: dict[str, EvalConfig], ranks: Ranks, again: A
         sharing_of(options.hardware.ngram, name, config, options.hardware.backend)
     for flag in ("json", "save_scores", "report"):
         require_writable(f"--{flag.replace('_', '-')}", getattr(output, flag))
+    require_folder("--plot", output.plot)
+    require_folder("--checkpoint", output.saving.checkpoint)
     if output.plot is not None:
         require_matplotlib("--plot")
     clock = Stopwatch()

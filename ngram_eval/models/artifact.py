@@ -148,16 +148,14 @@ def compressed(unpacked: bytes, level: int) -> bytes:
 
 def save(path: Path, model: Transformer, config: QuantConfig, train_seq_len: int) -> int:
     """Write the artifact atomically and return its size in bytes; `train_seq_len` is the length it was trained on."""
-    return write(path, quantise(model, config), model.config, asdict(config), train_seq_len)
+    data = encode(quantise(model, config), model.config, asdict(config), train_seq_len)
+    with replacing(path) as file:
+        file.write(data)
+    return len(data)
 
 
-def write(
-    path: Path, tensors: dict[str, Tensor], config: ModelConfig, quantisation: dict[str, Any], train_seq_len: int
-) -> int:
-    """Write an artifact of tensors in stored form (see `dequantised`); `quantisation` is recorded for readers.
-
-    Returns its size in bytes.
-    """
+def encode(tensors: dict[str, Tensor], config: ModelConfig, quantisation: dict[str, Any], train_seq_len: int) -> bytes:
+    """The artifact of tensors in stored form (see `dequantised`); `quantisation` is recorded for readers."""
     unpacked = save_tensors(tensors)
     payload = min((compressed(unpacked, level) for level in ZSTD_LEVELS), key=len)
     header = {
@@ -170,10 +168,7 @@ def write(
         "unpacked_bytes": len(unpacked),
     }
     encoded = json.dumps(header, sort_keys=True).encode()
-    data = _PREFIX.pack(MAGIC, hashlib.sha256(encoded).digest(), len(encoded)) + encoded + payload
-    with replacing(path) as file:
-        file.write(data)
-    return len(data)
+    return _PREFIX.pack(MAGIC, hashlib.sha256(encoded).digest(), len(encoded)) + encoded + payload
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,6 +298,11 @@ def load(path: Path) -> tuple[Transformer, int]:
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror}); check --artifact") from error
+    return decode(path, data)
+
+
+def decode(path: Path, data: bytes) -> tuple[Transformer, int]:
+    """The same of the bytes that `path` holds, or is going to hold."""
     try:
         stored, payload = _verify(path, data)
         header = _interpret(path, stored)
@@ -346,8 +346,8 @@ def code_bytes() -> int:
     return sum(source.stat().st_size for source in code_files())
 
 
-def size_report(path: Path) -> str:
+def size_report(model: int) -> str:
     """A line with model bytes, code bytes, and whether their sum is under 16,000,000."""
-    model, code = path.stat().st_size, code_bytes()
+    code = code_bytes()
     verdict = "under" if model + code < SIZE_LIMIT else "OVER"
     return f"model {model:,} + code {code:,} = {model + code:,} bytes, {verdict} {SIZE_LIMIT:,}"

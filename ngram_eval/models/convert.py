@@ -24,7 +24,7 @@ import zstandard
 from torch import Tensor
 
 from ngram_eval.errors import InputError
-from ngram_eval.files import require_writable
+from ngram_eval.files import replacing, require_writable
 from ngram_eval.models import artifact
 from ngram_eval.models.transformer import Transformer, parameter_count
 from ngram_eval.models.transformer_config import ModelConfig
@@ -260,7 +260,7 @@ def infer_config(path: Path, tensors: dict[str, Tensor], asked: Conversion) -> M
 
 
 def convert(asked: Conversion) -> str:
-    """Write the artifact and load it again; returns a description of it."""
+    """Load the artifact that it makes, write it, and return a description of it."""
     if asked.train_seq_len < 1:
         raise InputError(f"--train-seq-len is {asked.train_seq_len}: give at least 1")
     require_writable("--out", asked.out)
@@ -270,11 +270,13 @@ def convert(asked: Conversion) -> str:
         model = Transformer(config)
     artifact.dequantised(asked.source, model, dict(tensors))  # errors name the file that was given
     origin = {"converted_from": asked.source.name, "sha256": hashlib.sha256(asked.source.read_bytes()).hexdigest()}
-    artifact.write(asked.out, tensors, config, origin, asked.train_seq_len)
-    loaded, _ = artifact.load(asked.out)
+    data = artifact.encode(tensors, config, origin, asked.train_seq_len)
+    loaded, _ = artifact.decode(asked.out, data)
+    with replacing(asked.out) as file:
+        file.write(data)
     quantised = sum(tensor.dtype == torch.int8 for tensor in tensors.values())
     return (
         f"{config.layers} layers of width {config.width}, {config.heads} heads ({config.kv_heads} key/value), "
         f"vocabulary {config.vocab_size}: {parameter_count(loaded):,} parameters, {quantised} matrices in int8\n"
-        f"{asked.out}: {artifact.size_report(asked.out)}"
+        f"{asked.out}: {artifact.size_report(len(data))}"
     )
