@@ -112,23 +112,28 @@ def run(options: Options, configs: dict[str, EvalConfig], ranks: Ranks, again: A
     if interrupted:
         print("interrupted: the results so far follow" if results else "interrupted", file=sys.stderr)
     if ranks.rank == 0 and results:
+        show(output, results)
         if output.save_scores is not None and remembering is not None and not interrupted:
             remembering.save_all(output.save_scores, job.stream.tokens, next(iter(configs.values())).window)
-        write_results(output, results)
+        draw(output, results)
     if interrupted:
         return INTERRUPTED
     return 0 if again is None or ranks.rank > 0 else print_verdict(again, results, shown(output))
 
 
-def write_results(output: RunOutput, results: list[Result]) -> None:
-    """Write JSON, page, charts and table, as far as flags ask for them."""
+def show(output: RunOutput, results: list[Result]) -> None:
+    """Write the numbers, JSON and table, before anything that could fail."""
     if output.json is not None:
         write_json(output.json, results)
+    print_table(results, shown(output))
+
+
+def draw(output: RunOutput, results: list[Result]) -> None:
+    """Write the page and the charts, as far as flags ask for them."""
     if output.report is not None:
         write_page(output.report, results)
     if output.plot is not None:
         draw_all(output.plot, results)
-    print_table(results, shown(output))
 
 
 def print_verdict(again: Again, results: Sequence[Result], console: Console) -> int:

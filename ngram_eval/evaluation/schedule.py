@@ -172,7 +172,9 @@ def in_order(
     ask(ROOM)
     for i, rows in enumerate(batches()):
         if i % ranks.world == 0:
-            yield next(mine)
+            if (reading := next(mine, None)) is None:  # ctrl-C has ended them
+                return
+            yield reading
             continue
         message, wait = coming.popleft()
         with reader.clock.stage("receiving"):

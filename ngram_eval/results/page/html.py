@@ -86,7 +86,9 @@ def _body(results: list[Result]) -> Iterator[str]:
         "ranks": first.world_size,
         "neural": first.neural_settings,
     }
-    about |= {f"{one['role']} {one['path']}": f"{one['bytes']:,} bytes, sha256 {one['sha256']}" for one in first.inputs}
+    for one in first.inputs:
+        size = "" if one["bytes"] is None else f"{one['bytes']:,} bytes, "  # a folder has none
+        about[f"{one['role']} {one['path']}"] = f"{size}sha256 {one['sha256']}"
     yield f"<details open><summary>run</summary>{_settings(about)}</details>"
 
 
