@@ -1,6 +1,7 @@
 """The scorer of PR #890's family: hashed counts and a gate on the neural entropy."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,10 @@ _BLEND_AT_ONCE = 1 << 16
 
 
 _COUNT_AT_ONCE = 1 << 22
+
+
+def _positions(windows: Windows, part: slice) -> NDArray[np.int64]:
+    return windows.positions()[part]
 
 
 class HashedScorer(Scorer):
@@ -50,7 +55,7 @@ class HashedScorer(Scorer):
             p_neural, order = p_target[part], best.order[part]
             stats_here = Stats(p_neural, entropy[part])
             p, weight[part] = self._blend.weighed(stats_here, Best(order, best.context[part], best.full[part]))
-            self._tally.add(p, p_neural, order, lambda part=part: windows.positions()[part])
+            self._tally.add(p, p_neural, order, partial(_positions, windows, part))
             values[part] = p
         return HostCharged(values, best.order, weight)
 

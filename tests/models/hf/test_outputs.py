@@ -40,7 +40,7 @@ def test_every_output_flag(
     assert "equal" in capsys.readouterr().out
     assert evaluate(*flags, "--quiet")["exact"]["nats"] == found["exact"]["nats"]
     silent = capsys.readouterr()
-    assert silent.out == "" and silent.err == ""
+    assert (silent.out, silent.err) == ("", "")
 
 
 def test_json_on_standard_output(
