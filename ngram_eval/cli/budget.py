@@ -18,6 +18,7 @@ from ngram_eval.evaluation import published
 from ngram_eval.evaluation.budget.budget import STEPS, Asked, Budget, budget
 from ngram_eval.evaluation.budget.measure import Costs
 from ngram_eval.files import STDOUT, require_writable, write_text
+from ngram_eval.scorers.backends import resolve_backend
 from ngram_eval.text.samples import SAMPLES
 
 
@@ -163,6 +164,7 @@ def main(arguments: Sequence[str], prog: str) -> None:
         options, configs = parse(given, BudgetOptions(), prog)
         output = options.output
         require_writable("--json", output.json)
+        resolve_backend(options.hardware.backend)  # refused before a bar is shown
         chosen = configs if options.method.preset else {"pr890": configs["pr890"]}
         console = table_console(quiet=output.quiet, stdout_taken=output.json == STDOUT)
         budgets = []

@@ -23,6 +23,7 @@ from ngram_eval.cli import main as cli
 from ngram_eval.cli.main import COMMANDS
 from ngram_eval.evaluation.interrupt import Interrupt
 from ngram_eval.text.shards import write_shard
+from tests.support.processes import heeding_ctrl_c
 from tests.support.streams import Stream
 
 NESTED = {"codec": ["compress"]}
@@ -182,7 +183,8 @@ def slow(tmp_path: Path) -> list[str]:
 def test_ctrl_c_leaves_what_was_scored(tmp_path: Path) -> None:
     """Flagged as partial; and it equals the same windows of a whole run."""
     command = [*slow(tmp_path), "--preset", "hashed", "--preset", "exact"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command, **pipes, text=True, preexec_fn=heeding_ctrl_c)
     time.sleep(4)
     process.send_signal(signal.SIGINT)
     sent = time.monotonic()

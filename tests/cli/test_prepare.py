@@ -15,6 +15,7 @@ from ngram_eval.errors import InputError, exit_on_input_error
 from ngram_eval.text.prepare import PrepareConfig
 from tests.support.places import SAMPLE_PATH
 from tests.support.prepared import SAMPLE, run
+from tests.support.processes import heeding_ctrl_c
 
 
 def command(*arguments: object, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
@@ -34,7 +35,8 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path, model_path: Path) -> None:
         "--tokenizer",
         str(model_path),
     ]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    pipes = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
+    with subprocess.Popen(argv, **pipes, preexec_fn=heeding_ctrl_c) as process:
         assert process.stdin is not None
         process.stdin.write(SAMPLE.encode())
         process.stdin.flush()

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import sentencepiece
 
 from ngram_eval.assets import asset
-from ngram_eval.config import GateConfig, MixerConfig, NgramConfig, WindowConfig
+from ngram_eval.config import preset
 from ngram_eval.evaluation.settings import HardwareSettings
 from ngram_eval.text.shards import write_shard
 from tests.support.evaluator import Evaluate, fails, small
@@ -19,60 +20,16 @@ from tests.support.streams import Stream
 
 
 def test_every_configuration_field_is_a_flag(stream: Stream, evaluate: Evaluate) -> None:
-    flags = [
-        "--seq-len",
-        "128",
-        "--stride",
-        "16",
-        "--rescore-tail",
-        "--min-order",
-        "3",
-        "--max-order",
-        "5",
-        "--buckets",
-        "1024",
-        "--min-count",
-        "3",
-        "--context-gap",
-        "--prefill-hole",
-        "--no-target-backoff",
-        "--alpha-base",
-        "0.1",
-        "--alpha-range",
-        "0.3",
-        "--alpha-slope",
-        "1.5",
-        "--alpha-fixed",
-        "0.4",
-        "--centres",
-        "1",
-        "2",
-        "3",
-        "4",
-        "5",
-        "6",
-        "7",
-        "8",
-        "9",
-        "--tilt",
-        "learned",
-        "--tilt-beta",
-        "1",
-        "--tilt-confidence",
-        "0.5",
-        "--contexts",
-        "9",
-        "--weight-sets",
-        "4",
-        "--groups",
-        "1024",
-        "--start-weight",
-        "0.1",
-        "--byte-rule",
-        "piece",
-    ]
-    result = evaluate("--data", stream.shard, "--scores", stream.scores, "--preset", "hashed", *flags)["hashed"]
-    assert result["config"] == {
+    """Each is given a value that is not the preset's, and is found with it in the result."""
+    data = ["--data", stream.shard, "--scores", stream.scores, "--preset", "exact"]
+    flags = (
+        "--scorer hashed --seq-len 128 --stride 16 --rescore-tail --min-order 3 --max-order 5 --buckets 1024 "
+        "--min-count 3 --context-gap --prefill-hole --target-backoff --alpha-base 0.1 --alpha-range 0.3 "
+        "--alpha-slope 1.5 --alpha-fixed 0.4 --centres 1 2 3 4 5 6 7 8 9 --no-chain --tilt learned --tilt-beta 1 "
+        "--tilt-confidence 0.5 --contexts 9 --weight-sets 4 --groups 1024 --start-weight 0.1 --byte-rule piece"
+    )
+    config = evaluate(*data, *flags.split())["exact"]["config"]
+    assert config == {
         "window": {"seq_len": 128, "stride": 16, "rescore_tail": True},
         "ngram": {
             "min_order": 3,
@@ -81,7 +38,7 @@ def test_every_configuration_field_is_a_flag(stream: Stream, evaluate: Evaluate)
             "min_count": 3,
             "context_gap": True,
             "prefill_hole": True,
-            "target_backoff": False,
+            "target_backoff": True,
         },
         "gate": {
             "alpha_base": 0.1,
@@ -92,7 +49,7 @@ def test_every_configuration_field_is_a_flag(stream: Stream, evaluate: Evaluate)
         },
         "scorer": "hashed",
         "exact": {
-            "chain": True,
+            "chain": False,
             "tilt": "learned",
             "tilt_beta": 1.0,
             "tilt_confidence": 0.5,
@@ -101,11 +58,19 @@ def test_every_configuration_field_is_a_flag(stream: Stream, evaluate: Evaluate)
         "mixer": {"contexts": 9, "weight_sets": 4, "groups": 1024, "start_weight": 0.1},
         "byte_rule": "piece",
     }
-    named = {
-        name for config in (WindowConfig, NgramConfig, GateConfig, MixerConfig) for name in config.__dataclass_fields__
-    }
-    given = {flag.removeprefix("--").removeprefix("no-").replace("-", "_") for flag in flags if flag.startswith("--")}
-    assert named <= given
+    whole = evaluate(*data, "--by-window", "--seq-len", 256)["exact"]["config"]  # which goes with no learned tilt
+    before = leaves(asdict(preset("exact")))
+    changed = [{name for name, value in leaves(one).items() if value != before[name]} for one in (config, whole)]
+    assert "exact.by_window" in changed[1]
+    assert changed[0] | {"exact.by_window"} == before.keys()
+
+
+def leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} as {"a.b": 1}."""
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        found |= leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return found
 
 
 @pytest.mark.parametrize(

@@ -220,7 +220,9 @@ def test_flags_of_checkpoints_that_do_not_go_together(evaluate: Evaluate, capsys
     assert "--every is 0" in refused(capsys, evaluate, "--every", 0)
     assert "--rank-timeout is 0" in refused(capsys, evaluate, "--rank-timeout", 0)
     (tmp_path / "file").write_text("")
-    assert "Not a directory" in refused(capsys, evaluate, "--checkpoint", tmp_path / "file", "--max-tokens", 600)
+    assert "give a folder that is there" in refused(
+        capsys, evaluate, "--checkpoint", tmp_path / "file", "--max-tokens", 600
+    )
 
 
 def test_another_version_of_the_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

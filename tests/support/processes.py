@@ -70,3 +70,8 @@ def wait_for(folder: Path, pattern: str, timeout: float = 60) -> None:
     while not list(folder.glob(pattern)):
         assert time.monotonic() < until, f"no {pattern} in {folder} after {timeout} s: {list(folder.glob('**/*'))}"
         time.sleep(0.02)
+
+
+def heeding_ctrl_c() -> None:
+    """For `preexec_fn`: a job that was started in the background ignores SIGINT, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -80,14 +80,14 @@ def test_checkpoints_on_the_way_and_no_unpickling(tmp_path: Path, shard: Path, m
     for place in ("pickle.load", "pickle.loads", "pickle.Unpickler", "torch.load"):
         monkeypatch.setattr(place, never)
     train(trainer_of(shard), RunOptions(folder=tmp_path, stop_after=5))
-    assert snapshot.read_config(tmp_path / "snapshot.safetensors") == CONFIG
+    assert snapshot.read_config(tmp_path / "checkpoint.safetensors") == CONFIG
     trainer = trainer_of(shard)
-    snapshot.resume(tmp_path / "snapshot.safetensors", trainer)
+    snapshot.resume(tmp_path / "checkpoint.safetensors", trainer)
     assert trainer.step == 5
 
 
 def test_saving_a_checkpoint_is_atomic(tmp_path: Path, shard: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "snapshot.safetensors"
+    path = tmp_path / "checkpoint.safetensors"
     path.write_bytes(b"the one before")
 
     def no_space(descriptor: int) -> None:
@@ -101,7 +101,7 @@ def test_saving_a_checkpoint_is_atomic(tmp_path: Path, shard: Path, monkeypatch:
 
 
 def test_other_settings_and_damaged_checkpoints_are_refused(tmp_path: Path, shard: Path) -> None:
-    path = tmp_path / "snapshot.safetensors"
+    path = tmp_path / "checkpoint.safetensors"
     snapshot.save(path, trainer_of(shard))
     for change, message in (
         ({"batch": 2}, "--batch is 2, .* was made with 4"),
