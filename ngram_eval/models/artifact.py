@@ -26,7 +26,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from ngram_eval.errors import InputError
-from ngram_eval.files import replacing
+from ngram_eval.files import read_input, replacing
 from ngram_eval.models.transformer import Transformer, parameter_count
 from ngram_eval.models.transformer_config import ModelConfig
 
@@ -289,10 +289,7 @@ def load(path: Path) -> tuple[Transformer, int]:
     Raises `InputError` naming the file and whether it is unreadable, truncated, corrupted, oversized, of another format
     version, or of a model other than its header says.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror}); check --artifact") from error
+    data = read_input(path, "check --artifact", 6 * MAX_PARAMETERS)
     try:
         stored, payload = _verify(path, data)
         header = _interpret(path, stored)
