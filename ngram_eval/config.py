@@ -7,7 +7,7 @@ quirk of the published code (PR #890) is an option, and the preset `pr890` turns
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 from ngram_eval.errors import InputError
 
@@ -37,7 +37,7 @@ class WindowConfig:
     """Quirk 3 of PR #890: windows that run past the end score the last `stride` positions again, and count them."""
 
     def __post_init__(self) -> None:
-        _require(self.seq_len >= 1, "seq_len", self.seq_len, "give at least 1 position")
+        _require(1 <= self.seq_len < 1 << 31, "seq_len", self.seq_len, "give 1 to 2147483647 positions")
         _require(self.stride >= 1, "stride", self.stride, "give at least 1 position")
         _require(
             self.stride <= self.seq_len,
@@ -240,18 +240,6 @@ class EvalConfig:
             ("target_backoff", self.ngram.target_backoff),
         ):
             _require(hashed or not value, name, value, f"{self.scorer} scores each position once, without the target")
-
-    @classmethod
-    def from_json(cls, found: Any) -> "EvalConfig":
-        """The configuration that a result holds as `asdict`; raises `ValueError` or `TypeError` for anything else."""
-        parts = {"window": WindowConfig, "ngram": NgramConfig, "gate": GateConfig, "exact": ExactConfig}
-        parts["mixer"] = MixerConfig
-        given = dict(found)
-        for name, part in parts.items():
-            if name in given:
-                values = {key: tuple(value) if isinstance(value, list) else value for key, value in given[name].items()}
-                given[name] = part(**values)
-        return cls(**given)
 
     @property
     def normalised(self) -> bool:

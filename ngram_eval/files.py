@@ -1,4 +1,4 @@
-"""Writes files atomically: whole or not at all."""
+"""Files: only regular ones are read, and they are written whole or not at all."""
 
 import fcntl
 import glob
@@ -162,10 +162,37 @@ def require_folder(flag: str, path: Path | None) -> None:
         raise InputError(f"{flag} is {path}: give a folder that is there, or can be made, and is writable")
 
 
+def open_input(path: Path, remedy: str) -> BinaryIO:
+    """A regular file, open for reading; raises `InputError` for anything else. A pipe would be waited for, for ever."""
+    try:
+        if not (stat.S_ISREG(mode := path.stat().st_mode) or stat.S_ISDIR(mode)):
+            raise InputError(f"{path} can't be read (a pipe, a socket or a device): give a file")
+        return path.open("rb")
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name, or half a surrogate pair
+        why = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{str(path).encode(errors='replace').decode()} can't be read ({why}): {remedy}") from error
+
+
+def require_input(path: Path, remedy: str) -> None:
+    """Raise `InputError` unless a library may be given this path to read from."""
+    open_input(path, remedy).close()
+
+
+def read_input(path: Path, remedy: str, most: int | None = None) -> bytes:
+    """The bytes of a regular file, at most so many; raises `InputError` for anything else."""
+    with open_input(path, remedy) as file:
+        size = os.fstat(file.fileno()).st_size
+        if most is not None and size > most:
+            raise InputError(f"{path} has {size:,} bytes, no file of its kind more than {most:,}: {remedy}")
+        return file.read()
+
+
 def file_sha256(path: Path, advance: Callable[[int], None] = lambda size: None) -> str:
     """The sha256 of a file, in hexadecimal; `advance` is called with the number of bytes read."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_input(path, "check the path") as file:
         while block := file.read(1 << 20):
             digest.update(block)
             advance(len(block))

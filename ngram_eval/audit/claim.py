@@ -1,28 +1,27 @@
 """Claims about an evaluation (`--claim`) that the audit checks."""
 
-import json
-import math
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from ngram_eval.errors import InputError
+from ngram_eval.files import read_input
+from ngram_eval.structured import MOST_BYTES, Count, build, parse
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Claim:
     """Claims about an evaluation, None if not claimed: the fields of a --claim file."""
 
-    positions: int | None = None
+    positions: Count | None = None
     """Number of positions charged for."""
     nats: float | None = None
     """Sum of their charges, in nats."""
-    bytes: int | None = None
+    bytes: Count | None = None
     """Bytes of their targets."""
     subset: bool | None = None
     """Whether only a first part of the data was evaluated."""
     megabytes: float | None = None
     """Size of the artifact, in MB of 1,000,000 bytes."""
-    document_start: int | None = None
+    document_start: Count | None = None
     """The token that starts a document; the claim is that documents are scored independently."""
 
     def __or__(self, other: "Claim") -> "Claim":
@@ -33,17 +32,23 @@ class Claim:
 
 def load_claim(path: Path) -> Claim:
     """Read a --claim file: JSON with fields of `Claim`, or a result of `ngram_eval.run`. Raises `InputError`."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not JSON ({error}); check --claim") from error
+    remedy = f"give --claim a JSON object with some of {', '.join(one.name for one in fields(Claim))}, or a result"
+    found = parse(read_input(path, remedy, MOST_BYTES), path, remedy)
     runs = found.get("runs") if isinstance(found, dict) else None
-    if runs is not None:
-        found = {key: value for key, value in runs[0].items() if key in ("positions", "nats", "bytes", "subset")}
-    names = [one.name for one in fields(Claim)]
-    if not isinstance(found, dict) or not found.keys() <= set(names):
-        raise InputError(f"{path}: give a JSON object with some of {', '.join(names)}")
-    for name, value in found.items():
-        if value is not None and not (isinstance(value, (int, float)) and math.isfinite(value)):
-            raise InputError(f"{path}: {name} is {value!r}; give a number")
-    return Claim(**found)
+    if isinstance(runs, list) and runs:
+        return build(runs[0], _Result, path, remedy, whole=False).claim
+    return build(found, Claim, path, remedy)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Result:
+    """What a result says that is a claim."""
+
+    positions: Count
+    nats: float
+    bytes: Count | None
+    subset: bool
+
+    @property
+    def claim(self) -> Claim:
+        return Claim(positions=self.positions, nats=self.nats, bytes=self.bytes, subset=self.subset)

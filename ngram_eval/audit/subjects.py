@@ -306,8 +306,12 @@ def load_claimed(path: Path, logits: SavedLogits | None, tokens: Tokens, seq_len
     if "p" not in arrays.headers:
         raise InputError(f"{path}: no array p, the probabilities that positions were charged with")
     for name, (shape, dtype) in arrays.headers.items():
-        if name in ("p", "positions") and math.prod(shape) > 2 * len(tokens) + (1 << 20):  # some charge a tail often
+        if name not in ("p", "positions"):
+            continue
+        if math.prod(shape) > 2 * len(tokens) + (1 << 20):  # some charge a tail often
             raise InputError(f"{path}: {name} is {dtype} of shape {shape}; the data has {len(tokens) - 1:,} positions")
+        if dtype.kind not in ("f" if name == "p" else "iu"):  # before it is read: a string can be a gigabyte
+            raise InputError(f"{path}: {name} is {dtype} of shape {shape}; give numbers")
     values = arrays.read("p")
     positions = arrays.read("positions") if "positions" in arrays.headers else np.arange(len(values))
     if values.ndim != 1 or values.dtype.kind != "f" or len(values) == 0 or not (values >= 0).all():

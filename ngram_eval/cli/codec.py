@@ -21,7 +21,7 @@ from ngram_eval.config import ExactConfig, MixerConfig, WindowConfig, preset
 from ngram_eval.errors import InputError, exit_on_input_error
 from ngram_eval.evaluation.settings import EMBEDDED_SEQ_LEN
 from ngram_eval.extensions import require_extension
-from ngram_eval.files import STDOUT, replacing, require_writable, write_text
+from ngram_eval.files import STDOUT, read_input, replacing, require_writable, write_text
 from ngram_eval.timing import Track
 
 
@@ -257,10 +257,7 @@ def verify(command: Verify, track: Track) -> Outcome:
 
 
 def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} can't be read ({error.strerror}): check the path") from error
+    return read_input(path, "check the path")
 
 
 def _check_output(source: Path, output: Path) -> None:

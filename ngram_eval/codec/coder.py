@@ -153,6 +153,8 @@ class DecisionCoder:
 
 
 def _decoder(payload: bytes) -> "stream.queue.RangeDecoder":
+    if len(payload) % 4:
+        raise InputError("its payload is no whole number of words, which no release writes")
     return stream.queue.RangeDecoder(np.frombuffer(payload, "<u4").astype(np.uint32))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ngram_eval import __version__
 from ngram_eval.errors import InputError
+from ngram_eval.files import read_input
 
 MAGIC = b"NGRMCODE"
 FORMAT_VERSION = 1
@@ -63,11 +64,7 @@ class Container:
 
 def read(path: Path) -> Container:
     """The parts of a file; raises `InputError` if it is not one, of another version, cut short or damaged."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} can't be read ({error.strerror}): check the path") from error
-    return parse(data, path)
+    return parse(read_input(path, "check the path"), path)
 
 
 def parse(data: bytes, path: Path) -> Container:

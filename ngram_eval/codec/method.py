@@ -2,11 +2,12 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 from ngram_eval.config import PRESETS, EvalConfig, ExactConfig, MixerConfig, WindowConfig, preset
 from ngram_eval.errors import InputError
+from ngram_eval.structured import build, parse
 
 _DIGEST_BYTES = 16
 _MOST_BYTES = (1 << 16) - 1
@@ -63,34 +64,41 @@ class Method:
     @classmethod
     def from_json(cls, encoded: bytes) -> "Method":
         """The method that `to_json` wrote; raises `InputError` for settings that this release does not know."""
-        try:
-            stored = json.loads(encoded)
-            name = stored.pop("preset")
-            base = preset(name)
-            max_order = stored.pop("max_order", base.ngram.max_order)
-            exact = _changed(base.exact, stored.pop("exact", {}))
-            mixer = _changed(base.mixer, stored.pop("mixer", {}))
-            window = _changed(base.window, stored.pop("window")) if "window" in stored else None
-            if stored:
-                raise KeyError(*stored)
-            return cls(preset=name, max_order=max_order, exact=exact, mixer=mixer, window=window)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise InputError(f"its settings {encoded!r} are not of this release ({error!r})") from error
+        remedy = "use the release that wrote it"
+        stored = build(parse(encoded, "its settings", remedy), _Stored, "its settings", remedy)
+        base = preset(stored.preset)
+        if not base.normalised:
+            raise InputError(f"its settings name {stored.preset!r}, which is not a probability: no release writes that")
+        return cls(
+            preset=stored.preset,
+            max_order=base.ngram.max_order if stored.max_order is None else stored.max_order,
+            exact=_changed(base.exact, stored.exact),
+            mixer=_changed(base.mixer, stored.mixer),
+            window=None if stored.window is None else _changed(base.window, stored.window),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Stored:
+    """What `Method.to_json` writes."""
+
+    preset: str
+    max_order: int | None = None
+    exact: dict[str, Any] = field(default_factory=dict)
+    mixer: dict[str, Any] = field(default_factory=dict)
+    window: dict[str, Any] | None = None
 
 
 Config = TypeVar("Config", ExactConfig, MixerConfig, WindowConfig)
 
 
 def _changes(base: Config, config: Config) -> dict[str, Any]:
-    names = [field.name for field in fields(config)]
+    names = [one.name for one in fields(config)]
     return {name: getattr(config, name) for name in names if getattr(config, name) != getattr(base, name)}
 
 
 def _changed(base: Config, changes: dict[str, Any]) -> Config:
-    for name, value in changes.items():
-        if type(value) is not type(getattr(base, name)):
-            raise TypeError(f"{name} is {value!r}")
-    return replace(base, **changes)
+    return build({**asdict(base), **changes}, type(base), "its settings", "use the release that wrote it")
 
 
 def _canonical(value: object) -> bytes:

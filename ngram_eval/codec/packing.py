@@ -17,8 +17,8 @@ from ngram_eval.codec.container import HEADER_BYTES, TOKENIZERS, Container, Head
 from ngram_eval.codec.cutting import Cut, cut_bytes, cut_trained, cut_with
 from ngram_eval.codec.method import Method
 from ngram_eval.errors import InputError
-from ngram_eval.files import file_sha256
-from ngram_eval.text.tokenizer import Tokenizer
+from ngram_eval.files import file_sha256, read_input
+from ngram_eval.text.tokenizer import MOST_MODEL_BYTES, Tokenizer
 from ngram_eval.timing import Track
 
 PACKAGED = "packaged"
@@ -104,13 +104,7 @@ def _cut(data: bytes, tokenizer: str, pieces: int, track: Track) -> tuple[int, s
         return TOKENIZERS.index("table"), f"trained, {cut.alphabet.size:,} pieces in use", cut
     packaged = tokenizer == PACKAGED
     path = asset("tokenizer.model") if packaged else Path(tokenizer)
-    try:
-        model = path.read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"--tokenizer {tokenizer} can't be read ({error.strerror}): give a SentencePiece .model file, "
-            "packaged, train or bytes"
-        ) from error
+    model = read_input(path, "give --tokenizer a SentencePiece .model file, packaged, train or bytes", MOST_MODEL_BYTES)
     cut = cut_with(model, str(path), data, begin)
     return TOKENIZERS.index("packaged" if packaged else "table"), f"{tokenizer}, {cut.alphabet.size:,} pieces", cut
 
@@ -184,10 +178,7 @@ def _matching_neural(header: Header, method: Method, artifact: str | None) -> _N
     if method.window is None:
         raise InputError("its header names a neural model but no windows for it")
     path = artifact_path(artifact)
-    try:
-        found = bytes.fromhex(file_sha256(path))[: len(NO_DIGEST)]
-    except OSError as error:
-        raise InputError(f"--artifact {path} can't be read ({error.strerror})") from error
+    found = bytes.fromhex(file_sha256(path))[: len(NO_DIGEST)]
     if found != header.artifact_digest:
         given = "the packaged model" if artifact in (None, PACKAGED) else f"--artifact {path}"
         raise InputError(

@@ -24,14 +24,16 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from ngram_eval import __version__
-from ngram_eval.bpb import Tally
+from ngram_eval.bpb import FRACTION_BITS, Tally
 from ngram_eval.config import EvalConfig
 from ngram_eval.distributed.ranks import Ranks
 from ngram_eval.errors import InputError
 from ngram_eval.evaluation.job import SOURCES, Job, read_inputs
 from ngram_eval.evaluation.profile import Profile
-from ngram_eval.files import replacing
+from ngram_eval.files import read_input, replacing
 from ngram_eval.scorers.backends import ON_DEVICE
+from ngram_eval.structured import Count, build, parse
+from ngram_eval.text.windows import Plan
 
 MAGIC = b"NGRMCKPT"
 
@@ -65,6 +67,21 @@ class Record:
             profile=self.profile + later.profile if self.profile and later.profile else self.profile or later.profile,
         )
 
+    def check(self, plan: Plan, source: object) -> None:
+        """Raise `InputError` where this can't be of these windows: whoever wrote the files can also make digests."""
+        tally, windows = self.tally, self.done[-1].stop if self.done else 0
+        scored = sum(map(plan.scored, self.done)) if windows <= len(plan) else -1
+        # No position is charged more than 70 nats; a sum over the vocabulary may be anything that is a float.
+        sums = (tally.nats, tally.neural_nats, tally.bytes, tally.decoded_bytes, *tally.hits_by_order.values())
+        most = (70 * (scored + 1)) << FRACTION_BITS
+        if (
+            (self.profile is not None and not self.profile.fits(plan))
+            or tally.positions != scored
+            or not all(0 <= one <= most for one in sums)
+            or not (0 <= tally.sampled <= scored and abs(tally.vocabulary_sums) < 1 << 1000)
+        ):
+            raise InputError(f"{source} holds sums that its windows can't have: remove the folder and begin again")
+
     def remaining(self, rows: range) -> list[range]:
         """The windows of `rows` that have not been scored, in runs."""
         left, start = [], rows.start
@@ -73,6 +90,17 @@ class Record:
             start = max(start, done.stop)
         left.append(range(min(start, rows.stop), rows.stop))
         return [one for one in left if one]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Stored:
+    """The JSON in a file."""
+
+    format: str
+    done: list[tuple[Count, Count]]
+    tally: Tally
+    profile: dict[str, Any] | None
+    fingerprint: dict[str, Any]
 
 
 def joined(runs: Iterable[range]) -> list[range]:
@@ -125,8 +153,12 @@ class Checkpoint:
         if starts:
             generation = int(re.sub(r"\D", "", starts[-1].stem))
             record = self._read(starts[-1], "remove the folder and begin again")
+            remedy = "remove it, and what it records is scored again"
             for path in sorted(self._folder.glob(f"rank-{generation:04}-*.ckpt")):
-                record = record.with_more(self._read(path, "remove it, and what it records is scored again"))
+                try:
+                    record = record.with_more(self._read(path, remedy))
+                except ValueError as error:
+                    raise InputError(f"{path} does not go with the others ({error}): {remedy}") from error
             self._generation = generation + 1
         old = list(self._folder.glob("*.ckpt"))
         self._write(f"start-{self._generation:04}.ckpt", record)
@@ -149,25 +181,25 @@ class Checkpoint:
             file.write(MAGIC + hashlib.sha256(body).digest() + body)
 
     def _read(self, path: Path, remedy: str) -> Record:
-        content = path.read_bytes()
+        content = read_input(path, remedy)
         digest, body = content[len(MAGIC) : len(MAGIC) + 32], content[len(MAGIC) + 32 :]
         if not content.startswith(MAGIC) or hashlib.sha256(body).digest() != digest:
             raise InputError(f"{path} is damaged or not a checkpoint (its sha256 does not match): {remedy}")
         try:
-            arrays = load(body)
-            found = json.loads(arrays.pop("json").tobytes())
-            if found["format"] != FORMAT:
-                raise ValueError(f"its format is {found['format']!r}")
-            hits = {int(order): count for order, count in found["tally"].pop("hits_by_order").items()}
-            record = Record(
-                done=[range(start, stop) for start, stop in found["done"]],
-                tally=Tally(**found["tally"], hits_by_order=hits),
-                learned=arrays,
-                profile=Profile.unpacked(found["profile"]) if found["profile"] else None,
-            )
-        except (SafetensorError, ValueError, TypeError, KeyError) as error:
+            learned = load(body)
+            text = learned.pop("json").tobytes()
+        except (SafetensorError, KeyError, TypeError) as error:
             raise InputError(f"{path} is not a checkpoint of this version ({error!r}): {remedy}") from error
-        self._compare(path, found["fingerprint"])
+        found = build(parse(text, path, remedy), _Stored, path, remedy)
+        if found.format != FORMAT:
+            raise InputError(f"{path} is not a checkpoint of this version (its format is {found.format!r}): {remedy}")
+        record = Record(
+            done=[range(start, stop) for start, stop in found.done],
+            tally=found.tally,
+            learned=learned,
+            profile=Profile.unpacked(found.profile, path, remedy) if found.profile else None,
+        )
+        self._compare(path, found.fingerprint)
         return record
 
     def _compare(self, path: Path, theirs: Fingerprint) -> None:

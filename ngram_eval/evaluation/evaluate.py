@@ -6,10 +6,14 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from typing import Any
+
+from numpy.typing import NDArray
 
 from ngram_eval.bpb import Tally
 from ngram_eval.config import EvalConfig
 from ngram_eval.distributed.ranks import Ranks
+from ngram_eval.errors import InputError
 from ngram_eval.evaluation.checkpoint import Checkpoint, Record, fingerprint
 from ngram_eval.evaluation.engine import Engine
 from ngram_eval.evaluation.interrupt import Interrupt
@@ -20,6 +24,7 @@ from ngram_eval.evaluation.result import Found, Result, summarise
 from ngram_eval.evaluation.schedule import pipelined, sharded, sharing_of
 from ngram_eval.evaluation.settings import CheckpointSettings, Settings
 from ngram_eval.models.saved_scores import RememberingSource
+from ngram_eval.scorers.base import Scorer
 from ngram_eval.scorers.make import make_scorer, windows_at_once
 from ngram_eval.text.samples import SAMPLES, choose_samples
 from ngram_eval.text.windows import Grid, Plan, target_count
@@ -63,10 +68,11 @@ def evaluate(
             here = saving.checkpoint / name
             saved = Checkpoint(here, fingerprint(job, config, sharing), ranks, saving.every)
             before = saved.begin(saving.resume)
+            before.check(plan, here)
 
     scorer = make_scorer(job.backend, config, job.threads, job.vocabulary)  # counts and blend
     if before.done:
-        scorer.load_learned(before.learned)
+        load_learned(scorer, before.learned, f"{saving.checkpoint}/{name}")
     samples = choose_samples(targets, SAMPLES if source.gives_all else 0, config.window)
     grid = Grid(plan, windows_at_once(config, source))
     reader = Reader(tokens, source, grid, samples, config.needs_rows, clock, interrupt)  # logits
@@ -93,6 +99,15 @@ def evaluate(
         prefill=prefill,
         complete=interrupt is None or not interrupt.asked,
     )
+
+
+def load_learned(scorer: Scorer, learned: dict[str, NDArray[Any]], source: str) -> None:
+    """Hand a scorer what a checkpoint's had learned; raises `InputError` where it is of another."""
+    try:
+        scorer.load_learned(learned)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        message = f"{source} holds what another scorer has learned ({error}): remove the folder and begin again"
+        raise InputError(message) from error
 
 
 def evaluate_all(

@@ -5,9 +5,9 @@ number is bounded, whatever the length of the stream. `Profile.packed` is their 
 """
 
 import base64
-import binascii
 import zlib
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from ngram_eval.bpb import nats_of
 from ngram_eval.config import MAX_EXACT_ORDER
+from ngram_eval.errors import InputError
+from ngram_eval.structured import Count, Size, build
 from ngram_eval.text.windows import Plan, Windows
 
 UNIT = float(1 << 24)
@@ -125,7 +127,7 @@ class Profile:
             along=self.along + other.along,
             cells=self.cells + other.cells,
             weighted=self.weighted or other.weighted,
-            samples=sorted([*self.samples, *other.samples]),
+            samples=sorted([*self.samples, *other.samples], key=itemgetter(0)),
         )
 
     def gain_by_order(self) -> dict[int, float]:
@@ -145,19 +147,38 @@ class Profile:
         }
 
     @classmethod
-    def unpacked(cls, packed: dict[str, Any]) -> "Profile":
-        """The profile that `packed` made; raises `ValueError` for anything else."""
+    def unpacked(cls, packed: Any, source: object = "the profile", remedy: str = "evaluate again") -> "Profile":
+        """The profile that `packed` made; raises `InputError`, naming `source`, for anything else."""
+        found = build(packed, _Packed, source, remedy)
         try:
-            return cls(
-                targets=int(packed["targets"]),
-                windows_each=int(packed["windows_each"]),
-                along=unpack(packed["along"]).reshape(-1, len(ALONG)),
-                cells=unpack(packed["cells"]).reshape(len(CELLS), ORDERS, ENTROPY_BINS),
-                weighted=bool(packed["weighted"]),
-                samples=[(int(at), float(h), float(s), w) for at, h, s, w in packed["samples"]],
-            )
-        except (KeyError, TypeError, binascii.Error, zlib.error) as error:
-            raise ValueError(f"not a profile ({error!r})") from error
+            along = unpack(found.along, MOST_STRETCHES * len(ALONG)).reshape(-1, len(ALONG))
+            cells = unpack(found.cells, len(CELLS) * ORDERS * ENTROPY_BINS).reshape(len(CELLS), ORDERS, ENTROPY_BINS)
+        except (ValueError, zlib.error) as error:  # base64's own is a ValueError
+            raise InputError(f"{source} is damaged ({error}): {remedy}") from error
+        return cls(
+            targets=found.targets,
+            windows_each=found.windows_each,
+            along=along,
+            cells=cells,
+            weighted=found.weighted,
+            samples=found.samples,
+        )
+
+    def fits(self, plan: Plan) -> bool:
+        """Whether it can be of these windows."""
+        return self.targets == plan.targets and len(self.along) == -(-len(plan) // self.windows_each)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Packed:
+    """What `Profile.packed` gives."""
+
+    targets: Size
+    windows_each: Size
+    along: str
+    cells: str
+    weighted: bool
+    samples: list[tuple[Count, float, float, float | None]]
 
 
 def pack(array: Integers) -> str:
@@ -165,6 +186,10 @@ def pack(array: Integers) -> str:
     return base64.b64encode(zlib.compress(array.astype("<i8").tobytes())).decode()
 
 
-def unpack(text: str) -> Integers:
-    """The array that `pack` packed, in one dimension."""
-    return np.frombuffer(zlib.decompress(base64.b64decode(text, validate=True)), "<i8").astype(np.int64)
+def unpack(text: str, most: int) -> Integers:
+    """The array that `pack` packed, in one dimension; raises `ValueError`, before inflating, for more than `most` numbers."""
+    stream = zlib.decompressobj()
+    content = stream.decompress(base64.b64decode(text, validate=True), 8 * most + 1)
+    if not stream.eof or stream.unused_data:
+        raise ValueError(f"an array is cut short, or has more than {most} numbers")
+    return np.frombuffer(content, "<i8").astype(np.int64)

@@ -4,11 +4,9 @@ The command line makes its flags of these fields. A result holds them, and a re-
 """
 
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 from ngram_eval.errors import InputError
 from ngram_eval.scorers.backends import ON_DEVICE
@@ -160,7 +158,7 @@ class Settings:
                     raise InputError(f"--{name.replace('_', '-')} is {value}: give at least 1")
 
     def to_json(self) -> dict[str, Any]:
-        """The settings as plain JSON; `from_json` reads it."""
+        """The settings as plain JSON; `ngram_eval.structured.build` reads it."""
         found = asdict(self)
         for part in found.values():
             for name, value in part.items():
@@ -169,38 +167,3 @@ class Settings:
                 elif isinstance(value, Path):
                     part[name] = str(value)
         return found
-
-    @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> "Settings":
-        """The settings that `to_json` wrote; raises `ValueError`, naming the field, for anything else.
-
-        Only fields of these classes are read, and none of them names an output: a file from somebody else can't make a
-        run write anything.
-        """
-        parts = {}
-        for part in fields(cls):
-            kind: type[Any] = get_type_hints(cls)[part.name]
-            given = found[part.name] if isinstance(found, Mapping) and part.name in found else None
-            if not isinstance(given, Mapping):
-                raise ValueError(f"no {part.name!r} settings")
-            hints = get_type_hints(kind)
-            if unknown := sorted(given.keys() - hints.keys()):
-                raise ValueError(f"the {part.name} settings name {unknown[0]!r}, which this version does not know")
-            parts[part.name] = kind(**{n: _value(f"{part.name}.{n}", hints[n], v) for n, v in given.items()})
-        return cls(**parts)
-
-
-def _value(name: str, kind: Any, value: Any) -> Any:
-    """A JSON value converted to the type `kind`; raises `ValueError`, naming the field `name`, if it does not fit."""
-    origin, choices = get_origin(kind), get_args(kind)
-    if origin is tuple and isinstance(value, list):
-        return tuple(_value(name, choices[0], one) for one in value)
-    if origin is Literal and value in choices:
-        return value
-    if origin is UnionType:
-        return None if value is None else _value(name, choices[0], value)
-    if kind is Path and isinstance(value, str):
-        return Path(value)
-    if origin is None and type(value) is kind:
-        return value
-    raise ValueError(f"{name} is {value!r}")

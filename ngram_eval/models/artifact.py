@@ -26,7 +26,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from ngram_eval.errors import InputError
-from ngram_eval.files import replacing
+from ngram_eval.files import read_input, replacing
 from ngram_eval.models.transformer import Transformer, parameter_count
 from ngram_eval.models.transformer_config import ModelConfig
 
@@ -294,15 +294,12 @@ def load(path: Path) -> tuple[Transformer, int]:
     Raises `InputError`, naming the file, if it is unreadable, truncated, corrupted, oversized, of another format
     version, or if its tensors do not fit its header.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror}); check --artifact") from error
+    data = read_input(path, "check --artifact", 6 * MAX_PARAMETERS)
     return decode(path, data)
 
 
 def decode(path: Path, data: bytes) -> tuple[Transformer, int]:
-    """The same of the bytes that `path` holds, or is going to hold."""
+    """`load` of the bytes that `path` holds, or is going to hold."""
     try:
         stored, payload = _verify(path, data)
         header = _interpret(path, stored)

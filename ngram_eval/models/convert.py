@@ -24,7 +24,7 @@ import zstandard
 from torch import Tensor
 
 from ngram_eval.errors import InputError
-from ngram_eval.files import replacing, require_writable
+from ngram_eval.files import read_input, replacing, require_writable
 from ngram_eval.models import artifact
 from ngram_eval.models.transformer import Transformer, parameter_count
 from ngram_eval.models.transformer_config import ModelConfig
@@ -34,6 +34,9 @@ _ZSTD, _ZIP = b"\x28\xb5\x2f\xfd", b"PK\x03\x04"
 
 _MOST_BYTES = 5 * artifact.MAX_PARAMETERS
 """Most bytes that are unpacked; real files are much smaller."""
+
+
+_DTYPES = (torch.int8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 _KEPT = ("passthrough", "passthrough_ctrl")
@@ -50,14 +53,14 @@ _NAMES = (
     (r"(skip_weights)", r"\1"),
     (r"ve_shared\.embed\.weight", "value.table"),
     (r"ve_shared\.(proj\.weight|scale)", r"value.\1"),
-    (r"(blocks\.\d+\.attn\.)c_([qkv]\.weight)", r"\1\2"),
-    (r"(blocks\.\d+\.attn\.)proj(\.weight)", r"\1out\2"),
-    (r"(blocks\.\d+\.attn\.q_gain)", r"\1"),
-    (r"(blocks\.\d+\.mlp\.)fc(\.weight)", r"\1up\2"),
-    (r"(blocks\.\d+\.mlp\.)proj(\.weight)", r"\1down\2"),
-    (r"(blocks\.\d+\.)resid_mix", r"\1mix"),
-    (r"(blocks\.\d+\.(?:attn|mlp)_scale)", r"\1"),
-    (r"(blocks\.\d+\.)dtg_gate\.(weight|bias)", r"\1gate_\2"),
+    (r"(blocks\.\d{1,4}\.attn\.)c_([qkv]\.weight)", r"\1\2"),
+    (r"(blocks\.\d{1,4}\.attn\.)proj(\.weight)", r"\1out\2"),
+    (r"(blocks\.\d{1,4}\.attn\.q_gain)", r"\1"),
+    (r"(blocks\.\d{1,4}\.mlp\.)fc(\.weight)", r"\1up\2"),
+    (r"(blocks\.\d{1,4}\.mlp\.)proj(\.weight)", r"\1down\2"),
+    (r"(blocks\.\d{1,4}\.)resid_mix", r"\1mix"),
+    (r"(blocks\.\d{1,4}\.(?:attn|mlp)_scale)", r"\1"),
+    (r"(blocks\.\d{1,4}\.)dtg_gate\.(weight|bias)", r"\1gate_\2"),
 )
 """(pattern of a tensor's name in PR #890, name in an artifact). `ve_layer_scales.N` are joined into one tensor;
 `mtp_heads` are only for training."""
@@ -94,13 +97,13 @@ class Conversion:
 
 def read(path: Path) -> dict[str, Any]:
     """The file's tensors by name: a tensor, or (int8 tensor, factors). Raises `InputError` for any other file."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror})") from error
+    data = read_input(path, "check the path", _MOST_BYTES)
     found = _load(path, _unpack(path, data))
     if not isinstance(found, dict) or not found or not all(isinstance(name, str) for name in found):
         raise _refusal(path, f"it holds a {type(found).__name__}")
+    tensors = found.get("w", found)
+    if isinstance(tensors, dict):
+        _check(path, tensors)
     if all(isinstance(value, Tensor) for value in found.values()):
         return found
     if found.keys() != {"w", "m"}:
@@ -110,6 +113,19 @@ def read(path: Path) -> dict[str, Any]:
 
 def _refusal(path: Path, why: str) -> InputError:
     return InputError(f"{path}: not a model file of PR #890, {why}: give its final_model.int6.ptz or final_model.pt")
+
+
+def _check(path: Path, tensors: dict[str, Any]) -> None:
+    """Refuse tensors that are not plain: without values, or views that say one value over and over again."""
+    total = 0
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            continue  # told of elsewhere, by what was expected
+        if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.dtype not in _DTYPES:
+            raise _refusal(path, f"{name} is {tensor.dtype} ({tensor.layout}, {tensor.device})")
+        total += tensor.numel() * tensor.element_size()
+        if total > _MOST_BYTES or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise _refusal(path, f"{name} of shape {tuple(tensor.shape)} has more values than are stored")
 
 
 def _unpack(path: Path, data: bytes) -> bytes:
@@ -178,7 +194,7 @@ def renamed(path: Path, found: dict[str, Any]) -> dict[str, Tensor]:
     for name, value in found.items():
         if name.startswith("mtp_heads."):
             continue
-        if layer := re.fullmatch(r"ve_layer_scales\.(\d+)", name):
+        if layer := re.fullmatch(r"ve_layer_scales\.(\d{1,4})", name):
             scales[int(layer[1])] = _floats(value).reshape(())
             continue
         for pattern, ours in _NAMES:
@@ -264,7 +280,10 @@ def convert(asked: Conversion) -> str:
     if asked.train_seq_len < 1:
         raise InputError(f"--train-seq-len is {asked.train_seq_len}: give at least 1")
     require_writable("--out", asked.out)
-    tensors = renamed(asked.source, read(asked.source))
+    try:
+        tensors = renamed(asked.source, read(asked.source))
+    except RuntimeError as error:  # shapes that do not go together
+        raise _refusal(asked.source, f"torch says {error}") from error
     config = infer_config(asked.source, tensors, asked)
     with torch.device("meta"):
         model = Transformer(config)

@@ -5,13 +5,14 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import IO, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
 
 from ngram_eval.errors import InputError
+from ngram_eval.files import require_input
 
 _npy: Any = np.lib.format  # comes without types
 
@@ -43,8 +44,21 @@ class SavedArrays(Protocol):
         """An array of one dimension, mapped where the format allows it."""
 
 
+def npy_header(content: IO[bytes]) -> tuple[Header, bool]:
+    """(what the array of an .npy is, whether it lies column by column); raises anything where it is none.
+
+    Nothing is known of the size yet: numpy's own readers believe the header.
+    """
+    read_header = {(1, 0): _npy.read_array_header_1_0, (2, 0): _npy.read_array_header_2_0}
+    shape, by_column, dtype = read_header[_npy.read_magic(content)](content)
+    if dtype.hasobject or dtype.itemsize == 0 or min(shape, default=0) < 0:
+        raise ValueError(f"it holds {dtype} of shape {shape}")
+    return Header(shape, dtype), by_column
+
+
 def open_arrays(path: Path, flag: str) -> SavedArrays:
     """The arrays of an .npz or a .safetensors file; raises `InputError`, naming `flag`, for anything else."""
+    require_input(path, f"check {flag}")
     return Safetensors(path, flag) if path.suffix == ".safetensors" else Npz(path, flag)
 
 
@@ -55,15 +69,17 @@ class Npz:
         self._path, self._flag, self.headers = path, flag, dict[str, Header]()
         with self._read_by_numpy(), zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
+                if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    raise ValueError(f"{member.filename} is compressed in a way that numpy.savez has not")
                 with archive.open(member) as content:
-                    read_header = {(1, 0): _npy.read_array_header_1_0, (2, 0): _npy.read_array_header_2_0}
-                    shape, _, dtype = read_header[_npy.read_magic(content)](content)
-                    if dtype.hasobject or dtype.itemsize == 0:
-                        raise ValueError(f"{member.filename} holds {dtype}")
-                    size = content.tell() + math.prod(shape) * dtype.itemsize
+                    header, _ = npy_header(content)
+                    size = content.tell() + math.prod(header.shape) * header.dtype.itemsize
                 if size != member.file_size:
                     raise ValueError(f"{member.filename} has {member.file_size} bytes, its header promises {size}")
-                self.headers[member.filename.removesuffix(".npy")] = Header(shape, dtype)
+                name = member.filename.removesuffix(".npy")
+                if name in self.headers:  # numpy may read the other one
+                    raise ValueError(f"there are two arrays {name}")
+                self.headers[name] = header
 
     def read(self, name: str) -> NDArray[Any]:
         """The whole array, its checksum verified."""

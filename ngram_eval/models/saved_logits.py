@@ -1,11 +1,15 @@
 """The neural source of logits that any model computed earlier (`--logits`)."""
 
+import math
+import os
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ngram_eval.errors import InputError
+from ngram_eval.files import open_input
+from ngram_eval.models.saved_arrays import npy_header
 from ngram_eval.models.source import Stats
 from ngram_eval.text.stream import Stream
 from ngram_eval.text.windows import Windows
@@ -52,12 +56,18 @@ def load_logits(path: Path, lengths: tuple[int, ...]) -> SavedLogits:
     `lengths` are the acceptable numbers of rows. Raises `InputError` for any other file.
     """
     try:
-        logits = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: not an .npy of plain numbers ({error}); write it with numpy.save") from error
-    if not isinstance(logits, np.ndarray) or logits.ndim != 2 or logits.dtype.kind != "f" or logits.shape[1] < 1:
-        found = f"{logits.dtype} of shape {logits.shape}" if isinstance(logits, np.ndarray) else "several arrays"
-        raise InputError(f"{path}: holds {found}; give one array of floats, (positions, vocabulary)")
+        with open_input(path, "check --logits") as file:
+            (shape, dtype), by_column = npy_header(file)
+            start, size = file.tell(), os.fstat(file.fileno()).st_size
+    except InputError:
+        raise
+    except Exception as error:  # a damaged header makes numpy raise almost anything
+        raise InputError(f"{path}: not an .npy of plain numbers ({error!r}); write it with numpy.save") from error
+    if len(shape) != 2 or dtype.kind != "f" or shape[1] < 1 or shape[0] < 1:
+        raise InputError(f"{path}: holds {dtype} of shape {shape}; give one array of floats, (positions, vocabulary)")
+    if size != start + math.prod(shape) * dtype.itemsize:
+        raise InputError(f"{path}: {size:,} bytes are not the {dtype} of shape {shape} of its header; write it again")
+    logits = np.memmap(path, dtype, "r", offset=start, shape=shape, order="F" if by_column else "C")
     if len(logits) not in lengths:
         expected = " or ".join(f"{length:,}" for length in dict.fromkeys(lengths))
         raise InputError(

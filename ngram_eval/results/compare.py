@@ -12,11 +12,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ngram_eval.config import WindowConfig
 from ngram_eval.errors import InputError
 from ngram_eval.evaluation.profile import UNIT
 from ngram_eval.results.bootstrap import FEWEST_UNITS, Interval, difference
-from ngram_eval.results.result_file import Run, profile_of, read_runs
+from ngram_eval.results.result_file import Run, read_runs
 from ngram_eval.text.windows import Plan
 
 
@@ -75,9 +74,8 @@ class _Side:
     """Sums of one run's stretches, by the positions at which they end."""
 
     def __init__(self, run: Run, neural: bool) -> None:
-        profile = profile_of(run)
-        window = WindowConfig(**run["config"]["window"])
-        plan = Plan(profile.targets, window)
+        profile = run.sums
+        plan = Plan(profile.targets, run.config.window)
         ends = plan.at(np.minimum(np.arange(1, len(profile.along) + 1) * profile.windows_each, len(plan)) - 1).stop
         # Published windows that score the last stride again end where another window has ended: they are left out.
         new = np.append(True, ends[1:] > ends[:-1])
@@ -111,24 +109,24 @@ def paired(one: Run, other: Run, unit: str, how: Comparison, *, neural: bool) ->
 
 
 def _stream(run: Run) -> dict[str, object]:
-    shards = [one["sha256"] for one in run["inputs"] if one["role"] == "data"]
-    return {"data": shards, "tokens": run["tokens"]}
+    shards = [one.sha256 for one in run.inputs if one.role == "data"]
+    return {"data": shards, "tokens": run.tokens}
 
 
 def compare(files: Sequence[Path], how: Comparison) -> list[Compared]:
     """Compare the runs of all files. Raises `InputError` if a score is compared with bits per byte without `mixed`."""
     runs = [(path, run) for path in files for run in read_runs(path)]
     if how.preset:
-        known = {run["preset"] for _, run in runs}
+        known = {run.preset for _, run in runs}
         for name in how.preset:
             if name not in known:
                 raise InputError(f"--preset is {name!r}: the files hold {', '.join(sorted(known))}")
-        runs = [(path, run) for path, run in runs if run["preset"] in how.preset]
-    unit = "byte" if all(run["bytes"] for _, run in runs) else "token"
+        runs = [(path, run) for path, run in runs if run.preset in how.preset]
+    unit = "byte" if all(run.bytes for _, run in runs) else "token"
     first_file = [run for path, run in runs if path == files[0]] or [runs[0][1]]
     compared = []
     for path, run in runs:
-        base = next((one for one in first_file if one["preset"] == run["preset"]), first_file[0])
+        base = next((one for one in first_file if one.preset == run.preset), first_file[0])
         if len(files) == 1:
             base = first_file[0]
         alone = how.against == "neural"
@@ -137,35 +135,35 @@ def compare(files: Sequence[Path], how: Comparison) -> list[Compared]:
 
 
 def _bits(run: Run, unit: str, *, neural: bool = False) -> float:
-    nats: float = run["neural_nats"] if neural else run["nats"]
-    return nats / math.log(2) / int(run["bytes"] if unit == "byte" else run["positions"])
+    nats: float = run.neural_nats if neural else run.nats
+    return nats / math.log(2) / ((run.bytes if unit == "byte" else None) or run.positions)
 
 
 def _compared(path: Path, run: Run, base: Run, unit: str, how: Comparison, *, alone: bool, several: bool) -> Compared:
     itself = base is run and not alone
-    mixed = not run["normalised"] if alone else run["normalised"] != base["normalised"]
+    mixed = not run.normalised if alone else run.normalised != base.normalised
     if mixed and not how.mixed:
-        pseudo, proper = (run, base) if not run["normalised"] else (base, run)
-        against = "its neural model alone" if alone else f"{proper['preset']!r}"
+        pseudo, proper = (run, base) if not run.normalised else (base, run)
+        against = "its neural model alone" if alone else f"{proper.preset!r}"
         raise InputError(
-            f"{path}: {pseudo['preset']!r} is a pseudo-probability, whose score is not a code length, and {against} is "
+            f"{path}: {pseudo.preset!r} is a pseudo-probability, whose score is not a code length, and {against} is "
             "a probability: their difference means nothing. Name runs of one kind by --preset, or give --mixed to see "
             "it anyway"
         )
     interval, unpaired = (None, None) if itself else paired(run, base, unit, how, neural=alone)
     shift = None if itself else _bits(run, unit) - _bits(base, unit, neural=alone)
-    if not (run["complete"] and base["complete"]):
+    if not (run.complete and base.complete):
         shift = interval.estimate if interval else None  # the totals are of different texts
     return Compared(
-        name=f"{path.stem} {run['preset']}" if several else run["preset"],
+        name=f"{path.stem} {run.preset}" if several else run.preset,
         file=str(path),
-        preset=run["preset"],
-        normalised=run["normalised"],
-        complete=run["complete"],
+        preset=run.preset,
+        normalised=run.normalised,
+        complete=run.complete,
         bits=_bits(run, unit),
         unit=f"bits per {unit}",
         neural_bits=_bits(run, unit, neural=True),
-        against=None if itself else "neural alone" if alone else base["preset"],
+        against=None if itself else "neural alone" if alone else base.preset,
         difference=shift,
         mixed=mixed,
         interval=interval,

@@ -1,52 +1,83 @@
 """Writes and reads result files (`--json`)."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ngram_eval.config import WindowConfig
 from ngram_eval.errors import InputError
 from ngram_eval.evaluation.profile import Profile
 from ngram_eval.evaluation.result import Result
-from ngram_eval.files import write_text
+from ngram_eval.files import read_input, write_text
+from ngram_eval.structured import MOST_BYTES, Count, Size, build, parse
+from ngram_eval.text.windows import Plan
 
-Run = dict[str, Any]
-"""One preset's result: the fields of `ngram_eval.evaluation.result.Result`, as JSON."""
+REMEDY = "evaluate again, or give a file that `ngram-eval run --json` wrote"
 
 
-_NEEDED = ("preset", "normalised", "nats", "neural_nats", "positions", "bytes", "config", "inputs")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InputFile:
+    """A file that was read for a result."""
+
+    role: str
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Method:
+    """Of the method, what every version tells; `--from-result` reads all of it."""
+
+    window: WindowConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fields:
+    """What is read of a run in a file: fields of `ngram_eval.evaluation.result.Result`."""
+
+    preset: str
+    normalised: bool
+    complete: bool
+    tokens: Count
+    positions: Size
+    nats: float
+    neural_nats: float
+    bytes: Count | None
+    inputs: tuple[InputFile, ...]
+    config: Method
+    settings: dict[str, Any] | None = None
+    arguments: tuple[str, ...] | None = None
+    """The command line, in a file of version 0.1."""
+    profile: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run(Fields):
+    """One preset's result."""
+
+    sums: Profile
+    """`profile`, unpacked."""
+    everything: dict[str, Any]
+    """The whole JSON object."""
 
 
 def read_runs(path: Path) -> list[Run]:
-    """The runs of a result file, each with a valid profile (`profile_of`). Raises `InputError` for any other file."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path} can't be read ({error.strerror}): give a file that --json wrote") from error
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON ({error}): give a file that `ngram-eval run --json` wrote") from error
+    """The runs of a result file. Raises `InputError` for anything else."""
+    found = parse(read_input(path, REMEDY, MOST_BYTES), path, REMEDY)
     runs = found.get("runs") if isinstance(found, dict) else None
-    if not isinstance(runs, list) or not runs or not all(isinstance(run, dict) for run in runs):
+    if not isinstance(runs, list) or not runs:
         raise InputError(f"{path} holds no runs: give a file that `ngram-eval run --json` wrote")
-    for run in runs:
-        missing = [name for name in (*_NEEDED, "profile") if name not in run]
-        if missing:
-            raise InputError(
-                f"{path} has no {missing[0]!r} in the run of {run.get('preset', '?')!r}: it is damaged, or an earlier "
-                "version wrote it; evaluate again"
-            )
-        try:
-            profile_of(run)
-        except ValueError as error:
-            raise InputError(
-                f"{path}: the profile of {run['preset']!r} is damaged ({error}): evaluate again"
-            ) from error
-    return runs
+    return [_read(run, path) for run in runs]
 
 
-def profile_of(run: Run) -> Profile:
-    """The profile of a run: sums along the stream and by order."""
-    return Profile.unpacked(run["profile"])
+def _read(run: Any, path: Path) -> Run:
+    fields = build(run, Fields, path, REMEDY, whole=False)
+    named = f"{path}: the profile of {fields.preset!r}"
+    sums = Profile.unpacked(fields.profile, named, REMEDY)
+    if not sums.fits(Plan(sums.targets, fields.config.window)):
+        raise InputError(f"{named} is damaged (it is of other windows than its config): {REMEDY}")
+    return Run(**{name: getattr(fields, name) for name in Fields.__slots__}, sums=sums, everything=run)
 
 
 def write_json(path: Path, results: list[Result]) -> None:

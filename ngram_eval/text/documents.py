@@ -13,6 +13,7 @@ from typing import BinaryIO, Literal, NamedTuple
 import zstandard
 
 from ngram_eval.errors import InputError
+from ngram_eval.files import require_input
 
 Documents = Literal["file", "line", "blank-lines"]
 
@@ -22,6 +23,14 @@ _SUFFIXES = (".txt", ".jsonl", ".txt.zst", ".jsonl.zst")
 
 _SEGMENT_CHARS = 1 << 12
 """Characters of a segment. Long documents are encoded in segments if the tokenizer allows: faster, in less memory."""
+
+
+_MOST_LINE = 1 << 28
+"""Bytes of a line: a small .zst can hold one that fills any memory."""
+
+
+_ZSTD_AT_ONCE = 1 << 11
+"""Bytes unpacked at a time: at most 32,768 times as many come of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +86,7 @@ def find_sources(inputs: Sequence[str], form: TextForm) -> list[Source]:
 
 
 def _file_source(path: Path) -> Source:
+    require_input(path, "check its permissions")
     return Source(str(path), path, jsonl=path.name.endswith((".jsonl", ".jsonl.zst")), zst=path.suffix == ".zst")
 
 
@@ -121,7 +131,9 @@ class _Counted(io.RawIOBase):
 def _lines(raw: BinaryIO, source: Source) -> Iterator[tuple[int, str]]:
     """Lines with their numbers and newlines. Only a line feed ends a line; a carriage return is text."""
     lines = io.BufferedReader(_ZstdText(raw, source.label)) if source.zst else raw
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(iter(lambda: lines.readline(_MOST_LINE), b""), 1):
+        if len(line) == _MOST_LINE:
+            raise InputError(f"{source.label}:{number} is longer than {_MOST_LINE:,} bytes: break the line")
         try:
             yield number, line.decode()
         except UnicodeDecodeError as error:
@@ -193,7 +205,7 @@ class _ZstdText(io.RawIOBase):
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         while not self._text:
-            self._input = self._input or self._file.read(1 << 14)
+            self._input = self._input or self._file.read(_ZSTD_AT_ONCE)
             if not self._input:
                 if self._frame is not None:
                     raise InputError(f"{self._label} is cut short: its last zstd frame has no end; fetch it again")

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ngram_eval.errors import InputError
-from ngram_eval.files import file_sha256
+from ngram_eval.files import file_sha256, read_input
+from ngram_eval.structured import MOST_BYTES, Count, build, parse
 from ngram_eval.text.shards import _read_header
 
 
@@ -16,7 +17,7 @@ class ShardEntry:
     """One shard in a manifest."""
 
     file: str
-    tokens: int
+    tokens: Count
     sha256: str
 
 
@@ -29,21 +30,21 @@ class Manifest:
     name: str
     """The shards are NAME_000000.bin, NAME_000001.bin, …"""
     shards: tuple[ShardEntry, ...]
-    tokens: int
-    documents: int
+    tokens: Count
+    documents: Count
     """Number of documents; each begins with a BOS token. Empty documents are left out."""
-    original_bytes: int
+    original_bytes: Count
     """UTF-8 bytes of the documents as given."""
-    decoded_bytes: int
+    decoded_bytes: Count
     """Bytes of all targets under the rule "decoded"."""
-    unknown_tokens: int
+    unknown_tokens: Count
     """Number of unknown tokens; their text is lost."""
-    altered_documents: int
+    altered_documents: Count
     """Number of documents whose tokens do not decode to their text."""
     warnings: tuple[str, ...]
     """The reasons why decoded_bytes and original_bytes differ."""
     tokenizer_sha256: str
-    vocab_size: int
+    vocab_size: Count
     command: str
     """The command line that wrote the shards."""
     version: str
@@ -92,18 +93,8 @@ def read_manifest(paths: Sequence[Path], part: tuple[int, int] = (0, 1)) -> Mani
 
 def _parse_manifest(source: Path) -> Manifest:
     remedy = "remove it, or make the shards again with `prepare --overwrite`"
-    try:
-        fields = json.loads(source.read_text(encoding="utf-8"))
-        shards = tuple(ShardEntry(**entry) for entry in fields.pop("shards"))
-        manifest = Manifest(shards=shards, warnings=tuple(fields.pop("warnings")), **fields)
-    except OSError as error:
-        raise InputError(f"{source} can't be read ({error.strerror}): check its permissions") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"{source} is not a manifest of this version ({error!r}): {remedy}") from error
+    found = parse(read_input(source, remedy, MOST_BYTES), source, remedy)
+    manifest = build(found, Manifest, source, remedy)
     if manifest.format != MANIFEST_FORMAT:
         raise InputError(f"{source} has the format {manifest.format!r}, not {MANIFEST_FORMAT!r}: {remedy}")
-    for field in ("tokens", "documents", "original_bytes", "decoded_bytes"):
-        value = getattr(manifest, field)
-        if type(value) is not int or value < 0:
-            raise InputError(f"{source} has {value!r} for {field!r}, which is not a count: {remedy}")
     return manifest

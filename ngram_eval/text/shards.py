@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ngram_eval.errors import InputError
-from ngram_eval.files import replacing
+from ngram_eval.files import open_input, replacing
 from ngram_eval.text.stream import Stream, Tokens
 
 MAGIC = 20240520
@@ -126,12 +126,9 @@ def _expand(patterns: Sequence[str]) -> list[Path]:
 def _read_header(path: Path) -> _Shard:
     if path.is_dir():
         raise InputError(f"{path} is a directory: name the shards in it, such as '{path}/*.bin'")
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            raw = file.read(HEADER_BYTES)
-    except OSError as error:
-        raise InputError(f"{path} can't be read ({error.strerror}): check the path and its permissions") from error
+    with open_input(path, "check the path and its permissions") as file:
+        size = os.fstat(file.fileno()).st_size
+        raw = file.read(HEADER_BYTES)
     if len(raw) < HEADER_BYTES:
         raise InputError(
             f"{path} has {len(raw)} bytes, less than the {HEADER_BYTES} of a shard header: "

@@ -10,10 +10,13 @@ from numpy.typing import DTypeLike, NDArray
 
 from ngram_eval.config import ByteRule
 from ngram_eval.errors import InputError
+from ngram_eval.files import read_input
 from ngram_eval.text.stream import Stream, Tokens, check_span
 
 _CHUNK = 1 << 20
 """Tokens handled at once; temporaries of this size stay in the cache."""
+MOST_MODEL_BYTES = 1 << 28
+"""Of a SentencePiece model: the largest in use have 10 MB."""
 
 
 def check_vocabulary(
@@ -95,11 +98,7 @@ class Tokenizer:
     @classmethod
     def load(cls, path: Path | str) -> "Tokenizer":
         """Read a SentencePiece .model file; raises `InputError` if it is missing, unreadable or not such a model."""
-        try:
-            model = Path(path).read_bytes()
-        except OSError as error:
-            raise InputError(f"{path} can't be read ({error.strerror}): give --tokenizer a .model file") from error
-        return cls(model, str(path))
+        return cls(read_input(Path(path), "give --tokenizer a .model file", MOST_MODEL_BYTES), str(path))
 
     def encode(self, texts: Sequence[str]) -> list[Tokens]:
         """The tokens of each text, (N,) uint16 or (above 65,536 pieces) uint32, without BOS; uses every core."""

@@ -65,9 +65,9 @@ def test_a_manifest_that_contradicts_its_shards_is_refused(tmp_path: Path) -> No
     with pytest.raises(InputError, match="has the format 'other'"):
         read_manifest([path])
     make_manifest(tmp_path, [path.name], original_bytes="10")
-    with pytest.raises(InputError, match="has '10' for 'original_bytes'"):
+    with pytest.raises(InputError, match=r"got `str` - at `\$\.original_bytes`"):
         read_manifest([path])
     for broken in ("{", "[]", json.dumps({"shards": []}), json.dumps({"shards": [{"file": "a"}]})):
         (tmp_path / "v_manifest.json").write_text(broken)
-        with pytest.raises(InputError, match=r"v_manifest\.json is not a manifest of this version"):
+        with pytest.raises(InputError, match=r"v_manifest\.json is (not JSON|damaged, or of another version)"):
             read_manifest([path])

@@ -23,6 +23,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from ngram_eval.config import ByteRule
 from ngram_eval.errors import InputError
+from ngram_eval.files import read_input
 from ngram_eval.models.hf.loading import load_tokenizer
 from ngram_eval.text.shards import TokenStream
 from ngram_eval.text.stream import Stream, Tokens, check_span
@@ -287,10 +288,7 @@ def _runs(tokens: Tokens, boundary: NDArray[np.bool_]) -> Iterator[list[int]]:
 
 
 def _read(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror}); check --text") from error
+    data = read_input(path, "check --text")
     if not data:
         raise InputError(f"{path}: empty; give --text a file with text")
     try:
