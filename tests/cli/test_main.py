@@ -183,8 +183,8 @@ def slow(tmp_path: Path) -> list[str]:
 def test_ctrl_c_leaves_what_was_scored(tmp_path: Path) -> None:
     """Flagged as partial; and it equals the same windows of a whole run."""
     command = [*slow(tmp_path), "--preset", "hashed", "--preset", "exact"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = subprocess.Popen(command, **pipes, text=True, preexec_fn=heeding_ctrl_c)
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, preexec_fn=heeding_ctrl_c)
     time.sleep(4)
     process.send_signal(signal.SIGINT)
     sent = time.monotonic()

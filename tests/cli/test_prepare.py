@@ -35,8 +35,8 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path, model_path: Path) -> None:
         "--tokenizer",
         str(model_path),
     ]
-    pipes = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
-    with subprocess.Popen(argv, **pipes, preexec_fn=heeding_ctrl_c) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, preexec_fn=heeding_ctrl_c) as process:
         assert process.stdin is not None
         process.stdin.write(SAMPLE.encode())
         process.stdin.flush()
