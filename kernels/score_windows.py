@@ -198,8 +198,8 @@ class DeviceTotals(NamedTuple):
     hits: Tensor
     """(10,) int64: positions by matched order, 0 for none."""
     bad: Tensor
-    """(1,) int64: the first position whose entropy is NaN, or a value of which is no probability, else `NO_POSITION`. It is
-    charged nothing."""
+    """(1,) int64: the first position where the entropy is NaN or a value no probability, else `NO_POSITION`. It costs
+    nothing."""
 
     def nats(self) -> Tensor:
         """(windows, 2) float64: nats and the neural model's nats of each window."""

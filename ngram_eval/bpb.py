@@ -12,8 +12,8 @@ from ngram_eval.errors import InputError
 P_FLOOR = 1e-30
 """Smallest probability a position is charged for (PR #890)."""
 P_MOST = 1 + 2e-3
-"""Largest value taken for a 1 that rounding has raised, and charged as 1: a softmax misses 1 by 1e-6 in single precision,
-by 1e-3 in half."""
+"""Largest value taken for a 1 that rounding has raised, and charged as 1: a softmax misses 1 by 1e-6 in single
+precision, by 1e-3 in half."""
 
 FRACTION_BITS = 52
 """Nats are summed in units of 2^-52: at most 69.1 * 2^52 < 2^59 a position."""
@@ -35,8 +35,8 @@ def check_charges(
     entry = int(np.flatnonzero(~((p >= 0.0) & (p <= P_MOST)))[0])
     position = entry if positions is None else int(positions()[entry])
     raise InputError(
-        f"{whose} at position {position} is {p[entry]}, which is no probability: look at the model's distribution there, "
-        "whose entries must be finite, not negative, and sum to 1"
+        f"{whose} at position {position} is {p[entry]}, which is no probability: look at the model's distribution "
+        "there, whose entries must be finite, not negative, and sum to 1"
     )
 
 

@@ -49,8 +49,8 @@ class Stats(NamedTuple):
 def nan_statistics(position: int) -> InputError:
     """The error for a model that says NaN, or what is no probability."""
     return InputError(
-        f"the model's statistics at position {position} are NaN or no probability, so nothing can be charged: its logits "
-        "hold NaN or infinity there; check the artifact, or try --dtype float32"
+        f"the model's statistics at position {position} are NaN or no probability, so nothing can be charged: its "
+        "logits hold NaN or infinity there; check the artifact, or try --dtype float32"
     )
 
 
