@@ -5,9 +5,11 @@ generated from the fields below, so a new field is a new flag. Field defaults ar
 of the published code (PR #890) is an option of its own, and the preset `pr890` turns all of them on.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, is_dataclass, replace
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ngram_eval.errors import InputError
 
@@ -21,6 +23,28 @@ def _require(condition: bool, name: str, value: object, remedy: str) -> None:
     if not condition:
         flag = "--" + name.replace("_", "-")
         raise InputError(f"{flag} is {value!r}: {remedy}")
+
+
+def from_plain(name: str, kind: Any, value: Any) -> Any:
+    """A value of JSON as one of the type `kind`, a dataclass of such included; raises `ValueError`, naming it."""
+    origin, choices = get_origin(kind), get_args(kind)
+    if is_dataclass(kind) and isinstance(value, Mapping):
+        hints = get_type_hints(kind)
+        if unknown := sorted(value.keys() - hints.keys()):
+            raise ValueError(f"{name} names {unknown[0]!r}, which this version does not know")
+        made: Any = kind
+        return made(**{key: from_plain(f"{name}.{key}", hints[key], one) for key, one in value.items()})
+    if origin is tuple and isinstance(value, list):
+        return tuple(from_plain(name, choices[0], one) for one in value)
+    if origin is Literal and value in choices:
+        return value
+    if origin is UnionType:
+        return None if value is None else from_plain(name, choices[0], value)
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if origin is None and (type(value) is kind or (kind is float and type(value) is int)):
+        return value
+    raise ValueError(f"{name} is {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -243,15 +267,9 @@ class EvalConfig:
 
     @classmethod
     def from_json(cls, found: Any) -> "EvalConfig":
-        """The configuration whose `asdict` a result holds; raises `ValueError` or `TypeError` for anything else."""
-        parts = {"window": WindowConfig, "ngram": NgramConfig, "gate": GateConfig, "exact": ExactConfig}
-        parts["mixer"] = MixerConfig
-        given = dict(found)
-        for name, part in parts.items():
-            if name in given:
-                values = {key: tuple(value) if isinstance(value, list) else value for key, value in given[name].items()}
-                given[name] = part(**values)
-        return cls(**given)
+        """The configuration whose `asdict` a result holds; raises `ValueError` for anything else."""
+        config: EvalConfig = from_plain("config", cls, found)
+        return config
 
     @property
     def normalised(self) -> bool:

@@ -85,6 +85,8 @@ class Result:
     """The method (`EvalConfig`)."""
     versions: dict[str, str]
     command: list[str]
+    arguments: list[str] | None
+    """Of the command, for readers of version 0.1's results; nothing is run by them. None without `settings`."""
     profile: dict[str, Any]
     """Sums of each window and more, packed (docs/formats.md)."""
 
@@ -157,6 +159,7 @@ def summarise(
         config=asdict(config),
         versions={"python": platform.python_version(), **installed_versions()},
         command=sys.argv,
+        arguments=None if settings is None else sys.argv[1:],
         profile=profile.packed(),
     )
 

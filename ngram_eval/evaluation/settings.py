@@ -7,9 +7,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
+from ngram_eval.config import from_plain
 from ngram_eval.errors import InputError
 from ngram_eval.scorers.backends import ON_DEVICE
 
@@ -179,30 +179,8 @@ class Settings:
 
         Only fields of these classes are read: what a file of somebody else's names cannot make a run write anything.
         """
-        parts = {}
         for part in fields(cls):
-            kind: type[Any] = get_type_hints(cls)[part.name]
-            given = found[part.name] if isinstance(found, Mapping) and part.name in found else None
-            if not isinstance(given, Mapping):
+            if not isinstance(found, Mapping) or not isinstance(found.get(part.name), Mapping):
                 raise ValueError(f"no {part.name!r} settings")
-            hints = get_type_hints(kind)
-            if unknown := sorted(given.keys() - hints.keys()):
-                raise ValueError(f"the {part.name} settings name {unknown[0]!r}, which this version does not know")
-            parts[part.name] = kind(**{n: _value(f"{part.name}.{n}", hints[n], v) for n, v in given.items()})
-        return cls(**parts)
-
-
-def _value(name: str, kind: Any, value: Any) -> Any:
-    """A value of JSON as one of the type `kind`."""
-    origin, choices = get_origin(kind), get_args(kind)
-    if origin is tuple and isinstance(value, list):
-        return tuple(_value(name, choices[0], one) for one in value)
-    if origin is Literal and value in choices:
-        return value
-    if origin is UnionType:
-        return None if value is None else _value(name, choices[0], value)
-    if kind is Path and isinstance(value, str):
-        return Path(value)
-    if origin is None and type(value) is kind:
-        return value
-    raise ValueError(f"{name} is {value!r}")
+        settings: Settings = from_plain("settings", cls, found)
+        return settings
