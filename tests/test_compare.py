@@ -165,7 +165,7 @@ def test_bad_files_and_flags(results: Callable[..., Path], capsys: Any, tmp_path
         ("{", "is no JSON"),
         ("[]", "holds no runs"),
         ('{"runs": []}', "holds no runs"),
-        ('{"runs": [{"preset": "x"}]}', "has no 'normalised' in the run of 'x'"),
+        ('{"runs": [{"preset": "x"}]}', "missing required field `normalised`"),
     ):
         broken.write_text(content)
         assert message in refused(capsys, broken)

@@ -347,4 +347,4 @@ def test_bad_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: li
 def test_a_missing_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         run(tmp_path / "none.ptz", "--out", tmp_path / "model.ngev")
-    assert "none.ptz: can't be read (No such file or directory)" in capsys.readouterr().err
+    assert "none.ptz can't be read (No such file or directory)" in capsys.readouterr().err
