@@ -7,7 +7,7 @@ JOBS ?= 2
 SIDE_BY_SIDE := -n $(JOBS) --dist loadfile
 TYPED := build/typed
 SOURCES := setup.py pyproject.toml requirements.txt $(wildcard csrc/*/*)
-CPP := $(wildcard $(addprefix csrc/*/*.,cc h cu) tests/*.cu $(addprefix benchmarks/limits/*.,cc h cu))
+CPP := $(wildcard $(addprefix csrc/*/*.,cc h cu) tests/csrc/*.cu $(addprefix benchmarks/limits/*.,cc h cu))
 
 .PHONY: demo test test-all check bench docs
 
@@ -31,9 +31,9 @@ check: $(VENV)/installed
 	ln -s $(CURDIR)/ngram_eval/* $(TYPED)/ngram_eval/
 	ln -s $(CURDIR)/kernels $(TYPED)/ngram_eval/kernels
 	ln -s $(CURDIR)/train $(TYPED)/ngram_eval/train
-	ln -s $(CURDIR)/benchmarks $(TYPED)/benchmarks
-	MYPYPATH=$(TYPED) $(BIN)/mypy -p ngram_eval -p benchmarks
-	MYPYPATH=$(TYPED) $(BIN)/mypy tests docs/_site
+	ln -s $(CURDIR)/benchmarks $(CURDIR)/tests $(TYPED)/
+	MYPYPATH=$(TYPED) $(BIN)/mypy -p ngram_eval -p benchmarks -p tests
+	MYPYPATH=$(TYPED) $(BIN)/mypy docs/_site
 	cd $(TYPED) && PYTHONPATH=. $(CURDIR)/$(BIN)/lint-imports --config $(CURDIR)/.importlinter
 
 # DATA: shards of real text; the embedded sample is too short for figures worth keeping. Figures worth keeping are written

@@ -23,7 +23,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ngram_eval.bpb import FRACTION_BITS, LIMB_BITS, P_FLOOR
+from ngram_eval.bpb import FRACTION_BITS, LIMB_BITS, P_FLOOR, P_MOST
 from ngram_eval.config import NgramConfig
 from ngram_eval.kernels.buckets import list_buckets
 from ngram_eval.kernels.gating import alpha
@@ -35,9 +35,24 @@ AT_ONCE = 1024
 NO_POSITION = torch.iinfo(torch.int64).max
 
 _FLOOR = tl.constexpr(P_FLOOR)
+_MOST = tl.constexpr(P_MOST)
 _UNIT = tl.constexpr(2.0**FRACTION_BITS)
 _LIMB = tl.constexpr(LIMB_BITS)
 _LOW = tl.constexpr((1 << LIMB_BITS) - 1)
+
+
+@triton.jit
+def is_probability(p: tl.tensor, BLOCK: tl.constexpr) -> tl.tensor:
+    """Whether each is one, to rounding, as `ngram_eval.bpb.check_charges` asks; NaN is none."""
+    return (p >= 0.0) & (p <= tl.full([BLOCK], _MOST, tl.float64))
+
+
+@triton.jit
+def nats_of(p: tl.tensor, BLOCK: tl.constexpr) -> tl.tensor:
+    """-ln p of p between the floor and 1, as `ngram_eval.bpb.nats_of`."""
+    floor = tl.full([BLOCK], _FLOOR, tl.float64)
+    p = tl.where(p > floor, p, floor)
+    return -tl.log(tl.where(p < 1.0, p, 1.0))
 
 
 @triton.jit
@@ -155,13 +170,12 @@ def score_kernel(
         p = (1.0 - weight) * p_neural + weight * p_ngram
         if values is not None:
             tl.store(values + i, p, mask=valid)
-        nan = valid & ((p != p) | (h != h))
-        tl.atomic_min(bad + tl.zeros_like(order), positions, mask=nan, sem="relaxed")
-        floor = tl.full([BLOCK], _FLOOR, tl.float64)
+        fine = is_probability(p, BLOCK) & is_probability(p_neural, BLOCK) & (h == h)
+        tl.atomic_min(bad + tl.zeros_like(order), positions, mask=valid & ~fine, sem="relaxed")
         window = tl.load(rows + i, mask=valid, other=0)
-        charged = valid & ~nan
-        add_nats(sums + window * 4, -tl.log(tl.where(p > floor, p, floor)), charged)
-        add_nats(sums + window * 4 + 2, -tl.log(tl.where(p_neural > floor, p_neural, floor)), charged)
+        charged = valid & fine
+        add_nats(sums + window * 4, nats_of(p, BLOCK), charged)
+        add_nats(sums + window * 4 + 2, nats_of(p_neural, BLOCK), charged)
         tl.atomic_add(hits + order, 1, mask=charged, sem="relaxed")
 
 
@@ -184,7 +198,8 @@ class DeviceTotals(NamedTuple):
     hits: Tensor
     """(10,) int64: positions by matched order, 0 for none."""
     bad: Tensor
-    """(1,) int64: the first position whose neural statistics are NaN, else `NO_POSITION`. It is charged nothing."""
+    """(1,) int64: the first position with an entropy of NaN or a value that is not a probability, else `NO_POSITION`.
+    It is charged nothing."""
 
     def nats(self) -> Tensor:
         """(windows, 2) float64: nats and the neural model's nats of each window."""

@@ -1,6 +1,6 @@
 """Eval-time n-gram memory for language models, fast and honest. `python -m ngram_eval.run` is the evaluator.
 
-From Python: `evaluate(model, tokens)`, `NgramMemory` and what they take; each is imported when it is first asked for.
+From Python: `evaluate(model, tokens)`, `NgramMemory` and the types of their arguments; names are imported on first use.
 """
 
 from importlib import import_module
@@ -45,7 +45,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """The public names, from where they live."""
+    """Import a public name from its module."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

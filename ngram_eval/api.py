@@ -1,4 +1,4 @@
-"""The evaluator as a function: any model, tokens, a configuration in; the result of the command line's `--json` out."""
+"""The evaluator as a function: from any model, tokens and a configuration to a result, as `--json` writes it."""
 
 import hashlib
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from ngram_eval.timing import Stopwatch
 _LARGEST = (1 << 32) - 1
 
 Model = Callable[[Any], Any] | NeuralSource | NDArray[np.floating]
-"""What `evaluate` takes for a model."""
+"""The models that `evaluate` takes."""
 
 
 def evaluate(
@@ -42,26 +42,26 @@ def evaluate(
 ) -> Result:
     """Score `tokens` by a model with an n-gram memory, as `python -m ngram_eval.run` does.
 
-    Positions behind the last whole window are left out.
+    Positions after the last whole window are left out.
 
     Args:
-        model: A `transformers.PreTrainedModel`, on the device and in the precision it has; a `torch.nn.Module` or any
-            function of windows of tokens, (B, T) int64, that returns logits or log-probabilities (B, T, V)
-            (`ngram_eval.CallableSource` has the details); an array (N - 1, V) of logits or
-            log-probabilities, row p of token p + 1; or a `ngram_eval.NeuralSource`.
+        model: A `transformers.PreTrainedModel`, run on its own device and in its own precision; a `torch.nn.Module` or
+            any function of windows of tokens, (B, T) int64, that returns logits or log-probabilities (B, T, V)
+            (see `ngram_eval.CallableSource`); an array (N - 1, V) of logits or log-probabilities, whose row p predicts
+            token p + 1; or a `ngram_eval.NeuralSource`.
         tokens: (N,) integers; token p + 1 is predicted from tokens up to p.
         config: An `EvalConfig`, or the name of a preset.
-        tokenizer: For bits per byte, whose tokens these are: a `transformers` tokenizer, or one of ours
-            (`ngram_eval.Tokenizer.load(path)`). BOS leads each window if it puts it before every text.
+        tokenizer: The tokenizer of the tokens, for bits per byte: a `transformers` tokenizer, or
+            `ngram_eval.Tokenizer.load(path)`. If it puts BOS before every text, BOS also leads every window.
         batch_windows: Windows of one forward pass.
-        backend: Of the count tables, as on the command line.
-        threads: Of the count tables, as on the command line.
+        backend: Backend of the count tables, as on the command line.
+        threads: Threads of the count tables, as on the command line.
 
     Returns:
-        What `--json` holds of one preset; `dataclasses.asdict` makes it a dictionary.
+        The result of one preset, as in `--json`; `dataclasses.asdict` makes it a dictionary.
 
     Raises:
-        InputError: For whatever does not fit together.
+        InputError: If arguments are invalid or do not fit together.
     """
     method = preset(config) if isinstance(config, str) else config
     stream = _stream(tokens)
@@ -96,12 +96,12 @@ def _stream(tokens: ArrayLike) -> Tokens:
     if found.ndim != 1 or found.dtype.kind not in "iu" or len(found) < 2:
         raise InputError(f"tokens are {found.dtype} of shape {found.shape}: give at least two integers, (N,)")
     if found.min() < 0 or found.max() > _LARGEST:
-        raise InputError(f"tokens reach from {found.min()} to {found.max()}: give 0 to {_LARGEST}")
+        raise InputError(f"tokens range from {found.min()} to {found.max()}: give 0 to {_LARGEST}")
     return found.astype(np.uint16) if found.max() < 1 << 16 else found.astype(np.uint32)
 
 
 def _is_transformers(thing: object, name: str) -> bool:
-    """Whether it is of a class of that name of transformers, without importing that for things that are not."""
+    """Whether `thing` is of the class `name` of transformers; does not import transformers."""
     return any(
         base.__name__ == name and base.__module__.partition(".")[0] == "transformers" for base in type(thing).__mro__
     )

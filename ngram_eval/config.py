@@ -1,8 +1,8 @@
 """Every setting of an evaluation, and the presets.
 
-Frozen dataclasses, checked when made; a bad value raises `InputError` naming the field. The command line is
-generated from the fields below, so a new field is a new flag. Field defaults are the mended behaviour; each quirk
-of the published code (PR #890) is an option of its own, and the preset `pr890` turns all of them on.
+Settings are frozen dataclasses that check their values; a bad value raises `InputError`, naming the flag. The command
+line is generated from the fields below, so a new field is a new flag. Field defaults are the fixed behaviour; each
+quirk of the published code (PR #890) is an option, and the preset `pr890` turns all of them on.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ class WindowConfig:
     """Longest window, in positions (PR #890: 2048)."""
 
     stride: int = 32
-    """Positions between window starts, and positions a window scores once the first has scored all its own."""
+    """Positions between window starts; also the positions that each window after the first one scores."""
 
     rescore_tail: bool = False
     """Quirk 3 of PR #890: windows that run past the end score the last `stride` positions again, and count them."""
@@ -52,10 +52,10 @@ class NgramConfig:
     """The hashed n-gram tables: per order one of context counts and one of full (context + target) counts."""
 
     min_order: int = 2
-    """Lowest order n; its context has n - 1 tokens. With exact counts: the lowest that counts as a hit."""
+    """Lowest order n; its context has n - 1 tokens. With exact counts: the lowest order that counts as a hit."""
 
     max_order: int = 9
-    """Highest order n, tried first: at most 9 hashed (nine hash primes), 32 exact."""
+    """Highest order n, tried first: at most 9 with hashed counts (nine hash primes), 32 with exact counts."""
 
     buckets: int = 1 << 22
     """Buckets per table, a power of two; memory is orders x 2 x buckets x 4 bytes."""
@@ -117,17 +117,17 @@ class GateConfig:
     """Weight used everywhere when `alpha_range` is 0 (PR #890's fixed-alpha variant)."""
 
     centres: tuple[float, ...] = (4.0, 4.5, 4.2, 3.8, 3.5, 3.2, 3.0, 2.8, 2.6)
-    """Entropy (nats) at half of the range, for orders 1, 2, ... 9 (PR #890; 4.0 where it names none)."""
+    """Entropy (nats) at half of the range, for orders 1, 2, ... 9 (PR #890; 4.0 for orders that it does not name)."""
 
     def __post_init__(self) -> None:
         for name in ("alpha_base", "alpha_fixed"):
             value = getattr(self, name)
-            _require(0.0 <= value <= 1.0, name, value, "a weight lies in [0, 1]")
+            _require(0.0 <= value <= 1.0, name, value, "give a weight in [0, 1]")
         _require(
             0.0 <= self.alpha_range <= 1.0 - self.alpha_base,
             "alpha_range",
             self.alpha_range,
-            "it may not be negative, nor take --alpha-base + --alpha-range above 1",
+            "it may not be negative, and --alpha-base + --alpha-range may not exceed 1",
         )
         _require(0.0 <= self.alpha_slope < float("inf"), "alpha_slope", self.alpha_slope, "give a finite slope >= 0")
         _require(
@@ -146,7 +146,7 @@ class ExactConfig:
     """The normalised blend of exact counts (`ngram_eval.scorers.exact.model`)."""
 
     chain: bool = True
-    """Blend all contexts, from the neural distribution up; without it only the tilt is left."""
+    """Blend all contexts, from the neural distribution up; without the chain only the tilt is left."""
 
     tilt: Tilt = "off"
     """Multiply the odds of one hint by e^beta: never, by a fixed beta, or by one learned from how hints came true."""
@@ -174,16 +174,16 @@ class MixerConfig:
     """The mixing of hashed contexts over binary decisions (`ngram_eval.scorers.mixer.model`)."""
 
     contexts: int = 20
-    """Contexts with a table of their own, the most useful first: 20 for quality, 9 for speed."""
+    """Number of contexts with a table of their own, the most useful first: 20 for quality, 9 for speed."""
 
     weight_sets: int = 5
-    """Sets of weights whose sums are mixed again: 5, or 4 without the one chosen by the neural model's certainty."""
+    """Sets of weights whose sums are mixed again: 5, or 4 without the set chosen by the neural model's certainty."""
 
     groups: int = 1 << 24
     """Groups of 15 nodes' bit histories, a power of two, for all contexts together; memory is groups x 20 bytes."""
 
     start_weight: float = 0.12
-    """Weight of an n-gram input at the start where no neural model is (--uniform); beside one it is a quarter of it."""
+    """Initial weight of an n-gram input without a neural model (--uniform); with one, a quarter of it is used."""
 
     def __post_init__(self) -> None:
         _require(0 <= self.contexts <= 20, "contexts", self.contexts, "give 0 to 20")
@@ -205,8 +205,8 @@ class EvalConfig:
     """One preset: everything that decides a result, given the tokens and the neural statistics."""
 
     scorer: Literal["hashed", "exact", "mixer"] = "hashed"
-    """The family: hashed counts and a gate (a pseudo-probability), exact counts and a normalised blend, or hashed
-    contexts of binary decisions (both probabilities)."""
+    """Family: hashed counts and a gate (a pseudo-probability); exact counts and a normalised blend, or hashed contexts
+    of binary decisions (both probabilities)."""
 
     window: WindowConfig = field(default_factory=WindowConfig)
     """The windows."""
@@ -215,7 +215,7 @@ class EvalConfig:
     """The orders, and the hashed count tables."""
 
     gate: GateConfig = field(default_factory=GateConfig)
-    """The weight of the n-gram estimate."""
+    """The weight of the n-gram estimate of hashed counts."""
 
     exact: ExactConfig = field(default_factory=ExactConfig)
     """The blend of exact counts."""
@@ -224,7 +224,7 @@ class EvalConfig:
     """The mixing of binary decisions."""
 
     byte_rule: ByteRule = "decoded"
-    """Bytes of a target: what it decodes to, or the published formula on its piece (see `tokens.py`)."""
+    """Bytes of a target. decoded: the bytes that it decodes to; piece: the published formula on its piece."""
 
     def __post_init__(self) -> None:
         hashed = self.scorer == "hashed"
@@ -243,7 +243,7 @@ class EvalConfig:
 
     @property
     def normalised(self) -> bool:
-        """Whether the method charges probabilities: values that sum to 1 over the vocabulary."""
+        """Whether the values charged are probabilities, which sum to 1 over the vocabulary."""
         return self.scorer != "hashed"
 
     @property
@@ -263,12 +263,12 @@ class EvalConfig:
 
 
 def hashed() -> EvalConfig:
-    """PR #890's method with quirks 1 to 3 mended. Hash collisions still make it a pseudo-probability."""
+    """PR #890's method with quirks 1 to 3 fixed. Hash collisions still make it a pseudo-probability."""
     return EvalConfig(ngram=NgramConfig(target_backoff=True))
 
 
 def pr890() -> EvalConfig:
-    """The published evaluator of PR #890, all four quirks kept."""
+    """The published evaluator of PR #890, with all four quirks."""
     base = hashed()
     return replace(
         base,
@@ -279,22 +279,25 @@ def pr890() -> EvalConfig:
 
 
 def exact() -> EvalConfig:
-    """Exact counts after each position, and a chain of learned weights over them: a probability."""
+    """Exact counts after each position, blended by a chain of learned weights: a probability."""
     return EvalConfig(scorer="exact", ngram=NgramConfig(max_order=24))
 
 
 def tilt() -> EvalConfig:
-    """The neural distribution, one hint's odds raised by a learned factor: a probability. Needs whole distributions."""
+    """The neural distribution with one hint's odds multiplied by a learned factor: a probability.
+
+    Needs whole distributions.
+    """
     return replace(exact(), exact=ExactConfig(chain=False, tilt="learned"))
 
 
 def mixer() -> EvalConfig:
-    """Hashed contexts over binary decisions, mixed online: a probability. Needs whole distributions."""
+    """Hashed contexts of binary decisions, mixed online: a probability. Needs whole distributions."""
     return EvalConfig(scorer="mixer")
 
 
 def mixer_fast() -> EvalConfig:
-    """The same with half the contexts."""
+    """The mixer with half the contexts."""
     return EvalConfig(scorer="mixer", mixer=MixerConfig(contexts=9, weight_sets=4))
 
 
@@ -306,14 +309,14 @@ PRESETS: dict[str, Callable[[], EvalConfig]] = {
     "mixer": mixer,
     "mixer-fast": mixer_fast,
 }
-"""Preset name -> its configuration: the only list of presets."""
+"""Preset name -> configuration: the only list of presets."""
 
 DEFAULT_PRESETS = ("pr890", "hashed", "exact")
-"""Evaluated where none is named."""
+"""Presets that are evaluated by default."""
 
 
 def preset(name: str) -> EvalConfig:
-    """The named preset; raises `InputError` naming the valid ones."""
+    """The configuration of a preset; raises `InputError`, naming the valid ones, for an unknown name."""
     if name not in PRESETS:
         raise InputError(f"--preset is {name!r}: choose from {', '.join(PRESETS)}")
     return PRESETS[name]()

@@ -1,20 +1,22 @@
-"""An n-gram memory for any decoding loop: a model's distribution in, the blended one out.
+"""An n-gram memory for any decoding loop: it turns a model's distribution into a blended one.
 
     memory = NgramMemory()
-    memory.observe(prompt)                      # counted
+    memory.observe(prompt)                      # counts
     for ...:
         p = softmax(model(...))                 # (V,)
         token = sample(memory.distribution(p))  # sums to 1, as p does
-        memory.observe([token], p[None])        # counted, and learned from
+        memory.observe([token], p[None])        # counts and learns
 
-It is the evaluator's own scorer, so what it gives a token is what the evaluator charges for it, bit for bit.
+The memory is the evaluator's own scorer: a token's probability equals the evaluator's, bit for bit.
 """
 
+import threading
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ngram_eval.bpb import check_charges
 from ngram_eval.config import EvalConfig, preset
 from ngram_eval.errors import InputError
 from ngram_eval.models.source import Stats
@@ -28,116 +30,135 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _ROOM = 1 << 10
-"""Tokens there is room for at first."""
+"""Initial capacity, in tokens."""
 
 
 _SUM = 1e-3
-"""Most that a distribution given may miss 1 by: half-precision softmaxes do."""
+"""Largest accepted error of the sum of a given distribution, as of a half-precision softmax."""
 
 
 class NgramMemory:
-    """What has been observed of one sequence, and a blend of it with a model's distribution.
+    """The counts of one sequence, and their blend with a model's distribution.
 
-    `config` is an `EvalConfig` or a preset's name, of a method that charges probabilities (exact, tilt, mixer): a
-    hashed score is no distribution, so there is nothing to draw from. Its windows do not matter here. The mixer asks
-    for the `vocabulary`.
+    `config` is an `EvalConfig` or a preset's name, of a method that charges probabilities (exact, tilt, mixer): hashed
+    scores are not a distribution to draw from. Its windows have no effect here. The mixer needs the `vocabulary`.
+
+    Threads may share a memory: its calls run one at a time.
     """
 
     def __init__(
         self, config: EvalConfig | str = "exact", *, vocabulary: Vocabulary | None = None, backend: str = "cpu"
     ) -> None:
-        """Raises `InputError` for a method whose values do not sum to 1, or that lacks a vocabulary or the backend."""
+        """Make an empty memory.
+
+        Raises `InputError` if the method's values do not sum to 1, or if the vocabulary or the backend is missing.
+        """
         self.config = preset(config) if isinstance(config, str) else config
         if not self.config.normalised:
             raise InputError(
-                "this method's values over the vocabulary sum to more than 1, so they are no distribution: give exact, "
-                "tilt or mixer"
+                "this method's values over the vocabulary sum to more than 1, so they are not a distribution: give "
+                "exact, tilt or mixer"
             )
         if self.config.scorer == "mixer" and vocabulary is None:
             raise InputError(
-                "the mixer asks what tokens spell: give vocabulary=Vocabulary(size, surfaces, neural=True)"
+                "the mixer needs the bytes of tokens: give vocabulary=Vocabulary(size, surfaces, neural=True)"
             )
         self._vocabulary, self._backend = vocabulary, backend
         self._scorer = make_scorer(backend, self.config, vocabulary=vocabulary)
         self._room: Tokens = np.zeros(_ROOM, np.uint32)
         self._length = 0
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        """Tokens observed."""
+        """Number of tokens observed."""
         return self._length
 
     @property
     def tokens(self) -> Tokens:
-        """(N,) uint32, all tokens observed; a view."""
-        return self._room[: self._length]
+        """All tokens observed, (N,) uint32; a view."""
+        with self._lock:
+            return self._tokens()
 
     def observe(self, tokens: ArrayLike, probabilities: ArrayLike | None = None) -> None:
-        """Count tokens (n,) that came next, and learn from them.
+        """Count the next tokens (n,), and learn from them.
 
-        `probabilities` (n, V) are the model's distributions before each; without them, tokens are only counted, and the
-        weights of the blend stay as they are. The first token of all has no context and is only counted. Raises
-        `InputError` for anything else.
+        `probabilities` (n, V) are the model's distributions before each token; without them, tokens are only counted,
+        and the weights of the blend do not change. The very first token has no context and is only counted. Raises
+        `InputError` for arrays of another form.
         """
         found = np.asarray(tokens)
         if found.ndim != 1 or (found.size and found.dtype.kind not in "iu"):
-            raise InputError(f"tokens are {found.dtype} of shape {found.shape}: give one integer a token, (n,)")
+            raise InputError(f"tokens are {found.dtype} of shape {found.shape}: give one integer per token, (n,)")
         rows = None if probabilities is None else _rows(probabilities, len(found))
         limit = (1 << 18) if rows is None else rows.shape[1]
         if found.size and (found.min() < 0 or found.max() >= limit):
-            raise InputError(f"tokens reach from {found.min()} to {found.max()}: they must lie in [0, {limit:,})")
+            raise InputError(f"tokens range from {found.min()} to {found.max()}: they must be in [0, {limit:,})")
+        with self._lock:
+            self._observe(found, rows)
+
+    def _observe(self, found: NDArray[np.integer], rows: NDArray[np.float64] | None) -> None:
         first, stop = max(self._length - 1, 0), self._length + len(found) - 1
-        skipped = int(self._length == 0)  # the first token is nobody's target
+        skipped = int(self._length == 0)  # the first token is not a target
         self._append(found)
         if stop <= first:
             return
         if rows is None:
-            self._scorer.prefill(self.tokens, first, stop, lambda counted: None)
+            self._scorer.prefill(self._tokens(), first, stop, lambda counted: None)
             return
         rows = rows[skipped:]
         targets = found[skipped:]
         entropy = np.array([entropy_of(row) for row in rows], np.float32)
         window = Windows(np.array([0]), np.array([first]), np.array([stop]), stop)
         stats = Stats(rows[np.arange(len(rows)), targets], entropy, rows if self.config.needs_rows else None)
-        self._scorer.score(self.tokens, window, stats)
+        self._scorer.score(self._tokens(), window, stats)
 
     def distribution(self, probabilities: ArrayLike) -> NDArray[np.float64]:
-        """(V,): the blend of the memory with the model's distribution (V,) of the next token. Changes nothing.
+        """The blend of the memory with the model's distribution (V,) of the next token, (V,). Changes nothing.
 
-        It sums to 1 as `probabilities` do, to rounding. Raises `InputError` for anything but a distribution.
+        It sums to 1 as `probabilities` do, up to rounding. Raises `InputError` unless these are a distribution.
         """
         row: NDArray[np.float64] = _rows(np.asarray(probabilities)[None], 1)[0]
-        if self._length == 0:
-            return row
-        return self._scorer.distribution(self.tokens, self._length - 1, row, entropy_of(row))
+        entropy = entropy_of(row)
+        with self._lock:
+            position = self._length - 1
+            if position < 0:
+                return row
+            blended = self._scorer.distribution(self._tokens(), position, row, entropy)
+        check_charges(blended, lambda: np.full(len(blended), position), whose="the blend")
+        return blended
 
     def copy(self) -> "NgramMemory":
-        """A memory of its own that goes on as this one would; counts all tokens again, a million a second."""
+        """An independent copy, which continues as this memory would; counts all tokens again, a million a second."""
         other = NgramMemory(self.config, vocabulary=self._vocabulary, backend=self._backend)
-        other._append(self.tokens)
-        if self._length > 1:
-            other._scorer.prefill(other.tokens, 0, self._length - 1, lambda counted: None)
-            other._scorer.load_learned(self._scorer.learned())
+        with self._lock:
+            other._append(self._tokens())
+            if self._length > 1:
+                other._scorer.prefill(other._tokens(), 0, self._length - 1, lambda counted: None)
+                other._scorer.load_learned(self._scorer.learned())
         return other
+
+    def _tokens(self) -> Tokens:
+        return self._room[: self._length]
 
     def _append(self, tokens: NDArray[np.integer]) -> None:
         needed = self._length + len(tokens)
         if needed > len(self._room):
             grown: Tokens = np.zeros(max(needed, 2 * len(self._room)), np.uint32)
-            grown[: self._length] = self.tokens
+            grown[: self._length] = self._tokens()
             self._room = grown
         self._room[self._length : needed] = tokens
         self._length = needed
 
 
 def _rows(probabilities: ArrayLike, count: int) -> NDArray[np.float64]:
-    """(count, V) float64, each a distribution."""
+    """The distributions as (count, V) float64; raises `InputError` for anything else."""
     rows = np.ascontiguousarray(probabilities, np.float64)
     if rows.ndim != 2 or len(rows) != count or rows.shape[1] == 0:
-        raise InputError(f"probabilities have the shape {rows.shape}: give one distribution a token, ({count}, V)")
+        raise InputError(f"probabilities have the shape {rows.shape}: give one distribution per token, ({count}, V)")
     sums = rows.sum(axis=1)
     if not (rows >= 0).all() or not (np.abs(sums - 1) <= _SUM).all():
         raise InputError(
-            f"probabilities must not be negative and must sum to 1, and they reach from {rows.min()} to {rows.max()} "
+            f"probabilities must not be negative and must sum to 1, and they range from {rows.min()} to {rows.max()} "
             f"and sum to {sums[np.argmax(np.abs(sums - 1))]}: give softmax(logits), not the logits"
         )
     return rows
@@ -149,29 +170,29 @@ class _Row(NamedTuple):
     tokens: NDArray[np.int64]
     memory: NgramMemory
     probabilities: NDArray[np.float64]
-    """The model's distribution of its next token."""
+    """The model's distribution of the next token."""
 
 
 class NgramLogitsProcessor:
-    """Blends a memory into the scores of every sequence of a batch; what comes out are log-probabilities.
+    """Blends a memory into the scores of every sequence of a batch; returns log-probabilities.
 
-    Each sequence has a memory of its own, which begins as a copy of `memory` and observes its prompt, then every token
-    generated. In beam search a memory goes where its beam goes: a beam that splits in two has it copied. `generate`
-    applies temperature, top-k and top-p after it, to the blend. Tokens that a processor before it forbade (a score of
-    minus infinity) stay forbidden, and the others share their probability.
+    Each sequence has its own memory, which begins as a copy of `memory` and observes its prompt, then every generated
+    token. In beam search a memory follows its beam, and is copied when the beam splits. `generate` applies temperature,
+    top-k and top-p afterwards, to the blend. Tokens that an earlier processor forbade (a score of minus infinity) stay
+    forbidden, and the other tokens share their probability.
 
-    Not for assisted generation, which asks for several tokens of one sequence at once and takes some back; scores that
-    do not continue a step before begin a new generation.
+    It does not support assisted generation, which asks for several tokens of one sequence at once and takes some back.
+    Scores that do not continue the previous step begin a new generation.
     """
 
     def __init__(self, memory: NgramMemory | None = None, *, pad_token_id: int | None = None) -> None:
-        """`memory` (default: an empty one) is not changed; `pad_token_id` is left out where a prompt begins with it."""
+        """`memory` (default: an empty one) is not changed; `pad_token_id` is skipped at the start of a prompt."""
         self._memory = NgramMemory() if memory is None else memory
         self._pad = pad_token_id
         self._rows: list[_Row] = []
 
     def __call__(self, input_ids: "Tensor", scores: "Tensor") -> "Tensor":
-        """(B, V) log-probabilities like `scores`, for sequences (B, T); raises `InputError` for NaN."""
+        """Log-probabilities (B, V) like `scores`, for sequences (B, T); raises `InputError` for NaN."""
         import torch
 
         sequences: NDArray[np.int64] = input_ids.cpu().numpy()
@@ -183,11 +204,11 @@ class NgramLogitsProcessor:
         blended = np.array([row.memory.distribution(row.probabilities) for row in self._rows])
         blended[torch.isneginf(scores).cpu().numpy()] = 0.0
         blended /= blended.sum(axis=1, keepdims=True)
-        with np.errstate(divide="ignore"):  # the logarithm of 0 is meant
+        with np.errstate(divide="ignore"):  # the logarithm of 0 is intended
             return torch.from_numpy(np.log(blended)).to(scores.device, scores.dtype)
 
     def _advanced(self, sequences: NDArray[np.int64]) -> list[NgramMemory]:
-        """The memory of each sequence."""
+        """The memory of each sequence, advanced by its newest token."""
         parents = self._parents(sequences)
         if parents is None:
             return [self._begun(sequence) for sequence in sequences]
@@ -203,7 +224,7 @@ class NgramLogitsProcessor:
         return memories
 
     def _parents(self, sequences: NDArray[np.int64]) -> list[int] | None:
-        """Which row of the step before each sequence continues by one token; None where some continues none."""
+        """The row of the previous step that each sequence continues by one token; None if one continues none."""
         if len(sequences) != len(self._rows) or sequences.shape[1] != len(self._rows[0].tokens) + 1:
             return None
         before = {row.tokens.tobytes(): index for index, row in reversed(list(enumerate(self._rows)))}

@@ -1,7 +1,7 @@
-"""The one exception that means "what you gave me is wrong".
+"""`InputError`, the exception for bad input, and exit codes.
 
-Command lines catch it, print its message to stderr without a traceback and exit with code 2. The message
-names the file or flag, the value found, and the remedy. Anything else that escapes is a bug and keeps its traceback.
+Command lines catch it, print its message to stderr without a traceback, and exit with code 2. The message names the
+file or flag, the value found, and the remedy. Any other exception is a bug and keeps its traceback.
 """
 
 import errno
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 _OUTSIDE = frozenset(
     {errno.EACCES, errno.EDQUOT, errno.EISDIR, errno.ENOENT, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS}
 )
-"""OS errors about the user's files, rights and disk space. Others (a broken pipe, a bad descriptor) may be bugs."""
+"""OS errors about the user's files, permissions and disk space. Others (such as a broken pipe) may be bugs."""
 
 BAD_INPUT, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 """Exit codes; the last two are the shell's for SIGINT and SIGTERM."""
@@ -23,19 +23,20 @@ class InputError(ValueError):
 
 
 def exit_code(error: BaseException) -> int:
-    """The code to exit with."""
+    """The exit code for an exception."""
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else FAILED if error.code else 0
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
-    outside = isinstance(error, OSError) and error.errno in _OUTSIDE
+    # What names a file is about that file, whatever befell it: a reader that has gone, a circle of links.
+    outside = isinstance(error, OSError) and (error.errno in _OUTSIDE or error.filename is not None)
     return BAD_INPUT if outside or isinstance(error, (InputError, MemoryError)) else FAILED
 
 
 def one_line(error: BaseException) -> str:
-    """What to tell of it."""
+    """The message of an exception in one line."""
     if isinstance(error, MemoryError):
-        return f"out of memory ({error or 'no more is given'}): use fewer --buckets, --threads or --batch-windows"
+        return f"out of memory ({error or 'no memory left'}): use fewer --buckets, --threads or --batch-windows"
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
     return str(error) if exit_code(error) == BAD_INPUT else f"{type(error).__name__}: {error}"
@@ -43,10 +44,9 @@ def one_line(error: BaseException) -> str:
 
 @contextmanager
 def exit_on_input_error() -> Iterator[None]:
-    """Run a command line: bad input, or a file, disk or memory the system refuses, becomes one line on stderr and exit
-    code 2.
+    """A context for a command line: bad input and files, disk or memory that the system refuses exit with code 2.
 
-    Ctrl-C exits with 130, the shell's code for it. Every other exception passes, traceback and all.
+    The error is one line on stderr. Ctrl-C exits with 130, the shell's code for it. Other exceptions pass through.
     """
     try:
         yield

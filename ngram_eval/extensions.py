@@ -1,4 +1,4 @@
-"""The compiled extensions, `_core` (C++) and `_cuda`: there, or a clear word about why not; and arrays for a device."""
+"""Loads the compiled extensions `_core` (C++) and `_cuda`, or explains what is missing; copies arrays to a device."""
 
 import sys
 from importlib import import_module
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ngram_eval.errors import InputError
 
-if TYPE_CHECKING:  # torch takes seconds to import, and one rank's count tables do without
+if TYPE_CHECKING:  # torch takes seconds to import, and count tables on one rank do not need it
     import torch
 
 
@@ -20,14 +20,14 @@ def require_extension() -> None:
         python = f"{sys.version_info.major}.{sys.version_info.minor}"
         raise InputError(
             f"the C++ extension ngram_eval._core is not built for this Python {python} ({error}): run "
-            "`pip install -e .` in the checkout (it takes a C++20 compiler), or give --backend reference, which is slow"
+            "`pip install -e .` in the checkout (needs a C++20 compiler), or give --backend reference, which is slow"
         ) from error
 
 
 def load_cuda() -> tuple[Any, "torch.device"]:
-    """(`_cuda`, the device whose memory it works on); raises `InputError` where one of them is missing.
+    """(`_cuda`, the device whose memory it works on); raises `InputError` if one of them is missing.
 
-    A build for the host (see docs/gpu.md), which tests use, works on the host's memory.
+    A build for the host, which tests use (see docs/gpu.md), works on the host's memory.
     """
     import torch
 
@@ -52,17 +52,17 @@ def load_cuda() -> tuple[Any, "torch.device"]:
 
 
 def stream_of(device: "torch.device") -> int:
-    """The handle of torch's current stream: launches follow its own."""
+    """The handle of torch's current stream, so that launches run after torch's own."""
     import torch
 
     return int(torch.cuda.current_stream(device).cuda_stream) if device.type == "cuda" else 0
 
 
 def to_device(array: NDArray[Any], device: "torch.device") -> "torch.Tensor":
-    """`array` on the device, on its way when this returns; on the CPU the array's own memory.
+    """`array` on the device; the copy may still be running. On the CPU the tensor shares the array's memory.
 
-    To a GPU it goes from pinned memory, which torch keeps until it has been read. A copy from memory that may be paged
-    out would wait for what the GPU is doing, or on some machines read it after this returned.
+    A GPU copies from pinned memory, which torch keeps until it has been read. A copy from pageable memory would wait
+    for the GPU's work, or on some machines read the array after this has returned.
     """
     import torch
 

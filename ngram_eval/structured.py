@@ -31,7 +31,7 @@ def parse(text: bytes, source: object, remedy: str) -> Any:
     try:
         return json.loads(text, parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{source} is no JSON ({error}): {remedy}") from error
+        raise InputError(f"{source} is not JSON ({error}): {remedy}") from error
 
 
 def build(found: Any, kind: type[T], source: object, remedy: str, *, whole: bool = True) -> T:

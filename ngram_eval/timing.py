@@ -1,4 +1,4 @@
-"""Wall-clock time by stage, and how far work has come."""
+"""Wall-clock time by stage, and progress reports."""
 
 import threading
 import time
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 Track = Callable[[str, int | None], Callable[[int], None]]
-"""Begins to show how far some work has come: (title, total or None) -> what to call with the size of each part done."""
+"""Starts a progress report: (title, total or None) -> a function to call with the size of each finished part."""
 
 
 def untracked(title: str, total: int | None) -> Callable[[int], None]:
@@ -15,7 +15,7 @@ def untracked(title: str, total: int | None) -> Callable[[int], None]:
 
 
 class Stopwatch:
-    """Seconds spent in each named stage, summed over all visits, of any thread: stages may overlap."""
+    """Seconds spent in each named stage, summed over all visits and threads; stages may overlap."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}

@@ -1,10 +1,9 @@
-"""What several test files share: a small stream with repetitions, its neural statistics, and the command line."""
+"""Fixtures of several rooms: a small stream with repetitions, its neural statistics, the command line, tokenizers."""
 
 import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,16 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 if not torch.cuda.is_available():  # before Triton is imported: without a GPU, kernels run in its interpreter
     os.environ["TRITON_INTERPRET"] = "1"
 
-from host_cuda import compiler, host_extension
-
 from ngram_eval.text.shards import write_shard
-from published import Totals
-from published import evaluate as published
+from tests.support.host_cuda import compiler, host_extension
+from tests.support.places import SAMPLE_PATH
+from tests.support.streams import Stream
 
 if find_spec("hypothesis"):  # benchmarks/gpu/suite.sh runs some of the tests where little is installed
     from hypothesis import HealthCheck, settings
@@ -29,21 +26,6 @@ if find_spec("hypothesis"):  # benchmarks/gpu/suite.sh runs some of the tests wh
     # Machines that run tests are shared: how long an example takes says nothing about the code.
     settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("steady")
-
-
-@dataclass(frozen=True)
-class Stream:
-    """A token stream on disk with neural statistics of every position."""
-
-    shard: Path
-    scores: Path
-    tokens: NDArray[np.uint16]
-    p_target: NDArray[np.float64]
-    entropy: NDArray[np.float32]
-
-    def published(self, **arguments: Any) -> Totals:
-        """What the independent implementation finds."""
-        return published(self.tokens.tolist(), self.p_target.tolist(), self.entropy.tolist(), **arguments)
 
 
 @pytest.fixture(scope="session")
@@ -89,3 +71,31 @@ def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., d
         return {one["preset"]: one for one in json.loads(out.read_text())["runs"]}
 
     return call
+
+
+@pytest.fixture(scope="session")
+def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tokenizer as `prepare` trains it."""
+    from ngram_eval.text.prepare import PrepareConfig, prepare
+
+    folder = tmp_path_factory.mktemp("trained")
+    prepare(PrepareConfig(inputs=(str(SAMPLE_PATH),), out=folder, train_tokenizer=400), "test")
+    return folder / "tokenizer.model"
+
+
+@pytest.fixture(scope="session")
+def other_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `squeeze.model` (SentencePiece's defaults, no byte fallback) and `nobos.model`."""
+    import sentencepiece
+
+    folder = tmp_path_factory.mktemp("other")
+    for name, bos_id in {"squeeze": 1, "nobos": -1}.items():
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(SAMPLE_PATH.read_text(encoding="utf-8").split("\n")),
+            model_prefix=str(folder / name),
+            vocab_size=300,
+            model_type="bpe",
+            minloglevel=2,
+            bos_id=bos_id,
+        )
+    return folder

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from host_cuda import compiler
 
 from benchmarks import (
     blends,
@@ -34,14 +33,15 @@ from benchmarks.gpu.prediction import Assumptions, Sizes, kernels, predict
 from benchmarks.limits import random_increments
 from benchmarks.limits.keys import RandomKeys
 from benchmarks.machine import KEPT_FROM, publish
-from conftest import Stream
 from ngram_eval.config import DEFAULT_PRESETS, preset
 from ngram_eval.kernels import buckets
 from ngram_eval.kernels.runtime import INTERPRETED
 from ngram_eval.scorers.hashed.reference import ReferenceCounts
 from ngram_eval.text.shards import write_shard
+from tests.support.host_cuda import compiler
+from tests.support.places import ROOT
+from tests.support.streams import Stream
 
-ROOT = Path(__file__).parents[1]
 needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
 interpreted = pytest.mark.skipif(not INTERPRETED, reason="benchmarks/gpu/suite.sh runs it where there is a GPU")
 
@@ -291,9 +291,8 @@ def test_memory() -> None:
 
 def test_pretrained(tmp_path: Path) -> None:
     pytest.importorskip("transformers", reason="transformers is not installed: pip install ngram_eval[hf]")
-    import hf_models
-
     from benchmarks import pretrained
+    from tests.support import hf_models
 
     hf_models.save_llama(tmp_path / "model", positions=2100)
     (tmp_path / "text.txt").write_bytes((hf_models.TEXT * 5).encode())

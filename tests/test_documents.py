@@ -16,11 +16,7 @@ import numpy as np
 import pytest
 import torch
 import zstandard
-from hf_models import TEXT, save_llama
-from test_convert import packed, zeros
 
-import documents
-from documents import PAGES, ROOT, Command, check, steps
 from ngram_eval.assets import asset
 from ngram_eval.cli.main import COMMANDS
 from ngram_eval.models import artifact
@@ -29,6 +25,11 @@ from ngram_eval.models.transformer_config import ModelConfig
 from ngram_eval.text.shards import read_shards, write_shard
 from ngram_eval.train import config as training
 from ngram_eval.train.config import TrainConfig
+from tests.models.test_convert import packed, zeros
+from tests.support import documents
+from tests.support.documents import PAGES, Command, check, steps
+from tests.support.hf_models import TEXT, save_llama
+from tests.support.places import ROOT
 
 STREAM = slice(15_800, 17_900)
 """What is taken of the embedded sample: more than a window of 2048, and "Mrs. Dashwood and her" is in it."""

@@ -1,1 +1,1 @@
-"""Training of the models that `ngram_eval` evaluates; imported as `ngram_eval.train`."""
+"""Trains models that `ngram_eval` evaluates; imported as `ngram_eval.train`."""

@@ -1,4 +1,4 @@
-"""Train on shards and export the artifact: `python -m ngram_eval.train --data 'x_*.bin' --out m.ngev` (see --help).
+"""Trains on shards and exports the artifact: `python -m ngram_eval.train --data 'x_*.bin' --out m.ngev` (see --help).
 
 On several GPUs: `torchrun --nproc_per_node=8 -m ngram_eval.train --preset pr890 ...`.
 """
@@ -18,7 +18,7 @@ from ngram_eval.cli.console import show_help
 from ngram_eval.distributed.ranks import ALONE, Ranks, first_rank_speaks, joined_ranks
 from ngram_eval.errors import INTERRUPTED, InputError, exit_on_input_error
 from ngram_eval.evaluation.interrupt import Interrupt
-from ngram_eval.files import require_writable
+from ngram_eval.files import require_folder, require_writable
 from ngram_eval.models.transformer_source import choose_device
 from ngram_eval.results.page.plots import require_matplotlib
 from ngram_eval.text.shards import read_shards
@@ -39,23 +39,23 @@ class Options(RunOptions):
     out: Path
     """The artifact to write."""
     preset: str = "embedded"
-    """Defaults of all that decides the weights: embedded or small (for CPUs), pr890 (33,055,836 parameters, 8 GPUs)."""
+    """Defaults of the training settings: embedded or small (for CPUs), pr890 (33,055,836 parameters, 8 GPUs)."""
     device: str = "auto"
     """torch device: auto, cpu, cuda, cuda:1 ..."""
     compile: bool = False
     """Run the model through torch.compile."""
     deterministic: bool = False
-    """Only operations that give the same bits each time, slower on GPUs (there set CUBLAS_WORKSPACE_CONFIG=:4096:8)."""
+    """Use only operations that give the same bits each time. Slower on GPUs (set CUBLAS_WORKSPACE_CONFIG=:4096:8)."""
     val: tuple[str, ...] = ()
-    """Validation shards, scored on the way and, before and after quantisation, at the end."""
+    """Validation shards, scored during training and at the end, before and after quantisation."""
     tokenizer: Path | None = None
     """SentencePiece model of the shards, for bits per byte."""
     val_tokens: int | None = None
-    """Validation tokens to score; default: all."""
+    """Number of validation tokens to score; default: all."""
     curve: Path | None = None
     """Draw the loss curve here at the end (PNG); needs --folder and matplotlib."""
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
-    """What decides the weights; a flag given here overrides the preset."""
+    """The training settings; a flag overrides the preset."""
 
     def check(self) -> None:
         RunOptions.check(self)
@@ -63,12 +63,12 @@ class Options(RunOptions):
             raise InputError("--val-every needs the text to score: --val 'PATTERN'")
         if self.curve is not None:
             if self.folder is None:
-                raise InputError("--curve draws what the log says: give --folder too")
+                raise InputError("--curve draws the log of the run: give --folder too")
             require_matplotlib("--curve")
 
 
 def parse(arguments: list[str], prog: str) -> Options:
-    """The command line, with the defaults of the preset it names."""
+    """Parse the command line, with the defaults of its preset; raises `InputError`."""
     first = argparse.ArgumentParser(add_help=False)
     first.add_argument("--preset", default="embedded")
     pick = first.parse_known_args(arguments)[0].preset
@@ -86,10 +86,11 @@ def parse(arguments: list[str], prog: str) -> Options:
 
 
 def run(options: Options, ranks: Ranks) -> int:
-    """Train, and on rank 0 compare the averages, export and draw; the exit code."""
+    """Train; on rank 0 also compare the averages, export and draw. Returns the exit code."""
     config = options.config
     require_writable("--out", options.out)
     require_writable("--curve", options.curve)
+    require_folder("--folder", options.folder)
     if options.deterministic:
         torch.use_deterministic_algorithms(True)
     device = choose_device(options.device, ranks.local_rank)
@@ -104,7 +105,7 @@ def run(options: Options, ranks: Ranks) -> int:
     if ranks.rank:
         return code
     if not finished:
-        kept = "go on with --resume" if options.folder is not None else "nothing is kept without --folder"
+        kept = "continue with --resume" if options.folder is not None else "nothing is kept without --folder"
         print(f"Stopped at step {trainer.step}; {kept}.")
         return code
     alone = load_validation(*text, config=config, device=device, ranks=ALONE)
@@ -122,25 +123,26 @@ Train a small model of PR #890's family on token shards and export its artifact.
 example
   {prog} --preset embedded --data 'shards/train_*.bin' --out model.ngev
 
-on what
+data
   --data FILE ...      training shards (.bin): names or quoted patterns
-  --val FILE ...       shards to score on the way and at the end; --val-tokens N of them
+  --val FILE ...       shards to score during training and at the end; --val-tokens N of them
   --tokenizer FILE     SentencePiece model, for bits per byte
-what is trained
+model
   --preset NAME        embedded, small (for CPUs) or pr890 (33 M parameters, 8 GPUs)
+method
   --steps N            optimiser steps; --max-seconds S ends earlier
-  --batch B --seq-len L     sequences a step, and their length
-what comes of it
+  --batch B --seq-len L     sequences per step, and their length
+output
   --out FILE           the artifact
   --folder DIR         log.jsonl and the checkpoint; --curve FILE.png
-  --checkpoint-every N --resume     ctrl-C too leaves a checkpoint there
+  --checkpoint-every N --resume     ctrl-C writes a checkpoint too
   --val-every N --log-every N
   --quiet              no progress
-on what machine
+hardware
   --device NAME --compile --deterministic
   torchrun --nproc_per_node=8 -m ngram_eval.train ... for several GPUs
 
---help-all: every flag, with the optimiser's and the schedule's settings (docs/training.md)
+--help-all: every flag, with the settings of optimiser and schedule (docs/training.md)
 """
 
 

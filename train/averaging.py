@@ -1,7 +1,7 @@
-"""Averages of the weights along a run. Kept in float32: in bfloat16, small steps would be rounded away.
+"""Averages of the weights during a run, in float32: bfloat16 would round small steps away.
 
-`torch.optim.swa_utils.AveragedModel` computes the same (a test compares them) but copies the whole module and keeps
-each weight's own precision.
+`torch.optim.swa_utils.AveragedModel` computes the same averages (a test compares them), but copies the whole module and
+keeps each weight's own precision.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ class Ema:
 
 
 class Swa:
-    """Plain mean of the weights at the moments given to `update` (tight SWA: late ones only)."""
+    """Plain mean of the weights at all calls of `update` (tight SWA calls it only late in a run)."""
 
     def __init__(self, model: nn.Module) -> None:
         self.average = {
@@ -35,7 +35,7 @@ class Swa:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take the model's weights in."""
+        """Add the model's weights to the mean."""
         self.count += 1
         weights = [weight.detach().float() for weight in model.parameters()]
         torch._foreach_lerp_(list(self.average.values()), weights, 1 / self.count)
@@ -43,6 +43,6 @@ class Swa:
 
 @torch.no_grad()
 def put(weights: Mapping[str, Tensor], model: nn.Module) -> None:
-    """Overwrite the model's parameters, each rounded to its own precision."""
+    """Overwrite the model's parameters by `weights`, each rounded to the parameter's precision."""
     for name, parameter in model.named_parameters():
         parameter.copy_(weights[name])

@@ -13,28 +13,28 @@ ExportWeights = Literal["ema", "swa", "raw"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
-    """What decides the weights that come out; defaults are PR #890's."""
+    """The settings that decide the trained weights; the defaults are PR #890's."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     """The architecture."""
     quant: QuantConfig = field(default_factory=QuantConfig)
-    """Quantisation, of the artifact and of early QAT alike."""
+    """Quantisation, for the artifact and for early QAT."""
     seq_len: int = 2048
     """Positions of a training sequence."""
     batch: int = 384
     """Sequences of a step, over all ranks (PR #890: 786,432 tokens)."""
     micro_batch: int = 48
-    """Sequences of one forward on one rank; gradients are added up until the batch is full. 0: all at once."""
+    """Sequences of one forward on one rank; gradients accumulate over the batch. 0: the whole batch at once."""
     shuffle: bool = False
     """Visit the sequences of each epoch in a new random order instead of stream order."""
     steps: int = 20_000
     """Optimiser steps."""
     max_seconds: float = 600.0
-    """Wall-clock cap on the training steps, in seconds; the learning rate falls in time for it. 0: none."""
+    """Time limit of the training steps, in seconds; the learning rate reaches 0 by then. 0: no limit."""
     warmup_steps: int = 20
-    """Steps before the first, undone afterwards: they let kernels be compiled and memory be found."""
+    """Steps before the first one that are undone again: they compile kernels and allocate memory."""
     warmdown_steps: int = 3500
-    """Steps at the end over which the learning rate falls linearly to 0, measured in time under a cap. 0: none."""
+    """Steps at the end over which the learning rate falls linearly to 0; a time limit counts for them. 0: none."""
     matrix_lr: float = 0.025
     """Muon's learning rate, for block matrices and projections."""
     table_lr: float = 0.035
@@ -52,17 +52,17 @@ class TrainConfig:
     grad_clip: float = 0.3
     """Largest norm of the whole gradient; 0: no limit."""
     ema: float = 0.997
-    """Decay a step of the exponential average of the weights."""
+    """Decay per step of the exponential average of the weights."""
     swa_every: int = 50
-    """Steps between the weights that SWA takes the mean of."""
+    """Steps between the weights that SWA averages."""
     swa_below: float = 0.2
-    """SWA begins once the learning-rate multiplier is below this."""
+    """Learning-rate multiplier below which SWA begins."""
     export_weights: ExportWeights = "ema"
-    """Which weights are exported: the exponential average, SWA's mean, or the last ones."""
+    """Weights to export: the exponential average, SWA's mean, or the last ones."""
     qat_below: float = 0.5
-    """Matrices are fake-quantised once the learning-rate multiplier is below this (early QAT); 0: never."""
+    """Learning-rate multiplier below which matrices are fake-quantised (early QAT); 0: never."""
     mtp_weight: float = 0.2
-    """Weight of the mean loss of the multi-token-prediction heads, where the model has any."""
+    """Weight of the mean loss of the multi-token-prediction heads, if the model has any."""
     seed: int = 1337
     """Seed of the weights and of the order of the data (PR #890: 42, 1337, 2024)."""
 
@@ -75,7 +75,7 @@ class TrainConfig:
                 raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}: give at least 0")
         for name in ("momentum", "momentum_start", "ema", "swa_below", "qat_below"):
             if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}: it lies in [0, 1]")
+                raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}: give a number in [0, 1]")
         for name in (
             *("max_seconds", "matrix_lr", "table_lr", "vector_lr"),
             *("weight_decay", "grad_clip", "mtp_weight"),
@@ -88,7 +88,7 @@ class TrainConfig:
             )
 
     def micro_batches(self, world: int) -> int:
-        """Forwards a rank makes for one step; raises `InputError` unless the batch can be shared out."""
+        """Number of forwards of one rank per step; raises `InputError` if the batch can't be split evenly."""
         share, rest = divmod(self.batch, world)
         if rest:
             raise InputError(
@@ -172,4 +172,4 @@ def small() -> TrainConfig:
 
 
 PRESETS: dict[str, Callable[[], TrainConfig]] = {"embedded": embedded, "small": small, "pr890": pr890}
-"""Preset name -> its configuration."""
+"""Preset name -> configuration."""

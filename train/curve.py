@@ -1,4 +1,4 @@
-"""The loss curve: `python -m ngram_eval.train.curve RUN_FOLDER curve.png`, or `--curve` of the training itself."""
+"""Draws the loss curve: `python -m ngram_eval.train.curve RUN_FOLDER curve.png`, or `--curve` of a training run."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +17,13 @@ class Options:
     """Draw the loss curve of a run."""
 
     folder: Annotated[Path, tyro.conf.Positional]
-    """The run's folder, with log.jsonl in it."""
+    """The run's folder, which holds log.jsonl."""
     out: Annotated[Path, tyro.conf.Positional]
     """The PNG to write."""
 
 
 def draw(entries: list[Entry], path: Path) -> None:
-    """Training and validation loss over steps, and the learning rate, as a PNG."""
+    """Draw training and validation loss over steps, and the learning rate, as a PNG."""
     from matplotlib.figure import Figure  # an optional extra
 
     figure = Figure(figsize=(7, 4), layout="constrained")

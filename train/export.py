@@ -1,10 +1,10 @@
-"""From weights to an artifact, and back to see that it is one: `python -m ngram_eval.train.export --help`.
+"""Exports weights as an artifact, and checks it: `python -m ngram_eval.train.export --help`.
 
-The exported file is loaded again and scored: bits per byte before and after quantisation stand side by side.
+The artifact is loaded before it is written, and scored, to compare bits per byte before and after quantisation.
 """
 
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ngram_eval.distributed.ranks import ALONE, Ranks
 from ngram_eval.errors import InputError, exit_on_input_error
-from ngram_eval.files import require_writable
+from ngram_eval.files import replacing, require_writable
 from ngram_eval.models import artifact
 from ngram_eval.models.artifact import QuantConfig
 from ngram_eval.models.transformer import Transformer, parameter_count
@@ -30,22 +30,22 @@ from ngram_eval.train.validate import Validation
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
-    """Export a checkpoint again: other weights, another quantisation."""
+    """Export a checkpoint again, with other weights or another quantisation."""
 
     checkpoint: Annotated[Path, tyro.conf.Positional]
     """checkpoint.safetensors of a run."""
     out: Path
     """The artifact to write."""
     val: tuple[str, ...] = ()
-    """Validation shards, to measure what quantisation costs."""
+    """Validation shards, to measure the cost of quantisation."""
     tokenizer: Path | None = None
     """SentencePiece model of the shards, for bits per byte."""
     val_tokens: int | None = None
-    """Validation tokens to score; default: all."""
+    """Number of validation tokens to score; default: all."""
     device: str = "auto"
     """torch device: auto, cpu, cuda, cuda:1 ..."""
     export_weights: ExportWeights = "ema"
-    """Which weights: the exponential average, SWA's mean, or the last ones."""
+    """Weights to export: the exponential average, SWA's mean, or the last ones."""
     quant: Annotated[QuantConfig, tyro.conf.arg(name="")] = field(default_factory=QuantConfig)
     """The quantisation; by default the run's own."""
 
@@ -59,7 +59,7 @@ def load_validation(
     device: torch.device,
     ranks: Ranks,
 ) -> Validation | None:
-    """The validation text of the command line, if any. Raises `InputError`."""
+    """The validation text of the command line; None without one. Raises `InputError`."""
     if not patterns:
         if tokenizer is not None or most is not None:
             raise InputError("--tokenizer and --val-tokens describe --val, and no --val was given")
@@ -76,7 +76,7 @@ def load_validation(
 
 
 def compare(trainer: Trainer, validation: Validation) -> None:
-    """Print what the text costs under the last weights and each average."""
+    """Print the validation loss of the last weights and of each average."""
     model = Transformer(trainer.config.model).to(trainer.device)
     for which in get_args(ExportWeights):
         if which != "swa" or trainer.swa.count:
@@ -88,18 +88,20 @@ def compare(trainer: Trainer, validation: Validation) -> None:
 def export(
     path: Path, weights: dict[str, Tensor], config: TrainConfig, device: torch.device, validation: Validation | None
 ) -> None:
-    """Write the artifact, load it again, and print sizes and what the text costs before and after."""
+    """Load the artifact, write it, and print sizes and the validation loss before and after quantisation."""
     model = Transformer(config.model).to(device)
     put(weights, model)
     before = validation.score(model) if validation is not None else None
-    artifact.save(path, model, config.quant, config.seq_len)
-    loaded, _ = artifact.load(path)
+    data = artifact.encode(artifact.quantise(model, config.quant), config.model, asdict(config.quant), config.seq_len)
+    loaded, _ = artifact.decode(path, data)  # what is written, which from a FIFO can't be read again
+    with replacing(path) as file:
+        file.write(data)
     if validation is not None:
         print(f"before quantisation: {before}")
         print(f"after:               {validation.score(loaded)} (+-{config.quant.matrix_levels}, from {path})")
     else:
-        print("No --val, so what quantisation costs was not measured.")
-    print(f"{parameter_count(model):,} parameters -> {path}: {artifact.size_report(path)}")
+        print("No --val, so the cost of quantisation was not measured.")
+    print(f"{parameter_count(model):,} parameters -> {path}: {artifact.size_report(len(data))}")
 
 
 def main() -> None:

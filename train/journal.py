@@ -1,4 +1,4 @@
-"""What a run writes down as it goes: a live line for people, a log for programs.
+"""The progress of a run: a live line on the terminal, and logs for programs.
 
 The log is JSON lines; CSV, TensorBoard and Weights & Biases are further sinks, each a line in `SINKS`.
 """
@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from ngram_eval.errors import InputError
+from ngram_eval.files import naming, write_text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,19 +24,19 @@ class Entry:
     """One line of the log."""
 
     step: int
-    """Steps taken."""
+    """Number of steps taken."""
     seconds: float
-    """Time they took."""
+    """Seconds that these steps took."""
     loss: float
-    """Mean nats a training token since the last entry."""
+    """Mean nats per training token since the last entry."""
     lr: float
     """Multiplier of the learning rates."""
     tokens_per_second: float
-    """Training tokens over all ranks, since the last entry."""
+    """Training tokens per second of all ranks, since the last entry."""
     val_nats: float | None = None
-    """Nats a token of the validation text under the weights to be exported, where it was scored."""
+    """Nats per token of the validation text, by the weights to be exported; None if it was not scored."""
     val_bpb: float | None = None
-    """Bits per byte of the same."""
+    """Bits per byte of the validation text."""
 
     def __str__(self) -> str:
         text = f"loss {self.loss:.3f} nats, lr x{self.lr:.2f}, {self.tokens_per_second:,.0f} tokens/s"
@@ -45,42 +46,46 @@ class Entry:
 
 
 class Sink(Protocol):
-    """Where entries go."""
+    """A destination of entries."""
 
     def write(self, entry: Entry) -> None:
         """Add one entry."""
 
     def close(self) -> None:
-        """No more will come."""
+        """Finish; no more entries will come."""
 
 
 class JsonLines:
-    """log.jsonl: one JSON object a line."""
+    """log.jsonl: one JSON object per line."""
 
     def __init__(self, folder: Path) -> None:
-        self._file: TextIO = (folder / "log.jsonl").open("a", encoding="utf-8")
+        self._path = folder / "log.jsonl"
+        self._file: TextIO = self._path.open("a", encoding="utf-8")
 
     def write(self, entry: Entry) -> None:
-        self._file.write(json.dumps(asdict(entry)) + "\n")
-        self._file.flush()
+        with naming(self._path):
+            self._file.write(json.dumps(asdict(entry)) + "\n")
+            self._file.flush()
 
     def close(self) -> None:
         self._file.close()
 
 
 class Csv:
-    """log.csv: the same as a table; what was not measured is left empty. Begun again from log.jsonl."""
+    """log.csv: the log as a table; values that were not measured are empty. It is rewritten from log.jsonl."""
 
     def __init__(self, folder: Path) -> None:
-        self._file: TextIO = (folder / "log.csv").open("w", encoding="utf-8", newline="")
+        self._path = folder / "log.csv"
+        self._file: TextIO = self._path.open("w", encoding="utf-8", newline="")
         self._writer = csv.DictWriter(self._file, [field.name for field in fields(Entry)])
         self._writer.writeheader()
         for entry in read(folder):
             self.write(entry)
 
     def write(self, entry: Entry) -> None:
-        self._writer.writerow(asdict(entry))
-        self._file.flush()
+        with naming(self._path):
+            self._writer.writerow(asdict(entry))
+            self._file.flush()
 
     def close(self) -> None:
         self._file.close()
@@ -106,7 +111,7 @@ class TensorBoard:
 
 
 class Wandb:
-    """A run of Weights & Biases named after the folder (an optional extra, set up by its own environment variables)."""
+    """A run of Weights & Biases, named after the folder (an optional extra with environment variables of its own)."""
 
     def __init__(self, folder: Path) -> None:
         try:
@@ -124,24 +129,36 @@ class Wandb:
 
 
 SINKS: dict[str, Callable[[Path], Sink]] = {"csv": Csv, "tensorboard": TensorBoard, "wandb": Wandb}
-"""What `--log` can name besides log.jsonl, which is always written."""
+"""The choices of `--log`; log.jsonl is always written."""
 
 
 def read(folder: Path) -> list[Entry]:
-    """The entries of log.jsonl."""
-    lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
-    return [Entry(**json.loads(line)) for line in lines]
+    """The entries of log.jsonl, but for a last one that was cut short as it was written. Raises `InputError`."""
+    path = folder / "log.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    entries = []
+    for number, line in enumerate(lines, 1):
+        try:
+            values = json.loads(line)
+            if not all(isinstance(value, (int, float, type(None))) for value in values.values()):
+                raise ValueError("not only numbers")
+            entries.append(Entry(**values))
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            if number == len(lines) and not line.endswith(b"\n"):
+                break
+            raise InputError(f"{path}:{number} is no entry of a log ({error}): remove the line") from error
+    return entries
 
 
 def cut(folder: Path, step: int) -> None:
-    """Leave out entries behind `step`: the run goes on from a checkpoint written there."""
+    """Remove the entries after `step`, at which the run resumes from a checkpoint."""
     kept = [entry for entry in read(folder) if entry.step <= step] if (folder / "log.jsonl").exists() else []
-    (folder / "log.jsonl").write_text("".join(json.dumps(asdict(entry)) + "\n" for entry in kept), encoding="utf-8")
+    write_text(folder / "log.jsonl", "".join(json.dumps(asdict(entry)) + "\n" for entry in kept))
 
 
 @contextmanager
 def open_sinks(folder: Path, names: tuple[str, ...]) -> Iterator[list[Sink]]:
-    """log.jsonl and the sinks named, for a run that goes on where log.jsonl ends."""
+    """Open log.jsonl and the sinks `names`, for a run that continues where log.jsonl ends."""
     opened: list[Sink] = [JsonLines(folder)]
     try:
         for name in names:
@@ -153,7 +170,7 @@ def open_sinks(folder: Path, names: tuple[str, ...]) -> Iterator[list[Sink]]:
 
 
 class Live:
-    """The line on the terminal; where stderr is no terminal, one line an entry instead."""
+    """The line on the terminal; if stderr is not a terminal, one line per entry instead."""
 
     def __init__(self, steps: int, quiet: bool = False) -> None:
         self._console, self._quiet = Console(stderr=True), quiet
@@ -170,7 +187,7 @@ class Live:
         self._progress.stop()
 
     def show(self, step: int, seconds_left: float, entry: Entry | None = None) -> None:
-        """The state after a step, with an entry of the log where there is one."""
+        """Show the state after a step, and the step's entry of the log if it has one."""
         minutes, seconds = divmod(round(min(seconds_left, 1e6)), 60)
         left = f"{minutes}:{seconds:02} left"
         if entry is not None:

@@ -1,4 +1,4 @@
-"""A run from its first step, or a checkpoint, to its end: what happens around the steps."""
+"""The loop of a run, from its first step or a checkpoint to its end: steps, logs, validation and checkpoints."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,21 +14,21 @@ from ngram_eval.train.trainer import Trainer
 from ngram_eval.train.validate import Score, Validation
 
 CHECKPOINT = "checkpoint.safetensors"
-"""Its name in the run's folder."""
+"""Name of the checkpoint in the run's folder."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunOptions:
-    """What a run does besides learning."""
+    """Logs, checkpoints and validation of a run."""
 
     folder: Path | None = None
-    """Folder of the run, made if need be: log.jsonl and checkpoint.safetensors. Default: neither is kept."""
+    """Folder for log.jsonl and checkpoint.safetensors, made if it does not exist. Default: neither is written."""
     resume: bool = False
-    """Go on from the folder's checkpoint."""
+    """Resume from the folder's checkpoint."""
     checkpoint_every: int = 0
-    """Steps between checkpoints; one is written at the end in any case."""
+    """Steps between checkpoints; 0: only at the end, where one is always written."""
     stop_after: int = 0
-    """Stop at this step with a checkpoint and no artifact, to be resumed; 0: do not."""
+    """Stop at this step with a checkpoint and without an artifact, to be resumed later; 0: do not stop."""
     log_every: int = 10
     """Steps between entries of the log."""
     log: tuple[str, ...] = ()
@@ -38,7 +38,7 @@ class RunOptions:
     quiet: bool = False
     """Show no progress."""
     rank_timeout: float = 30.0
-    """Seconds without a sign of life after which a rank is given up, and with it the run."""
+    """Seconds without a sign of life after which a rank counts as lost and the run ends."""
 
     def check(self) -> None:
         """Raise `InputError` for flags that do not go together or are out of range."""
@@ -64,9 +64,9 @@ def train(
     validation: Validation | None = None,
     interrupt: Interrupt | None = None,
 ) -> bool:
-    """Take the steps that are left; True at the run's end, False if `stop_after` or an interrupt came first.
+    """Take the remaining steps; returns True at the run's end, False if `stop_after` or an interrupt came first.
 
-    Every rank calls this. An interrupt ends the step that is being taken, and leaves a checkpoint as `stop_after` does.
+    Every rank calls this. An interrupt stops after the current step, with a checkpoint, as `stop_after` does.
     """
     config, leading = trainer.config, trainer.ranks.rank == 0
     path = None if options.folder is None else options.folder / CHECKPOINT
@@ -76,7 +76,7 @@ def train(
         trainer.warm_up()
     if options.stop_after and trainer.step >= options.stop_after:
         raise InputError(f"--stop-after is {options.stop_after}: the checkpoint is at step {trainer.step} already")
-    judged = Transformer(config.model) if validation is not None else None  # holds averages while they are scored
+    judged = Transformer(config.model) if validation is not None else None  # holds the averages that are scored
     with ExitStack() as stack:
         sinks: list[Sink] = []
         live = stack.enter_context(Live(config.steps, options.quiet)) if leading else None
@@ -117,7 +117,7 @@ def train(
 
 
 def _score(trainer: Trainer, validation: Validation | None, judged: Transformer | None) -> Score | None:
-    """The validation text under the weights to be exported (the average; SWA's mean only exists at the end)."""
+    """Score the validation text by the weights to be exported; for SWA by the EMA, as its mean is not complete yet."""
     if validation is None or judged is None:
         return None
     put(trainer.weights("raw" if trainer.config.export_weights == "raw" else "ema"), judged.to(trainer.device))

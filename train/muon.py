@@ -1,10 +1,9 @@
-"""Parallel Muon: momentum, made orthogonal by Newton-Schulz iterations, the matrices shared out over ranks.
+"""Parallel Muon: momentum that Newton-Schulz iterations make orthogonal, with the matrices split over ranks.
 
-K. Jordan et al., "Muon: an optimizer for hidden layers" (2024), as PR #890 uses it. `torch.optim.Muon` (2.13) agrees
-but for four points, which is why it is not used here: it does not share the work out over ranks; it always iterates in
-bfloat16, which CPUs do slowly; its momentum is an average, where the published one is a sum (the iteration takes the
-factor 1 - m out only while m is constant, and here it rises); and it takes matrices one by one, not those of one shape
-together.
+K. Jordan et al., "Muon: an optimizer for hidden layers" (2024), as PR #890 uses it. `torch.optim.Muon` (2.13) is not
+used here since it differs in four points. It does not split the work over ranks. It always iterates in bfloat16, which
+is slow on CPUs. Its momentum is an average, while the published one is a sum (the iteration removes the factor 1 - m
+only while m is constant, and here it rises). And it takes matrices one by one, not those of one shape together.
 """
 
 from collections import defaultdict
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-"""Coefficients of x, x x' x and x x' x x' x (PR #890): they reach about 1 quickly, and then stay around it."""
+"""Coefficients of x, x x' x and x x' x x' x (PR #890): singular values come near 1 quickly, and then stay near it."""
 STEPS = 5
 _EPS = 1e-7
 
@@ -36,15 +35,15 @@ def orthogonalise(matrices: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def newton_schulz_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 on GPUs, as published; float32 elsewhere, where bfloat16 is emulated."""
+    """bfloat16 on GPUs, as published; else float32, since bfloat16 is emulated there."""
     return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
 class Muon(Optimizer):
-    """Matrix i is orthogonalised by rank i mod world; one all-reduce brings all updates to all ranks.
+    """Muon over ranks: rank i mod world orthogonalises matrix i, and one all-reduce gives all updates to all ranks.
 
-    Gradients must be the same on all ranks (DDP averages them). So is the momentum, which every rank keeps for all
-    matrices: checkpoints then know nothing of ranks.
+    Gradients must be the same on all ranks (DDP averages them). Every rank keeps the momentum of all matrices, so
+    checkpoints do not depend on the number of ranks.
     """
 
     def __init__(
@@ -63,7 +62,7 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
-        """One update of every matrix that has a gradient."""
+        """Update every matrix that has a gradient."""
         for group in self.param_groups:
             matrices: list[Tensor] = [matrix for matrix in group["params"] if matrix.grad is not None]
             if not matrices:

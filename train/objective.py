@@ -1,4 +1,4 @@
-"""What training minimises."""
+"""The training loss."""
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +8,7 @@ from ngram_eval.models.transformer import Transformer
 
 
 class Objective(nn.Module):
-    """Inputs and targets (B, T) int64 -> (loss to minimise, mean nats of the next token), a module for DDP to wrap."""
+    """Inputs and targets (B, T) int64 -> (loss to minimise, mean nats of the next token); DDP can wrap this module."""
 
     def __init__(self, model: Transformer, mtp_weight: float) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Which optimiser takes which parameter: Muon for matrices, AdamW for tables, vectors and scalars (PR #890)."""
+"""The optimisers: Muon for matrices, AdamW for tables, vectors and scalars (PR #890)."""
 
 import torch
 from torch import nn
@@ -9,17 +9,17 @@ from ngram_eval.train.muon import Muon, newton_schulz_dtype
 
 
 def is_table(name: str) -> bool:
-    """Embedding tables: the token embedding, the bigram hash and the value embedding."""
+    """Whether the parameter is an embedding table: of tokens, of bigram hashes, or of values."""
     return name == "embedding" or name.endswith(".table")
 
 
 def is_matrix(name: str, parameter: nn.Parameter) -> bool:
-    """Weights of linear layers: block matrices, projections and multi-token-prediction heads."""
+    """Whether the parameter is the weight of a linear layer (block, projection, multi-token-prediction head)."""
     return parameter.ndim == 2 and name.endswith(".weight")
 
 
 def make_optimizers(model: nn.Module, config: TrainConfig, ranks: Ranks) -> list[torch.optim.Optimizer]:
-    """[Muon, AdamW]; each group remembers its full learning rate as `peak_lr`."""
+    """[Muon, AdamW]; each group keeps its full learning rate as `peak_lr`."""
     matrices, tables, vectors = [], [], []
     for name, parameter in model.named_parameters():
         if is_table(name):

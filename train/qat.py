@@ -1,4 +1,4 @@
-"""Quantisation-aware training: linear layers see rounded weights in the forward, gradients pass straight through."""
+"""Quantisation-aware training: linear layers use rounded weights in the forward; gradients pass straight through."""
 
 import torch
 from torch import Tensor
@@ -16,14 +16,14 @@ def fake_quantise(weight: Tensor, levels: int, floor: bool) -> Tensor:
 
 
 def enable(model: Transformer, quant: QuantConfig) -> None:
-    """Fake-quantise every linear layer from now on, but for the multi-token-prediction heads."""
+    """Fake-quantise every linear layer from now on, except multi-token-prediction heads."""
     for name, module in model.named_modules():
         if isinstance(module, Linear) and not name.startswith("mtp."):
             module.fake_quantise = lambda weight: fake_quantise(weight, quant.matrix_levels, quant.scale_floor)
 
 
 def disable(model: Transformer) -> None:
-    """Back to the weights as they are."""
+    """Use the weights as they are again."""
     for module in model.modules():
         if isinstance(module, Linear):
             module.fake_quantise = None

@@ -1,13 +1,13 @@
-"""Learning rate and momentum along a run (PR #890)."""
+"""Learning rate and momentum during a run (PR #890)."""
 
 from ngram_eval.train.config import TrainConfig
 
 
 def lr_multiplier(step: int, seconds: float, config: TrainConfig) -> float:
-    """1, then a linear fall to 0 over the last `warmdown_steps`.
+    """Multiplier of the learning rates: 1, then a linear fall to 0 over the last `warmdown_steps`.
 
-    `seconds` is the time that the `step` steps so far took. Under a cap on time, the steps left are those that fit into
-    it at the pace so far.
+    `seconds` is the time that the `step` steps so far took. With a time limit, the remaining steps are those that fit
+    into it at the speed so far.
     """
     if not config.warmdown_steps:
         return 1.0

@@ -1,4 +1,4 @@
-"""Checkpoints: everything of a run in one safetensors file, written whole or not at all. Nothing is unpickled."""
+"""Checkpoints: the whole state of a run in one safetensors file, written atomically. Nothing is unpickled."""
 
 import json
 from dataclasses import asdict
@@ -28,12 +28,12 @@ def save(path: Path, trainer: Trainer) -> None:
 
 
 def read_config(path: Path) -> TrainConfig:
-    """The configuration of the run. Raises `InputError` naming what is wrong."""
+    """The configuration of the run. Raises `InputError` if the file is not a checkpoint of this release."""
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
         if metadata.get("format") != FORMAT:
-            raise InputError(f"{path}: no checkpoint of this release (its format is {metadata.get('format')!r})")
+            raise InputError(f"{path}: not a checkpoint of this release (its format is {metadata.get('format')!r})")
         stored: dict[str, Any] = json.loads(metadata["config"])
         model: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in stored.pop("model").items()
@@ -48,7 +48,7 @@ def read_config(path: Path) -> TrainConfig:
 
 
 def read_weights(path: Path, which: ExportWeights) -> dict[str, Tensor]:
-    """The last weights or an average, by parameter name, on the CPU. Raises `InputError`, also if SWA had not begun."""
+    """The last weights or an average, by parameter name, on the CPU. Raises `InputError` if SWA had not begun."""
     prefix = "model." if which == "raw" else f"{which}."
     with safe_open(path, "pt") as file:
         names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
@@ -59,7 +59,7 @@ def read_weights(path: Path, which: ExportWeights) -> dict[str, Tensor]:
 
 
 def resume(path: Path, trainer: Trainer) -> None:
-    """Put the trainer where the checkpoint was written. Raises `InputError`, also if its configuration is another."""
+    """Load the checkpoint into the trainer. Raises `InputError`, also if its configuration differs."""
     stored, wanted = asdict(read_config(path)), asdict(trainer.config)
     for part in ("model", "quant"):
         stored |= stored.pop(part)

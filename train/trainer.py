@@ -1,4 +1,4 @@
-"""One rank's part of a training run: the model, its optimisers and averages, step by step (PR #890)."""
+"""One rank's part of a training run: the model, its optimisers and averages (PR #890)."""
 
 import math
 import time
@@ -24,16 +24,16 @@ from ngram_eval.train.optim import make_optimizers
 from ngram_eval.train.schedule import lr_multiplier, momentum_at
 
 SWA_COUNT = 2
-"""Place of SWA's count in the state's `counters`."""
+"""Index of SWA's count in the state's `counters`."""
 
 
 class Trainer:
-    """A run's whole state and its next step. With the same configuration every rank goes through the same weights."""
+    """The whole state of a run, and its next step. All ranks have the same weights after each step."""
 
     def __init__(
         self, config: TrainConfig, stream: Stream, *, ranks: Ranks, device: torch.device, compiled: bool = False
     ) -> None:
-        """`compiled`: through `torch.compile`. Raises `InputError` where batches can't be made or shared out."""
+        """`compiled` uses `torch.compile`. Raises `InputError` if batches can't be made or split over ranks."""
         self.config, self.ranks, self.device = config, ranks, device
         self._micro_batches = config.micro_batches(ranks.world)
         self._batches = Batches(
@@ -57,28 +57,28 @@ class Trainer:
         if ranks.world > 1:
             self._objective = DistributedDataParallel(self._objective)
         self.step = 0
-        """Steps taken; also the number of the next batch."""
+        """Number of steps taken; also the number of the next batch."""
         self.seconds = 0.0
-        """Time they took, rank 0's."""
+        """Seconds that these steps took on rank 0."""
         self.multiplier = 1.0
-        """Of the learning rates, in the last step."""
+        """Multiplier of the learning rates in the last step."""
         self._quantising = False
         self._nats = torch.zeros((), dtype=torch.float32, device=device)
         self._counted = 0
 
     @property
     def done(self) -> bool:
-        """Whether steps or time are used up."""
+        """Whether all steps are taken or the time is used up."""
         config = self.config
         return self.step >= config.steps or bool(config.max_seconds and self.seconds >= config.max_seconds)
 
     def seconds_left(self) -> float:
-        """Estimate of the time to the end."""
+        """Estimate of the remaining time, in seconds."""
         left = (self.config.steps - self.step) * self.seconds / self.step if self.step else math.inf
         return max(0.0, min(left, self.config.max_seconds - self.seconds) if self.config.max_seconds else left)
 
     def warm_up(self) -> None:
-        """Take `warmup_steps` steps, the last with quantised weights if any will be, and undo them."""
+        """Take `warmup_steps` steps, the last one with quantised weights if the run uses them, and undo all."""
         if not self.config.warmup_steps:
             return
         before = {name: tensor.clone() for name, tensor in self.state().items()}
@@ -112,7 +112,10 @@ class Trainer:
         self.seconds = self._rank_0s(self.seconds + time.perf_counter() - started)
 
     def mean_nats(self) -> float:
-        """Mean training loss of the steps since this was last asked, nats a token, over all ranks (all must ask)."""
+        """Mean training loss over all ranks since the last call, in nats per token; every rank must call this.
+
+        Raises `InputError` if the training has diverged.
+        """
         mine = float(self._nats) / self._counted if self._counted else math.nan
         self._nats.zero_()
         self._counted = 0
@@ -137,7 +140,7 @@ class Trainer:
         return self.ema.average if which == "ema" else self.swa.average
 
     def state(self) -> dict[str, Tensor]:
-        """All that a run needs to go on: the live tensors by name, and counters."""
+        """Everything that a run needs to resume: the live tensors by name, and counters."""
         tensors = {f"model.{name}": parameter.detach() for name, parameter in self.model.named_parameters()}
         tensors |= {f"ema.{name}": average for name, average in self.ema.average.items()}
         tensors |= {f"swa.{name}": average for name, average in self.swa.average.items()}
@@ -150,7 +153,7 @@ class Trainer:
 
     @torch.no_grad()
     def load_state(self, tensors: dict[str, Tensor]) -> None:
-        """Go back, or on, to what `state` said. Raises `KeyError` for a missing tensor."""
+        """Load what `state` returned. Raises `KeyError` for a missing tensor."""
         for name, parameter in self.model.named_parameters():
             parameter.copy_(tensors[f"model.{name}"])
             self.ema.average[name].copy_(tensors[f"ema.{name}"])
@@ -174,13 +177,13 @@ class Trainer:
             self._quantise()
 
     def _quantise(self) -> None:
-        """Fake-quantise from now on, even should the multiplier, measured in time, rise again."""
+        """Fake-quantise from now on, even if the multiplier, which may depend on time, rises again."""
         if not self._quantising:
             qat.enable(self.model, self.config.quant)
             self._quantising = True
 
     def _compute_gradients(self) -> None:
-        """Mean gradients of the batch, over its micro-batches and over ranks."""
+        """Compute the mean gradients of the batch, over its micro-batches and over ranks."""
         parts = self._micro_batches
         share = self.config.batch // self.ranks.world
         size = share // parts
@@ -195,7 +198,7 @@ class Trainer:
         self._counted += 1
 
     def _collecting(self, last: bool) -> AbstractContextManager[object]:
-        """DDP averages gradients over ranks in the last of a step's backward passes only."""
+        """A context in which DDP averages gradients over ranks only in the last backward pass of a step."""
         if isinstance(self._objective, DistributedDataParallel) and not last:
             return cast(AbstractContextManager[object], self._objective.no_sync())
         return nullcontext()
@@ -206,7 +209,7 @@ class Trainer:
         return [(parameter, names[parameter]) for group in optimizer.param_groups for parameter in group["params"]]
 
     def _rank_0s(self, seconds: float) -> float:
-        """Rank 0's value, where time decides what all ranks do."""
+        """Rank 0's value on all ranks if a time limit decides when they end, else the rank's own."""
         if self.ranks.world == 1 or not self.config.max_seconds:
             return seconds
         shared = torch.tensor(seconds, dtype=torch.float64)

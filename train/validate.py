@@ -1,7 +1,7 @@
-"""The loss on held-out text, by the evaluator's own rules: what `ngram_eval.run` says of the neural model alone.
+"""The loss on held-out text by the evaluator's own rules: equal to the neural model alone in `ngram_eval.run`.
 
-Windows do not overlap (stride = seq_len): the cheapest pass that scores every position once. A sliding evaluation, with
-more context, gives less.
+Windows do not overlap (stride = seq_len), which is the fastest way to score every position once. A sliding evaluation,
+with more context, gives a lower loss.
 """
 
 from dataclasses import dataclass
@@ -23,19 +23,19 @@ _TOKENS_AT_ONCE = 1 << 14
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What the text costs."""
+    """The loss on the text."""
 
     nats: float
-    """Mean a token."""
+    """Mean nats per token."""
     bpb: float | None
-    """Bits per byte; None without a tokenizer, which knows the bytes."""
+    """Bits per byte; None without a tokenizer."""
 
     def __str__(self) -> str:
         return f"{self.nats:.4f} nats a token" + ("" if self.bpb is None else f", {self.bpb:.4f} bits per byte")
 
 
 class Validation:
-    """Held-out tokens, scored as often as asked."""
+    """Held-out tokens that models can be scored on."""
 
     def __init__(
         self, tokens: Tokens, tokenizer: Tokenizer | None, *, seq_len: int, device: torch.device, ranks: Ranks
@@ -49,7 +49,7 @@ class Validation:
             self._bytes = int(tokenizer.target_bytes(tokens, 0, self.targets, "decoded").sum())
 
     def score(self, model: Transformer) -> Score:
-        """Score the text; every rank must call, each does its share."""
+        """Score the text. Every rank must call this; each scores a share."""
         at_once = max(1, _TOKENS_AT_ONCE // self._config.seq_len)
         dtype = choose_dtype("auto", self._device)
         source = TransformerSource(model, train_seq_len=0, batch_windows=at_once, device=self._device, dtype=dtype)

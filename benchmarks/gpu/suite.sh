@@ -104,7 +104,7 @@ build_core() { "$cxx" $flags -shared $includes csrc/{exact,hashed,mixer}/*.cc cs
 
 # shellcheck disable=SC2046,SC2086
 build_cuda() {
-    local rc=0 bind gpu checked="csrc/hashed/counts.cc csrc/exact/counts.cc tests/device_check.cu"
+    local rc=0 bind gpu checked="csrc/hashed/counts.cc csrc/exact/counts.cc tests/csrc/device_check.cu"
     if [ -n "$dry_run" ]; then
         "$cxx" $flags -O1 -pthread -c -x c++ $kernels &&
             "$cxx" $flags -O1 -shared -pthread $includes csrc/python/cuda.cc $objects -o "ngram_eval/_cuda$suffix" &&
@@ -143,11 +143,11 @@ else
     say "The C++ backend was skipped, as it could not be built:" "" "$(tail -n 5 core_errors.txt | sed 's/^/    /')"
 fi
 
-files=(tests/test_kernels.py tests/test_device.py)
+files=(tests/kernels/test_kernels.py tests/scorers/test_device.py)
 if has hypothesis; then
-    files+=(tests/test_conformance.py tests/test_exact.py)
+    files+=(tests/scorers/test_conformance.py tests/scorers/test_exact.py)
 else
-    say "" "tests/test_conformance.py and test_exact.py were skipped: hypothesis is not installed."
+    say "" "tests/scorers/test_conformance.py and test_exact.py were skipped: hypothesis is not installed."
 fi
 case $only in
     cuda) chosen=cuda ;;

@@ -40,7 +40,7 @@ struct Charging {
   std::int64_t* sums;      // (rows, 4): nats in two limbs, the neural model's nats in two limbs; spread over the rows
   std::int64_t rows;
   std::int64_t* hits;  // by matched order, 0 for none; added to
-  std::int64_t* bad;   // the first position whose statistics are NaN, if that is lower; it is charged nothing
+  std::int64_t* bad;   // the first position whose entropy is NaN or a value no probability, if lower; charged nothing
 };
 
 // The tables of `hashed/counts.h`, in memory of the caller's: (orders, 2, buckets). `tokens` holds the stream from

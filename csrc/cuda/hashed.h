@@ -227,7 +227,9 @@ struct Charge {
     const double weight = order > 0 ? gate_weight(charging.gate, entropy, order) : 0.0;
     const double p = blend(weight, neural, ngram_estimate(best.context[i], best.full[i]));
     charging.values[i] = p;
-    if (p != p || entropy != entropy) return parallel::lower(charging.bad, position(i));
+    if (!is_probability(p) || !is_probability(neural) || entropy != entropy) {
+      return parallel::lower(charging.bad, position(i));
+    }
     std::int64_t* const sums = charging.sums + 4 * (i % charging.rows);
     add_units(sums, charged_units(p));
     add_units(sums + 2, charged_units(neural));

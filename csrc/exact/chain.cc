@@ -1,5 +1,6 @@
 // The chain of exact counts at one position: features of the context, weights, what they give, what they learn.
 #include <algorithm>
+#include <limits>
 
 #include "exact/model.h"
 
@@ -182,7 +183,7 @@ double ExactModel::charge(int depth, const Successor* target, std::uint32_t toke
   if (config_.chain) {
     const double chained = this->chained(depth, target, base);
     p = blended(base, chained);
-    if (chained > 0.0) learn(depth, target, chained);
+    if (chained >= std::numeric_limits<double>::min()) learn(depth, target, chained);  // 1 / chained is finite
     if (p > 0.0) {
       const double posterior = base_weight_ * base / p;
       const double share = 1.0 / static_cast<double>(scored_ + 2);

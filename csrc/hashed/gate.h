@@ -32,12 +32,16 @@ NGRAM_HOST_DEVICE double blend(double weight, double neural, double ngram) {
   return (1.0 - weight) * neural + weight * ngram;
 }
 
-inline constexpr double kFloor = 1e-30;  // of a probability, before its logarithm
+inline constexpr double kFloor = 1e-30;    // of a probability, before its logarithm
+inline constexpr double kMost = 1 + 2e-3;  // of what rounding may have made of one; charged as 1
 inline constexpr int kLimbBits = 26;
+
+NGRAM_HOST_DEVICE bool is_probability(double p) { return p >= 0.0 && p <= kMost; }  // NaN is none
 
 // -ln p in units of 2^-52 nats, rounded: integers, so that no order of adding shows.
 NGRAM_HOST_DEVICE std::int64_t charged_units(double p) {
-  return static_cast<std::int64_t>(std::floor(-std::log(p > kFloor ? p : kFloor) * 0x1p52 + 0.5));
+  const double clipped = p > kFloor ? p < 1.0 ? p : 1.0 : kFloor;
+  return static_cast<std::int64_t>(std::floor(-std::log(clipped) * 0x1p52 + 0.5));
 }
 
 }  // namespace ngram

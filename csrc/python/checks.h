@@ -15,13 +15,17 @@ namespace py = pybind11;
 
 [[noreturn]] inline void fail(const std::string& message) { throw py::value_error(message); }
 
+// Whether entries lie where the processor may want them: not those of `numpy.frombuffer` from an odd byte on.
+inline bool is_aligned(const py::array& array) { return array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_; }
+
 inline std::string describe(const py::array& array) {
-  return py::str("{} of shape {}").format(array.dtype(), array.attr("shape")).cast<std::string>();
+  const char* const how = is_aligned(array) ? "{} of shape {}" : "misaligned {} of shape {} (copy it)";
+  return py::str(how).format(array.dtype(), array.attr("shape")).cast<std::string>();
 }
 
 template <class T>
 bool holds(const py::array& array) {
-  return array.dtype().is(py::dtype::of<T>()) || array.dtype().equal(py::dtype::of<T>());
+  return is_aligned(array) && (array.dtype().is(py::dtype::of<T>()) || array.dtype().equal(py::dtype::of<T>()));
 }
 
 inline bool is_vector(const py::array& array) { return array.ndim() == 1 && (array.flags() & py::array::c_style); }

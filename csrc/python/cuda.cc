@@ -10,6 +10,7 @@
 
 #include "cuda/device.h"
 #include "python/checks.h"
+#include "python/shared.h"
 
 namespace {
 
@@ -36,6 +37,9 @@ Tensor check_tensor(const py::handle& tensor, const char* name, int device, std:
     fail(std::string(name) + " must be " + wanted + ", not " + found.dtype);
   }
   if (!tensor.attr("is_contiguous")().cast<bool>()) fail(std::string(name) + " must be contiguous");
+  if (reinterpret_cast<std::uintptr_t>(found.data) % tensor.attr("element_size")().cast<std::uintptr_t>() != 0) {
+    fail(std::string(name) + " is misaligned: clone it");
+  }
   if (size >= 0 && found.size != size) {
     fail(std::string(name) + " must have " + std::to_string(size) + " entries, not " + std::to_string(found.size));
   }
@@ -53,9 +57,9 @@ T* entries(const py::handle& tensor, const char* name, int device, const char* d
 
 void* stream_of(std::uintptr_t stream) { return reinterpret_cast<void*>(stream); }
 
-std::unique_ptr<HashedTables> make_hashed(int device, int min_order, int max_order, std::uint64_t buckets,
-                                          std::uint32_t min_count, int context_lag, bool target_backoff) {
-  return std::make_unique<HashedTables>(
+std::unique_ptr<Shared<HashedTables>> make_hashed(int device, int min_order, int max_order, std::uint64_t buckets,
+                                                  std::uint32_t min_count, int context_lag, bool target_backoff) {
+  return std::make_unique<Shared<HashedTables>>(
       device, counts_config(min_order, max_order, buckets, min_count, context_lag, target_backoff));
 }
 
@@ -109,9 +113,8 @@ void lookup(HashedTables& self, std::uintptr_t stream, const py::object& tables,
 }
 
 const std::int64_t* check_bounds(const py::array& bounds, const char* name) {
-  if (!bounds.dtype().equal(py::dtype::of<std::int64_t>()) || bounds.ndim() != 1 ||
-      !(bounds.flags() & py::array::c_style)) {
-    fail(std::string(name) + " must be contiguous, one-dimensional, int64");
+  if (!is_vector(bounds) || !holds<std::int64_t>(bounds)) {
+    fail(std::string(name) + " must be contiguous, one-dimensional, int64, not " + describe(bounds));
   }
   return static_cast<const std::int64_t*>(bounds.data());
 }
@@ -184,13 +187,8 @@ struct Statistics {
 
 template <class Work>
 void with_exact_tokens(const py::array& tokens, const Work& work) {
-  const bool narrow = tokens.dtype().equal(py::dtype::of<std::uint16_t>());
-  const bool wide = tokens.dtype().equal(py::dtype::of<std::uint32_t>());
-  if (tokens.ndim() != 1 || !(tokens.flags() & py::array::c_style) || !(narrow || wide)) {
-    fail(py::str("tokens must be contiguous, one-dimensional, uint16 or uint32, not {} of shape {}")
-             .format(tokens.dtype(), tokens.attr("shape"))
-             .cast<std::string>());
-  }
+  ::check_tokens(tokens);
+  const bool wide = holds<std::uint32_t>(tokens);
   const auto* data = static_cast<const std::uint32_t*>(tokens.data());
   for (py::ssize_t i = 0; wide && i < tokens.size(); ++i) {
     if (data[i] >= ngram::kVocabularyLimit) {
@@ -199,10 +197,10 @@ void with_exact_tokens(const py::array& tokens, const Work& work) {
     }
   }
   const py::gil_scoped_release release;
-  narrow ? work(static_cast<const std::uint16_t*>(tokens.data())) : work(data);
+  wide ? work(data) : work(static_cast<const std::uint16_t*>(tokens.data()));
 }
 
-std::unique_ptr<ExactCounts> make_exact(int device, int max_order, int lanes, int batch) {
+std::unique_ptr<Shared<ExactCounts>> make_exact(int device, int max_order, int lanes, int batch) {
   if (!(1 <= max_order && max_order <= ngram::kMaxLevels)) {
     fail("max_order is " + std::to_string(max_order) + ": give 1 to " + std::to_string(ngram::kMaxLevels));
   }
@@ -210,7 +208,7 @@ std::unique_ptr<ExactCounts> make_exact(int device, int max_order, int lanes, in
     fail("lanes is " + std::to_string(lanes) + ": give 1, 2, 4 or 8");
   }
   if (!(1 <= batch && batch <= 1 << 16)) fail("batch is " + std::to_string(batch) + ": give 1 to 65536");
-  return std::make_unique<ExactCounts>(device, max_order, lanes, batch);
+  return std::make_unique<Shared<ExactCounts>>(device, max_order, lanes, batch);
 }
 
 void exact_append(ExactCounts& self, const py::array& tokens) {
@@ -266,19 +264,20 @@ PYBIND11_MODULE(NGRAM_MODULE, m) {
   m.def("describe", &ngram::device::describe, "device"_a);
   m.def("use_threads", &ngram::device::use_threads, "threads"_a,
         "Of a build for the host: how many stand for a GPU's.");
-  py::class_<HashedTables>(m, "HashedTables", "Hashed counts in a tensor; see ngram_eval.scorers.hashed.cuda.")
+  py::class_<Shared<HashedTables>>(m, "HashedTables", "Hashed counts in a tensor; see ngram_eval.scorers.hashed.cuda.")
       .def(py::init(&make_hashed), py::kw_only(), "device"_a, "min_order"_a, "max_order"_a, "buckets"_a, "min_count"_a,
            "context_lag"_a, "target_backoff"_a)
-      .def("update", &update, "stream"_a, "tables"_a, "tokens"_a, "base"_a, "start"_a, "stop"_a)
-      .def("lookup", &lookup, "stream"_a, "tables"_a, "tokens"_a, "base"_a, "start"_a, "stop"_a, "context"_a, "full"_a)
-      .def("score_windows", &score_windows, "stream"_a, "tables"_a, "tokens"_a, "base"_a, "firsts"_a.noconvert(),
-           "stops"_a.noconvert(), "bounds"_a, py::kw_only(), "best"_a, "charges"_a);
-  py::class_<ExactCounts>(m, "ExactCounts", "Exact n-gram counts; see ngram_eval.scorers.exact.cuda.")
+      .def("update", locked(&update), "stream"_a, "tables"_a, "tokens"_a, "base"_a, "start"_a, "stop"_a)
+      .def("lookup", locked(&lookup), "stream"_a, "tables"_a, "tokens"_a, "base"_a, "start"_a, "stop"_a, "context"_a,
+           "full"_a)
+      .def("score_windows", locked(&score_windows), "stream"_a, "tables"_a, "tokens"_a, "base"_a,
+           "firsts"_a.noconvert(), "stops"_a.noconvert(), "bounds"_a, py::kw_only(), "best"_a, "charges"_a);
+  py::class_<Shared<ExactCounts>>(m, "ExactCounts", "Exact n-gram counts; see ngram_eval.scorers.exact.cuda.")
       .def(py::init(&make_exact), py::kw_only(), "device"_a, "max_order"_a, "lanes"_a, "batch"_a)
-      .def("append", &exact_append, "tokens"_a.noconvert())
-      .def("append_recalling", &exact_append_recalling, "tokens"_a.noconvert())
-      .def("peek", &exact_peek, "tokens"_a.noconvert())
-      .def("peek_each", &exact_peek_each, "token"_a, "n"_a)
-      .def("rewind", &ExactCounts::rewind)
-      .def("size", &exact_size);
+      .def("append", locked(&exact_append), "tokens"_a.noconvert())
+      .def("append_recalling", locked(&exact_append_recalling), "tokens"_a.noconvert())
+      .def("peek", locked(&exact_peek), "tokens"_a.noconvert())
+      .def("peek_each", locked(&exact_peek_each), "token"_a, "n"_a)
+      .def("rewind", locked(&ExactCounts::rewind))
+      .def("size", locked(&exact_size));
 }

@@ -7,14 +7,15 @@
 #include "exact/model.h"
 #include "python/checks.h"
 #include "python/families.h"
+#include "python/shared.h"
 
 namespace {
 
 using ngram::ExactModel;
 using py::literals::operator""_a;
 
-std::unique_ptr<ExactModel> make(int max_order, bool chain, const std::string& tilt, double tilt_factor,
-                                 double tilt_confidence) {
+std::unique_ptr<Shared<ExactModel>> make(int max_order, bool chain, const std::string& tilt, double tilt_factor,
+                                         double tilt_confidence) {
   if (!(1 <= max_order && max_order <= ngram::kMaxLevels)) {
     fail("max_order is " + std::to_string(max_order) + ": give 1 to " + std::to_string(ngram::kMaxLevels));
   }
@@ -25,7 +26,8 @@ std::unique_ptr<ExactModel> make(int max_order, bool chain, const std::string& t
   if (!(tilt_factor > 0.0) || !(tilt_confidence >= 0.0)) {
     fail("tilt_factor must be positive, tilt_confidence not negative");
   }
-  return std::make_unique<ExactModel>(ngram::ExactModelConfig{max_order, chain, kind, tilt_factor, tilt_confidence});
+  return std::make_unique<Shared<ExactModel>>(
+      ngram::ExactModelConfig{max_order, chain, kind, tilt_factor, tilt_confidence});
 }
 
 void check_exact_tokens(const py::array& tokens) {
@@ -112,6 +114,9 @@ const ngram::Evidence* check_evidence(const ExactModel& self, const py::array& e
   }
   if (!holds<std::uint8_t>(depth) || !is_vector(depth) || depth.size() != n) {
     fail("depth must be uint8 of shape (" + std::to_string(n) + ",), not " + describe(depth));
+  }
+  if (reinterpret_cast<std::uintptr_t>(evidence.data()) % alignof(ngram::Evidence) != 0) {
+    fail("evidence is misaligned: its entries are read as numbers of 8 bytes (copy it)");
   }
   const auto* levels = static_cast<const std::uint8_t*>(depth.data());
   if (std::any_of(levels, levels + n, [&](int level) { return level > self.config().levels; })) {
@@ -271,24 +276,25 @@ py::array evidence(const ExactModel& self, std::uint32_t token) {
 }  // namespace
 
 void bind_exact(py::module_& m) {
-  py::class_<ExactModel>(m, "ExactModel",
-                         "Exact n-gram counts and their normalised blend; see ngram_eval.scorers.exact.")
+  py::class_<Shared<ExactModel>>(m, "ExactModel",
+                                 "Exact n-gram counts and their normalised blend; see ngram_eval.scorers.exact.")
       .def(py::init(&make), py::kw_only(), "max_order"_a, "chain"_a, "tilt"_a, "tilt_factor"_a, "tilt_confidence"_a)
-      .def("append", &append, "tokens"_a.noconvert())
-      .def("score", &score, "tokens"_a.noconvert(), "base"_a.noconvert(), "entropy"_a.noconvert(), py::kw_only(),
-           "together"_a)
-      .def("distribution", &distribution, "base"_a.noconvert(), "entropy"_a)
-      .def("distribution_after", &distribution_after, "tokens"_a.noconvert(), "base"_a.noconvert(), "entropy"_a)
-      .def("distributions", &distributions, "tokens"_a.noconvert(), "base"_a.noconvert(), "entropy"_a.noconvert())
-      .def("check", &check, "tokens"_a.noconvert(), "base"_a.noconvert(), "entropy"_a.noconvert(),
+      .def("append", locked(&append), "tokens"_a.noconvert())
+      .def("score", locked(&score), "tokens"_a.noconvert(), "base"_a.noconvert(), "entropy"_a.noconvert(),
+           py::kw_only(), "together"_a)
+      .def("distribution", locked(&distribution), "base"_a.noconvert(), "entropy"_a)
+      .def("distribution_after", locked(&distribution_after), "tokens"_a.noconvert(), "base"_a.noconvert(), "entropy"_a)
+      .def("distributions", locked(&distributions), "tokens"_a.noconvert(), "base"_a.noconvert(),
+           "entropy"_a.noconvert())
+      .def("check", locked(&check), "tokens"_a.noconvert(), "base"_a.noconvert(), "entropy"_a.noconvert(),
            "Raises ValueError for arguments that `score` would refuse.")
-      .def("score_recalled", &score_recalled, "tokens"_a.noconvert(), "evidence"_a.noconvert(), "depth"_a.noconvert(),
-           "base"_a.noconvert(), "entropy"_a.noconvert(), py::kw_only(), "together"_a)
-      .def("distribution_recalled", &distribution_recalled, "evidence"_a.noconvert(), "depth"_a.noconvert(),
+      .def("score_recalled", locked(&score_recalled), "tokens"_a.noconvert(), "evidence"_a.noconvert(),
+           "depth"_a.noconvert(), "base"_a.noconvert(), "entropy"_a.noconvert(), py::kw_only(), "together"_a)
+      .def("distribution_recalled", locked(&distribution_recalled), "evidence"_a.noconvert(), "depth"_a.noconvert(),
            "base"_a.noconvert(), "entropy"_a)
-      .def("follow", &ExactModel::follow, "token"_a)
-      .def("evidence", &evidence, "token"_a)
-      .def("learned", &learned)
-      .def("load_learned", &load_learned, "learned"_a)
-      .def("size", &size);
+      .def("follow", locked(&ExactModel::follow), "token"_a)
+      .def("evidence", locked(&evidence), "token"_a)
+      .def("learned", locked(&learned))
+      .def("load_learned", locked(&load_learned), "learned"_a)
+      .def("size", locked(&size));
 }

@@ -6,6 +6,7 @@
 #include "hashed/counts.h"
 #include "python/checks.h"
 #include "python/families.h"
+#include "python/shared.h"
 
 namespace {
 
@@ -34,12 +35,12 @@ ngram::Windows check_windows(const py::array& tokens, const py::array& firsts, c
   return windows;
 }
 
-std::unique_ptr<HashedCounts> make(int min_order, int max_order, std::uint64_t buckets, std::uint32_t min_count,
-                                   int context_lag, bool target_backoff, int threads) {
+std::unique_ptr<Shared<HashedCounts>> make(int min_order, int max_order, std::uint64_t buckets, std::uint32_t min_count,
+                                           int context_lag, bool target_backoff, int threads) {
   const ngram::CountsConfig config =
       counts_config(min_order, max_order, buckets, min_count, context_lag, target_backoff);
   if (threads < 1) fail("threads is " + std::to_string(threads) + ": give at least 1");
-  return std::make_unique<HashedCounts>(config, threads);
+  return std::make_unique<Shared<HashedCounts>>(config, threads);
 }
 
 void update(HashedCounts& self, const py::array& tokens, std::int64_t start, std::int64_t stop) {
@@ -72,8 +73,7 @@ py::tuple score_windows(HashedCounts& self, const py::array& tokens, const py::a
 }
 
 // A view: `self`, its owner, lives as long as the array does.
-py::array state(const py::object& self) {
-  auto& counts = self.cast<HashedCounts&>();
+py::array state(HashedCounts& counts, const py::object& self) {
   return py::array_t<std::uint32_t>(
       {static_cast<py::ssize_t>(counts.orders()), py::ssize_t{2}, static_cast<py::ssize_t>(counts.buckets())},
       counts.data(), self);
@@ -82,11 +82,14 @@ py::array state(const py::object& self) {
 }  // namespace
 
 void bind_hashed(py::module_& m) {
-  py::class_<HashedCounts>(m, "HashedCounts", "Hashed n-gram counts; see ngram_eval.scorers.hashed.cpu.")
+  py::class_<Shared<HashedCounts>>(m, "HashedCounts", "Hashed n-gram counts; see ngram_eval.scorers.hashed.cpu.")
       .def(py::init(&make), py::kw_only(), "min_order"_a, "max_order"_a, "buckets"_a, "min_count"_a, "context_lag"_a,
            "target_backoff"_a, "threads"_a)
-      .def("update", &update, "tokens"_a.noconvert(), "start"_a, "stop"_a)
-      .def("lookup", &lookup, "tokens"_a.noconvert(), "start"_a, "stop"_a)
-      .def("score_windows", &score_windows, "tokens"_a.noconvert(), "firsts"_a.noconvert(), "stops"_a.noconvert())
-      .def("state", &state);
+      .def("update", locked(&update), "tokens"_a.noconvert(), "start"_a, "stop"_a)
+      .def("lookup", locked(&lookup), "tokens"_a.noconvert(), "start"_a, "stop"_a)
+      .def("score_windows", locked(&score_windows), "tokens"_a.noconvert(), "firsts"_a.noconvert(),
+           "stops"_a.noconvert())
+      .def(
+          "state", [](const py::object& self) { return self.cast<Shared<HashedCounts>&>().call(&state, self); },
+          "A view, of which no lock keeps other threads' calls.");
 }

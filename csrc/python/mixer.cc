@@ -10,14 +10,15 @@
 
 #include "mixer/mixer.h"
 #include "python/checks.h"
+#include "python/shared.h"
 
 namespace {
 
 using ngram::Mixer;
 using py::literals::operator""_a;
 
-std::unique_ptr<Mixer> make(const py::array& rank, const py::list& surfaces, int hashed, int sets, std::uint64_t groups,
-                            float weight) {
+std::unique_ptr<Shared<Mixer>> make(const py::array& rank, const py::list& surfaces, int hashed, int sets,
+                                    std::uint64_t groups, float weight) {
   if (!(is_vector(rank) && holds<std::uint32_t>(rank)) || rank.size() < 2 || rank.size() > 1 << 18) {
     fail("rank must be contiguous, one-dimensional, uint32, of 2 to 262144 tokens, not " + describe(rank));
   }
@@ -38,7 +39,7 @@ std::unique_ptr<Mixer> make(const py::array& rank, const py::list& surfaces, int
     spelling.bytes += surface.cast<std::string>();
     spelling.offsets.push_back(static_cast<std::uint32_t>(spelling.bytes.size()));
   }
-  return std::make_unique<Mixer>(ngram::MixerConfig{hashed, sets, groups, weight}, std::move(spelling));
+  return std::make_unique<Shared<Mixer>>(ngram::MixerConfig{hashed, sets, groups, weight}, std::move(spelling));
 }
 
 template <class Token>
@@ -129,6 +130,8 @@ py::tuple evidence(Mixer& self, std::uint32_t token, const py::array& base) {
   return py::make_tuple(std::move(occurred), std::move(followed), std::move(shares));
 }
 
+double neural_weight(Mixer& self) { return self.chosen().neural; }
+
 double begin(Mixer& self, const py::array& base) { return self.begin(check_row(self, base)); }
 
 double decide(Mixer& self, int bit) {
@@ -172,19 +175,20 @@ void load_learned(Mixer& self, const py::dict& from) {
 }  // namespace
 
 void bind_mixer(py::module_& m) {
-  py::class_<Mixer>(m, "Mixer", "Hashed n-gram memory mixed over binary decisions; see ngram_eval.scorers.mixer.")
+  py::class_<Shared<Mixer>>(m, "Mixer",
+                            "Hashed n-gram memory mixed over binary decisions; see ngram_eval.scorers.mixer.")
       .def(py::init(&make), py::kw_only(), "rank"_a.noconvert(), "surfaces"_a, "hashed"_a, "sets"_a, "groups"_a,
            "weight"_a)
-      .def("append", &append, "tokens"_a.noconvert())
-      .def("score", &score, "tokens"_a.noconvert(), "base"_a.noconvert())
-      .def("decisions", &decisions, "tokens"_a.noconvert(), "base"_a.noconvert())
-      .def("distribution", &distribution, "base"_a.noconvert())
-      .def("evidence", &evidence, "token"_a, "base"_a.noconvert())
-      .def("begin", &begin, "base"_a.noconvert())
-      .def("decide", &decide, "bit"_a)
-      .def_property_readonly("neural_weight", [](Mixer& self) { return self.chosen().neural; })
-      .def_property_readonly("token_known", &Mixer::token_known)
-      .def_property_readonly("token", &Mixer::token)
-      .def("learned", &learned)
-      .def("load_learned", &load_learned, "learned"_a);
+      .def("append", locked(&append), "tokens"_a.noconvert())
+      .def("score", locked(&score), "tokens"_a.noconvert(), "base"_a.noconvert())
+      .def("decisions", locked(&decisions), "tokens"_a.noconvert(), "base"_a.noconvert())
+      .def("distribution", locked(&distribution), "base"_a.noconvert())
+      .def("evidence", locked(&evidence), "token"_a, "base"_a.noconvert())
+      .def("begin", locked(&begin), "base"_a.noconvert())
+      .def("decide", locked(&decide), "bit"_a)
+      .def_property_readonly("neural_weight", locked(&neural_weight))
+      .def_property_readonly("token_known", locked(&Mixer::token_known))
+      .def_property_readonly("token", locked(&Mixer::token))
+      .def("learned", locked(&learned))
+      .def("load_learned", locked(&load_learned), "learned"_a);
 }

@@ -1,7 +1,7 @@
-"""Make the embedded default again: `python -m ngram_eval.assets.build austen.txt` (about 14 minutes on two cores).
+"""Rebuilds the embedded default: `python -m ngram_eval.assets.build austen.txt` (about 14 minutes on two cores).
 
-Takes a text of Jane Austen's six novels, one after another. Five train the tokenizer and the model; a stretch of the
-sixth, never seen by either, becomes the sample.
+The input is a text of Jane Austen's six novels, one after another. Five train the tokenizer and the model; the
+beginning of the sixth, which neither has seen, becomes the sample.
 """
 
 import shutil
@@ -17,7 +17,7 @@ import tyro
 from ngram_eval.errors import InputError, exit_on_input_error
 
 HELD_OUT = "SENSE AND SENSIBILITY\n\nby Jane Austen"
-"""First lines of the novel that is held out; the five others come before it in the text."""
+"""First lines of the held-out novel; the five others come before it in the text."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

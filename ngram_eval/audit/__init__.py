@@ -1,5 +1,5 @@
-"""Is a score what it says it is? `python -m ngram_eval.audit`: probes of any scorer, ours or a third party's.
+"""The audit, `python -m ngram_eval.audit`: probes whether a score of any scorer is a probability.
 
-`subjects` makes what is audited behave alike: a preset, a Python callable, a file of claimed probabilities. `probes`
-holds the probes, one function each, which know nothing but that. `report` shows what they found.
+`subjects` gives all that can be audited one interface: a preset, a Python callable, a file of claimed probabilities.
+`probes` holds the probes, one function each, which use only this interface. `report` shows the findings.
 """

@@ -1,4 +1,4 @@
-"""An audit: every probe, of every subject."""
+"""An audit: runs every probe on every subject."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -27,13 +27,13 @@ class Probing:
     """How much of the data is probed, and how thoroughly."""
 
     positions: int = 4096
-    """Audit only so many positions from the start of the data; 0 for all. Every probe runs over them several times."""
+    """Number of positions to audit, from the start of the data; 0 for all. Every probe scores them several times."""
     samples: int = 128
-    """Positions at which whole distributions are looked at."""
+    """Number of positions at which whole distributions are checked."""
     cuts: int = 2
-    """Places from which on the tokens are replaced."""
+    """Number of places; all tokens after a place are replaced."""
     seed: int = 0
-    """Seed of what is drawn."""
+    """Seed of the random choices."""
 
     def check(self) -> None:
         """Raise `InputError` for numbers out of range."""
@@ -43,14 +43,14 @@ class Probing:
             raise InputError(f"--cuts is {self.cuts}: give no more than --samples ({self.samples})")
 
     def tokens(self, stream: TokenStream, at_least: int) -> Tokens:
-        """The tokens to audit: `positions` of them and a last target, and whole sequences enough for a few windows."""
+        """The tokens to audit: those of `positions` positions, but at least `at_least`, and the last target."""
         positions = max(self.positions, at_least) if self.positions else len(stream.tokens) - 1
         tokens: Tokens = stream.tokens[: positions + 1]
         return tokens
 
 
 def preset_subjects(job: Job, configs: Mapping[str, EvalConfig], probing: Probing) -> tuple[list[Subject], Tokens]:
-    """(the model alone and with each preset, the tokens to audit them on)."""
+    """(the model alone and with each preset, the tokens to audit them on). Raises `InputError`."""
     for config in configs.values():
         check_source(config, job.source)
     source, others, threads = SharedSource(job.source), other_sources(job.source), job.threads
@@ -86,9 +86,9 @@ def audit(
     track: Track,
     interrupt: Interrupt,
 ) -> list[Audited]:
-    """What the probes find of each subject; after an interrupt, of those that were probed to the end.
+    """The findings of all probes for each subject; after an interrupt, for the subjects that were finished.
 
-    `artifact` is the model's file, whose size a claim may tell.
+    `artifact` is the model's file; a claim may state its size.
     """
     audited = []
     for subject in interrupt.until(iter(subjects)):

@@ -1,4 +1,4 @@
-"""What is said of an evaluation (`--claim`), to be checked."""
+"""Claims about an evaluation (`--claim`) that the audit checks."""
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -9,12 +9,12 @@ from ngram_eval.structured import MOST_BYTES, Count, build, parse
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Claim:
-    """What is said of an evaluation; None where nothing is. The fields of a --claim file."""
+    """Claims about an evaluation, None if not claimed: the fields of a --claim file."""
 
     positions: Count | None = None
-    """Positions charged for."""
+    """Number of positions charged for."""
     nats: float | None = None
-    """Their sum."""
+    """Sum of their charges, in nats."""
     bytes: Count | None = None
     """Bytes of their targets."""
     subset: bool | None = None
@@ -22,10 +22,10 @@ class Claim:
     megabytes: float | None = None
     """Size of the artifact, in MB of 1,000,000 bytes."""
     document_start: Count | None = None
-    """A token that starts a document, and each is said to be scored without those before it."""
+    """The token that starts a document; the claim is that documents are scored independently."""
 
     def __or__(self, other: "Claim") -> "Claim":
-        """What is claimed here, and where that is nothing, what the other claims."""
+        """The claim with its missing fields taken from `other`."""
         own = {one.name: getattr(self, one.name) for one in fields(Claim)}
         return replace(other, **{name: value for name, value in own.items() if value is not None})
 

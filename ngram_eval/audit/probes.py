@@ -1,8 +1,8 @@
-"""The probes: each asks one thing of a subject and says what it found. `PROBES` lists them.
+"""The probes: each tests one property of a subject and returns its finding. `PROBES` lists them.
 
-A value may be compared in three ways. With itself when the same numbers are computed again from the same past: exactly,
-but for `SAME`. With what was computed from an input of another shape, where a forward rounds differently: to `CLOSE`.
-And a sum over the vocabulary with 1: to `UNIT`, besides what the neural softmax itself misses.
+Values are compared in three ways. Numbers computed again from the same past must agree to `SAME`. Numbers from inputs
+of different shapes, for which a forward rounds differently, must agree to `CLOSE`. A sum over the vocabulary must be 1
+to `UNIT`, plus the error of the neural softmax itself.
 """
 
 from collections.abc import Callable
@@ -24,39 +24,39 @@ from ngram_eval.text.stream import Tokens
 from ngram_eval.text.tokenizer import TextTokenizer
 
 SAME, CLOSE, UNIT = 1e-6, 1e-4, 1e-6
-"""Nats, nats, and distance from 1: see above."""
+"""Tolerances: nats, nats, and distance from 1 (see above)."""
 SOFTMAX = 1e-5
-"""Most that a neural softmax in float32 may miss 1 by."""
+"""Largest accepted error of the sum of a neural softmax in float32."""
 GAIN = 0.005
-"""Part of the score by which smaller tables may be better: noise, no gain."""
+"""Fraction of the score by which smaller tables may be better: noise."""
 
 Verdict = Literal["pass", "refuted", "not applicable"]
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a probe found."""
+    """The finding of a probe."""
 
     verdict: Verdict
     value: float | None
-    """The probe's number, in the unit that its row names."""
+    """The probe's number, in the unit of its row."""
     evidence: str
     details: dict[str, Any] = field(default_factory=dict)
-    """The same for machines."""
+    """The evidence in machine-readable form."""
 
 
 def finding(holds: bool, value: float, evidence: str, **details: Any) -> Finding:
-    """Pass or refuted."""
+    """A finding that passes if `holds`, else refutes."""
     return Finding("pass" if holds else "refuted", value, evidence, details)
 
 
 def apart(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Nats between two charges; infinity where one is not a number."""
+    """Difference of two charges in nats; infinity where one is NaN."""
     return np.nan_to_num(np.abs(nats_of(a) - nats_of(b)), nan=np.inf)
 
 
 class Case:
-    """A subject and what it is probed with. What several probes need is computed once."""
+    """A subject and the data of its probes. Results that several probes need are computed once."""
 
     def __init__(
         self,
@@ -74,29 +74,29 @@ class Case:
         self.subject, self.tokens, self.tokenizer, self.artifact = subject, tokens, tokenizer, artifact
         self.expected = subject.expected(tokens)
         self._claim, self._seed = claim or Claim(), seed
-        # One choice for every subject of an audit: also those that score the last stride again and again.
+        # The same samples for every subject of an audit, also for those that score the last stride repeatedly.
         self.samples = choose_samples(self.expected, samples, WindowConfig(stride=stride, rescore_tail=True), seed)
         self.cuts = self.samples[np.arange(1, cuts + 1) * len(self.samples) // (cuts + 1)].tolist()
         self._altered: dict[int, tuple[Tokens, Trace]] = {}
 
     @cached_property
     def trace(self) -> Trace:
-        """The stream as it is."""
+        """The unchanged stream, scored."""
         return self.subject.score(self.tokens)
 
     @property
     def claim(self) -> Claim:
-        """What is said of it: first by whom the audit is made of, then by the subject itself."""
+        """The claim of --claim; missing fields are taken from the subject itself."""
         return self._claim | self.trace.claim
 
     @cached_property
     def glimpses(self) -> list[Glimpse]:
-        """The samples with all that comes after them withheld."""
+        """The distributions at the samples, with everything after them withheld."""
         assert len(self.trace.values)  # neural statistics are computed once, in whole batches
         return list(self.subject.glimpses(self.tokens, self.samples))
 
     def altered(self, cut: int) -> tuple[Tokens, Trace]:
-        """(the stream with its tokens after position `cut` replaced, the target of `cut` the first; it scored)."""
+        """(the stream with all tokens after position `cut` replaced, its trace)."""
         if cut not in self._altered:
             rng = np.random.default_rng((self._seed, cut))
             tokens = np.append(self.tokens[: cut + 1], rng.choice(self.tokens, len(self.tokens) - cut - 1))
@@ -107,24 +107,24 @@ class Case:
 
     @cached_property
     def charged(self) -> NDArray[np.float64]:
-        """What the samples were charged with, the first time where it was several times."""
+        """The charges of the samples; the first charge of each position counts."""
         return self.trace.values[[self.first_entry(self.trace, position) for position in self.samples.tolist()]]
 
     @cached_property
     def foretold(self) -> NDArray[np.float64]:
-        """What was foretold for their targets."""
+        """The values of the samples' targets in distributions made with the targets withheld."""
         targets = self.tokens[self.samples + 1].tolist()
         return np.array([one.values[target] for one, target in zip(self.glimpses, targets, strict=True)])
 
     def first_entry(self, trace: Trace, position: int) -> int:
-        """Where the position was first charged for; raises `NotApplicable` if it never was."""
+        """Entry at which the position was first charged for; raises `NotApplicable` if it never was."""
         found = np.flatnonzero(trace.positions == position)
         if len(found) == 0:
             raise NotApplicable(f"position {position} was not charged for")
         return int(found[0])
 
     def per_token(self, nats: float) -> tuple[float, str]:
-        """(nats of the samples in bits per byte, or nats a token where bytes are unknown; the unit)."""
+        """(nats of the samples in bits per byte, or in nats a token if bytes are unknown; the unit)."""
         size = 0
         if self.tokenizer is not None:
             sizes = self.tokenizer.target_bytes(self.tokens, 0, int(self.samples[-1]) + 1, "decoded")
@@ -134,7 +134,7 @@ class Case:
 
 
 def sums_to_one(case: Case) -> Finding:
-    """The values of all tokens at a position are probabilities: none is negative, and they add up to 1."""
+    """The values of all tokens at a position are probabilities: none is negative, and they sum to 1."""
     most = int(np.argmax(case.trace.values))
     if case.trace.values[most] > 1 + UNIT:
         value = float(case.trace.values[most])
@@ -154,7 +154,7 @@ def sums_to_one(case: Case) -> Finding:
 
 
 def future_is_unseen(case: Case) -> Finding:
-    """Other tokens from some point on: what was charged before stays the same."""
+    """If tokens are replaced from some position on, the charges before it stay the same."""
     worst, text = 0.0, ""
     for cut in case.cuts:
         _, other = case.altered(cut)
@@ -167,14 +167,14 @@ def future_is_unseen(case: Case) -> Finding:
             values = f"{case.trace.values[entry]:.6g} becomes {other.values[entry]:.6g}"
             text = f"position {case.trace.positions[entry]}: {values} when tokens after {cut + 1} change"
             worst = float(difference.max())
-    text = text or f"all that comes before is the same bit for bit when tokens change from {_list(case.cuts)} on"
+    text = text or f"all charges before are the same, bit for bit, when tokens change from {_list(case.cuts)} on"
     if case.subject.source_is_given:
-        text += " (the neural statistics are given: that they don't see the future can't be probed)"
+        text += " (the neural statistics are given: whether they see the future can't be probed)"
     return finding(worst <= SAME, worst, text)
 
 
 def target_changes_no_other(case: Case) -> Finding:
-    """Another target: the values of the other tokens stay the same, and it is charged what was foretold for it."""
+    """With another target, the values of other tokens stay the same, and it is charged as predicted without it."""
     glimpses = {one.position: one for one in case.glimpses}
     worst, text = 0.0, ""
     for one in case.glimpses:
@@ -197,7 +197,7 @@ def target_changes_no_other(case: Case) -> Finding:
 
 
 def scores_before_counting(case: Case) -> Finding:
-    """A charge is what the past alone foretells: a second pass is never given the target, nor anything after it."""
+    """The charge of a target follows from the past alone: a second pass gets neither the target nor later tokens."""
     difference = apart(case.charged, case.foretold)
     worst = int(np.argmax(difference))
     text = f"position {case.samples[worst]}: charged {case.charged[worst]:.6g}, "
@@ -206,7 +206,7 @@ def scores_before_counting(case: Case) -> Finding:
 
 
 def each_position_once(case: Case) -> Finding:
-    """Every position of the stream is charged for, once; and the sums are those of its charges."""
+    """Every position of the stream is charged for exactly once, and the claimed sums are those of the charges."""
     trace, expected, claim = case.trace, case.expected, case.claim
     times = np.bincount(trace.positions, minlength=expected)
     dropped, repeated = np.flatnonzero(times[:expected] == 0), np.flatnonzero(times > 1)
@@ -216,21 +216,21 @@ def each_position_once(case: Case) -> Finding:
     if len(repeated):
         wrong.append(f"{len(repeated):,} are charged for up to {times.max()} times, {repeated[0]} the first")
     if len(times) > expected:
-        wrong.append(f"{np.count_nonzero(times[expected:]):,} behind the end are charged for")
+        wrong.append(f"{np.count_nonzero(times[expected:]):,} after the end are charged for")
     if claim.positions is not None and claim.positions != len(trace.positions):
         wrong.append(f"{claim.positions:,} positions are claimed, {len(trace.positions):,} have charges")
     nats = float(nats_of(trace.values).sum())
     if claim.nats is not None and not abs(claim.nats - nats) <= SAME * max(len(trace.positions), 1):
         wrong.append(f"{claim.nats:.6f} nats are claimed, the charges add up to {nats:.6f}")
-    behind = len(case.tokens) - 1 - expected
+    after = len(case.tokens) - 1 - expected
     text = f"positions 0 to {expected - 1}, each once"
-    text += f" ({behind:,} behind the last whole sequence are left out by rule)" if behind else ""
-    text += " (a subset, and it says so)" if claim.subset else ""
+    text += f" ({after:,} after the last whole sequence are left out by rule)" if after else ""
+    text += " (a subset, as claimed)" if claim.subset else ""
     return finding(not wrong, float(len(dropped) + (times[repeated] - 1).sum()), "; ".join(wrong) or text)
 
 
 def bytes_are_the_text_s(case: Case) -> Finding:
-    """The bytes that the score is divided by are those of the text."""
+    """The claimed number of bytes is that of the text."""
     if case.tokenizer is None:
         raise NotApplicable("there are no bytes without a --tokenizer")
     if case.claim.bytes is None:
@@ -242,7 +242,7 @@ def bytes_are_the_text_s(case: Case) -> Finding:
 
 
 def without_weight_it_is_the_model(case: Case) -> Finding:
-    """With the memory's weight at 0 the charges are the neural model's own, bit for bit."""
+    """With the memory's weight at 0, the charges are the neural model's own, bit for bit."""
     trace = case.subject.without_memory().score(case.tokens)
     if trace.neural is None:
         raise NotApplicable("no neural model is known")
@@ -255,7 +255,7 @@ def without_weight_it_is_the_model(case: Case) -> Finding:
 
 
 def same_number_again(case: Case) -> Finding:
-    """Run again, in other batches, on other tables, on several ranks: the same number."""
+    """A second run, other batches, another backend and several ranks give the same number."""
     mean = float(nats_of(case.trace.values).mean())
     wrong, found, worst = [], {}, 0.0
     for name, (variant, tolerance) in case.subject.variants().items():
@@ -267,7 +267,7 @@ def same_number_again(case: Case) -> Finding:
 
 
 def no_gain_from_collisions(case: Case) -> Finding:
-    """Smaller tables, which tell fewer contexts apart, are not better."""
+    """Smaller tables, which distinguish fewer contexts, are not better."""
     own = case.subject.buckets
     scores = {own: float(nats_of(case.trace.values).mean())}
     for size in {1 << 10, 1 << 13, 1 << 16, 1 << 19, 1 << 22} - {own}:
@@ -282,7 +282,7 @@ def no_gain_from_collisions(case: Case) -> Finding:
 
 
 def renormalised(case: Case) -> Finding:
-    """Divided by their sums, the values cost as much as was claimed."""
+    """Divided by their sums, the values cost no more than was claimed."""
     sums = np.array([one.values.sum() for one in case.glimpses])
     charged, divided = float(nats_of(case.charged).sum()), float(nats_of(case.foretold / sums).sum())
     said, unit = case.per_token(charged)
@@ -296,14 +296,14 @@ def renormalised(case: Case) -> Finding:
 
 
 def documents_are_apart(case: Case) -> Finding:
-    """Where documents are said to be scored on their own, those before one do not matter."""
+    """If documents are claimed to be scored independently, the documents before one do not matter."""
     start = case.claim.document_start
     if start is None:
-        raise NotApplicable("it does not claim to score documents on their own")
+        raise NotApplicable("it does not claim to score documents independently")
     starts = np.flatnonzero(case.tokens[: case.expected] == start)
     starts = starts[starts > 0]
     if len(starts) == 0:
-        raise NotApplicable(f"no document starts (token {start}) behind the first position")
+        raise NotApplicable(f"no document starts (token {start}) after the first position")
     begin = int(starts[len(starts) // 2])
     tokens = case.tokens.copy()
     tokens[:begin] = np.random.default_rng(0).permutation(tokens[:begin])
@@ -318,7 +318,7 @@ def documents_are_apart(case: Case) -> Finding:
 
 
 def size_is_decimal(case: Case) -> Finding:
-    """The artifact is as small as is said, in MB of 1,000,000 bytes."""
+    """The artifact is as small as claimed, in MB of 1,000,000 bytes."""
     claimed = case.claim.megabytes
     if claimed is None or case.artifact is None:
         raise NotApplicable("no size of an artifact is claimed")
@@ -332,7 +332,7 @@ class Probe(NamedTuple):
 
     name: str
     unit: str
-    """Of its number."""
+    """Unit of its number."""
     ask: Callable[[Case], Finding]
 
 
@@ -350,11 +350,11 @@ PROBES = (
     Probe("documents apart", "nats", documents_are_apart),
     Probe("size", "MB", size_is_decimal),
 )
-"""Numbered from 1."""
+"""All probes; their numbers start at 1."""
 
 
 def ask(probe: Probe, case: Case) -> Finding:
-    """What the probe finds, or why it can't."""
+    """The finding of a probe, or the reason why it does not apply."""
     try:
         return probe.ask(case)
     except NotApplicable as reason:

@@ -1,4 +1,4 @@
-"""What an audit found, as a table, as JSON, and as one line."""
+"""The findings of an audit as a table, as JSON, and as one line."""
 
 import json
 import sys
@@ -19,7 +19,7 @@ _STYLES = {"pass": "green", "refuted": "bold red", "not applicable": "dim"}
 
 @dataclass(frozen=True, slots=True)
 class Audited:
-    """A subject and what each probe found, in the order of `PROBES`."""
+    """A subject and its findings, in the order of `PROBES`."""
 
     subject: str
     findings: tuple[Finding, ...]
@@ -31,12 +31,12 @@ class Audited:
 
     @property
     def passed(self) -> int:
-        """How many probes it passes."""
+        """Number of probes that it passes."""
         return sum(one.verdict == "pass" for one in self.findings)
 
 
 def verdict(audited: list[Audited]) -> str:
-    """The last line."""
+    """The verdict in one line, the last of the output."""
     refuted = [f"{one.subject} ({', '.join(map(str, one.refuted))})" for one in audited if one.refuted]
     sound = [f"{one.subject} ({one.passed} of {len(PROBES)})" for one in audited if not one.refuted]
     parts = [f"refuted: {', '.join(refuted)}"] if refuted else []
@@ -44,7 +44,7 @@ def verdict(audited: list[Audited]) -> str:
 
 
 def print_table(audited: list[Audited], console: Console) -> None:
-    """Probes down, subjects across; then the evidence of every refutation, and why probes did not apply."""
+    """Print a row per probe and a column per subject, then the evidence and the reasons why probes did not apply."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0, 0, 1))
     table.add_column("✓ pass, ✗ refuted", no_wrap=True)
     for one in audited:
@@ -78,14 +78,14 @@ def _cell(found: Finding) -> str:
 
 
 def _number(value: float) -> str:
-    """In seven characters, so that five subjects fit side by side."""
+    """The number in at most seven characters, so that five subjects fit side by side."""
     if value == 0 or abs(value) >= 1000:
         return f"{value:.0f}" if abs(value) < 1e6 else f"{value:.0e}"
     return f"{value:.0e}" if abs(value) < 1e-3 else f"{value:.3f}" if abs(value) < 100 else f"{value:.0f}"
 
 
 def write_json(path: Path, audited: list[Audited], settings: dict[str, Any]) -> None:
-    """Write `{"verdict", "audits": [...], "settings", "versions", "command"}`, whole or not at all."""
+    """Write `{"verdict", "audits": [...], "settings", "versions", "command"}` atomically."""
     audits = []
     for one in audited:
         probes = [
@@ -105,7 +105,7 @@ def write_json(path: Path, audited: list[Audited], settings: dict[str, Any]) -> 
 
 
 def _finite(value: Any) -> Any:
-    """The same without NaN and infinity, which JSON has no words for."""
+    """The value with None for NaN and infinity, which JSON can't hold."""
     if isinstance(value, dict):
         return {key: _finite(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,6 +1,6 @@
-"""What is audited, behind one interface: it scores a stream, and shows distributions with the target withheld.
+"""The interface of audited subjects: they score a stream, and give distributions with the target withheld.
 
-A subject that can't do what a probe asks for raises `NotApplicable` with the reason.
+A subject that can't do what a probe needs raises `NotApplicable` with the reason.
 """
 
 from collections.abc import Iterator
@@ -14,24 +14,24 @@ from ngram_eval.text.stream import Tokens
 
 
 class NotApplicable(Exception):
-    """A probe can't be made of this subject; says why."""
+    """A probe does not apply to this subject; the message is the reason."""
 
 
 class Trace(NamedTuple):
     """A stream scored once."""
 
     positions: NDArray[np.int64]
-    """What was charged for, in order; a position may come twice."""
+    """Positions charged for, in order; a position may occur twice."""
     values: NDArray[np.float64]
-    """What each was charged with, before the floor."""
+    """Charges of these positions, before the floor."""
     neural: NDArray[np.float64] | None
-    """The neural model's probability of the targets, where it is known."""
+    """The neural model's probabilities of the targets, if they are known."""
     claim: Claim
-    """What the subject reports of it."""
+    """The sums that the subject reports."""
 
 
 class Change(NamedTuple):
-    """Of all tokens, the one whose value depends most on which token the target is."""
+    """The token whose value depends most on the target."""
 
     token: int
     targets: tuple[int, int]
@@ -39,52 +39,52 @@ class Change(NamedTuple):
 
 
 class Glimpse(NamedTuple):
-    """A position just before it is scored, its target and all later tokens withheld."""
+    """A position just before it is scored, with its target and all later tokens withheld."""
 
     position: int
     values: NDArray[np.float64]
-    """(V,): what each token would be charged with."""
+    """The value that each token would be charged with, (V,)."""
     neural: NDArray[np.float64] | None
-    """(V,): the neural model's distribution, where it is known."""
+    """The neural model's distribution, (V,), if it is known."""
     change: Change | None
-    """How the values of the others depend on the target, where the subject is told the target at all."""
+    """How the values of other tokens depend on the target; None if the subject never gets the target."""
 
 
 class Subject:
-    """What is audited."""
+    """A subject of an audit."""
 
     name: str
 
     @property
     def source_is_given(self) -> bool:
-        """Whether neural statistics were computed elsewhere, so that they stay as they are whatever the tokens."""
+        """Whether neural statistics were computed elsewhere and do not depend on the tokens here."""
         return False
 
     def score(self, tokens: Tokens) -> Trace:
-        """Evaluate a stream as the subject always does, from its beginning."""
+        """Evaluate a stream from its beginning, as the subject always does."""
         raise NotImplementedError
 
     def expected(self, tokens: Tokens) -> int:
-        """The positions [0, expected) are those that an evaluation of the stream should charge for."""
+        """Number of positions that an evaluation of the stream should charge for: [0, expected)."""
         return len(tokens) - 1
 
     def glimpses(self, tokens: Tokens, samples: NDArray[np.int64]) -> Iterator[Glimpse]:
-        """The samples, one pass from left to right; what comes after a sample is not even in memory."""
+        """Glimpses of the samples, in one pass from left to right; tokens after a sample are not in memory."""
         raise NotImplementedError
 
     def without_memory(self) -> "Subject":
         """The subject with the weight of its memory set to 0."""
-        raise NotApplicable("it has no weight that could be set to 0 from outside")
+        raise NotApplicable("it has no weight that can be set to 0 from outside")
 
     def with_buckets(self, buckets: int) -> "Subject":
-        """The subject with fewer buckets."""
+        """The subject with tables of so many buckets."""
         raise NotApplicable("it has no buckets")
 
     @property
     def buckets(self) -> int:
-        """Buckets a table."""
+        """Number of buckets per table."""
         raise NotApplicable("it has no buckets: nothing can collide")
 
     def variants(self) -> dict[str, tuple["Subject", float]]:
-        """Circumstances that must not matter: name -> (the subject in them, nats a position by which it may differ)."""
+        """Variants that must give the same number: name -> (subject, nats a position by which it may differ)."""
         raise NotApplicable("it can't be run again")

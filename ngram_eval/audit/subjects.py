@@ -1,4 +1,4 @@
-"""What can be audited: a scorer over a neural source, a function of the past, probabilities that were written down."""
+"""The kinds of subjects: a scorer over a neural source, a function of the past, a file of probabilities."""
 
 import hashlib
 import math
@@ -31,7 +31,7 @@ from ngram_eval.text.windows import Plan, Windows, batches, plan_windows, share,
 
 
 class SharedSource:
-    """A neural source whose statistics are computed once a stream, for all subjects of an audit."""
+    """A neural source that computes its statistics once per stream, for all subjects of an audit."""
 
     def __init__(self, source: NeuralSource, batch_windows: int | None = None) -> None:
         self._source = source
@@ -49,7 +49,7 @@ class SharedSource:
         return self._stats[key].stats(tokens, windows)
 
     def probabilities(self, tokens: Stream, windows: Windows) -> NDArray[np.float64]:
-        if windows.scored > 1:  # too much to remember
+        if windows.scored > 1:  # too large to keep
             return self._source.probabilities(tokens, windows)
         key = (self._digest(tokens), int(windows.start[0]), int(windows.first[0]))
         if key not in self._probabilities:
@@ -57,7 +57,7 @@ class SharedSource:
         return self._probabilities[key]
 
     def _digest(self, tokens: Stream) -> bytes:
-        if tokens is not self._last[0]:  # batch after batch asks of the same, perhaps long, stream
+        if tokens is not self._last[0]:  # all batches ask for the same stream, which may be long
             self._last = tokens, hashlib.sha256(tokens[:].tobytes()).digest()
         return self._last[1]
 
@@ -74,7 +74,7 @@ _OTHER_BATCH = 7
 
 @dataclass(frozen=True, kw_only=True)
 class ScorerSubject(Subject):
-    """A scorer of ours, or one that keeps to the same protocol, with its neural source."""
+    """Any `Scorer`, with its neural source."""
 
     name: str
     make: MakeScorer
@@ -84,9 +84,9 @@ class ScorerSubject(Subject):
     backend: str = "cpu"
     world: int = 1
     others: dict[str, tuple[NeuralSource, float]] = field(default_factory=dict)
-    """The source again with nothing remembered, as `other_sources` makes it."""
+    """Copies of the source that keep no statistics, made by `other_sources`."""
     remembers: bool = True
-    """Whether it has a memory, which the configuration and the backend describe."""
+    """Whether it has an n-gram memory, described by the configuration and the backend."""
 
     @property
     def source_is_given(self) -> bool:
@@ -127,7 +127,7 @@ class ScorerSubject(Subject):
             raise NotApplicable("only the target's probability is known: give --artifact, --logits or --uniform")
         windows = self._windows(tokens)
         for batch in batches(windows, self.source.batch_windows):
-            self.source.stats(tokens, batch)  # remembered, so that parts of any shape may be asked for below
+            self.source.stats(tokens, batch)  # kept, so that parts of any shape can be read below
         scorer = self.make(self.backend, self.config, self.source)
         for looks, part in cut(windows, samples, scorer.window_wise):
             for position in looks:
@@ -158,7 +158,7 @@ class ScorerSubject(Subject):
             gate = GateConfig(alpha_base=0, alpha_range=0, alpha_fixed=0)
             return replace(self, config=replace(config, gate=gate))
         if config.scorer == "mixer" or config.exact.chain:
-            raise NotApplicable("its weights are learned, none is set from outside")
+            raise NotApplicable("its weights are learned and can't be set from outside")
         return replace(self, config=replace(config, exact=replace(config.exact, tilt="fixed", tilt_beta=0.0)))
 
     @property
@@ -178,14 +178,14 @@ class ScorerSubject(Subject):
         }
         if self.remembers and self.backend != "reference":
             found["the reference"] = (replace(self, backend="reference"), _ROUNDING)
-        if not self.config.learns_online:  # which is never split over ranks
+        if not self.config.learns_online:  # a scorer that does is never split over ranks
             for world in (2, 3):
                 found[f"{world} ranks"] = (replace(self, world=world), _ROUNDING)
         return found
 
 
 def other_sources(source: NeuralSource) -> dict[str, tuple[NeuralSource, float]]:
-    """Circumstances of the neural source that must not matter: name -> (it, nats a position it may change)."""
+    """Variants of the source that must give the same number: name -> (source, nats a position it may differ by)."""
     return {
         "the same again": (SharedSource(source), _EXACTLY),
         f"batches of {_OTHER_BATCH} windows": (SharedSource(source, _OTHER_BATCH), _BATCHES),
@@ -193,7 +193,7 @@ def other_sources(source: NeuralSource) -> dict[str, tuple[NeuralSource, float]]
 
 
 def _largest_change(given: dict[int, NDArray[np.float64]]) -> Change:
-    """Between the values that two targets leave to a token that is neither."""
+    """The largest difference between the values that two targets give to a third token."""
     (base, first), *rest = given.items()
     largest = Change(base, (base, base), (float(first[base]),) * 2)
     for target, values in rest:
@@ -206,12 +206,12 @@ def _largest_change(given: dict[int, NDArray[np.float64]]) -> Change:
 
 
 Probabilities = Callable[[NDArray[np.integer], dict[str, Any]], ArrayLike]
-"""(past tokens, state) -> the probability of each token to come next. `state` starts empty."""
+"""(past tokens, state) -> the probability of each token to be the next. `state` starts empty."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CallableSubject(Subject):
-    """A third party's function. It is handed the past alone, in memory that the future is not in."""
+    """A third party's function. It gets only the past, in memory that does not hold the future."""
 
     name: str
     function: Probabilities
@@ -269,16 +269,16 @@ def load_callable(name: str) -> CallableSubject:
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimedSubject(Subject):
-    """Probabilities that someone says were charged, with the logits of the distributions they are said to be of."""
+    """Claimed charges from a file, with the logits of the distributions that they are claimed to be from."""
 
     name: str
     positions: NDArray[np.int64]
     values: NDArray[np.float64]
     logits: SavedLogits | None
     tokens: Tokens
-    """The stream they belong to."""
+    """The stream that they belong to."""
     whole: int
-    """Positions of a whole evaluation."""
+    """Number of positions of a whole evaluation."""
 
     def expected(self, tokens: Tokens) -> int:
         return self.whole
@@ -298,13 +298,13 @@ class ClaimedSubject(Subject):
 
 
 def load_claimed(path: Path, logits: SavedLogits | None, tokens: Tokens, seq_len: int, subset: bool) -> ClaimedSubject:
-    """Read an .npz with `p`, what each position was charged with, and `positions` unless they are 0, 1, 2, ...
+    """Read an .npz or .safetensors file with the charges `p` and their `positions` (default: 0, 1, 2, ...).
 
-    A whole evaluation has all positions, or those of all whole sequences. Raises `InputError` naming what is wrong.
+    A whole evaluation has all positions, or those of all whole sequences. Raises `InputError` for any other file.
     """
     arrays = open_arrays(path, "--claimed")
     if "p" not in arrays.headers:
-        raise InputError(f"{path}: no array p, what each position was charged with")
+        raise InputError(f"{path}: no array p, the probabilities that positions were charged with")
     for name, (shape, dtype) in arrays.headers.items():
         if name not in ("p", "positions"):
             continue

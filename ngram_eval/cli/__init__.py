@@ -1,1 +1,1 @@
-"""The command line, one module a command: flags into settings, a call, what is printed."""
+"""The command line, one module per command: turns flags into settings, makes a call, and prints the result."""

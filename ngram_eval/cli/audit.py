@@ -41,15 +41,14 @@ class AuditOptions(JobOptions):
     """
 
     callable: str | None = None
-    """Audit this function, module:function: (past_tokens, state) -> the probability of each token to come next; `state`
-    is a dictionary that starts empty."""
+    """Audit this function, module:function: (past_tokens, state) -> the probability of each token to be the next;
+    `state` is a dictionary that starts empty."""
     claimed: Path | None = None
-    """Audit probabilities that were written down: an .npz with p, what each position was charged with, and positions
-    (default 0, 1, ...). With --logits, the distributions they are said to be of."""
+    """Audit probabilities from a file, .npz or .safetensors: p, the probability that each position was charged with,
+    and positions (default 0, 1, ...). --logits gives the distributions that they are claimed to be from."""
     claim: Path | None = None
-    """JSON with what is claimed: positions, nats, bytes, subset, megabytes, document_start; or a result of --json."""
+    """JSON with the claims: positions, nats, bytes, subset, megabytes, document_start; or a result of --json."""
     probing: Annotated[Probing, tyro.conf.arg(name="")] = field(default_factory=Probing)
-    """How thoroughly."""
 
     def check(self) -> None:
         sources, preset = self.model.sources, self.method.preset
@@ -69,7 +68,7 @@ class AuditOptions(JobOptions):
 def load_subjects(
     options: AuditOptions, configs: dict[str, EvalConfig], claim: Claim
 ) -> tuple[list[Subject], Tokens, TokenStream, TextTokenizer | None]:
-    """(subjects, the tokens to audit them on, the stream these are of, tokenizer)."""
+    """(subjects, tokens to audit them on, stream of these tokens, tokenizer)."""
     if options.callable is not None:
         stream, tokenizer = load_stream(options.settings, ALONE)
         return [load_callable(options.callable)], options.probing.tokens(stream, 1), stream, tokenizer
@@ -85,7 +84,7 @@ def load_subjects(
 
 
 def run(options: AuditOptions, configs: dict[str, EvalConfig]) -> int:
-    """Probe every subject and report: the exit code."""
+    """Probe every subject and report the findings; returns the exit code."""
     output = options.output
     console = table_console(quiet=output.quiet, stdout_taken=output.json == STDOUT)
     require_writable("--json", output.json)
@@ -94,7 +93,7 @@ def run(options: AuditOptions, configs: dict[str, EvalConfig]) -> int:
     subjects, tokens, stream, tokenizer = load_subjects(options, configs, claim)
     if len(tokens) < len(stream.tokens) and any(one is not None for one in (claim.positions, claim.nats, claim.bytes)):
         raise InputError(
-            f"{options.claim} makes a claim of the whole data, and only {len(tokens) - 1:,} positions are audited: "
+            f"{options.claim} makes a claim about the whole data, and only {len(tokens) - 1:,} positions are audited: "
             "give --positions 0"
         )
     artifact = asset("model.ngev") if options.settings.embedded else options.model.artifact
@@ -104,7 +103,7 @@ def run(options: AuditOptions, configs: dict[str, EvalConfig]) -> int:
         )
     if interrupt.asked:
         print_table(audited, console)
-        print("verdict: none, interrupted; subjects above are those that were probed to the end", file=sys.stderr)
+        print("verdict: none, interrupted; the table holds the subjects that were finished", file=sys.stderr)
         return INTERRUPTED
     if output.json is not None:
         settings: dict[str, Any] = {"data": [str(path) for path in stream.paths], "positions": len(tokens) - 1}
@@ -122,24 +121,24 @@ Audit a score: probe whether it is a probability of the text, given what came be
 example
   {prog} --preset pr890 --preset exact --json audit.json
 
-what is audited (by default the presets, on the embedded novel with the embedded model)
-  --preset NAME       pr890, hashed, exact, tilt, mixer; repeatable; and always the model alone
-  --callable M:F      your function: (past_tokens, state) -> probabilities of the next token
-  --claimed FILE      .npz of probabilities that were written down; --logits: of which distributions
-  --claim FILE        JSON of what is claimed (positions, nats, bytes, ...), or a result of --json
-on what
+data (default: the embedded novel)
   --data FILE ...     token shards (.bin); --tokenizer FILE
+  --positions 4096    number of positions to audit, from the start; 0 for all
+model (default: the embedded model)
   --artifact FILE | --logits FILE | --hf NAME | --uniform
-  --positions 4096    only so many from the start; 0 for all
-how thoroughly
-  --samples 128       positions at which whole distributions are looked at
-  --cuts 2            places from which on the tokens are replaced
-what comes of it
+  --callable M:F      your function: (past_tokens, state) -> probabilities of the next token
+  --claimed FILE      .npz of probabilities that were charged, from the distributions of --logits
+  --claim FILE        JSON of the claims (positions, nats, bytes, ...), or a result of --json
+method
+  --preset NAME       pr890, hashed, exact, tilt, mixer; repeatable; the model alone is always added
+  --samples 128       number of positions at which whole distributions are checked
+  --cuts 2            number of places; all tokens after a place are replaced
+output
   --json FILE         every finding; - for stdout
-  --quiet             no progress, no table; the exit code tells
+  --quiet             no progress and no table, only the exit code
 
 exit codes: 0 every probe passed; 1 one refutes; 2 bad input; 3 internal error; 130 interrupted
---help-all: every flag. What the probes are: docs/honesty.md
+--help-all: every flag. The probes: docs/honesty.md
 """
 
 

@@ -1,4 +1,4 @@
-"""`ngram-eval budget`: how long an evaluation takes here, and what would make it fit."""
+"""`ngram-eval budget`: predicts how long an evaluation takes here, and which setting would make it fit."""
 
 import json
 from collections.abc import Sequence
@@ -23,28 +23,27 @@ from ngram_eval.text.samples import SAMPLES
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BudgetOptions(JobOptions):
-    """Measure what each stage of an evaluation costs on this machine, and predict one of N tokens on R ranks."""
+    """Measure the time of each stage of an evaluation on this machine, and predict one of N tokens on R ranks."""
 
     asked: Annotated[Asked, tyro.conf.arg(name="")] = field(default_factory=Asked)
-    """What is predicted."""
 
     def check(self) -> None:
         super(BudgetOptions, self).check()
         self.asked.check()
         if self.model.ttt != "off":
-            raise InputError(f"--ttt {self.model.ttt} is a training of its own, which is not predicted: leave it out")
+            raise InputError(f"--ttt {self.model.ttt} trains the model, which is not predicted: leave it out")
 
 
 def time_of(seconds: float) -> str:
-    """In the unit that suits it."""
+    """A time in s, ms or µs."""
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
         if seconds >= size or unit == "µs":
             return f"{seconds / size:,.2f} {unit}"
-    raise AssertionError("µs takes all")
+    raise AssertionError("every time fits µs")
 
 
 def print_budget(one: Budget, console: Console) -> None:
-    """Costs, stages with their shares, the verdict, and what would make it fit."""
+    """Print the costs, the stages with their shares, and the verdict."""
     costs, predicted = one.costs, one.prediction
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     for heading in (f"{one.preset}: cost", "each", "", "here"):
@@ -59,8 +58,8 @@ def print_budget(one: Budget, console: Console) -> None:
     for stage, seconds in predicted.stages.items():
         table.add_row(stage, f"{seconds:,.2f}", f"{seconds / everything:.1%}", "predicted")
     if predicted.hidden:
-        table.add_row(f"less what is done beside {predicted.beside}", f"-{predicted.hidden:,.2f}", "", "predicted")
-    table.add_row("together", f"{predicted.total:,.1f}", "", "predicted", style="bold")
+        table.add_row(f"in parallel with {predicted.beside}", f"-{predicted.hidden:,.2f}", "", "predicted")
+    table.add_row("total", f"{predicted.total:,.1f}", "", "predicted", style="bold")
     low, high = published.SECONDS
     table.add_row(
         f"PR #890: {published.TARGETS:,} positions, {published.RANKS} H100", f"{low} to {high}", "", "published"
@@ -71,18 +70,18 @@ def print_budget(one: Budget, console: Console) -> None:
 
 
 def measured_rows(costs: Costs) -> list[tuple[str, str, float]]:
-    """(what, of what, seconds) of everything that was measured."""
+    """(stage, unit, seconds per unit) of everything that was measured."""
     length, stride = costs.shape
     rows: list[tuple[str, str, float | None]] = [
         ("tokenise (before the evaluation)", "a token", costs.tokenise),
         ("start of the process, imports", "once", costs.start),
         ("load", "once", costs.load),
         (f"forward, windows of {length}, stride {stride}", "a window", costs.windows[costs.shape]),
-        ("  statistics of the logits, in it", "a window", costs.stats),
+        ("  of it: statistics of the logits", "a window", costs.stats),
         ("forward of the first window", "once", costs.first_window),
         (f"samples ({SAMPLES})", "each", costs.look + costs.look_blended or None),
         ("look up, blend, count", "a position", costs.ngram),
-        ("  look up alone, in it", "a position", costs.lookup),
+        ("  of it: look up alone", "a position", costs.lookup),
         ("  count alone (update, prefill)", "a position", costs.count),
         ("memory of the tables", "once", costs.touch or None),
         ("bytes of the text", "a position", costs.bytes or None),
@@ -94,7 +93,7 @@ def measured_rows(costs: Costs) -> list[tuple[str, str, float]]:
 
 
 def verdict(one: Budget) -> list[str]:
-    """Whether it fits, and which single setting would make it fit."""
+    """Lines that say whether the evaluation fits, and which single settings would make it fit."""
     total, limit = one.prediction.total, one.limit
     if one.fits:
         return [f"{one.preset}: fits {limit:g} s, {limit - total:,.1f} s to spare (predicted)."]
@@ -111,7 +110,7 @@ def verdict(one: Budget) -> list[str]:
 
 
 def as_json(budgets: list[Budget]) -> str:
-    """All of it; keys say which numbers are measured and which predicted."""
+    """All numbers as JSON, under the keys `measured`, `predicted` and `published`."""
 
     def plain(one: Budget) -> dict[str, Any]:
         measured = asdict(one.costs)
@@ -124,32 +123,34 @@ def as_json(budgets: list[Budget]) -> str:
         about = {"preset": one.preset, "tokens": one.tokens, "ranks": one.ranks, "sharing": one.sharing}
         return {**about, "limit": one.limit, "measured": measured, "predicted": predicted}
 
-    told = {"targets": published.TARGETS, "ranks": published.RANKS, "seconds": published.SECONDS}
-    return json.dumps({"budgets": [plain(one) for one in budgets], "published": told}, indent=2) + "\n"
+    figures = {"targets": published.TARGETS, "ranks": published.RANKS, "seconds": published.SECONDS}
+    return json.dumps({"budgets": [plain(one) for one in budgets], "published": figures}, indent=2) + "\n"
 
 
 HELP = """\
-Measure what each stage of an evaluation costs here, and predict one of N tokens on R ranks.
+Measure the time of each stage of an evaluation here, and predict one of N tokens on R ranks.
 
 example
   {prog} --data 'val_*.bin' --artifact model.ngev --tokenizer T.model --ranks 8
 
-what is predicted
-  --tokens N          length of the text (default: PR #890's split, 62,021,633)
-  --ranks R           each as fast as one process here; --cores of each
-  --seq-len L --stride S
-  --preset NAME       (default: pr890); may be repeated
-  --seconds 600       what it has to fit into
-what is measured with, as for `ngram-eval run` (by default the embedded novel and model)
+data (default: measure on the embedded novel)
   --data FILE ... --tokenizer FILE
+  --tokens N          length of the text to predict (default: PR #890's split, 62,021,633)
+model (default: the embedded model)
   --artifact FILE | --scores FILE | --logits FILE | --hf NAME | --uniform
-  --device, --dtype, --batch-windows, --backend, --threads
-  --rounds 3          medians of so many
-what comes of it
+method
+  --preset NAME       (default: pr890); may be repeated
+  --seq-len L --stride S
+  --seconds 600       time limit of the evaluation
+  --rounds 3          measurements of each stage; the median is used
+output
   --json FILE         every number, measured or predicted; - for stdout
   --quiet             no progress, no table
+hardware
+  --ranks R           each as fast as one process here; --cores of each
+  --device, --dtype, --batch-windows, --backend, --threads
 
-If it does not fit, the single settings that would make it fit are named.
+If the evaluation does not fit, the output names the single settings that would make it fit.
 --help-all: every flag
 """
 

@@ -1,4 +1,4 @@
-"""`ngram-eval codec compress|decompress|verify`: a file of the size that a score claims."""
+"""`ngram-eval codec compress|decompress|verify`: makes a file of the size that a score claims."""
 
 import json
 import math
@@ -27,10 +27,10 @@ from ngram_eval.timing import Track
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shown:
-    """What every command says of itself."""
+    """Output of every command."""
 
     json: Path | None = None
-    """Write what it came to here; - for standard output, and the table then goes to stderr."""
+    """Write the figures here; - for standard output, and the table then goes to stderr."""
     quiet: bool = False
     """Show no progress and no table."""
 
@@ -42,20 +42,20 @@ class Compress(Shown):
     input: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IN")]
     """Any file."""
     output: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
-    """The compressed file; replaced if it is there."""
+    """The compressed file; an existing file is replaced."""
     preset: str = "exact"
     """Method: a preset whose probabilities sum to 1."""
     uniform: bool = False
-    """Base distribution: 1/V for every token, so the n-gram memory alone."""
+    """Base distribution: 1/V for every token, so the n-gram memory works alone."""
     artifact: str | None = None
-    """Base distribution: a model file of ours, or `packaged`; it is needed again to decompress, and is not counted."""
+    """Base distribution: a model file (.ngev), or `packaged`. Decompressing needs it again; its size is not counted."""
     tokenizer: str = PACKAGED
-    """`packaged`, a SentencePiece model file, `train` (one trained on the input), or `bytes`. What the tokens of a file
-    or a trained one stand for travels in the compressed file."""
+    """`packaged`, a SentencePiece model file, `train` (one trained on the input), or `bytes`. The compressed file holds
+    the bytes of the tokens of a model file or a trained tokenizer."""
     pieces: int = 1024
-    """Most pieces of a tokenizer that is trained."""
+    """Most pieces of a trained tokenizer."""
     backend: Backend = "cpu"
-    """Who computes: cpu (C++), or reference (slow numpy, the same bits)."""
+    """Backend: cpu (C++), or reference (slow numpy, the same bits)."""
     max_order: int = field(default_factory=lambda: preset("exact").ngram.max_order)
     """Highest order n; its context has n - 1 tokens."""
     exact: Annotated[ExactConfig, tyro.conf.arg(name="")] = field(default_factory=lambda: preset("exact").exact)
@@ -63,7 +63,7 @@ class Compress(Shown):
     mixer: Annotated[MixerConfig, tyro.conf.arg(name="")] = field(default_factory=MixerConfig)
     """The method of mixer presets."""
     window: Annotated[WindowConfig, tyro.conf.arg(name="")] = field(default_factory=lambda: preset("exact").window)
-    """What the neural model sees."""
+    """The windows of the neural model."""
 
     def check(self) -> None:
         """Raise `InputError` for flags that do not go together or are out of range."""
@@ -79,42 +79,42 @@ class Compress(Shown):
         if self.artifact is not None and self.tokenizer == "train":
             raise InputError("--tokenizer train: the model of --artifact knows only the tokenizer it was trained with")
         if self.window.rescore_tail:
-            raise InputError("--rescore-tail charges positions more than once, and a code writes each once")
+            raise InputError("--rescore-tail charges positions more than once, but a code writes each once")
         if self.exact.by_window:
-            raise InputError("--by-window counts late on purpose, and a code counts each token as it is written")
+            raise InputError("--by-window counts after each window, but a code counts each token as it is written")
 
     def method(self) -> Method:
-        """What decides the probabilities."""
+        """The settings that decide the probabilities."""
         window = None if self.uniform else self.window
         return Method(preset=self.preset, max_order=self.max_order, exact=self.exact, mixer=self.mixer, window=window)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decompress(Shown):
-    """Restore a file, byte for byte, or write nothing."""
+    """Restore a file byte for byte, or write nothing."""
 
     input: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IN")]
     """A compressed file."""
     output: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
-    """Where its content goes; replaced if it is there."""
+    """The restored file; an existing file is replaced."""
     artifact: str | None = None
-    """The model it was compressed with, if any; the packaged one need not be named."""
+    """The model that the file was compressed with, if any; may be left out for the packaged model."""
     backend: Backend = "cpu"
-    """Who computes: cpu (C++), or reference (slow numpy, the same bits)."""
+    """Backend: cpu (C++), or reference (slow numpy, the same bits)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verify(Shown):
-    """Decompress in memory and compare with the checksum of the content, and with the original if it is given."""
+    """Decompress in memory and compare with the checksum of the content, and with the original if given."""
 
     input: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IN")]
     """A compressed file."""
     original: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="ORIGINAL")] = None
-    """What it should hold."""
+    """The original file to compare with."""
     artifact: str | None = None
-    """The model it was compressed with, if any; the packaged one need not be named."""
+    """The model that the file was compressed with, if any; may be left out for the packaged model."""
     backend: Backend = "cpu"
-    """Who computes: cpu (C++), or reference (slow numpy, the same bits)."""
+    """Backend: cpu (C++), or reference (slow numpy, the same bits)."""
 
 
 Command = Compress | Decompress | Verify
@@ -140,7 +140,7 @@ def parse(arguments: list[str], prog: str) -> Command:
 
 
 class Outcome(NamedTuple):
-    """What a command came to, for people and for programs."""
+    """The outcome of a command, as rows of a table and as figures for programs."""
 
     rows: list[tuple[str, str]]
     caption: str | None
@@ -148,7 +148,7 @@ class Outcome(NamedTuple):
 
 
 def compress(command: Compress, track: Track) -> Outcome:
-    """Run the command."""
+    """Compress a file; raises `InputError`."""
     data = _read(command.input)
     _check_output(command.input, command.output)
     start = time.perf_counter()
@@ -168,7 +168,7 @@ def compress(command: Compress, track: Track) -> Outcome:
 
 
 def report(packed: Packed, size: int, seconds: float) -> Outcome:
-    """What compressing came to."""
+    """The outcome of compressing."""
     header, container_ = packed.container.header, packed.container
     original, charged = header.content_bytes, packed.nats / math.log(2) / 8
     rows = [
@@ -204,7 +204,7 @@ def _gap(size: int, charged: float) -> str:
 
 
 def table_of(outcome: Outcome) -> Table:
-    """An outcome, to be looked at."""
+    """An outcome as a table."""
     table = Table(box=box.SIMPLE_HEAD, show_header=False, caption=outcome.caption)
     table.add_column()
     table.add_column(justify="right")
@@ -214,7 +214,7 @@ def table_of(outcome: Outcome) -> Table:
 
 
 def _restore(command: Decompress | Verify, track: Track) -> tuple[bytes, Outcome]:
-    """(content, what restoring it came to)."""
+    """(content, outcome of restoring it)."""
     found = container.read(command.input)
     start = time.perf_counter()
     data = packing.decompress(found, command.input, artifact=command.artifact, backend=command.backend, track=track)
@@ -232,7 +232,7 @@ def _restore(command: Decompress | Verify, track: Track) -> tuple[bytes, Outcome
 
 
 def decompress(command: Decompress, track: Track) -> Outcome:
-    """Run the command."""
+    """Restore a file; raises `InputError`."""
     _check_output(command.input, command.output)
     data, outcome = _restore(command, track)
     with replacing(command.output) as file:
@@ -241,7 +241,7 @@ def decompress(command: Decompress, track: Track) -> Outcome:
 
 
 def verify(command: Verify, track: Track) -> Outcome:
-    """Run the command; raises `InputError` if the content is not the original."""
+    """Verify a file; raises `InputError` if the content is not the original."""
     original = None if command.original is None else _read(command.original)
     data, outcome = _restore(command, track)
     if original is not None and data != original:
@@ -249,10 +249,10 @@ def verify(command: Verify, track: Track) -> Outcome:
         differs = next((at for at, (a, b) in pairs if a != b), min(len(data), len(original)))
         raise InputError(
             f"{command.input} is whole, but holds another text than {command.original}: "
-            f"{len(data)} bytes and {len(original)}, the first difference at byte {differs}"
+            f"{len(data)} and {len(original)} bytes, the first difference at byte {differs}"
         )
     return outcome._replace(
-        caption="as its checksum says" + ("" if original is None else f", and as {command.original}")
+        caption="equal to its checksum" + ("" if original is None else f" and to {command.original}")
     )
 
 
@@ -262,10 +262,8 @@ def _read(path: Path) -> bytes:
 
 def _check_output(source: Path, output: Path) -> None:
     require_writable("OUT", output)
-    if output.exists() and not output.is_file():
-        raise InputError(f"OUT is {output}, which is no file to be replaced: give another name")
     if output.exists() and source.exists() and output.samefile(source):
-        raise InputError(f"OUT is {output}, the input itself: give another name")
+        raise InputError(f"OUT is {output}, which is also the input: give another name")
 
 
 HELP = """\
@@ -276,21 +274,26 @@ examples
   {prog} decompress novel.ngc again.txt
   {prog} verify novel.ngc novel.txt
 
-compress IN OUT
-  --uniform             1/V as the base: counts alone; or
-  --artifact FILE       a model of ours as the base (`packaged`: the embedded one)
-  --preset NAME         a preset whose probabilities sum to 1 (default: exact)
+commands
+  compress IN OUT
+  decompress IN OUT
+  verify IN [ORIGINAL]    decompress in memory; compare with the checksum and the original
+
+data (compress only)
   --tokenizer WHICH     packaged, FILE, train (on the input; --pieces V) or bytes
-decompress IN OUT
-verify IN [ORIGINAL]    decompress in memory; compare with the checksum and the original
-  --artifact FILE       the model it was compressed with
-all three
-  --backend NAME        cpu, or reference (slow, the same bits)
-  --json FILE           what it came to; - for stdout
+model
+  --uniform             1/V as the base distribution, so counts alone (compress only)
+  --artifact FILE       a model (.ngev) as the base; `packaged`: the embedded model
+method (compress only)
+  --preset NAME         a preset whose probabilities sum to 1 (default: exact)
+output
+  --json FILE           sizes and times; - for stdout
   --quiet               no progress, no table
+hardware
+  --backend NAME        cpu, or reference (slow, the same bits)
 
 {prog} compress --help-all: every flag. Format and guarantees: docs/codec.md.
-Ctrl-C leaves no file behind.
+Ctrl-C leaves no file.
 """
 
 

@@ -1,4 +1,4 @@
-"""`ngram-eval compare`: results side by side, and how sure the differences are."""
+"""`ngram-eval compare`: results side by side, with confidence intervals of the differences."""
 
 import json
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ from ngram_eval.results.compare import Comparison, compare, print_comparison
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options(Comparison):
-    """Compare results of the evaluator: bits per byte, differences, and how sure these are."""
+    """Compare results of the evaluator: bits per byte, differences, and their confidence intervals."""
 
     files: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RESULT.json ...")]
-    """Results of --json. Each run is compared with the same preset of the first file, else with its first run."""
+    """Results of --json. Each run is compared with the same preset of the first file, or else with its first run."""
     json: Path | None = None
     """Write the comparison here; - for standard output, and the table then goes to stderr."""
     quiet: bool = False
@@ -28,24 +28,24 @@ class Options(Comparison):
     def check(self) -> None:
         super(Options, self).check()
         if not self.files:
-            raise InputError("no result is named: give files that `ngram-eval run --json` wrote")
+            raise InputError("no result is given: give files that `ngram-eval run --json` wrote")
 
 
 HELP = """\
-Compare results of --json: bits per byte, differences, and how sure these are.
+Compare results of --json: bits per byte, differences, and their confidence intervals.
 
 example
   {prog} before.json after.json --preset exact
 
+data
   RESULT.json ...      each run is compared with the same preset of the first file
-what is compared
   --preset NAME ...    only these presets
-  --against neural     each run with its own neural model alone
-  --mixed              scores with bits per byte too, which is refused without it
-how sure it is: paired block bootstrap over stretches of the stream
-  --confidence 0.95    of the interval
+method (intervals: paired block bootstrap over stretches of the stream)
+  --against neural     compare each run with its own neural model alone
+  --mixed              compare scores with bits per byte too, which is otherwise refused
+  --confidence 0.95    confidence level of the intervals
   --draws 2000 --seed 0
-what comes of it
+output
   --json FILE          the comparison; - for stdout
   --quiet              no table
 """

@@ -1,6 +1,6 @@
-"""What every command shows while it works: bars with the time left on stderr, tables on stdout, colours on terminals.
+"""The display of all commands: progress bars on stderr, tables on stdout, short help.
 
-rich leaves colours out where the stream is no terminal, or NO_COLOR is set.
+rich omits colours if the stream is not a terminal, or if NO_COLOR is set.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ _PIPED_WIDTH = 120
 
 
 def progress_bars(*columns: ProgressColumn, quiet: bool = False) -> Progress:
-    """Bars on stderr: what is done, how much of it, the time it took and the time left; `columns` come in between."""
+    """Bars on stderr: title, share done, time so far and time left; `columns` come before the times."""
     share = TextColumn("{task.percentage:.0f}%")
     times = (TimeElapsedColumn(), TimeRemainingColumn())
     shown = (TextColumn("{task.description}"), BarColumn(), share, *columns, *times)
@@ -26,7 +26,7 @@ def progress_bars(*columns: ProgressColumn, quiet: bool = False) -> Progress:
 
 @contextmanager
 def tracked(*columns: ProgressColumn, quiet: bool = False) -> Iterator[Track]:
-    """Bars on stderr for whatever tells how far it is, from the first that is asked for."""
+    """A context that yields a `Track` with bars on stderr; the display starts with the first bar."""
     progress = progress_bars(*columns, quiet=quiet)
 
     def track(title: str, total: int | None) -> Callable[[int], None]:
@@ -41,7 +41,7 @@ def tracked(*columns: ProgressColumn, quiet: bool = False) -> Iterator[Track]:
 
 
 def table_console(*, quiet: bool = False, stdout_taken: bool = False) -> Console:
-    """Where a table goes: stdout, stderr if stdout is taken by JSON, nowhere if `quiet`."""
+    """The console for tables: stdout, stderr if JSON takes stdout, nothing if `quiet`."""
     console = Console(stderr=stdout_taken, quiet=quiet)
     if not console.is_terminal:
         console.width = _PIPED_WIDTH
@@ -51,8 +51,7 @@ def table_console(*, quiet: bool = False, stdout_taken: bool = False) -> Console
 def show_help(arguments: list[str], text: str, prog: str) -> None:
     """Print `text`, the short help of a command, and exit if --help or -h is among its arguments.
 
-    The long one, every flag there is, is tyro's: --help-all becomes the --help it knows. Arguments behind `--` are
-    values.
+    tyro makes the long help with every flag: --help-all is replaced by --help for it. Arguments after `--` are values.
     """
     flags = arguments[: arguments.index("--")] if "--" in arguments else arguments
     if "--help-all" in flags:

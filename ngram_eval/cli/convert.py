@@ -1,4 +1,4 @@
-"""`ngram-eval convert`: a model file of PR #890 into one of ours."""
+"""`ngram-eval convert`: converts a model file of PR #890 to an artifact."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,28 +14,29 @@ from ngram_eval.models.convert import Conversion, convert
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options(Conversion):
-    """Read an artifact of parameter-golf PR #890 and write one of ours."""
+    """Convert a model file of parameter-golf PR #890 to an artifact (.ngev)."""
 
     source: Annotated[Path, tyro.conf.Positional]
     """The file to convert."""
 
 
 HELP = """\
-Read an artifact of parameter-golf PR #890 (.ptz or .pt) and write one of ours. Never unpickles.
+Convert a model file of parameter-golf PR #890 (.ptz or .pt) to an artifact. Never unpickles.
 
 example
   {prog} final_model.ptz --out model.ngev
 
+model
   SOURCE                 the .ptz or .pt file
-  --out FILE             the artifact to write
   --train-seq-len L      length of the sequences it was trained on (2048)
-
-Sizes are read off the tensors. What no tensor shows is as published; for other models:
   --value-layers L ...   layers with a value embedding
   --xsa-layers N --rope-dims D --rope-base B
   --leaky-slope S --logit-softcap C
+output
+  --out FILE             the artifact to write
 
---help-all: every flag. Which files, and what is checked: docs/models.md
+Sizes are taken from the tensors. Settings that no tensor shows are as published by default.
+--help-all: every flag. Supported files and checks: docs/models.md
 """
 
 

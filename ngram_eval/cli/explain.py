@@ -1,4 +1,4 @@
-"""`ngram-eval explain`: one prediction in the open."""
+"""`ngram-eval explain`: shows how one prediction is made up."""
 
 import json
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ from ngram_eval.scorers.make import check_source
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExplainOptions(JobOptions):
-    """Show one prediction: context, matches of each order, weights, likeliest tokens before and after."""
+    """Show one prediction: context, counts and weight of each order, likeliest tokens without and with n-grams."""
 
     position: int | None = None
     """Explain the prediction of the token after this position: position p predicts token p + 1."""
     after: str | None = None
-    """Explain the prediction of what follows this piece of the text, instead of naming its position."""
+    """Explain the prediction of the token after this piece of text, instead of --position."""
     occurrence: int = 1
-    """Which one, if the text occurs more than once: 1 is the first, -1 the last."""
+    """Occurrence of this piece of text: 1 is the first, -1 the last."""
     context: int = 24
     """Tokens of the context to show."""
     top: int = 8
@@ -47,7 +47,7 @@ def run(options: ExplainOptions, configs: dict[str, EvalConfig]) -> list[Predict
     """The prediction under every preset. Raises `InputError` for a source that knows only targets' probabilities."""
     job = load_job(options.settings, ALONE)
     if not job.source.gives_all:
-        raise InputError("--scores knows the probability of each target only: give --artifact, --logits or --uniform")
+        raise InputError("--scores holds only the probability of each target: give --artifact, --logits or --uniform")
     position = options.position
     for config in configs.values():
         check_source(config, job.source)
@@ -62,25 +62,26 @@ def run(options: ExplainOptions, configs: dict[str, EvalConfig]) -> list[Predict
 
 
 HELP = """\
-Show one prediction: the context, what each order has counted, what it weighs, the likeliest tokens.
+Show one prediction: the context, the counts and weight of each order, the likeliest tokens.
 
 example
   {prog} --after 'Mrs. Dashwood and her' --occurrence -1 --preset exact
 
-which
-  --position P        the token after position P (position p predicts token p + 1)
-  --after WORDS        or what follows these words; --occurrence 2: the second time, -1: the last
-of what, as for `ngram-eval run` (by default the embedded novel with the embedded model)
+data (default: the embedded novel)
   --data FILE ... --tokenizer FILE
+  --position P        explain the token after position P (position p predicts token p + 1); or
+  --after WORDS       the token after these words; --occurrence 2: the second time, -1: the last
+model (default: the embedded model)
   --artifact FILE | --logits FILE | --hf NAME | --uniform
+method
   --preset NAME       pr890, hashed, exact, tilt, mixer; may be repeated
-how it is shown
-  --context 24        tokens of context
-  --top 8             likeliest tokens
-  --json FILE         all of it; - for stdout
+output
+  --context 24        tokens of the context to show
+  --top 8             likeliest tokens to show
+  --json FILE         everything; - for stdout
 
-What learns from each position for the next (exact, tilt) is evaluated up to the position: that
-takes as long as the evaluation does. Presets that only count need one forward pass.
+Presets that learn from each position for the next (exact, tilt, mixer) are evaluated up to the
+position, which takes as long as the evaluation does. Presets that only count need one forward pass.
 
 --help-all: every flag
 """

@@ -1,4 +1,4 @@
-"""One command for all: `ngram-eval run`, `ngram-eval compare`, ... (`python -m ngram_eval` does the same).
+"""The command `ngram-eval` with its subcommands run, compare, ... (`python -m ngram_eval` is the same).
 
 A subcommand is a module with `main(arguments, prog)` and a line in `COMMANDS`.
 """
@@ -22,10 +22,10 @@ class Command:
     """A subcommand."""
 
     module: str
-    """Its home; imported when it is asked for."""
+    """Module of the subcommand; imported on demand."""
     summary: str
     options: str = "Options"
-    """What its flags are made of, in that module: for shell completion."""
+    """Name of the class in that module that defines the flags, for shell completion."""
 
 
 COMMANDS = {
@@ -33,13 +33,13 @@ COMMANDS = {
     "prepare": Command("ngram_eval.cli.prepare", "turn text into token shards; train a tokenizer", "PrepareOptions"),
     "train": Command("ngram_eval.train.__main__", "train a small model and export it"),
     "audit": Command("ngram_eval.cli.audit", "probe whether a score is a probability", "AuditOptions"),
-    "codec": Command("ngram_eval.cli.codec", "compress a file to the size a score claims", "Commands"),
-    "convert": Command("ngram_eval.cli.convert", "read the artifacts of PR #890 and write ours"),
-    "compare": Command("ngram_eval.cli.compare", "results side by side, and how sure the differences are"),
-    "explain": Command("ngram_eval.cli.explain", "show how one prediction comes about", "ExplainOptions"),
+    "codec": Command("ngram_eval.cli.codec", "compress a file to the size that a score claims", "Commands"),
+    "convert": Command("ngram_eval.cli.convert", "convert a model file of PR #890 to an artifact"),
+    "compare": Command("ngram_eval.cli.compare", "compare results, with confidence intervals"),
+    "explain": Command("ngram_eval.cli.explain", "show how one prediction is made up", "ExplainOptions"),
     "budget": Command("ngram_eval.cli.budget", "predict how long an evaluation takes here", "BudgetOptions"),
 }
-"""Subcommand -> where it lives: the only list of them."""
+"""Subcommand -> `Command`: the only list of subcommands."""
 
 HELP = """\
 usage: {prog} COMMAND [flags]
@@ -52,7 +52,7 @@ commands
 examples
   {prog} run                                 the embedded model on the embedded novel
   {prog} run --preset exact --report out.html
-  {prog} COMMAND --help                      the flags one uses; --help-all: every flag
+  {prog} COMMAND --help                      the common flags; --help-all: every flag
   {prog} --version
 
 completion, for bash or zsh
@@ -64,16 +64,16 @@ exit codes: 0 done; 1 failed, refuted or different; 2 bad input; 130 interrupted
 
 
 def help_text() -> str:
-    """What `ngram-eval --help` shows."""
+    """The text of `ngram-eval --help`."""
     width = max(map(len, COMMANDS)) + 2
     listed = "\n".join(f"  {name:<{width}}{command.summary}" for name, command in COMMANDS.items())
     return HELP.format(prog=PROG, commands=listed)
 
 
 def completion(shell: str) -> None:
-    """Print the completion script of bash or zsh, by tyro, for every subcommand and flag. Exits."""
+    """Print the completion script of bash or zsh for every subcommand and flag, made by tyro. Exits."""
     if shell not in ("bash", "zsh"):
-        raise InputError(f"completion is for bash or zsh, not {shell!r}: say `{PROG} completion bash`")
+        raise InputError(f"completion is for bash or zsh, not {shell!r}: run `{PROG} completion bash`")
     flags: dict[str, Callable[..., Any]] = {
         name: getattr(import_module(command.module), command.options) for name, command in COMMANDS.items()
     }

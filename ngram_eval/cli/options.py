@@ -1,7 +1,7 @@
-"""What command lines that evaluate share: their flags, and one `EvalConfig` for each preset asked for.
+"""The common flags of command lines that evaluate, and one `EvalConfig` for each preset.
 
-Flags are generated from dataclasses by tyro; a part of the settings is a heading of `--help-all`. A flag given
-overrides that field in every preset.
+tyro generates flags from dataclasses; each class is a heading of `--help-all`. A flag overrides its field in every
+preset.
 """
 
 import sys
@@ -28,46 +28,41 @@ from ngram_eval.scorers.make import check_backend
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Method:
-    """How tokens are predicted and counted."""
+    """Method: how tokens are predicted and counted."""
 
     preset: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Method to evaluate, may be repeated: pr890 (as published), hashed (quirks fixed), exact (exact counts, a
     probability), tilt (one hint, a probability), mixer or mixer-fast (hashed contexts of decisions, a probability).
     Default: the first three, without exact on triton."""
     config: Annotated[EvalConfig, tyro.conf.arg(name="")] = field(default_factory=EvalConfig)
-    """The method; a flag given here overrides the field in every preset."""
+    """The method; a flag overrides its field in every preset."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Output:
-    """Where the result goes, and what is shown."""
+    """Output: where the result goes, and what is shown."""
 
     json: Path | None = None
     """Write the full results here; - for standard output, and the table then goes to stderr."""
     quiet: bool = False
-    """Show no progress and no table: only errors, and what --json - writes."""
+    """Show no progress and no table, only errors and the output of --json -."""
     version: bool = False
     """Print the version and stop."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobOptions:
-    """Data, model, method, output and hardware: what every command line that evaluates takes."""
+    """Data, model, method, output and hardware: the flags of every command line that evaluates."""
 
     data: DataSettings = field(default_factory=DataSettings)
-    """What is scored."""
     model: ModelSettings = field(default_factory=ModelSettings)
-    """By which model."""
     method: Method = field(default_factory=Method)
-    """By which method."""
     output: Output = field(default_factory=Output)
-    """Where the result goes."""
     hardware: HardwareSettings = field(default_factory=HardwareSettings)
-    """On what."""
 
     @property
     def settings(self) -> Settings:
-        """All that decides a result but the method."""
+        """All settings that decide a result, except the method."""
         return Settings(data=self.data, model=self.model, hardware=self.hardware)
 
     def check(self) -> None:
@@ -75,9 +70,10 @@ class JobOptions:
         self.settings.check()
 
     def runnable(self, configs: Mapping[str, EvalConfig], *, quiet: bool = False) -> dict[str, EvalConfig]:
-        """The presets without those that can't run here, if nobody named any; else raises `InputError` for such a one.
+        """The presets that can run here.
 
-        Says on stderr which are left out, unless `quiet`.
+        Without --preset, presets that can't run are left out, with a line on stderr unless `quiet`. With --preset,
+        raises `InputError` for them.
         """
         kept, backend = {}, resolve_backend(self.hardware.backend)
         for name, config in configs.items():
@@ -85,7 +81,7 @@ class JobOptions:
                 check_backend(name, config, backend)
                 if config.byte_rule == "piece" and self.model.hf and not self.data.tokenizer:
                     raise InputError(
-                        f"--preset {name} counts bytes by a formula on SentencePiece models: --hf needs --byte-rule "
+                        f"--preset {name} counts bytes by a formula for SentencePiece models: --hf needs --byte-rule "
                         "decoded"
                     )
             except InputError as error:
@@ -104,9 +100,9 @@ AnyOptions = TypeVar("AnyOptions", bound=JobOptions)
 def parse(
     arguments: list[str], default: AnyOptions, prog: str, presets: Mapping[str, EvalConfig] | None = None
 ) -> tuple[AnyOptions, dict[str, EvalConfig]]:
-    """(options, preset name -> its configuration with the flags given applied). Exits for --help and --version.
+    """(options, preset name -> configuration with all flags applied). Exits for --help and --version.
 
-    `presets` are evaluated where no --preset is given; by default those of `DEFAULT_PRESETS`.
+    Without --preset, `presets` are evaluated; by default those of `DEFAULT_PRESETS`.
     """
     if {"-h", "--help"} & set(arguments):
         _parse(arguments, default, prog)
@@ -135,7 +131,7 @@ Some = TypeVar("Some")
 
 
 def peek(arguments: list[str], kind: type[Some]) -> Some:
-    """The flags of the dataclass `kind` among the arguments, before all others are understood."""
+    """Parse only the flags of the dataclass `kind`; other arguments are ignored."""
     found: Any
     found, _ = tyro.cli(kind, args=arguments, return_unknown_args=True, add_help=False)
     return found  # type: ignore[no-any-return]

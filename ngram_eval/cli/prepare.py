@@ -1,4 +1,4 @@
-"""`ngram-eval prepare`: text into token shards."""
+"""`ngram-eval prepare`: turns text into token shards."""
 
 import shlex
 import sys
@@ -13,39 +13,39 @@ from ngram_eval.errors import exit_on_input_error
 from ngram_eval.text.prepare import PrepareConfig, prepare
 
 HELP = """\
-Turn text into token shards, each document led by a BOS token. The manifest, JSON, is printed too.
+Turn text into token shards; each document begins with a BOS token. Prints the manifest (JSON) too.
 
 example
   {prog} text/ --out shards --name val --train-tokenizer 1024
 
-  INPUT ...              .txt or .jsonl, either also as .zst; folders of them; - for stdin
-where to
-  --out DIR              for the shards and NAME_manifest.json
+data
+  INPUT ...              .txt or .jsonl, both also as .zst; folders of them; - for stdin
+  --documents KIND       documents in .txt: file, line or blank-lines
+  --text-field NAME      field of the text in .jsonl (default: text)
+  --stdin-format KIND    txt or jsonl
+method
+  --tokenizer FILE       a SentencePiece .model; or
+  --train-tokenizer V    train one of V pieces on the text: OUT/tokenizer.model
+output
+  --out DIR              folder for the shards and NAME_manifest.json
   --name NAME            NAME_000000.bin, ... (default: tokens)
   --shard-tokens N       tokens in each shard (default: 100,000,000)
-  --overwrite            replace what is there under this name
-by which tokenizer
-  --tokenizer FILE       a SentencePiece .model
-  --train-tokenizer V    or train one of V pieces on the text: OUT/tokenizer.model
-what the text is
-  --documents KIND       in .txt: file, line or blank-lines
-  --text-field NAME      in .jsonl (default: text)
-  --stdin-format KIND    txt or jsonl
-
+  --overwrite            replace existing files of this name
   --quiet                no progress
---help-all: every flag. Ctrl-C leaves nothing behind.
+
+--help-all: every flag. Ctrl-C leaves no files.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareOptions(PrepareConfig):
-    """Turn text into token shards, each document led by a BOS token, and say what was done in a manifest."""
+    """Turn text into token shards with a manifest; each document begins with a BOS token."""
 
     inputs: tyro.conf.Positional[tuple[str, ...]]
-    """.txt or .jsonl files, either also as .zst; folders, of which all such files are taken, sorted; - is stdin."""
+    """.txt or .jsonl files, both also as .zst; folders of such files, read in sorted order; - is stdin."""
 
     quiet: bool = False
-    """Show no progress; the manifest is printed all the same."""
+    """Show no progress; the manifest is still printed."""
 
 
 def main(arguments: Sequence[str], prog: str) -> None:

@@ -1,4 +1,4 @@
-"""`ngram-eval run`: flags into settings, the evaluation, and its results where they were asked for."""
+"""`ngram-eval run`: turns flags into settings, evaluates, and writes the results."""
 
 import sys
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from ngram_eval.evaluation.job import load_job, read_inputs
 from ngram_eval.evaluation.result import Result
 from ngram_eval.evaluation.schedule import sharing_of
 from ngram_eval.evaluation.settings import CheckpointSettings
-from ngram_eval.files import STDOUT, require_writable
+from ngram_eval.files import STDOUT, require_folder, require_writable
 from ngram_eval.models.saved_scores import RememberingSource
 from ngram_eval.results.page import draw_all, require_matplotlib, write_page
 from ngram_eval.results.rerun import Again, differences
@@ -33,18 +33,17 @@ from ngram_eval.timing import Stopwatch
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunOutput(Output):
-    """Where the result goes, what is shown, and where progress is kept."""
+    """Output: where the result goes, what is shown, and checkpoints."""
 
     report: Path | None = None
-    """Write one HTML page with table and charts here, which needs nothing else to be read."""
+    """Write one self-contained HTML page with table and charts here."""
     plot: Path | None = None
     """Write the charts of --report into this folder as PNG files; needs matplotlib."""
     from_result: Path | None = None
-    """Run again what a --json file tells of, and say whether it is equal; other flags given beside it come on top."""
+    """Run the evaluation of a --json file again, and report whether the result is equal; other flags override it."""
     save_scores: Path | None = None
     """Write the neural statistics of every position here, for --scores."""
     saving: Annotated[CheckpointSettings, tyro.conf.arg(name="")] = field(default_factory=CheckpointSettings)
-    """Where progress is kept."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,9 +54,8 @@ class Options(JobOptions):
     """
 
     output: RunOutput = field(default_factory=RunOutput)
-    """Where the result goes."""
     rank_timeout: float = 30.0
-    """Seconds without a sign of life after which a rank is given up, and with it the run."""
+    """Seconds without a sign of life after which a rank counts as lost and the run ends."""
 
     def check(self) -> None:
         super(Options, self).check()
@@ -69,17 +67,19 @@ class Options(JobOptions):
 
 
 def run(options: Options, configs: dict[str, EvalConfig], ranks: Ranks, again: Again | None) -> int:
-    """Evaluate every preset and report on rank 0; the exit code."""
+    """Evaluate every preset and report on rank 0; returns the exit code."""
     output, quiet = options.output, options.output.quiet or ranks.rank > 0
     configs = options.runnable(configs, quiet=ranks.rank > 0)
-    for name, config in configs.items():  # refused now rather than after the presets before
+    for name, config in configs.items():  # raises before any preset is evaluated
         sharing_of(options.hardware.ngram, name, config, options.hardware.backend)
     for flag in ("json", "save_scores", "report"):
         require_writable(f"--{flag.replace('_', '-')}", getattr(output, flag))
+    require_folder("--plot", output.plot)
+    require_folder("--checkpoint", output.saving.checkpoint)
     if output.plot is not None:
         require_matplotlib("--plot")
     clock = Stopwatch()
-    interrupt = Interrupt() if ranks.world == 1 else None  # ranks would each stop somewhere else
+    interrupt = Interrupt() if ranks.world == 1 else None  # ranks would stop at different places
     with tracked(quiet=quiet) as track:
         with clock.stage("load"):
             job = load_job(options.settings, ranks)
@@ -110,29 +110,34 @@ def run(options: Options, configs: dict[str, EvalConfig], ranks: Ranks, again: A
             )
     interrupted = interrupt is not None and interrupt.asked
     if interrupted:
-        print("interrupted: what was scored until then follows" if results else "interrupted", file=sys.stderr)
+        print("interrupted: the results so far follow" if results else "interrupted", file=sys.stderr)
     if ranks.rank == 0 and results:
+        show(output, results)
         if output.save_scores is not None and remembering is not None and not interrupted:
             remembering.save_all(output.save_scores, job.stream.tokens, next(iter(configs.values())).window)
-        write_results(output, results)
+        draw(output, results)
     if interrupted:
         return INTERRUPTED
     return 0 if again is None or ranks.rank > 0 else print_verdict(again, results, shown(output))
 
 
-def write_results(output: RunOutput, results: list[Result]) -> None:
-    """Everything that was asked for: JSON, page, charts, table."""
+def show(output: RunOutput, results: list[Result]) -> None:
+    """Write the numbers, JSON and table, before anything that could fail."""
     if output.json is not None:
         write_json(output.json, results)
+    print_table(results, shown(output))
+
+
+def draw(output: RunOutput, results: list[Result]) -> None:
+    """Write the page and the charts, as far as flags ask for them."""
     if output.report is not None:
         write_page(output.report, results)
     if output.plot is not None:
         draw_all(output.plot, results)
-    print_table(results, shown(output))
 
 
 def print_verdict(again: Again, results: Sequence[Result], console: Console) -> int:
-    """Say whether the results are equal; the exit code, 1 where they are not."""
+    """Print whether the results are equal; returns the exit code, 1 if they are not."""
     same, lines = differences(again, results)
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False)
@@ -140,7 +145,7 @@ def print_verdict(again: Again, results: Sequence[Result], console: Console) -> 
 
 
 def shown(output: RunOutput) -> Console:
-    """Where tables go."""
+    """The console for tables."""
     return table_console(quiet=output.quiet, stdout_taken=STDOUT in (output.json, output.report))
 
 
@@ -150,7 +155,7 @@ class _Named:
 
 
 def parse_run(given: list[str], prog: str) -> tuple[Options, dict[str, EvalConfig], Again | None]:
-    """(options, configurations, what is run again); flags beside --from-result come on top of what its file holds."""
+    """(options, configurations, the runs to repeat); flags override the settings in the file of --from-result."""
     path = peek(given, _Named).from_result
     if path is None:
         return *parse(given, Options(), prog), None
@@ -170,31 +175,31 @@ example
   {prog} --data 'shards/val_*.bin' --artifact model.ngev --tokenizer T.model \\
       --preset exact --json out.json
 
-what is scored (by default the embedded novel with the embedded model)
-  --data FILE ...     token shards (.bin): names or quoted patterns, one stream
-  --tokenizer FILE    SentencePiece model of the data: without it no bytes, no bits per byte
+data (default: the embedded novel)
+  --data FILE ...     token shards (.bin): names or quoted patterns, read as one stream
+  --tokenizer FILE    SentencePiece model of the data; bits per byte need it
   --max-tokens N      only the first N tokens; the result is flagged as a subset
-by which model
-  --artifact FILE     a model of ours (.ngev); --ttt legal adapts it as it goes
+model (default: the embedded model)
+  --artifact FILE     a model (.ngev); --ttt legal adapts it to the text that it has scored
   --scores FILE       .npz or .safetensors with p_target and entropy of every position
-  --logits FILE       .npy of logits, (positions, vocabulary), of any model
+  --logits FILE       .npy of logits, (positions, vocabulary), from any model
   --hf NAME           a Hugging Face model, with --text FILE ... or --data
   --uniform           1/V for every token: the n-gram memory alone
-and by which method
+method
   --preset NAME       pr890 (as published), hashed (fixed), exact, tilt, mixer (probabilities)
   --seq-len L --stride S    windows of L positions, each scoring S new ones
-what comes of it
+output
   --json FILE         all results; - for stdout
   --report FILE       one HTML page with charts; --plot DIR for PNG files
   --save-scores FILE  the model's statistics, for --scores
-  --from-result FILE  run a --json file again and say whether it is equal
-  --checkpoint DIR    save progress there; --resume goes on from it
+  --from-result FILE  run a --json file again, and report whether the result is equal
+  --checkpoint DIR    save progress there; --resume continues from it
   --quiet             no progress, no table
-on what
+hardware
   --device, --dtype   torch device and precision; --batch-windows of one forward pass
   --backend NAME      count tables: cpu (default), triton, cuda (GPU), reference; --threads N
 
---help-all: every flag, with the method's settings and those of many ranks (docs/distributed.md)
+--help-all: every flag, with the settings of the method and of ranks (docs/distributed.md)
 """
 
 

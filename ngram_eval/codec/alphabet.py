@@ -1,6 +1,6 @@
-"""What the tokens of a file stand for: all that its reader needs to know of a tokenizer.
+"""The alphabet of a file: the bytes that its tokens spell, which is all that a reader needs of a tokenizer.
 
-A byte that no token spells is written as it is behind a token that stands for nothing, the escape.
+A byte that no token spells is written as it is after a token that spells nothing, the escape.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from ngram_eval.text.stream import Tokens
 
 MAX_TOKENS = 1 << 17
 _MAX_SURFACE = 254
-"""Most bytes of a token in a table: a byte counts them, and 255 says that the token stands for nothing."""
+"""Most bytes of a token in a table: one byte holds the number, and 255 marks a token that spells nothing."""
 _NOTHING = 255
 _COUNTS = struct.Struct("<II")
 _MAX_TABLE = _COUNTS.size + MAX_TOKENS * (2 + _MAX_SURFACE)
@@ -28,16 +28,16 @@ _DIGEST_BYTES = 16
 
 @dataclass(frozen=True)
 class Alphabet:
-    """What each token stands for."""
+    """The bytes that each token spells."""
 
     surfaces: tuple[bytes | None, ...]
-    """By token; None where it stands for nothing."""
+    """Bytes of each token; None for a token that spells nothing."""
     escape: int | None = None
-    """The token behind which a byte follows as it is."""
+    """The token after which a byte is written as it is."""
 
     @property
     def size(self) -> int:
-        """Tokens."""
+        """Number of tokens."""
         return len(self.surfaces)
 
     @property
@@ -47,7 +47,7 @@ class Alphabet:
 
     @cached_property
     def tokens(self) -> dict[bytes, int]:
-        """What can be spelt by one token -> the last token that does: pieces come after the tokens of bytes."""
+        """Bytes that one token spells -> the last such token: pieces come after the tokens of bytes."""
         return {text: token for token, text in enumerate(self.surfaces) if text}
 
     @cached_property
@@ -65,15 +65,15 @@ class Alphabet:
         return hashlib.sha256(_table(self)).digest()[:_DIGEST_BYTES]
 
     def spell(self, tokens: Tokens, raw: bytes = b"") -> bytes:
-        """The bytes of tokens; `raw` are those behind the escapes, one for each."""
+        """The bytes of tokens; `raw` are the bytes after the escapes, one for each."""
         listed = tokens.tolist()
         if not raw:
             return b"".join(map(self._written.__getitem__, listed))
-        behind = iter(raw)
-        return b"".join(bytes([next(behind)]) if t == self.escape else self._written[t] for t in listed)
+        after = iter(raw)
+        return b"".join(bytes([next(after)]) if t == self.escape else self._written[t] for t in listed)
 
     def cut_greedily(self, data: bytes) -> tuple[list[int], bytes]:
-        """(tokens, bytes behind escapes) that spell `data`: the longest token that fits, again and again."""
+        """(tokens, bytes after escapes) that spell `data`, by the longest match; raises `InputError` if none do."""
         tokens: list[int] = []
         raw = bytearray()
         at = 0
@@ -85,8 +85,8 @@ class Alphabet:
             else:
                 if self.escape is None:
                     raise InputError(
-                        f"the tokenizer has neither a token for the byte {data[at]:#04x} nor an unknown token to stand "
-                        "for it: give one with byte fallback, or --tokenizer bytes"
+                        f"the tokenizer has neither a token for the byte {data[at]:#04x} nor an unknown token to "
+                        "replace it: give one with byte fallback, or --tokenizer bytes"
                     )
                 token, end = self.escape, at + 1
                 raw.append(data[at])
@@ -100,9 +100,9 @@ BYTES = Alphabet(tuple(bytes([value]) for value in range(256)))
 
 
 def in_use(alphabet: Alphabet, tokens: Tokens) -> tuple[Alphabet, Tokens]:
-    """(the alphabet of those tokens alone that occur, sorted by what they stand for; the same stream in it).
+    """(the alphabet of the tokens that occur, sorted by their bytes; the stream in this alphabet).
 
-    It has two tokens at least, for a coder can't choose among fewer.
+    The alphabet has at least two tokens, since a coder can't choose among fewer.
     """
     used = sorted(np.unique(tokens).tolist(), key=lambda token: (alphabet.surfaces[token] or b"", token))
     renumbered = np.zeros(alphabet.size, np.int64)
@@ -115,13 +115,15 @@ def in_use(alphabet: Alphabet, tokens: Tokens) -> tuple[Alphabet, Tokens]:
 
 
 def pack(alphabet: Alphabet) -> bytes:
-    """The alphabet as it is stored in a file: `_table`, compressed."""
+    """The alphabet in its stored form: the compressed `_table`."""
     return lzma.compress(_table(alphabet), lzma.FORMAT_RAW, filters=_FILTERS)
 
 
 def _table(alphabet: Alphabet) -> bytes:
-    """Escape + 1 (0: none) and number of tokens, uint32 each; bytes that each token shares with the one before; bytes
-    of its own (255: it stands for nothing); these bytes, one token after another.
+    """The alphabet as bytes.
+
+    Escape + 1 (0: none) and number of tokens, uint32 each; the number of leading bytes that each token shares with the
+    one before; the number of its further bytes (255: it spells nothing); these bytes, one token after another.
     """
     if alphabet.longest > _MAX_SURFACE:
         raise InputError(f"the tokenizer has a piece of {alphabet.longest} bytes: at most {_MAX_SURFACE} can be stored")
@@ -138,20 +140,20 @@ def _table(alphabet: Alphabet) -> bytes:
 
 
 def _shared(a: bytes, b: bytes) -> int:
-    """Bytes at the start that are alike."""
+    """Number of leading bytes that are equal."""
     return next((at for at, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def unpack(packed: bytes) -> Alphabet:
-    """The alphabet of `pack`; raises `InputError` for anything else."""
+    """The alphabet that `pack` packed; raises `InputError` for anything else."""
     damaged = InputError("its table of tokens is damaged")
     try:
         table = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=_FILTERS).decompress(packed, _MAX_TABLE)
-        behind, size = _COUNTS.unpack_from(table)
+        escape, size = _COUNTS.unpack_from(table)
     except (lzma.LZMAError, EOFError, struct.error) as error:
         raise damaged from error
     shared, own = table[_COUNTS.size :][:size], table[_COUNTS.size + size :][:size]
-    if len(own) < size or not 2 <= size <= MAX_TOKENS or behind > size:
+    if len(own) < size or not 2 <= size <= MAX_TOKENS or escape > size:
         raise damaged
     surfaces: list[bytes | None] = []
     before, at = b"", _COUNTS.size + 2 * size
@@ -164,10 +166,10 @@ def unpack(packed: bytes) -> Alphabet:
         at += rest
     if at != len(table):
         raise damaged
-    return Alphabet(tuple(surfaces), behind - 1 if behind else None)
+    return Alphabet(tuple(surfaces), escape - 1 if escape else None)
 
 
 def of_surfaces(surfaces: Sequence[bytes | None], unknown: int) -> Alphabet:
-    """The alphabet of a tokenizer; its unknown token is the escape where some byte has no token of its own."""
+    """The alphabet of a tokenizer; if some byte has no token of its own, the unknown token is the escape."""
     spelt = {text for text in surfaces if text is not None and len(text) == 1}
     return Alphabet(tuple(surfaces), None if len(spelt) == 256 else unknown)

@@ -1,4 +1,4 @@
-"""Where the codec's base distributions come from, one token at a time, alike for writer and reader."""
+"""The codec's base distributions, one token at a time, equal for writer and reader."""
 
 import math
 from typing import Protocol
@@ -15,13 +15,13 @@ class Base(Protocol):
     vocab_size: int
 
     def next(self) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-        """((1, V) probabilities of the next token, (1,) their entropy in nats)."""
+        """(probabilities of the next token (1, V), their entropy in nats (1,))."""
 
     def push(self, token: int) -> None:
         """Make `token` the newest one known."""
 
     def rows(self, tokens: Tokens) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-        """What `next` says before each token, all of which are pushed: (n, V), or (1, V) for all, and (n,)."""
+        """Push all tokens; returns what `next` gives before each: ((n, V), or (1, V) for all; (n,))."""
 
 
 class UniformBase:

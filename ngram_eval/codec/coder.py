@@ -1,9 +1,9 @@
-"""Tokens into a payload and back: a scorer's memory says what is likely, constriction's range coder writes it.
+"""Turns tokens into a payload and back, by a memory's probabilities and constriction's range coder.
 
-Exact counts give whole distributions, and a token is written as one symbol; the mixer gives decisions, and a token is
-written as some ten bits. The coder takes the doubles as they are: sums from the left, one division, one product and a
-truncation to 24 bits make them integers that sum to 2^24, and nothing gets less than 1. All of these are IEEE
-operations that every machine rounds alike.
+Exact counts give whole distributions, and a token is written as one symbol. The mixer gives decisions, and a token is
+written as about ten bits. The coder takes the doubles as they are: sums from the left, one division, one product and a
+truncation to 24 bits turn them into integers of at least 1 that sum to 2^24. These are IEEE operations, which every
+machine rounds alike.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,30 +23,30 @@ from ngram_eval.scorers.mixer.model import Mixer, make_mixer, spelling_of
 from ngram_eval.text.stream import Tokens
 
 _AT_ONCE = 1 << 18
-"""Probabilities held at a time (2 MiB)."""
+"""Most probabilities held at once (2 MiB)."""
 _ANY_BYTE_NATS = round(np.log(256) * (1 << FRACTION_BITS))
 
 
 _REPORT = 1 << 10
-"""Tokens between two movements of the progress bar."""
+"""Tokens between two updates of the progress bar."""
 
 
 Advance = Callable[[int], None]
 
 
 class Coder(Protocol):
-    """Writes tokens, or reads them, once: its memory learns from each."""
+    """Writes or reads tokens, once: its memory learns from each."""
 
     def encode(self, tokens: Tokens, escape: int | None, raw: bytes, advance: Advance) -> tuple[bytes, int]:
-        """(payload, what is charged in units of 2^-52 nats) of tokens and the bytes behind their escapes."""
+        """(payload, charge in units of 2^-52 nats) of tokens and the bytes after their escapes."""
 
     def decode(
         self, count: int, escape: int | None, payload: bytes, advance: Advance
     ) -> tuple[NDArray[np.uint32], bytes]:
-        """(tokens, bytes behind the escapes) of what `encode` made of `count` tokens with the same memory and base.
+        """(tokens, bytes after the escapes) of a payload that `encode` wrote with the same memory and base.
 
-        Raises `InputError` if the payload can't be of that memory; where it happens to look like one, the tokens are
-        wrong, which only a checksum can tell.
+        Raises `InputError` if the payload can't be of that memory. A wrong payload may still decode to wrong tokens;
+        only a checksum detects this.
         """
 
 
@@ -60,7 +60,7 @@ def make_coder(method: Method, alphabet: Alphabet, base: Base, backend: str) -> 
 
 
 class SymbolCoder:
-    """`Coder` of whole distributions; a byte behind an escape follows it at once."""
+    """`Coder` of whole distributions; the byte of an escape follows it at once."""
 
     def __init__(self, model: ExactModel, base: Base) -> None:
         self._model, self._base = model, base
@@ -68,7 +68,7 @@ class SymbolCoder:
     def encode(self, tokens: Tokens, escape: int | None, raw: bytes, advance: Advance) -> tuple[bytes, int]:
         encoder = stream.queue.RangeEncoder()
         any_row, any_byte = stream.model.Categorical(lazy=True, perfect=False), stream.model.Uniform(256)
-        behind = iter(raw)
+        after = iter(raw)
         nats = len(raw) * _ANY_BYTE_NATS
         at_once = max(1, _AT_ONCE // self._base.vocab_size)
         for start in range(0, len(tokens), at_once):
@@ -78,7 +78,7 @@ class SymbolCoder:
             for first, stop in _pieces(part, escape):
                 encoder.encode(part[first:stop].astype(np.int32), any_row, rows[first:stop])
                 if part[stop - 1] == escape:
-                    encoder.encode(next(behind), any_byte)
+                    encoder.encode(next(after), any_byte)
             advance(len(part))
         return encoder.get_compressed().astype("<u4").tobytes(), nats
 
@@ -108,7 +108,7 @@ class SymbolCoder:
 
 
 class DecisionCoder:
-    """`Coder` of binary decisions; the bytes behind escapes follow when all tokens are written."""
+    """`Coder` of binary decisions; the bytes of escapes follow after all tokens."""
 
     def __init__(self, mixer: Mixer, base: Base) -> None:
         self._mixer, self._base = mixer, base

@@ -1,4 +1,4 @@
-"""The file: a header of fixed size, what it announces, and a checksum over all of it (docs/codec.md, byte by byte)."""
+"""The file format: a header of fixed size, the parts that it announces, and a checksum (details: docs/codec.md)."""
 
 import struct
 import zlib
@@ -11,15 +11,15 @@ from ngram_eval.files import read_input
 
 MAGIC = b"NGRMCODE"
 FORMAT_VERSION = 1
-"""To be raised whenever the same tokens would get other probabilities, even where no byte of the layout changes."""
+"""Must be raised whenever the same tokens would get other probabilities, even if the layout does not change."""
 TOKENIZERS = ("bytes", "packaged", "table")
-"""Where the tokens' meanings come from, by their number in the header."""
+"""Sources of the alphabet; the header holds the index."""
 
 _PREFIX = struct.Struct("<8sB")
 _FIXED = struct.Struct("<BHIQQQ32s16s16s16s8s")
 _CHECKSUM = struct.Struct("<I")
 HEADER_BYTES = _PREFIX.size + _FIXED.size + _CHECKSUM.size
-"""What every file has besides settings, table and payload."""
+"""Size of a file without settings, table and payload."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Header:
     """The fixed part of the header, field by field."""
 
     tokenizer: int
-    """Number in `TOKENIZERS`."""
+    """Index in `TOKENIZERS`."""
     settings_bytes: int
     table_bytes: int
     payload_bytes: int
@@ -35,40 +35,40 @@ class Header:
     tokens: int
     content_sha256: bytes
     config_digest: bytes
-    """Of everything that decides a probability, defaults included."""
+    """Digest of every setting that decides a probability, defaults included."""
     alphabet_digest: bytes
     artifact_digest: bytes
-    """Zeros: no neural model."""
+    """Digest of the neural model's file; zeros without one."""
     probe_digest: bytes
-    """Of what the neural model says on a fixed text, bit for bit. Zeros: no neural model."""
+    """Digest of the neural model's output on a fixed text, bit for bit; zeros without a model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Container:
-    """A whole file in its parts."""
+    """The parts of a whole file."""
 
     header: Header
     settings: bytes
-    """JSON: the preset and what differs from it."""
+    """JSON: the preset and the fields that differ from it."""
     table: bytes
-    """The packed alphabet; empty unless `header.tokenizer` says "table"."""
+    """The packed alphabet; empty unless `header.tokenizer` is "table"."""
     payload: bytes
-    """What the coder wrote."""
+    """The output of the coder."""
 
     def to_bytes(self) -> bytes:
-        """The file."""
+        """The contents of the file."""
         fixed = _PREFIX.pack(MAGIC, FORMAT_VERSION) + _FIXED.pack(*astuple(self.header))
         body = fixed + self.settings + self.table + self.payload
         return body + _CHECKSUM.pack(zlib.crc32(body))
 
 
 def read(path: Path) -> Container:
-    """The parts of a file; raises `InputError` if it is none, of another version, cut short or damaged."""
+    """The parts of a file; raises `InputError` if it is not one, of another version, cut short or damaged."""
     return parse(read_input(path, "check the path"), path)
 
 
 def parse(data: bytes, path: Path) -> Container:
-    """As `read`, of the file's bytes."""
+    """As `read`, from the file's bytes."""
     if data[: len(MAGIC)] != MAGIC[: len(data)] or not data:
         raise InputError(f"{path} was not written by `python -m ngram_eval.codec compress`, or its start is damaged")
     if len(data) < HEADER_BYTES:
@@ -85,7 +85,7 @@ def parse(data: bytes, path: Path) -> Container:
         raise InputError(f"{path} is cut short or damaged: it has {len(data)} of {expected} bytes; fetch it again")
     body = data[: -_CHECKSUM.size]
     if len(data) > expected or zlib.crc32(body) != _CHECKSUM.unpack(data[-_CHECKSUM.size :])[0]:
-        raise InputError(f"{path} is damaged: it does not agree with its checksum; fetch it again")
+        raise InputError(f"{path} is damaged: it does not match its checksum; fetch it again")
     if header.tokenizer >= len(TOKENIZERS):
         raise InputError(f"{path} names a tokenizer of kind {header.tokenizer}, which no release writes")
     if header.tokens > header.content_bytes:

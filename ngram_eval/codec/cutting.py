@@ -1,7 +1,7 @@
-"""Text into tokens, losing nothing: a writer may cut as it likes, so long as the tokens spell the bytes.
+"""Cuts text into tokens without loss: any tokens will do that spell the bytes.
 
-SentencePiece cuts wherever what it gives spells the text, and the longest match does elsewhere. Normalisation, the
-dummy prefix and the removal of spaces are turned off in a copy of the model, for they would change the text.
+SentencePiece cuts where its tokens spell the text; elsewhere the longest match does. Normalisation, the dummy prefix
+and the removal of spaces would change the text, so they are switched off in a copy of the model.
 """
 
 import re
@@ -19,21 +19,21 @@ from ngram_eval.text.stream import Tokens
 from ngram_eval.text.tokenizer import Tokenizer
 
 _SEGMENT = 1 << 12
-"""A text is cut in segments of about so many characters, at newlines, where that changes nothing."""
+"""Characters of a segment that ends in a newline, if a tokenizer splits at newlines."""
 _LONG_SEGMENT = 1 << 20
-"""The same where it does, and the longest segment without a newline."""
+"""Characters of a segment for other tokenizers, and of the longest segment without a newline."""
 _BATCH = 1 << 22
 """Characters for one call of SentencePiece, which uses every core."""
 _FOREIGN = re.compile("([\udc80-\udcff\u2581]+)")
-"""What SentencePiece can't carry: bytes that are no UTF-8 (as Python escapes them), and its own sign for a space."""
+"""Text that SentencePiece can't represent: bytes that are not UTF-8 (as Python escapes them), and its space sign."""
 _TRAINING_CHARACTERS = 20_000_000
 _TRIALS = ((1, 0.9995), (1, 0.98), (1, 0.9), (2, 0.9995), (4, 0.9995), (1, 0.5), (4, 0.5))
-"""(divisor of the pieces asked for, share of the characters that get a piece): the first that the text allows is it."""
+"""(divisor of the number of pieces, share of the characters that get a piece); the first that works is used."""
 _LEAST_PIECES = 256 + 3 + 1
 
 
 Begin = Callable[[], Callable[[int], None]]
-"""Called when cutting begins; what it returns hears of bytes done."""
+"""Called when cutting begins; returns a function that is called with the number of bytes cut."""
 
 
 class Cut(NamedTuple):
@@ -42,7 +42,7 @@ class Cut(NamedTuple):
     alphabet: Alphabet
     tokens: Tokens
     raw: bytes
-    """The bytes behind the escapes."""
+    """The bytes after the escapes."""
 
 
 def cut_bytes(data: bytes) -> Cut:
@@ -51,7 +51,7 @@ def cut_bytes(data: bytes) -> Cut:
 
 
 def cut_with(model: bytes, source: str, data: bytes, begin: Begin) -> Cut:
-    """The text cut by a SentencePiece model."""
+    """The text cut by a SentencePiece model; raises `InputError` if `model` is not one or does not allow it."""
     tokenizer = lossless_tokenizer(model, source)
     alphabet = of_surfaces(tokenizer.surfaces(), tokenizer.unknown_id)
     if not 2 <= alphabet.size <= MAX_TOKENS:
@@ -66,9 +66,9 @@ def cut_with(model: bytes, source: str, data: bytes, begin: Begin) -> Cut:
             spelt = text.encode(errors="surrogateescape")
             tokens = None if foreign else next(found)
             if tokens is None or alphabet.spell(tokens) != spelt:
-                listed, behind = alphabet.cut_greedily(spelt)
+                listed, after = alphabet.cut_greedily(spelt)
                 tokens = np.array(listed, tokenizer.dtype)
-                raw += behind
+                raw += after
             parts.append(tokens)
             advance(len(spelt))
     return Cut(alphabet, np.concatenate([np.zeros(0, tokenizer.dtype), *parts]), bytes(raw))
@@ -77,7 +77,7 @@ def cut_with(model: bytes, source: str, data: bytes, begin: Begin) -> Cut:
 def cut_trained(data: bytes, pieces: int, begin: Begin) -> Cut | None:
     """The text cut by a tokenizer trained on it, in the alphabet of the pieces that occur.
 
-    None if there is too little text for any. Fewer than `pieces` are taken where the text allows no more.
+    None if the text is too short to train one. The tokenizer has fewer than `pieces` pieces if the text allows no more.
     """
     text = data.decode(errors="ignore")
     segments = [Segment(True, text)]
@@ -93,7 +93,7 @@ def cut_trained(data: bytes, pieces: int, begin: Begin) -> Cut | None:
 
 
 def _batches(data: bytes, size: int) -> Iterator[list[tuple[str, bool]]]:
-    """(segment, whether it is foreign to SentencePiece) of the whole text, in batches."""
+    """(segment, whether SentencePiece can't represent it) of the whole text, in batches."""
     batch: list[tuple[str, bool]] = []
     length = 0
     for index, part in enumerate(_FOREIGN.split(data.decode(errors="surrogateescape"))):
@@ -117,7 +117,7 @@ def _segments(text: str, size: int) -> Iterator[str]:
 
 
 def lossless_tokenizer(model: bytes, source: str) -> Tokenizer:
-    """The tokenizer with its pieces and its way to choose among them, but that takes the text as it is."""
+    """The tokenizer with the same pieces and the same choice among them, but without changes to the text."""
     Tokenizer(model, source)  # raises if it is not one
     proto: Any = sentencepiece_model_pb2  # comes without types
     given = proto.ModelProto.FromString(model)

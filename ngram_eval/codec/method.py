@@ -1,4 +1,4 @@
-"""What decides the probabilities of a file, and how its header says so."""
+"""The method of a file: the settings that decide its probabilities, and their form in the header."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ _MOST_BYTES = (1 << 16) - 1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Method:
-    """A preset, and what of it decides the probabilities of a code, which may have been changed."""
+    """A preset, and those of its settings that decide probabilities, which may differ from the preset."""
 
     preset: str
     max_order: int
@@ -26,11 +26,11 @@ class Method:
     """The neural model's windows; None without one."""
 
     def __post_init__(self) -> None:
-        assert self.config.normalised, "checks what fits together"
+        assert self.config.normalised, "a code needs probabilities"
 
     @property
     def config(self) -> EvalConfig:
-        """The whole configuration, but for windows."""
+        """The whole configuration, except the windows."""
         base = preset(self.preset)
         return replace(base, ngram=replace(base.ngram, max_order=self.max_order), exact=self.exact, mixer=self.mixer)
 
@@ -64,7 +64,7 @@ class Method:
 
     @classmethod
     def from_json(cls, encoded: bytes) -> "Method":
-        """The method of `to_json`; raises `InputError` for what this release does not know."""
+        """The method that `to_json` wrote; raises `InputError` for settings that this release does not know."""
         try:
             stored = build(parse(encoded, "the file", _REMEDY), _Stored, "the file", _REMEDY)
             base = preset(stored.preset)
@@ -109,5 +109,5 @@ def _canonical(value: object) -> bytes:
 
 
 def code_presets() -> list[str]:
-    """The presets whose probabilities sum to 1, so that a code can be made of them."""
+    """The presets whose probabilities sum to 1, as a code needs."""
     return [name for name in PRESETS if preset(name).normalised]

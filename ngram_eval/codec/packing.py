@@ -1,4 +1,4 @@
-"""Whole files: bytes into a container and back, with every check on the way."""
+"""Whole files: turns bytes into a container and back, with all checks."""
 
 import hashlib
 import platform
@@ -22,20 +22,20 @@ from ngram_eval.text.tokenizer import MOST_MODEL_BYTES, Tokenizer
 from ngram_eval.timing import Track
 
 PACKAGED = "packaged"
-"""The tokenizer or the artifact that is installed with the package."""
+"""Name of the tokenizer or the artifact that is installed with the package."""
 NO_DIGEST = bytes(16)
 Backend = Literal["cpu", "reference"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Packed:
-    """A compressed file and what can be said of it."""
+    """A compressed file, its charge and its tokenizer."""
 
     container: Container
     nats: float
-    """What the scorer charges for the content."""
+    """Charge of the scorer for the content, in nats."""
     tokenizer: str
-    """Which it was, for people."""
+    """A description of the tokenizer."""
 
 
 class _Neural(NamedTuple):
@@ -47,7 +47,7 @@ class _Neural(NamedTuple):
 
 
 def artifact_path(name: str | None) -> Path:
-    """The file of an artifact given as "packaged" or by its path; None is the packaged one."""
+    """The file of an artifact; `name` is a path, or "packaged" or None for the packaged one."""
     return asset("model.ngev") if name in (None, PACKAGED) else Path(str(name))
 
 
@@ -61,7 +61,7 @@ def compress(
     backend: Backend,
     track: Track,
 ) -> Packed:
-    """Compress; `artifact` None is the uniform base. Raises `InputError` for what does not go together."""
+    """Compress `data`; `artifact` None is the uniform base. Raises `InputError` for settings that do not fit."""
     neural = None
     with _one_thread(artifact is not None):
         if artifact is not None:
@@ -90,7 +90,7 @@ def compress(
 
 
 def _cut(data: bytes, tokenizer: str, pieces: int, track: Track) -> tuple[int, str, Cut]:
-    """(number of the kind of tokenizer, which it is for people, the text in tokens)."""
+    """(index in `TOKENIZERS`, a description of the tokenizer, the text in tokens)."""
     if tokenizer == "bytes":
         return TOKENIZERS.index("bytes"), "bytes", cut_bytes(data)
 
@@ -110,7 +110,7 @@ def _cut(data: bytes, tokenizer: str, pieces: int, track: Track) -> tuple[int, s
 
 
 def decompress(container: Container, path: Path, *, artifact: str | None, backend: Backend, track: Track) -> bytes:
-    """The content of a container, proven by its checksum; raises `InputError` naming `path`."""
+    """The content of a container, verified by its checksum; raises `InputError` naming `path`."""
     try:
         return _decompress(container, artifact, backend, track)
     except InputError as error:
@@ -122,8 +122,8 @@ def _decompress(container: Container, artifact: str | None, backend: Backend, tr
     method = Method.from_json(container.settings)
     if method.digest != header.config_digest:
         raise InputError(
-            "it was written under another configuration (its settings leave out what this release has other defaults "
-            "for): use the release that wrote it"
+            "it was written with another configuration (this release has other defaults for settings that it leaves "
+            "out): use the release that wrote it"
         )
     alphabet = _alphabet(container)
     if alphabet.digest != header.alphabet_digest:
@@ -136,7 +136,7 @@ def _decompress(container: Container, artifact: str | None, backend: Backend, tr
     data = alphabet.spell(tokens, raw)
     if len(data) != header.content_bytes or hashlib.sha256(data).digest() != header.content_sha256:
         raise InputError(
-            "what was decoded does not have the sha256 of the content, so nothing is written: the file is whole, but "
+            "the decoded text does not have the sha256 of the content, so nothing is written: the file is whole, but "
             "this machine or build computes other probabilities than the one that wrote it"
         )
     return data
@@ -155,7 +155,7 @@ def _alphabet(container: Container) -> Alphabet:
 def _one_thread(neural: bool) -> AbstractContextManager[None]:
     if not neural:
         return nullcontext()
-    from ngram_eval.codec.stepping import one_thread  # imports torch, which takes seconds
+    from ngram_eval.models.side_by_side import one_thread  # imports torch, which takes seconds
 
     return one_thread()
 
@@ -170,7 +170,7 @@ def _load_neural(path: Path, method: Method) -> _Neural:
 
 
 def _matching_neural(header: Header, method: Method, artifact: str | None) -> _Neural | None:
-    """The neural base that the header asks for, proven by its digests."""
+    """The neural base that the header names, verified by its digests."""
     if header.artifact_digest == NO_DIGEST:
         if artifact is not None:
             raise InputError(f"it was written without a neural model, so --artifact {artifact} can't be right")
@@ -183,12 +183,12 @@ def _matching_neural(header: Header, method: Method, artifact: str | None) -> _N
         given = "the packaged model" if artifact in (None, PACKAGED) else f"--artifact {path}"
         raise InputError(
             f"it was written with a model of sha256 {header.artifact_digest.hex()}..., and {given} has "
-            f"{found.hex()}...: give that one with --artifact FILE"
+            f"{found.hex()}...: give the right one with --artifact FILE"
         )
     neural = _load_neural(path, method)
     if neural.probe_digest != header.probe_digest:
         raise InputError(
-            "this machine gets other bits out of the model than the one that wrote the file did: decompress it there, "
+            "the model gives other bits on this machine than on the one that wrote the file: decompress it there, "
             f"or with the same torch on the same kind of processor (here: {_environment()})"
         )
     return neural

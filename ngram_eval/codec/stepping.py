@@ -1,15 +1,12 @@
-"""The neural base: a transformer that is given one token after another.
+"""The neural base: a transformer that gets one token after another.
 
-Writer and reader do the very same forwards: a window's known tokens in one piece, then each new token as a piece of
-its own, with keys and values kept (`transformer.Cache`). No forward ever holds a token that the reader does not know
-yet, or another number of tokens than the reader's, so nothing rests on how kernels treat rows that do not matter.
-One thread, float32, the CPU: the same build of torch on the same kind of processor gives the same bits, and `probe`
-tells whether two of them do.
+Writer and reader run the same forwards: first the known tokens of a window together, then each new token alone, with
+kept keys and values (`transformer.Cache`). No forward holds a token that the reader does not know yet, or another
+number of tokens than the reader's, so results do not depend on how kernels treat padding. It runs on the CPU in float32
+on one thread: the same build of torch on the same kind of processor gives the same bits. `probe` checks this.
 """
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -26,22 +23,11 @@ from ngram_eval.text.stream import Tokens
 _PROBE_STRIDES = 2
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Torch on one thread, as its sums may depend on their number."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 class SteppedModel:
     """`ngram_eval.codec.base.Base` of a transformer, over the windows of `ngram_eval.text.windows.plan_windows`.
 
-    One difference: a last window with fewer than `stride` positions is not moved back to take in more context, since a
-    reader could not know. The first token of all is given 1 / V: there is nothing to run the model on.
+    One difference: a last window with fewer than `stride` positions is not moved back to see more context, since a
+    reader does not know that it is the last. The first token gets 1 / V: there is nothing to run the model on.
     """
 
     def __init__(self, model: Transformer, window: WindowConfig) -> None:
@@ -63,7 +49,7 @@ class SteppedModel:
         return row, entropy
 
     def _fresh(self) -> torch.Tensor:
-        """The tokens that the cache lacks, (1, T): the newest, or where a new window starts all that it holds."""
+        """The tokens that the cache lacks, (1, T): the newest, or the whole content of a window that starts here."""
         newest, length, stride = len(self._known) - 1, self._window.seq_len, self._window.stride
         if newest >= length and (newest - length) % stride == 0:
             self._cache = Cache(self._model.config, length)
@@ -82,7 +68,7 @@ class SteppedModel:
 
 
 def load_model(path: Path) -> Transformer:
-    """The model of an artifact. Every tensor gets memory of its own: matrix products may depend on alignment."""
+    """The model of an artifact. Every tensor gets its own memory: matrix products may depend on alignment."""
     model, _ = artifact.load(path)
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()
@@ -90,7 +76,7 @@ def load_model(path: Path) -> Transformer:
 
 
 def probe(model: Transformer, window: WindowConfig) -> bytes:
-    """8 bytes of a digest of what the model says on a fixed text: alike where its arithmetic is."""
+    """8 bytes of a digest of the model's output on a fixed text: equal if the arithmetic is equal."""
     base = SteppedModel(model, window)
     steps = window.seq_len + _PROBE_STRIDES * window.stride + 1
     tokens = np.arange(1, steps + 1, dtype=np.uint64) ** 2 * 2654435761 >> 7

@@ -1,1 +1,1 @@
-"""Several processes as one: exchanges between ranks, a watchdog over them, prefill that they share."""
+"""Several ranks: the exchanges between them, a watchdog that ends them together, and prefill that they share."""

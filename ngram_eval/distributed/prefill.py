@@ -1,8 +1,8 @@
-"""What a rank must have counted before its first window, so that its tables hold the whole past.
+"""Prefill: counting everything before a rank's first window.
 
-`local`, as published: every rank counts everything before its windows, the last one nearly the whole stream. `scan`:
-every rank counts only what lies between its first window and the next rank's, then the tables of the ranks before it
-are added up for it. Both leave the same tables.
+`local`, as published: every rank counts everything before its windows; the last one counts nearly the whole stream.
+`scan`: every rank counts only from its first window to the next rank's; its tables then become the sum of the tables
+of all ranks before it. Both give the same tables.
 """
 
 from itertools import pairwise
@@ -17,15 +17,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _POSITIONS_A_COUNTER = 0.2
-"""Positions that are counted in the time a scan takes for one counter (benchmarks/results/scaling.md)."""
+"""Positions counted in the time that a scan takes for one counter (benchmarks/results/scaling.md)."""
 _SCANNED_AT_ONCE = 1 << 23
 """Counters exchanged at once: the scan's own memory is (1 + 6 / ranks) x 32 MiB."""
 _LARGEST_COUNT = (1 << 32) - 1
 
 
 def prefill_stop(plan: Plan, rows: range, config: NgramConfig) -> int:
-    """Positions [0, stop) come before the windows `rows`: up to the first one scored, or with the published
-    `prefill_hole` only up to the first window's start. 0 where there are no windows.
+    """End of the positions [0, stop) before the windows `rows`; 0 if there are no windows.
+
+    This is the first scored position or, with the published `prefill_hole`, the start of the first window.
     """
     if not rows:
         return 0
@@ -36,7 +37,7 @@ def prefill_stop(plan: Plan, rows: range, config: NgramConfig) -> int:
 def prefill_cuts(plan: Plan, world: int, batch_windows: int, config: NgramConfig) -> list[int]:
     """`prefill_stop` of every rank, ascending: rank r's share of the scan is [cuts[r], cuts[r + 1]); the last has none.
 
-    A rank without windows needs nothing; where it stands among others it takes over the cut before it.
+    A rank without windows gets the cut of the rank before it.
     """
     cuts: list[int] = []
     for rank in range(world):
@@ -46,7 +47,7 @@ def prefill_cuts(plan: Plan, world: int, batch_windows: int, config: NgramConfig
 
 
 def faster_prefill(cuts: list[int], config: NgramConfig) -> Literal["scan", "local"]:
-    """The way in which the last rank is ready sooner."""
+    """The way that is faster for the last rank."""
     longest_share = max([last - first for first, last in pairwise(cuts)], default=0)
     counters = len(config.orders) * 2 * config.buckets
     return "scan" if cuts[-1] - longest_share > _POSITIONS_A_COUNTER * counters else "local"
@@ -56,9 +57,9 @@ def scan(tables: "Tensor", ranks: Ranks) -> None:
     """Replace each rank's tables by the sum of the tables of all ranks before it; zeros on rank 0.
 
     `tables` is contiguous int32 holding unsigned counts (gloo has no unsigned types), of one shape on all ranks. Each
-    rank adds up one slice of the buckets: it gets that slice of every rank's tables and gives each the sum of those
-    before it, two exchanges in which a rank sends (world - 1) / world of the size of its tables each. Raises
-    `InputError` where a sum passes 2^32 - 1.
+    rank adds up one slice of the buckets: it receives that slice of every rank's tables, and sends each rank the sum of
+    the slices before it. In each of these two exchanges a rank sends (world - 1) / world of the size of its tables.
+    Raises `InputError` if a sum exceeds 2^32 - 1.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""The processes of a `torchrun`, or the one process of a plain run. torch.distributed does all that is exchanged."""
+"""Ranks: the processes of a `torchrun`, or the one process of a plain run. They exchange data by torch.distributed."""
 
 import io
 import os
@@ -26,7 +26,7 @@ P = ParamSpec("P")
 
 
 _TIME_TO_SPEAK = 5.0
-"""Seconds that rank 0 has to print an error that all ranks meet."""
+"""Seconds that rank 0 has to print an error that all ranks raise."""
 
 
 class RankLostError(RuntimeError):
@@ -34,7 +34,7 @@ class RankLostError(RuntimeError):
 
 
 def _exchange(method: Callable[Concatenate["Ranks", P], T]) -> Callable[Concatenate["Ranks", P], T]:
-    """What torch.distributed raises when a peer is gone is about that peer."""
+    """Raise `RankLostError` for a `RuntimeError` of torch.distributed: it raises that when another rank is gone."""
 
     @wraps(method)
     def call(self: "Ranks", /, *arguments: P.args, **named: P.kwargs) -> T:
@@ -47,12 +47,12 @@ def _exchange(method: Callable[Concatenate["Ranks", P], T]) -> Callable[Concaten
 
 
 class Ranks:
-    """One process among its peers. Every rank calls the same exchanges in the same order."""
+    """One process of a run. Every rank calls the same exchanges in the same order."""
 
     def __init__(self, rank: int, world: int, local_rank: int = 0) -> None:
         self.rank, self.world, self.local_rank = rank, world, local_rank
         self.sent = 0
-        """Bytes of tables and arrays this rank has sent to others, as the algorithms state them."""
+        """Bytes of tables and arrays that this rank has sent to others, by the formulas of the algorithms."""
 
     @property
     def part(self) -> tuple[int, int]:
@@ -61,7 +61,7 @@ class Ranks:
 
     @_exchange
     def gather(self, item: T) -> list[T]:
-        """Every rank's item, in rank order, on every rank."""
+        """The items of all ranks, in rank order, on every rank."""
         if self.world == 1:
             return [item]
         import torch.distributed
@@ -102,7 +102,7 @@ class Ranks:
 
     @_exchange
     def send(self, message: NDArray[np.uint8], to: int, tag: int) -> None:
-        """Hand a message to another rank; returns once that rank has taken it."""
+        """Send a message to another rank; returns when that rank has received it."""
         import torch
         from torch.distributed import send
 
@@ -111,7 +111,7 @@ class Ranks:
 
     @_exchange
     def receive(self, message: NDArray[np.uint8], source: int, tag: int) -> Callable[[], None]:
-        """Begin to fill `message` from another rank's `send`; the function returned waits until it is there."""
+        """Start to receive another rank's `send` into `message`; returns a function that waits until it has arrived."""
         import torch
         from torch.distributed import irecv
 
@@ -135,14 +135,14 @@ ALONE = Ranks(0, 1)
 def joined_ranks(timeout: float) -> Iterator[Ranks]:
     """Join the other ranks if torchrun (or a launcher that sets the same variables) started this process.
 
-    gloo carries what lives on the CPU, NCCL what lives on GPUs. A failure of any rank ends all of them with one message
-    that names it (`ngram_eval.distributed.watchdog`); `timeout` is how many seconds a rank may be out of reach.
+    gloo sends tensors on the CPU, NCCL tensors on GPUs. If a rank fails, all ranks end with one message that names it
+    (`ngram_eval.distributed.watchdog`); `timeout` is the seconds that a rank may be unreachable.
     """
     if not _launched():
         yield ALONE
         return
     import torch
-    from torch.distributed import destroy_process_group, rendezvous  # type: ignore[attr-defined]  # public all the same
+    from torch.distributed import destroy_process_group, rendezvous  # type: ignore[attr-defined]  # public
 
     from ngram_eval.distributed.watchdog import Watch
 
@@ -151,7 +151,7 @@ def joined_ranks(timeout: float) -> Iterator[Ranks]:
     try:
         _join(store, watch, "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
         yield Ranks(rank, world, int(os.environ.get("LOCAL_RANK", "0")))
-    except BaseException as error:  # a torch.distributed with calls under way can't be left in an orderly manner
+    except BaseException as error:  # torch.distributed can't be left in good order while calls are pending
         if _says_a_rank_is_lost(error):
             watch.await_cause(str(error))
         _fail(watch, error)
@@ -160,7 +160,7 @@ def joined_ranks(timeout: float) -> Iterator[Ranks]:
 
 
 def _join(store: Any, watch: "Watch", backend: str) -> None:
-    """Form the process group. Exchanges may wait for as long as all ranks live: the watch knows when one does not."""
+    """Form the process group. Exchanges have no time limit of their own: the watch detects a rank that is lost."""
     from torch.distributed import init_process_group
 
     watch.await_all()
@@ -171,14 +171,14 @@ def _join(store: Any, watch: "Watch", backend: str) -> None:
 
 
 def _says_a_rank_is_lost(error: BaseException) -> bool:
-    """Of what exchanges raise, those of torch's own parts (DistributedDataParallel) too."""
+    """Whether an exchange raised `error`, also one inside torch (DistributedDataParallel)."""
     from torch.distributed import DistError
 
     return isinstance(error, (RankLostError, DistError)) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
 def _fail(watch: "Watch", error: BaseException) -> None:
-    """End all ranks because of this one's error, which is told unless another rank came first."""
+    """End all ranks because of this one's error; prints it unless another rank has announced a failure first."""
     if isinstance(error, SystemExit) and not error.code:
         watch.close()
         raise error
@@ -193,9 +193,9 @@ def _fail(watch: "Watch", error: BaseException) -> None:
 
 @contextmanager
 def first_rank_speaks() -> Iterator[None]:
-    """For what all ranks do alike, such as reading their command line: only rank 0 prints, errors too.
+    """A context for work that all ranks do alike, such as reading the command line: only rank 0 prints, errors too.
 
-    The others fail later: torchrun ends all ranks when it sees the first fail, and rank 0 has to have spoken by then.
+    The others fail later: torchrun ends all ranks when the first one fails, and rank 0 must have printed by then.
     """
     if not _launched() or os.environ["RANK"] == "0":
         yield

@@ -1,9 +1,9 @@
 """Ends every rank when one of them fails, is killed, is stopped or can't be reached, with one message that names it.
 
-Each rank has a thread that every half second writes a sign of life to the store of the process group and reads the
-others'. On one host it also looks at the other processes themselves, so that a killed one is known at the next look;
-one that is stopped, or on another host, is given up when it shows no sign of life for `timeout` seconds. A rank that
-fails announces it there. Whoever first announces a failure prints it; then every rank ends with the same exit code.
+Each rank has a thread that every half second writes a sign of life to the store of the process group and reads those of
+the others. On one host it also checks the other processes, so it detects a killed one at once. A rank that is stopped,
+or on another host, is lost when it gives no sign of life for `timeout` seconds. A rank that fails announces this in the
+store. The first rank to announce a failure prints it; then every rank ends with the same exit code.
 
 The thread ends the process with `os._exit`: the main thread may be inside an exchange that no exception can reach.
 Files are therefore only ever replaced whole (`ngram_eval.files`).
@@ -21,22 +21,22 @@ from datetime import timedelta
 from pathlib import Path
 from typing import NoReturn
 
-from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]  # public, but made in C++
+from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]  # public, but defined in C++
 
 from ngram_eval.errors import FAILED, TERMINATED, InputError
 
 BEAT = 0.5
 """Seconds between signs of life."""
 _SUSPECT = 3.0
-"""Seconds without a sign of life after which a rank is taken for lost once something else says that one is."""
+"""Seconds without a sign of life after which a rank counts as lost, once an exchange has failed or SIGTERM came."""
 _LEFT = "left"
-"""The last sign of a rank that ends in good order."""
+"""The last sign of life of a rank that ends in good order."""
 _CAUSE = 10.0
 """Seconds to find out which rank was lost."""
 
 
 class Watch:
-    """The thread of a rank. `close` before leaving in good order."""
+    """The thread of a rank; call `close` to leave in good order."""
 
     def __init__(self, rank: int, world: int, timeout: float) -> None:
         self.rank, self.world, self._timeout = rank, world, timeout
@@ -49,7 +49,7 @@ class Watch:
         self._processes: dict[int, list[object]] = {}
         self._seen: dict[int, tuple[bytes, float]] = {}
         self._store.set(f"process/{rank}", json.dumps([_boot(), os.getpid()]))
-        # Told of SIGTERM even while the main thread is deep in an exchange: torchrun sends it when a rank has died.
+        # Gets SIGTERM even while the main thread is inside an exchange: torchrun sends it when a rank has died.
         self._woken, waker = socket.socketpair()
         waker.setblocking(False)
         self._waker, self._old_waker = waker, signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
@@ -64,7 +64,7 @@ class Watch:
         return PrefixStore(f"ngram_eval/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", client)
 
     def await_all(self) -> None:
-        """Wait until every rank has a watch of its own; raises `InputError` naming one that has not in half an hour."""
+        """Wait until every rank has its own watch; raises `InputError`, naming the rank, after half an hour."""
         for rank in self._others:
             try:
                 self._waiting_store.wait([f"process/{rank}"], timedelta(minutes=30))
@@ -72,7 +72,7 @@ class Watch:
                 raise InputError(f"rank {rank} has not come within half an hour: see why it did not start") from error
 
     def announce(self, message: str, code: int) -> bool:
-        """Tell every rank that the run has failed; whether this rank is the first to, and so the one that prints it."""
+        """Announce to every rank that the run has failed; returns whether this rank is the first, which prints it."""
         with self._lock:
             self._speaking = first = self._store.add("failures", 1) == 1
             if first:
@@ -83,10 +83,10 @@ class Watch:
         """After an exchange has failed: wait for the thread to find out why and end the process."""
         self._alarm()
         time.sleep(_CAUSE + 2 * BEAT)
-        self._give_up(f"rank {self.rank}: lost another rank, which can't be told ({error})", FAILED)
+        self._give_up(f"rank {self.rank}: lost another rank, it is unknown which ({error})", FAILED)
 
     def close(self) -> None:
-        """Leave: from now on nobody waits for this rank's signs of life."""
+        """Leave the group: the other ranks no longer expect signs of life of this one."""
         self._closing.set()
         self._waker.send(b"\0")
         self._thread.join()
@@ -134,13 +134,13 @@ class Watch:
         with self._lock:
             self._store.set(f"beat/{self.rank}", str(beat))
             failure = json.loads(self._store.get("failure")) if self._store.check(["failure"]) else None
-            for rank in self._others:  # a rank is watched once it has come
+            for rank in self._others:  # a rank is watched once it has joined
                 if rank not in self._processes and self._store.check([f"process/{rank}", f"beat/{rank}"]):
                     self._processes[rank] = json.loads(self._store.get(f"process/{rank}"))
                     self._seen[rank] = b"", time.monotonic()
             watched = list(self._processes)
             beats = self._store.multi_get([f"beat/{rank}" for rank in watched]) if watched else []
-        if failure is not None and not self._speaking:  # else whoever announced it here prints it, then exits
+        if failure is not None and not self._speaking:  # else this rank announced it, prints it and exits
             self.exit(failure[1])
         now = time.monotonic()
         for rank, signs in zip(watched, beats, strict=True):
@@ -154,11 +154,11 @@ class Watch:
             self._give_up(f"rank {self.rank}: terminated from outside (SIGTERM)", TERMINATED)
 
     def _lost(self, rank: int, silent: float) -> str | None:
-        """Why a rank is taken for lost, if it is."""
+        """The reason why a rank counts as lost; None if it does not."""
         boot, process = self._processes[rank]
         patience = self._timeout if self._alarm_since is None else min(_SUSPECT, self._timeout)
         state = _process_state(process) if boot == _boot() else None
-        if state == "gone" and silent > BEAT:  # it may just have announced why
+        if state == "gone" and silent > BEAT:  # it may have announced its failure just now
             return f"was killed (its process {process} is gone)"
         if silent <= patience:
             return None
@@ -167,7 +167,7 @@ class Watch:
 
 
 def _process_state(process: object) -> str:
-    """Of a process on this host: gone, stopped or running."""
+    """State of a process on this host: gone, stopped or running."""
     try:
         os.kill(int(str(process)), 0)
         status = Path(f"/proc/{process}/stat")
@@ -178,6 +178,6 @@ def _process_state(process: object) -> str:
 
 
 def _boot() -> str:
-    """The same for all processes that see the same process numbers."""
+    """A name of the host and process namespace: equal for processes that see each other's process numbers."""
     boot, namespace = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
     return f"{boot.read_text().strip()} {os.readlink(namespace)}" if boot.exists() else socket.gethostname()

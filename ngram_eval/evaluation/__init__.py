@@ -1,1 +1,1 @@
-"""The method: what is scored by which model and which memory, and how ranks share it. No flags, no terminal."""
+"""The method: data, model, n-gram memory, and how ranks share the work. It knows no flags and no terminal."""

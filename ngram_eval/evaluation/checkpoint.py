@@ -1,13 +1,13 @@
-"""How far an evaluation has come, on disk, so that it can go on after being killed (`--checkpoint`, `--resume`).
+"""Checkpoints: the progress of an evaluation on disk, from which a killed run resumes (`--checkpoint`, `--resume`).
 
-A checkpoint holds which windows have been scored, the exact sums over them, and what a scorer has learned. It holds no
-counts: they are a function of the tokens before, and counting those again costs less than writing tables again and
-again (docs/distributed.md has the figures). So a checkpoint has at most about a megabyte (`exact`: two), can be written
-often, and any rank can go on anywhere: a run may be resumed on another number of ranks.
+A checkpoint holds which windows have been scored, the exact sums over them, and what the scorer has learned. It holds
+no counts: they are a function of the tokens before, and counting those again costs less than writing the tables every
+time (docs/distributed.md has the figures). So a checkpoint has at most about a megabyte (`exact`: two) and can be
+written often, and a run can resume on another number of ranks.
 
-A folder holds one `start` file, what was done when the run began or was last resumed, and a file of each rank, what it
-has done since. Each carries a sha256 of all it holds and is only ever replaced whole. Resuming first writes a new
-`start` of the next generation that takes up all others; from then on these do not count, so nothing counts twice.
+A folder holds one `start` file, with what was done when the run began or was last resumed, and one file per rank, with
+what it has done since. Each file carries a sha256 of its contents and is always replaced whole. Resuming first writes a
+`start` file of the next generation, which includes all other files; these are then removed, so nothing counts twice.
 """
 
 import hashlib
@@ -42,24 +42,24 @@ FORMAT = "ngram_eval checkpoint 2"
 
 
 Fingerprint = dict[str, Any]
-"""What a run must have in common with the one whose checkpoint it goes on from; plain JSON."""
+"""The settings that a run must share with the run whose checkpoint it resumes; plain JSON."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
-    """What has been done."""
+    """The windows that have been scored, and their sums."""
 
     done: list[range] = field(default_factory=list)
     """Windows scored: disjoint runs, ascending."""
     tally: Tally = field(default_factory=Tally)
-    """Their sums."""
+    """Sums over these windows."""
     learned: dict[str, NDArray[Any]] = field(default_factory=dict)
-    """What the scorer had learned after the last of them (`Scorer.learned`)."""
+    """What the scorer had learned after the last window (`Scorer.learned`)."""
     profile: Profile | None = None
-    """What they looked like."""
+    """Profile of these windows."""
 
     def with_more(self, later: "Record") -> "Record":
-        """Both together; windows that both name are an error."""
+        """Both records together; raises `ValueError` for a window that is in both."""
         return Record(
             done=joined([*self.done, *later.done]),
             tally=self.tally + later.tally,
@@ -104,7 +104,7 @@ class _Stored:
 
 
 def joined(runs: Iterable[range]) -> list[range]:
-    """Disjoint runs in ascending order, those that touch each other as one. Raises `ValueError` where two overlap."""
+    """The runs in ascending order, adjacent ones merged. Raises `ValueError` where two overlap."""
     merged: list[range] = []
     for run in sorted((run for run in runs if run), key=lambda run: run.start):
         if merged and run.start < merged[-1].stop:
@@ -117,7 +117,7 @@ def joined(runs: Iterable[range]) -> list[range]:
 
 
 class Checkpoint:
-    """The folder of one preset's evaluation, as one rank sees it; all ranks must see the same folder."""
+    """The checkpoint folder of one preset's evaluation, for one rank; all ranks must see the same folder."""
 
     def __init__(self, folder: Path, fingerprint: Fingerprint, ranks: Ranks, every: int) -> None:
         self._folder, self._ranks, self.every = folder, ranks, every
@@ -125,9 +125,9 @@ class Checkpoint:
         self._generation = 0
 
     def begin(self, resume: bool) -> Record:
-        """What earlier runs have done, nothing without `resume`; every rank calls it, and then may `write`.
+        """The record of earlier runs, empty without `resume`. Every rank calls this before it calls `write`.
 
-        Raises `InputError` where a checkpoint is in the way, is damaged, or belongs to another evaluation.
+        Raises `InputError` for a checkpoint that is damaged, of another evaluation, or there without `resume`.
         """
         record = Record()
         if self._ranks.rank == 0:
@@ -136,7 +136,7 @@ class Checkpoint:
         return record
 
     def write(self, record: Record) -> None:
-        """Replace this rank's file: what it has done since `begin`."""
+        """Replace this rank's file with `record`, which covers what it has done since `begin`."""
         self._write(f"rank-{self._generation:04}-{self._ranks.rank:05}.ckpt", record)
 
     def _take_over(self, resume: bool) -> Record:
@@ -184,15 +184,15 @@ class Checkpoint:
         content = read_input(path, remedy)
         digest, body = content[len(MAGIC) : len(MAGIC) + 32], content[len(MAGIC) + 32 :]
         if not content.startswith(MAGIC) or hashlib.sha256(body).digest() != digest:
-            raise InputError(f"{path} is damaged or no checkpoint (its sha256 does not fit): {remedy}")
+            raise InputError(f"{path} is damaged or not a checkpoint (its sha256 does not match): {remedy}")
         try:
             learned = load(body)
             text = learned.pop("json").tobytes()
         except (SafetensorError, KeyError, TypeError) as error:
-            raise InputError(f"{path} is no checkpoint of this version ({error!r}): {remedy}") from error
+            raise InputError(f"{path} is not a checkpoint of this version ({error!r}): {remedy}") from error
         found = build(parse(text, path, remedy), _Stored, path, remedy)
         if found.format != FORMAT:
-            raise InputError(f"{path} is no checkpoint of this version (its format is {found.format!r}): {remedy}")
+            raise InputError(f"{path} is not a checkpoint of this version (its format is {found.format!r}): {remedy}")
         record = Record(
             done=[range(start, stop) for start, stop in found.done],
             tally=found.tally,
@@ -203,9 +203,9 @@ class Checkpoint:
         return record
 
     def _compare(self, path: Path, theirs: Fingerprint) -> None:
-        """Raise `InputError` unless the checkpoint is of an evaluation like this one."""
+        """Raise `InputError` unless the checkpoint's fingerprint, but for the version, is that of this evaluation."""
         mine, theirs = _flat(self._fingerprint), _flat(theirs)
-        for name in sorted(mine.keys() | theirs.keys()):
+        for name in sorted((mine.keys() | theirs.keys()) - {"version"}):
             if mine.get(name) != theirs.get(name):
                 raise InputError(
                     f"{path} is of another evaluation: {name} was {theirs.get(name)!r}, here it is {mine.get(name)!r}; "
@@ -222,7 +222,7 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def fingerprint(job: Job, config: EvalConfig, sharing: str) -> dict[str, Any]:
-    """All that decides an evaluation's sums, as JSON, for a checkpoint."""
+    """All settings and files that decide an evaluation's sums, as plain JSON."""
     ranks, inputs = job.ranks, read_inputs(job)
     source_sha256 = next((one.sha256 for one in inputs if one.role in SOURCES), None)
     by_ranks = config.depends_on_ranks and sharing == "sharded"
@@ -239,7 +239,7 @@ def fingerprint(job: Job, config: EvalConfig, sharing: str) -> dict[str, Any]:
             "batch_windows": job.source.batch_windows,
             "settings": {name: value.split(":")[0] for name, value in job.source.settings.items()},
         },
-        "backend": job.backend if job.backend in ON_DEVICE else "cpu",  # whose floats are the reference's, bit for bit
+        "backend": job.backend if job.backend in ON_DEVICE else "cpu",  # cpu and reference: equal floats, bit for bit
         "number of ranks": ranks.world if by_ranks else "any",
         "config": asdict(config),
     }

@@ -1,4 +1,4 @@
-"""The n-gram engine: readings in, one tally out. Looks up, blends, charges, counts; and can stop and go on."""
+"""The n-gram engine: turns readings into one tally. It looks up, blends, charges and counts, and writes checkpoints."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ngram_eval.bpb import Tally
+from ngram_eval.bpb import Tally, check_charges
 from ngram_eval.config import ByteRule
 from ngram_eval.distributed.ranks import Ranks
 from ngram_eval.evaluation.checkpoint import Checkpoint, Record, joined
@@ -22,14 +22,14 @@ from ngram_eval.text.windows import Plan, Windows
 from ngram_eval.timing import Stopwatch
 
 _COUNTED_AT_ONCE = 1 << 15
-"""Windows made at once to be counted again."""
+"""Most windows that are built at once when they are only counted."""
 _READ_BACK_AT_ONCE = 64
-"""Batches between the times that the host waits for a device, to read back what it charged."""
+"""Batches after which the host waits for the device and reads back what it charged."""
 
 
 @dataclass(kw_only=True)
 class Engine:
-    """Scores windows in ascending order; what lies between runs of them, and before, is only counted."""
+    """Scores windows in ascending order; windows before and between them are only counted."""
 
     tokens: Stream
     plan: Plan
@@ -38,16 +38,16 @@ class Engine:
     byte_rule: ByteRule
     clock: Stopwatch
     track: Callable[[int], Callable[[int], None]] = lambda positions: lambda done: None
-    """Given the positions that will be counted or scored, returns what is called with each part of them done."""
+    """Called with the number of positions to count or score; returns a function of the number that was just done."""
     look: Callable[[int, NDArray[np.float64]], None] | None = None
-    """Called with each sampled position and the neural distribution (V,) there, before it is scored; by default the
-    sum over the vocabulary is taken."""
+    """Called with each sampled position and the neural distribution (V,) there, before the position is scored. By
+    default the blended distribution is summed over the vocabulary."""
     checkpoint: Checkpoint | None = None
     tally: Tally = field(default_factory=Tally)
-    """Bytes and samples; what was charged is the scorer's to tell."""
+    """Bytes and samples; the scorer holds the sums of what was charged."""
     advance: Callable[[int], None] = lambda done: None
     profile: Profile = field(init=False)
-    """What was charged, along the stream and by order."""
+    """Sums of what was charged, along the stream and by order."""
     done: list[range] = field(default_factory=list)
     """Windows scored, in runs."""
     _next: int = 0
@@ -61,7 +61,7 @@ class Engine:
         self.profile = Profile.empty(self.plan)
 
     def expect(self, positions: int) -> None:
-        """So many positions will be counted or scored."""
+        """Announce the number of positions that will be counted or scored."""
         self.advance = self.track(positions)
 
     def prefill(self, stop: int, row: int) -> None:
@@ -71,7 +71,7 @@ class Engine:
         self._next = row
 
     def prefill_by_scan(self, cuts: list[int], row: int, ranks: Ranks) -> None:
-        """The same by all ranks together (`ngram_eval.distributed.prefill`); `row` is the first window of this rank."""
+        """Prefill by all ranks together (`ngram_eval.distributed.prefill`); `row` is the first window of this rank."""
         with self.clock.stage("prefill"):
             if ranks.rank + 1 < ranks.world:
                 self.scorer.prefill(self.tokens, cuts[ranks.rank], cuts[ranks.rank + 1], self.advance)
@@ -80,7 +80,7 @@ class Engine:
         self._next = row
 
     def count(self, rows: range) -> None:
-        """Count windows that have been scored before or elsewhere."""
+        """Count the windows `rows`, which an earlier run or another rank has scored."""
         with self.clock.stage("prefill"):
             for row in range(rows.start, rows.stop, _COUNTED_AT_ONCE):
                 for first, stop in self.plan[row : min(row + _COUNTED_AT_ONCE, rows.stop)].spans():
@@ -88,7 +88,7 @@ class Engine:
         self._next = max(self._next, rows.stop)
 
     def run(self, readings: Iterable[Reading]) -> Tally:
-        """Score all readings; what they cost."""
+        """Score all readings; returns the tally."""
         for reading in readings:
             rows = reading.rows
             if rows.start > self._next:
@@ -106,14 +106,14 @@ class Engine:
 
     def _save(self, checkpoint: Checkpoint) -> None:
         with self.clock.stage("checkpoint"):
-            tally = self.scorer.tally() + self.tally
             self._read_back()
+            tally = self.scorer.tally() + self.tally
             learned, profile = self.scorer.learned(), self.profile
             checkpoint.write(Record(done=self.done, tally=tally, learned=learned, profile=profile))
         self._unsaved = 0
 
     def score(self, reading: Reading) -> None:
-        """Look up, blend, charge and count the windows of one reading, which are the next."""
+        """Look up, blend, charge and count the windows of the next reading."""
         entry, charged = 0, []
         samples = np.array(sorted(reading.looks), np.int64)
         for looks, part in cut(reading.windows, samples, self.scorer.window_wise):
@@ -134,22 +134,27 @@ class Engine:
 
     def _sum(self, position: int, neural: NDArray[np.float64]) -> None:
         entropy = entropy_of(neural)
-        total = self.tally.add_vocabulary(self.scorer.distribution(self.tokens, position, neural, entropy))
+        values = self.scorer.distribution(self.tokens, position, neural, entropy)
+        total = self.tally.add_vocabulary(values, position)
         target = int(self.tokens[position + 1 : position + 2][0])
         explained = self.scorer.explain(self.tokens, position, neural, entropy, target)
         self.profile.samples.append((position, entropy, total, explained.weight if explained else None))
 
     def _read_back(self) -> None:
-        """Take what was charged into the profile."""
+        """Add what was charged to the profile."""
         with self.clock.stage("profile"):
             for reading, charged, sizes in self._unread:
                 p_target = reading.stats.p_target
-                if np.isnan(p_target).any():  # of a device, which has not looked
+                if np.isnan(p_target).any():  # a device does not check for NaN
                     raise nan_statistics(int(reading.windows.positions()[np.isnan(p_target)][0]))
+                values = _joined([one.values for one in charged])
+                if self.scorer.on_device:  # others look as they charge
+                    check_charges(p_target, reading.windows.positions, whose="the model's probability")
+                    check_charges(values, reading.windows.positions)
                 self.profile.add(
                     reading.rows,
                     reading.windows,
-                    p=_joined([one.values for one in charged]),
+                    p=values,
                     p_neural=p_target,
                     entropy=reading.stats.entropy,
                     sizes=sizes,
@@ -160,14 +165,17 @@ class Engine:
 
 
 def _joined(parts: list[Any]) -> Any:
-    """Arrays end to end; None unless all are there."""
+    """The arrays concatenated; None if any is None."""
     return None if any(part is None for part in parts) else np.concatenate(parts)
 
 
 def count_bytes(
     tally: Tally, tokens: Stream, tokenizer: TextTokenizer, windows: Windows, rule: ByteRule
 ) -> NDArray[np.int64]:
-    """Add the bytes and the unknown targets of the scored positions; (positions,) bytes under the rule."""
+    """Add the bytes and the unknown targets of the scored positions to `tally`.
+
+    Returns the bytes of each target under `rule`, (positions,) int64.
+    """
     sizes = []
     for first, stop in windows.spans():
         decoded = tokenizer.target_bytes(tokens, first, stop, "decoded")

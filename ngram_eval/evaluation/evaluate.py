@@ -1,6 +1,6 @@
 """The method: a stream's bits per byte in six steps, tokens → windows → logits → counts → blend → bits per byte.
 
-`evaluate` takes them for one rank and one preset; `evaluate_all` does so for several presets, on every rank.
+`evaluate` takes these steps for one rank and one preset; `evaluate_all` evaluates several presets on every rank.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,19 +33,19 @@ from ngram_eval.timing import Stopwatch, Track, untracked
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Share:
-    """What one rank found; the tallies and profiles of all ranks and `before` add up to the result."""
+    """The sums of one rank; the tallies and profiles of all ranks and of `before` add up to the result."""
 
     tally: Tally
-    """What its share of the stream costs."""
+    """Sums over its share of the stream."""
     profile: Profile
-    """What its share looks like."""
+    """Profile of its share of the stream."""
     before: Record
-    """What an earlier run had found whose checkpoint this one goes on from."""
+    """Record of the earlier run whose checkpoint was resumed."""
     sharing: str
     prefill: str | None
     """How a sharded rank got the counts before its stretch."""
     complete: bool
-    """Whether nothing interrupted it."""
+    """False if ctrl-C ended the evaluation early."""
 
 
 def evaluate(
@@ -58,7 +58,7 @@ def evaluate(
     track: Track = untracked,
     interrupt: Interrupt | None = None,
 ) -> Share:
-    """Evaluate this rank's share of the stream under `config`, or what of it comes before an interrupt."""
+    """Evaluate this rank's share of the stream under `config`; an interrupt ends it early."""
     tokens, source, ranks, hardware = job.stream.tokens, job.source, job.ranks, job.settings.hardware
     targets = target_count(len(tokens), max(config.window.seq_len, source.train_seq_len))
     plan = Plan(targets, config.window)  # windows
@@ -122,11 +122,11 @@ def evaluate_all(
     track: Track = untracked,
     interrupt: Interrupt | None = None,
 ) -> Iterator[Result]:
-    """The results of presets (name -> configuration), one after another, the same on every rank; all ranks call this.
+    """Yield the result of each preset (name -> configuration), the same on every rank; all ranks call this.
 
-    `inputs` and `settings` are told in the result; without settings it can't be run again. A `RememberingSource` gives
-    the statistics of one preset to the next, and with `keep_scores` every rank has all of them at the end. An interrupt
-    ends the results with a partial one, if anything was scored.
+    `inputs` and `settings` are recorded in the result; without settings it can't be run again. A `RememberingSource`
+    gives the statistics of one preset to the next; with `keep_scores` every rank has all of them at the end. An
+    interrupt ends the results with a partial one, if anything was scored.
     """
     source = job.source if isinstance(job.source, RememberingSource) else None
     for name, config in configs.items():
@@ -147,7 +147,7 @@ def evaluate_all(
 
 
 def of_all_ranks(share: Share, ranks: Ranks, clock: Stopwatch, *, reused: int) -> Found:
-    """What all ranks and the earlier run found together; every rank calls this."""
+    """The sums of all ranks and of the earlier run together; every rank calls this."""
     tallies, seconds, reuses = zip(*ranks.gather((share.tally, clock.seconds, reused)), strict=True)
     profile = share.profile
     ranks.all_reduce(profile.along, "sum")

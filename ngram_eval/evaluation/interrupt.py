@@ -1,4 +1,4 @@
-"""Ctrl-C: the first ends what is being done in good order, with what has been done so far; a second ends it at once."""
+"""Ctrl-C: the first ends the work in good order and keeps what has been done; the second ends it at once."""
 
 import signal
 import threading
@@ -10,9 +10,9 @@ Item = TypeVar("Item")
 
 
 class Interrupt:
-    """A context in which ctrl-C is noted in `asked`. Only the main thread gets signals: in another it changes nothing.
+    """A context in which ctrl-C sets `asked`. In a thread other than the main one it has no effect.
 
-    While an item of `until` is being made, ctrl-C breaks that off, so that nobody waits for a long forward pass.
+    While `until` makes an item, ctrl-C breaks that off, so that nobody waits for a long forward pass.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Interrupt:
         self.asked = True
 
     def until(self, items: Iterator[Item]) -> Iterator[Item]:
-        """The items, up to ctrl-C."""
+        """Yield the items until ctrl-C."""
         while not self.asked:
             try:
                 self._making = True

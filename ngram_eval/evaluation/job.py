@@ -1,4 +1,4 @@
-"""What the presets of a call share: token stream, tokenizer and neural source, checked against each other."""
+"""Loading: the token stream, tokenizer and neural source of an evaluation, checked against each other."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -21,10 +21,10 @@ from ngram_eval.timing import Track, untracked
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """What every preset of a call shares."""
+    """The inputs that all presets of a call share."""
 
     settings: Settings
-    """What it was loaded from, or for a model and tokens of Python its hardware alone."""
+    """The settings it was loaded from; for a model and tokens from Python only the hardware is set."""
     ranks: Ranks
     stream: TokenStream
     tokenizer: TextTokenizer | None
@@ -40,9 +40,9 @@ class Job:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """What scorers may know of the tokens."""
+        """The vocabulary as scorers see it."""
         size, surfaces = self.source.vocab_size, None
-        if self.tokenizer is not None:  # the model's table may have more rows than there are tokens
+        if self.tokenizer is not None:  # the model's vocabulary may be larger than the tokenizer's
             surfaces = [*self.tokenizer.surfaces(), *[None] * size][:size]
         return Vocabulary(size, surfaces, neural=self.source.name != UniformSource.name)
 
@@ -55,18 +55,18 @@ class Input:
     """data, tokenizer, or the flag of the neural source (`SOURCES`)."""
     path: str
     bytes: int | None
-    """None for a model of several files, whose sha256 is of their names and sha256s."""
+    """None for a model of several files; its sha256 is over their names and sha256s."""
     sha256: str
 
 
 SOURCES = ("artifact", "scores", "logits", "hf")
-"""Roles of what a neural source is read from."""
+"""Roles of the files of neural sources."""
 _NOTICEABLE = 1 << 28
-"""Bytes that take a moment to read: for so many a bar is shown."""
+"""Bytes from which on reading shows a progress bar."""
 
 
 def read_inputs(job: Job, track: Track = untracked) -> list[Input]:
-    """Every file that decides the result, hashed; ranks share them out, and all call this together."""
+    """Every file that decides the result, with its sha256. Ranks share the reading; all ranks call this."""
     settings, ranks = job.settings, job.ranks
     shards = [("data", path) for path in job.stream.paths]
     named = {name: getattr(settings.model, name) for name in ("artifact", "scores", "logits")}
@@ -88,7 +88,7 @@ def read_inputs(job: Job, track: Track = untracked) -> list[Input]:
 
 
 def load_job(settings: Settings, ranks: Ranks) -> Job:
-    """Load what the settings name; raises `InputError` for what is missing, broken or does not fit together."""
+    """Load what the settings name; raises `InputError` for files that are missing, damaged or do not fit together."""
     backend = resolve_backend(settings.hardware.backend)
     stream, tokenizer = load_stream(settings, ranks)
     return Job(
@@ -103,7 +103,7 @@ def load_job(settings: Settings, ranks: Ranks) -> Job:
 
 
 def load_stream(settings: Settings, ranks: Ranks) -> tuple[TokenStream, TextTokenizer | None]:
-    """The token stream and the tokenizer that the settings name, checked against each other, each rank a part."""
+    """The token stream and tokenizer that the settings name, checked against each other; each rank checks a part."""
     data, hf = settings.data, settings.model.hf
     if settings.embedded:
         stream = read_shards([str(asset("sample_000000.bin"))], data.max_tokens)
@@ -123,7 +123,7 @@ def load_stream(settings: Settings, ranks: Ranks) -> tuple[TokenStream, TextToke
 
 
 def _load_manifest(stream: TokenStream, tokenizer: TextTokenizer | None, ranks: Ranks) -> Manifest | None:
-    """The manifest beside the shards, where there is one and a tokenizer to count bytes with."""
+    """The manifest beside the shards; None without a manifest or without a tokenizer."""
     manifest = read_manifest(stream.paths, ranks.part) if tokenizer else None
     if manifest is not None and tokenizer is not None and manifest.tokenizer_sha256 != tokenizer.sha256:
         raise InputError(
@@ -141,7 +141,7 @@ def _load_source(
     if backend in ON_DEVICE:
         from ngram_eval.models.transformer_source import check_kernels_run_on, choose_device
 
-        load_backend(backend, "hashed")  # says what is missing, where something is
+        load_backend(backend, "hashed")  # raises if something is missing
         check_kernels_run_on(choose_device(hardware.device, ranks.local_rank), backend)
     if model.scores is not None:
         return load_scores(model.scores, (stream.total - 1, len(stream.tokens) - 1), ranks.part)
@@ -166,12 +166,12 @@ def _load_source(
         from ngram_eval.models.hf.tokenizer import HfTokenizer
 
         hf = load_hf_source(model.hf, tokenizer if isinstance(tokenizer, HfTokenizer) else None, **run_on)
-        # A model's table may have more rows than its tokenizer has tokens, for the sake of round numbers.
+        # A model's vocabulary may be larger than its tokenizer's: sizes are often rounded up.
         check_vocabulary(stream.tokens, hf.vocab_size, f"--hf {model.hf}", ranks.part)
         return hf
     path = asset("model.ngev") if model.artifact is None else model.artifact
     source: NeuralSource
-    if model.ttt == "legal":  # importing torch for either takes seconds
+    if model.ttt == "legal":  # both import torch, which takes seconds
         from ngram_eval.models.test_time_training import load_adapting_source
 
         source = load_adapting_source(path, **run_on)

@@ -1,7 +1,7 @@
-"""What an evaluation looks like: sums along its stream, by order and by entropy, for comparisons and plots.
+"""The profile of an evaluation: sums along its stream, by order and by entropy, for comparisons and plots.
 
-Sums are integers in units of 2^-24 nats, so that they do not depend on how positions are split over ranks or batches,
-and their number is bounded whatever the length of the stream. `Profile.packed` is their form in result files.
+Sums are integers in units of 2^-24 nats, so they do not depend on how positions are split over ranks or batches. Their
+number is bounded, whatever the length of the stream. `Profile.packed` is their form in result files.
 """
 
 import base64
@@ -20,18 +20,18 @@ from ngram_eval.structured import Count, Size, build
 from ngram_eval.text.windows import Plan, Windows
 
 UNIT = float(1 << 24)
-"""Units of one nat, and of a weight of 1. A position adds at most 69.1 nats: no sum overflows below 7e9 positions."""
+"""Units in one nat, and in a weight of 1. A position adds at most 69.1 nats: no sum overflows below 7e9 positions."""
 MOST_STRETCHES = 1 << 16
 """Most stretches of a stream; longer streams have several windows in each."""
 ORDERS = MAX_EXACT_ORDER + 1
-"""Orders 0 (no match) to the highest."""
+"""Number of matched orders: 0 (no match) to the highest order."""
 ENTROPY_BINS, ENTROPY_STEP = 64, 0.25
 """Bins of the neural entropy and their width in nats; the last holds all above."""
 
 ALONG = ("nats", "neural_nats", "bytes", "positions")
 """Columns of `Profile.along`."""
 CELLS = ("positions", "nats", "neural_nats", "weight")
-"""Layers of `Profile.cells`; weight: the summed weight of the n-gram estimate at these positions."""
+"""Layers of `Profile.cells`; weight is the sum of the n-gram estimate's weights at these positions."""
 
 _WINDOWS_AT_ONCE = 1 << 11
 
@@ -42,7 +42,7 @@ Units = NDArray[np.float64]
 
 @dataclass(kw_only=True, slots=True)
 class Profile:
-    """Profiles of ranks, and of the runs of which one goes on from the other, add up."""
+    """Sums of an evaluation. Profiles of several ranks, or of a run and its resumed rest, add up."""
 
     targets: int
     """Positions of the stream, cut to whole sequences."""
@@ -53,14 +53,14 @@ class Profile:
     cells: Integers = field(default_factory=lambda: np.zeros((len(CELLS), ORDERS, ENTROPY_BINS), np.int64))
     """(4, orders, bins): sums by matched order (0: none) and bin of the neural entropy, in the order of `CELLS`."""
     weighted: bool = False
-    """Whether the scorer told the weight at every position; else `cells` has none."""
+    """Whether the scorer reported the weight at every position; else the layer is zero."""
     samples: list[tuple[int, float, float, float | None]] = field(default_factory=list)
     """(position, neural entropy in nats, sum over the vocabulary, weight of the n-gram memory) of sampled positions;
-    the weight is None where the scorer does not tell it."""
+    the weight is None where the scorer does not report it."""
 
     @classmethod
     def empty(cls, plan: Plan) -> "Profile":
-        """Nothing scored yet of a stream's windows."""
+        """The profile of the windows `plan` before any of them is scored."""
         each = -(-len(plan) // MOST_STRETCHES)
         return cls(
             targets=plan.targets, windows_each=each, along=np.zeros((-(-len(plan) // each), len(ALONG)), np.int64)
@@ -78,9 +78,10 @@ class Profile:
         order: NDArray[np.uint8] | None,
         weight: NDArray[np.float64] | None,
     ) -> None:
-        """Count the scored positions of the windows `rows`: what was charged, what the model alone said, and so on.
+        """Add the scored positions of the windows `rows`; each array is (positions,).
 
-        `sizes` are the bytes of their targets, `order` the matched orders, `weight` the weight of the n-gram estimate.
+        `p` are the values charged, `p_neural` and `entropy` the model's statistics, `sizes` the bytes of the targets,
+        `order` the matched orders, `weight` the weights of the n-gram estimate.
         """
         ends = np.cumsum(windows.stop - windows.first)
         for first in range(0, len(rows), _WINDOWS_AT_ONCE):  # a part at a time: temporaries stay in the cache
@@ -130,12 +131,12 @@ class Profile:
         )
 
     def gain_by_order(self) -> dict[int, float]:
-        """Matched order -> nats that the memory saved at its positions, against the model alone; 0: nothing matched."""
+        """Matched order -> nats that the memory saved against the model alone; order 0: no order matched."""
         _, nats, neural, _ = self.cells.sum(axis=2)
         return {order: (neural[order] - nats[order]) / UNIT for order in range(ORDERS)}
 
     def packed(self) -> dict[str, Any]:
-        """As plain JSON: arrays as base64 of zlib of little-endian int64, row after row."""
+        """The profile as plain JSON; arrays are base64 of zlib of little-endian int64, row after row."""
         return {
             "targets": self.targets,
             "windows_each": self.windows_each,
@@ -147,7 +148,7 @@ class Profile:
 
     @classmethod
     def unpacked(cls, packed: Any, source: object = "the profile", remedy: str = "evaluate again") -> "Profile":
-        """What `packed` packed; raises `InputError`, naming `source`, for anything else."""
+        """The profile that `packed` made; raises `InputError`, naming `source`, for anything else."""
         found = build(packed, _Packed, source, remedy)
         try:
             along = unpack(found.along, MOST_STRETCHES * len(ALONG)).reshape(-1, len(ALONG))
@@ -186,7 +187,7 @@ def pack(array: Integers) -> str:
 
 
 def unpack(text: str, most: int) -> Integers:
-    """What `pack` packed, in one dimension; raises `ValueError` for more than `most` numbers, before there are any."""
+    """The array that `pack` packed, in one dimension; raises `ValueError` for more than `most` numbers, unread."""
     stream = zlib.decompressobj()
     content = stream.decompress(base64.b64decode(text, validate=True), 8 * most + 1)
     if not stream.eof or stream.unused_data:

@@ -1,4 +1,4 @@
-"""What was published of the evaluation of parameter-golf PR #890, to stand beside what is measured here."""
+"""Published figures of the evaluation of parameter-golf PR #890, shown beside what is measured here."""
 
 TARGETS = 62_021_632
 """Positions of the validation split (FineWeb, 1024 tokens)."""

@@ -1,4 +1,4 @@
-"""What the forward passes say of a batch of windows, and its way from one rank to another."""
+"""Readings: the results of forward passes over windows, and their form in messages between ranks."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from ngram_eval.timing import Stopwatch
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the neural source says of the windows `rows`."""
+    """The neural source's statistics of the windows `rows`."""
 
     rows: range
     windows: Windows
@@ -27,21 +27,21 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Makes readings, the same of a batch on any rank."""
+    """Makes readings; a batch gives the same reading on any rank."""
 
     tokens: Stream
     source: NeuralSource
     grid: Grid
     samples: NDArray[np.int64]
-    """Positions to look at."""
+    """Sampled positions."""
     needs_rows: bool
-    """Whether the scorer asks for whole distributions."""
+    """Whether the scorer needs whole distributions."""
     clock: Stopwatch
     interrupt: Interrupt | None = None
     """Ends the readings early."""
 
     def read(self, pieces: Iterable[range]) -> Iterator[Reading]:
-        """Readings of runs of windows, each within one batch. The batch is forwarded whole, whatever of it is asked."""
+        """Readings of runs of windows, each within one batch. The whole batch is forwarded even for a part of it."""
         readings = (self._read(rows) for rows in pieces)
         return readings if self.interrupt is None else self.interrupt.until(readings)
 
@@ -60,7 +60,7 @@ class Reader:
         return Reading(rows, windows, stats, looks)
 
     def pack(self, reading: Reading) -> NDArray[np.uint8]:
-        """A reading's numbers in bytes; who unpacks them knows the rest."""
+        """A reading's numbers as bytes, (n,) uint8; `unpack` needs its windows too."""
         stats = reading.stats
         numbers = [
             stats.p_target,
@@ -71,13 +71,13 @@ class Reader:
         return np.concatenate([np.ascontiguousarray(array).view(np.uint8).ravel() for array in numbers])
 
     def message(self, rows: range) -> NDArray[np.uint8]:
-        """Room for `pack` of these windows."""
+        """An empty buffer of the size that `pack` returns for these windows."""
         windows = self.grid.plan[rows.start : rows.stop]
         distributions = len(samples_in(windows, self.samples)) + (windows.scored if self.needs_rows else 0)
         return np.empty(windows.scored * 12 + distributions * self.source.vocab_size * 8, np.uint8)
 
     def unpack(self, rows: range, message: NDArray[np.uint8]) -> Reading:
-        """The reading that `pack` made."""
+        """The reading of the windows `rows` that `pack` made into `message`."""
         windows = self.grid.plan[rows.start : rows.stop]
         n, size = windows.scored, self.source.vocab_size
         floats, entropy = message[: len(message) - 4 * n].view(np.float64), message[len(message) - 4 * n :]

@@ -1,4 +1,4 @@
-"""The result of one preset: what `--json` holds."""
+"""The result of one preset, as `--json` writes it."""
 
 import platform
 import sys
@@ -18,7 +18,7 @@ _PACKAGES = ("ngram_eval", "numpy", "torch", "triton", "sentencepiece", "transfo
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Result:
-    """One object of the JSON's `runs`. Bytes, and what is divided by them, are None without a tokenizer."""
+    """One object of the JSON's `runs`. Without a tokenizer, bytes and quantities per byte are None."""
 
     preset: str
     normalised: bool
@@ -26,9 +26,9 @@ class Result:
     vocabulary_sum: float | None
     """Mean, over sampled positions, of the sum over the vocabulary; None where only target probabilities are known."""
     complete: bool
-    """Whether all was evaluated; false where ctrl-C ended the run, and the sums are of what was scored until then."""
+    """False if ctrl-C ended the run; the sums are then over what was scored before."""
     subset: bool
-    """Whether less than the data was evaluated: --max-tokens cut the stream, or ctrl-C ended the run."""
+    """Whether only a part of the data was evaluated: --max-tokens cut the stream, or ctrl-C ended the run."""
     tokens: int
     """Tokens of the stream, after --max-tokens and before the cut to whole sequences."""
     positions: int
@@ -41,7 +41,7 @@ class Result:
     bytes: int | None
     """Bytes of the scored targets under the preset's byte rule."""
     val_bpb: float | None
-    """Bits per byte; for a pseudo-probability a score, not a code length."""
+    """Bits per byte; a pseudo-probability's is only a score, not a code length."""
     neural_bpb: float | None
     original_bytes: int | None
     """The scored targets' share of the text before the tokenizer's normalisation, where a manifest knows its size."""
@@ -55,11 +55,11 @@ class Result:
     hit_rate: float
     hits_by_order: dict[str, int]
     gain_by_order: dict[str, float] | None
-    """Nats that the memory saved against the model alone, by matched order; 0: where nothing matched. None where they
-    are not known by order (tables on a GPU)."""
+    """Nats that the memory saved against the model alone, by matched order; 0: no order matched. None where the matched
+    order is not known (tables on a GPU)."""
     neural_source: str
     neural_settings: dict[str, str]
-    """Device, precision and attention kernel, where a model was run."""
+    """Device, precision and attention kernel, if a model was run."""
     neural_reused: int
     """Positions whose neural statistics an earlier preset of the same call had computed."""
     world_size: int
@@ -74,12 +74,12 @@ class Result:
     backend: str
     threads: int
     seconds: dict[str, float]
-    """Wall-clock time by stage, the slowest rank's."""
+    """Wall-clock seconds by stage, of the slowest rank."""
     data: list[str]
     inputs: list[dict[str, Any]]
     """Every file that was read: its role, path, bytes and sha256."""
     settings: dict[str, Any] | None
-    """Data, model and hardware (`Settings`): with `config`, what `--from-result` runs again. None for a result of
+    """Data, model and hardware (`Settings`); `--from-result` runs them again with `config`. None for a result of
     `ngram_eval.evaluate`."""
     config: dict[str, Any]
     """The method (`EvalConfig`)."""
@@ -91,12 +91,12 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Found:
-    """What all ranks found together, and how."""
+    """The sums of all ranks, and how they were computed."""
 
     tally: Tally
     profile: Profile
     seconds: dict[str, float]
-    """Wall-clock time by stage, the slowest rank's."""
+    """Wall-clock seconds by stage, of the slowest rank."""
     reused: int
     sharing: str
     prefill: str | None
@@ -107,10 +107,10 @@ class Found:
 def summarise(
     job: Job, name: str, config: EvalConfig, found: Found, inputs: Sequence[Input], settings: Settings | None
 ) -> Result:
-    """The result of a preset; `settings` None where it can't be run again."""
+    """The result of a preset; without `settings` it can't be run again."""
     stream, manifest, tally, profile = job.stream, job.manifest, found.tally, found.profile
     nats, neural_nats, hits = as_nats(tally.nats), as_nats(tally.neural_nats), sum(tally.hits_by_order.values())
-    # The manifest knows the whole text; what part of it was scored is known in decoded bytes.
+    # The manifest gives sizes of the whole text; the scored part is known in decoded bytes.
     original = (
         round(tally.decoded_bytes * manifest.original_bytes / manifest.decoded_bytes)
         if manifest is not None and manifest.decoded_bytes

@@ -1,9 +1,9 @@
 """How ranks share an evaluation (`--ngram`).
 
-Sharded: each rank forwards and scores a stretch of the stream, with tables of its own that begin with all that comes
-before. Pipelined: the batches are dealt out in turn, and what the forward passes say of them goes in order to one
-engine on rank 0. Either way the engine works on a thread beside the forward passes (or on the GPU), and whatever waits
-for it is bounded: an engine that is behind holds up the forward passes and fills no memory.
+Sharded: each rank forwards and scores a stretch of the stream, with its own tables, which begin with the counts of
+everything before. Pipelined: ranks take the batches in turn, and send their readings in order to one engine on rank 0.
+Either way the engine runs on a thread beside the forward passes (or on the GPU). The number of readings that wait for
+it is bounded: a slow engine holds up the forward passes but fills no memory.
 """
 
 import queue
@@ -40,7 +40,7 @@ Sharing = Literal["sharded", "pipelined"]
 
 
 def sharing_of(asked: Literal["auto", "sharded", "pipelined"], name: str, config: EvalConfig, backend: str) -> Sharing:
-    """How the ranks share the n-gram work of a preset; raises `InputError` where it can't be as asked."""
+    """How the ranks share the n-gram work of a preset; raises `InputError` if the preset does not allow `asked`."""
     if asked == "sharded" and config.learns_online:
         raise InputError(
             f"--ngram sharded and --preset {name}: it learns from each position for the next, so no rank can begin "
@@ -57,7 +57,7 @@ def sharing_of(asked: Literal["auto", "sharded", "pipelined"], name: str, config
 
 
 def share_left(before: Record, plan: Plan, config: EvalConfig, ranks: Ranks, batch_windows: int) -> list[range]:
-    """The windows that this rank scores of a sharded evaluation, in runs; `before` says what need not be done again."""
+    """The windows that this rank scores in a sharded evaluation, in runs, without those that `before` has done."""
     if config.depends_on_ranks or not before.done:
         return before.remaining(share(plan, ranks.rank, ranks.world, batch_windows))
     left = before.remaining(range(len(plan)))
@@ -78,7 +78,7 @@ def sharded(
     batch_windows: int,
     prefill: Literal["auto", "scan", "local"],
 ) -> tuple[Tally, Literal["scan", "local"]]:
-    """(what this rank's stretch costs, how it got the counts before it). A run that goes on counts them by itself."""
+    """(tally of this rank's stretch, how the rank got the counts before it). A resumed run always counts locally."""
     plan, world = engine.plan, ranks.world
     pieces = share_left(before, plan, config, ranks, batch_windows)
     whole = share(plan, ranks.rank, world, batch_windows)
@@ -97,14 +97,14 @@ def sharded(
             engine.prefill_by_scan(cuts, whole.start, ranks)
         elif pieces and config.depends_on_ranks:
             engine.prefill(prefill_stop(plan, whole, config.ngram), whole.start)
-        return engine.run(readings)  # counts by itself what is still to be counted before a piece
+        return engine.run(readings)  # also counts what comes before each piece
 
     readings = reader.read(chain.from_iterable(map(reader.grid.cut, pieces)))
     return score(readings) if engine.scorer.on_device else beside(score, readings, engine.clock), way
 
 
 def pipelined(reader: Reader, engine: Engine, before: Record, ranks: Ranks) -> Tally:
-    """What the whole stream costs on rank 0, nothing on the others."""
+    """The tally of the whole stream on rank 0, an empty one on the others."""
     left = before.remaining(range(len(engine.plan)))
     engine.expect(engine.plan.scored(range(len(engine.plan))))
 
@@ -121,9 +121,9 @@ def pipelined(reader: Reader, engine: Engine, before: Record, ranks: Ranks) -> T
 
 
 def beside(work: Callable[[Iterator[Item]], Outcome], items: Iterator[Item], clock: Stopwatch) -> Outcome:
-    """`work(items)` on a thread of its own; the items are made here, at most `ROOM` ahead of it.
+    """Run `work(items)` on its own thread, and make the items on this one, at most `ROOM` ahead.
 
-    An exception of either side is raised here.
+    Returns what `work` returns; raises an exception of either side.
     """
     waiting: queue.Queue[Item | None] = queue.Queue(ROOM)
     outcome: Future[Outcome] = Future()
@@ -135,7 +135,7 @@ def beside(work: Callable[[Iterator[Item]], Outcome], items: Iterator[Item], clo
             outcome.set_exception(error)
 
     def put(item: Item | None) -> bool:
-        """Whether the thread still takes items."""
+        """Pass an item to the thread; False if the thread has ended."""
         with clock.stage("waiting"):
             while not outcome.done():
                 try:
@@ -152,7 +152,7 @@ def beside(work: Callable[[Iterator[Item]], Outcome], items: Iterator[Item], clo
             if not put(item):
                 break
     finally:
-        put(None)  # the thread ends even if the items broke off
+        put(None)  # ends the thread, also after an exception
     with clock.stage("waiting"):
         return outcome.result()
 
@@ -160,7 +160,7 @@ def beside(work: Callable[[Iterator[Item]], Outcome], items: Iterator[Item], clo
 def in_order(
     mine: Iterator[Reading], batches: Callable[[], Iterator[range]], reader: Reader, ranks: Ranks
 ) -> Iterator[Reading]:
-    """All batches' readings, in order, on rank 0: batch i is rank i mod world's. Others' are asked for ahead."""
+    """Readings of all batches in order, on rank 0. Batch i is read by rank i mod world; receives are posted ahead."""
     coming: deque[tuple[NDArray[np.uint8], Callable[[], None]]] = deque()
     ahead = ((i, rows) for i, rows in enumerate(batches()) if i % ranks.world)
 
@@ -172,7 +172,9 @@ def in_order(
     ask(ROOM)
     for i, rows in enumerate(batches()):
         if i % ranks.world == 0:
-            yield next(mine)
+            if (reading := next(mine, None)) is None:  # ctrl-C has ended them
+                return
+            yield reading
             continue
         message, wait = coming.popleft()
         with reader.clock.stage("receiving"):

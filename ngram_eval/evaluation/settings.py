@@ -1,6 +1,6 @@
-"""What an evaluation is of, and what it runs on: everything that decides a result but the method (`EvalConfig`).
+"""Data, model and hardware of an evaluation: all that decides a result, except the method (`EvalConfig`).
 
-The command line makes its flags of these fields, a result holds them, and a re-run reads them from it.
+The command line makes its flags of these fields. A result holds them, and a re-run reads them from it.
 """
 
 import os
@@ -17,12 +17,12 @@ EMBEDDED_SEQ_LEN = 256
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataSettings:
-    """What is scored; the embedded novel where neither --data nor --text is given."""
+    """Data: the text to score; by default the embedded novel."""
 
     data: tuple[str, ...] = ()
     """Shards (.bin): file names or quoted patterns, read in sorted order as one stream."""
     text: tuple[Path, ...] = ()
-    """Text files (UTF-8) for --hf to cut and score, instead of --data; each is a document."""
+    """Text files (UTF-8) instead of --data; --hf tokenises them, each as one document."""
     tokenizer: Path | None = None
     """SentencePiece model of the data; without it there are no bytes and no bits per byte (--hf brings its own)."""
     max_tokens: int | None = None
@@ -31,10 +31,10 @@ class DataSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSettings:
-    """Who says what each token's probability is: one neural source."""
+    """Model: one neural source, which gives each token's probability."""
 
     artifact: Path | None = None
-    """Neural source: a model file of ours."""
+    """Neural source: a model file of this package (.ngev)."""
     scores: Path | None = None
     """Neural source: p_target and entropy of every position (.npz or .safetensors), by --save-scores or any model."""
     logits: Path | None = None
@@ -43,7 +43,7 @@ class ModelSettings:
     """Neural source: a Hugging Face causal language model with its tokenizer: a folder, a .gguf file, or a name on the
     hub. Needs `pip install ngram_eval[hf]`."""
     uniform: bool = False
-    """Neural source: 1/V for every token, so the n-gram memory alone."""
+    """Neural source: 1/V for every token, so the n-gram memory works alone."""
     vocab_size: int | None = None
     """V for --uniform when there is no --tokenizer."""
     ttt: Literal["off", "legal"] = "off"
@@ -51,32 +51,33 @@ class ModelSettings:
 
     @property
     def sources(self) -> list[str]:
-        """The neural sources that are named."""
+        """The neural sources that are given."""
         return [name for name in ("artifact", "scores", "logits", "hf", "uniform") if getattr(self, name)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HardwareSettings:
-    """What it runs on, and how ranks share the work."""
+    """Hardware: device, precision, threads, and how ranks share the work."""
 
     device: str = "auto"
     """torch device of the model: auto, cpu, cuda, cuda:1 ..."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of the model's matrix products: auto is bfloat16 on GPUs and float32 on CPUs."""
     compile: bool = False
-    """Run the model through torch.compile: half a minute at the start, for forward passes 3 times as fast on a GPU."""
+    """Run the model through torch.compile: it takes half a minute and makes forward passes on a GPU 3 times as fast."""
     batch_windows: int = 32
-    """Windows of one forward pass."""
+    """Windows of one forward pass; on the CPU torch's threads share them, in parts of at least 1024 positions."""
     backend: str = "auto"
     """Count tables: auto, cpu (C++), triton or cuda (GPU, with the logits' statistics), reference (slow numpy)."""
     threads: int | None = None
     """Threads of the count tables; default: OMP_NUM_THREADS if set, else every core this process may use."""
     ngram: Literal["auto", "sharded", "pipelined"] = "auto"
-    """Ranks' share of the n-gram work: sharded, each counts and scores a stretch; pipelined, one engine on rank 0 does,
-    beside everyone's forward passes. auto: pipelined for what learns online (exact, tilt), sharded for the rest."""
+    """How ranks share the n-gram work. sharded: each rank counts and scores a stretch. pipelined: one engine on rank 0
+    does all of it, beside the ranks' forward passes. auto: pipelined for what learns online (exact, tilt), else
+    sharded."""
     prefill: Literal["auto", "scan", "local"] = "auto"
-    """How a sharded rank gets the counts before its stretch: scan, ranks add theirs up; local, each counts all that is
-    before by itself, as published. The counts are the same; auto takes the faster."""
+    """How a sharded rank gets the counts before its stretch. scan: ranks add up their tables. local: each rank counts
+    everything before its stretch, as published. The counts are equal; auto takes the faster."""
 
     def count_threads(self) -> int:
         """Threads for the count tables."""
@@ -90,19 +91,19 @@ class HardwareSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CheckpointSettings:
-    """Where progress is kept, so that an evaluation can go on after being killed."""
+    """Output: checkpoints, from which a killed evaluation resumes."""
 
     checkpoint: Path | None = None
-    """Folder for checkpoints that all ranks see; of an earlier run's: give --resume too."""
+    """Folder for checkpoints; all ranks must see it. With an earlier run's folder, give --resume too."""
     every: int = 1_000_000
     """Positions that a rank scores between checkpoints."""
     resume: bool = False
-    """Go on from --checkpoint, on any number of ranks; from the beginning if the folder holds none."""
+    """Resume from --checkpoint, on any number of ranks; start at the beginning if the folder holds no checkpoint."""
 
     def check(self) -> None:
         """Raise `InputError` for settings that do not go together or are out of range."""
         if self.resume and self.checkpoint is None:
-            raise InputError("--resume goes on from a checkpoint: give --checkpoint FOLDER")
+            raise InputError("--resume needs a checkpoint to resume from: give --checkpoint FOLDER")
         if self.every < 1:
             raise InputError(f"--every is {self.every}: give at least 1 position")
 
@@ -112,15 +113,12 @@ class Settings:
     """Data, model and hardware of an evaluation."""
 
     data: DataSettings = field(default_factory=DataSettings)
-    """What is scored."""
     model: ModelSettings = field(default_factory=ModelSettings)
-    """By which model."""
     hardware: HardwareSettings = field(default_factory=HardwareSettings)
-    """On what."""
 
     @property
     def embedded(self) -> bool:
-        """Whether the embedded default is evaluated: neither data nor a neural source is named."""
+        """Whether the embedded default is evaluated: neither data nor a neural source is given."""
         return not self.data.data and not self.data.text and not self.model.sources
 
     def check(self) -> None:
@@ -134,7 +132,7 @@ class Settings:
                 "--data needs a neural source: --artifact, --scores, --logits or --hf with a file, or --uniform"
             )
         if data.text and (not model.hf or data.data or data.tokenizer):
-            raise InputError("--text is cut by the tokenizer of --hf: give that, and neither --data nor --tokenizer")
+            raise InputError("--text needs the tokenizer of --hf: give --hf, and neither --data nor --tokenizer")
         if model.hf and not data.data and not data.text:
             raise InputError("--hf needs something to score: --text FILE, or the tokens, --data 'PATTERN'")
         if sources and not data.data and not data.text:
@@ -142,11 +140,11 @@ class Settings:
         if self.embedded and (data.tokenizer or model.vocab_size):
             raise InputError("--tokenizer and --vocab-size describe --data, and no --data was given")
         if model.ttt != "off" and not ours:
-            raise InputError(f"--ttt {model.ttt} adapts a model of ours: give --artifact, or leave it out")
+            raise InputError(f"--ttt {model.ttt} adapts a model of --artifact: give one, or leave --ttt out")
         if model.ttt != "off" and hardware.backend in ON_DEVICE:
             raise InputError(f"--ttt {model.ttt} keeps its statistics on the host: give --backend cpu")
         if hardware.compile and (model.ttt != "off" or not ours):
-            raise InputError("--compile compiles a model of ours that stays as it is: give --artifact, and no --ttt")
+            raise InputError("--compile needs a model of --artifact without --ttt: give --artifact, and no --ttt")
         if model.uniform and not data.tokenizer and not model.vocab_size:
             raise InputError("--uniform needs the vocabulary size: give --tokenizer FILE or --vocab-size V")
         self.check_numbers()
@@ -160,7 +158,7 @@ class Settings:
                     raise InputError(f"--{name.replace('_', '-')} is {value}: give at least 1")
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON; `ngram_eval.structured.build` reads it."""
+        """The settings as plain JSON; `ngram_eval.structured.build` reads it."""
         found = asdict(self)
         for part in found.values():
             for name, value in part.items():

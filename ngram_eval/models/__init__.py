@@ -1,1 +1,1 @@
-"""Who says how likely each token is: neural sources, whatever the model."""
+"""Neural sources: models of any kind that give each token's probability."""

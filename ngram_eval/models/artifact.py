@@ -1,9 +1,9 @@
-"""The model file: quantise, compress, verify, load. Nothing here unpickles.
+"""The model file (.ngev): quantise, compress, verify, load. Nothing here unpickles.
 
 Layout: 8 bytes magic | 32 bytes sha256 of the header | uint32 length of the header | header (JSON) | payload (a
 safetensors file in one zstd frame). The header holds the format version, the full model config, the quantisation,
 size and sha256 of the payload, and its unpacked size. So every byte of the file is verified before any is unpacked:
-the header against the prefix, the payload against the header.
+the header by the prefix, the payload by the header.
 
 Quantisation (PR #890): block matrices int5 per row (or int6, int8, any range), other large tables int8 per row, small
 tensors float16, the rest float32. A quantised tensor `name` is stored as int8 `name` and float16 `name.scale`.
@@ -35,31 +35,31 @@ FORMAT_VERSION = 1
 SIZE_LIMIT = 16_000_000
 """Decimal bytes of model and code together that the challenge allows."""
 MAX_PARAMETERS = 1 << 28
-"""Refuse to unpack anything larger: no artifact of ours comes near."""
+"""Largest model that is unpacked; every real artifact is much smaller."""
 
 ZSTD_LEVELS = (22, 1)
-"""Levels tried; the smaller frame is kept. PR #890's is 22, which pays for weights that repeat. Where they do not, its
-references to short repetitions cost more than they save, up to a tenth of the file, and level 1 is smaller."""
+"""Compression levels to try; the smaller frame is kept. PR #890 uses 22, which suits weights that repeat. For other
+weights, its references to short repetitions cost up to a tenth of the file more than they save; level 1 is smaller."""
 
 _QUANTILE_AT_ONCE = 1 << 23
-"""Elements given to torch.quantile at a time; it takes fewer than 16 M."""
+"""Elements given to torch.quantile at once; its limit is 16 M."""
 _PREFIX = struct.Struct("<8s32sI")
 _CLIP_QUANTILES = (0.999, 0.9995, 0.9999, 0.99999, 1.0)
 _TABLE_CLIP_QUANTILE = 0.9999984
 _LATER_FIELDS = frozenset({"bos_id"})
-"""Fields of the model config that older artifacts lack; their default is what those models did."""
+"""Fields of the model config that older artifacts lack; the defaults describe those models."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QuantConfig:
-    """How tensors are narrowed for the artifact (PR #890)."""
+    """How tensors are quantised for the artifact (PR #890)."""
 
     matrix_levels: int = 15
-    """Block matrices are rounded to whole steps from -this to this: 15 is int5 (PR #890), 31 int6, 127 int8."""
+    """Block matrices are rounded to whole steps from -L to L: 15 is int5 (PR #890), 31 int6, 127 int8."""
     float16_max_elements: int = 65_536
     """Tensors up to this many elements are kept as float16."""
     scale_floor: bool = True
-    """Never let a scale fall below 1/levels (1/15 for int5, 1/127 for int8): coarsens rows of small weights."""
+    """Keep every scale at 1/levels or above (1/15 for int5, 1/127 for int8): rows of small weights become coarser."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.matrix_levels <= 127:
@@ -69,12 +69,12 @@ class QuantConfig:
 
 
 def is_block_matrix(name: str) -> bool:
-    """Attention and MLP matrices, the ones that `QuantConfig.matrix_levels` is for."""
+    """Whether the tensor is an attention or MLP matrix, which `QuantConfig.matrix_levels` applies to."""
     return name.startswith("blocks.") and name.endswith(".weight")
 
 
 def row_scale(row_max: Tensor, levels: int, floor: bool) -> Tensor:
-    """Scale of each row from its largest magnitude, for values of `levels` steps at most."""
+    """Scale of each row from its largest magnitude, (rows,), for values from -levels to levels."""
     scale = row_max / levels
     return scale.clamp_min(1 / levels) if floor else scale.clamp_min(torch.finfo(torch.float16).tiny)
 
@@ -95,7 +95,10 @@ def _row_quantiles(matrix: Tensor, quantiles: tuple[float, ...]) -> Tensor:
 
 
 def quantise_matrix(matrix: Tensor, levels: int, floor: bool) -> tuple[Tensor, Tensor]:
-    """+-levels per row; the row clip is the quantile with the least squared error over the whole matrix (GPTQ-lite)."""
+    """(int8 values from -levels to levels, float16 scales of the rows).
+
+    Rows are clipped at the quantile that gives the least squared error over the whole matrix (GPTQ-lite).
+    """
     matrix = matrix.float()
     candidates = []
     for clip in _row_quantiles(matrix, _CLIP_QUANTILES):
@@ -107,13 +110,16 @@ def quantise_matrix(matrix: Tensor, levels: int, floor: bool) -> tuple[Tensor, T
 
 
 def quantise_table(matrix: Tensor, floor: bool) -> tuple[Tensor, Tensor]:
-    """Int8 per row."""
+    """(int8 values, float16 scales of the rows)."""
     matrix = matrix.float()
     return _quantise_rows(matrix, _row_quantiles(matrix, (_TABLE_CLIP_QUANTILE,))[0], 127, floor)
 
 
 def quantise(model: Transformer, config: QuantConfig) -> dict[str, Tensor]:
-    """The tensors to store, all but the multi-token-prediction heads'; a weight that is not finite is refused."""
+    """The tensors to store, without multi-token-prediction heads.
+
+    Raises `InputError` for a weight that is not finite, or too large for float16.
+    """
     tensors: dict[str, Tensor] = {}
     for name, parameter in model.state_dict().items():
         if name.startswith("mtp."):
@@ -135,20 +141,21 @@ def quantise(model: Transformer, config: QuantConfig) -> dict[str, Tensor]:
 
 
 def compressed(unpacked: bytes, level: int) -> bytes:
-    """One zstd frame that says how long its content is."""
+    """One zstd frame, with the size of its content in the frame header."""
     frame: bytes = zstandard.ZstdCompressor(level=level, write_content_size=True).compress(unpacked)
     return frame
 
 
 def save(path: Path, model: Transformer, config: QuantConfig, train_seq_len: int) -> int:
     """Write the artifact atomically and return its size in bytes; `train_seq_len` is the length it was trained on."""
-    return write(path, quantise(model, config), model.config, asdict(config), train_seq_len)
+    data = encode(quantise(model, config), model.config, asdict(config), train_seq_len)
+    with replacing(path) as file:
+        file.write(data)
+    return len(data)
 
 
-def write(
-    path: Path, tensors: dict[str, Tensor], config: ModelConfig, quantisation: dict[str, Any], train_seq_len: int
-) -> int:
-    """The same of tensors as they are stored (`dequantised` says how); `quantisation` is kept for its reader."""
+def encode(tensors: dict[str, Tensor], config: ModelConfig, quantisation: dict[str, Any], train_seq_len: int) -> bytes:
+    """The artifact of tensors in stored form (see `dequantised`); `quantisation` is recorded for readers."""
     unpacked = save_tensors(tensors)
     payload = min((compressed(unpacked, level) for level in ZSTD_LEVELS), key=len)
     header = {
@@ -161,15 +168,12 @@ def write(
         "unpacked_bytes": len(unpacked),
     }
     encoded = json.dumps(header, sort_keys=True).encode()
-    data = _PREFIX.pack(MAGIC, hashlib.sha256(encoded).digest(), len(encoded)) + encoded + payload
-    with replacing(path) as file:
-        file.write(data)
-    return len(data)
+    return _PREFIX.pack(MAGIC, hashlib.sha256(encoded).digest(), len(encoded)) + encoded + payload
 
 
 @dataclass(frozen=True, slots=True)
 class _Header:
-    """What loading needs of the header."""
+    """The fields of the header that loading needs."""
 
     config: ModelConfig
     train_seq_len: int
@@ -177,7 +181,7 @@ class _Header:
 
 
 def _verify(path: Path, data: bytes) -> tuple[Any, bytes]:
-    """(header, payload) of the file's bytes, each equal to its digest."""
+    """(header, payload) of the file's bytes, verified by their digests."""
     if len(data) < _PREFIX.size:
         raise InputError(f"{path}: truncated, {len(data)} bytes are less than the {_PREFIX.size} of the prefix")
     magic, digest, length = _PREFIX.unpack_from(data)
@@ -227,7 +231,7 @@ def _model_config(path: Path, stored: dict[str, Any]) -> ModelConfig:
 
 
 def _interpret(path: Path, header: Any) -> _Header:
-    """The header's fields, refused where they could not be of an artifact that `save` wrote."""
+    """The header's fields; raises an error for values that `save` can't have written."""
     config = _model_config(path, header["model"])
     train_seq_len, size = header["train_seq_len"], header["unpacked_bytes"]
     for name, value in (("train_seq_len", train_seq_len), ("unpacked_bytes", size)):
@@ -254,9 +258,10 @@ def _unpack(path: Path, payload: bytes, size: int) -> bytes:
 
 
 def dequantised(path: Path, model: Transformer, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The model's state from the artifact's tensors, which it uses up, each checked for presence, shape and type.
+    """The model's state from the artifact's tensors, each checked for presence, shape and type.
 
-    A float tensor is itself, an int8 matrix goes with `name.scale`, one factor a row.
+    A float tensor is used as it is; an int8 matrix is multiplied by `name.scale`, one factor per row. Removes the
+    tensors that it uses from `tensors`. Raises `InputError`, naming `path`.
     """
     state = {}
     for name, parameter in model.state_dict().items():
@@ -266,7 +271,7 @@ def dequantised(path: Path, model: Transformer, tensors: dict[str, Tensor]) -> d
         if stored.shape != parameter.shape:
             raise InputError(
                 f"{path}: artifact of another model, {name} has shape {tuple(stored.shape)}, "
-                f"its config asks for {tuple(parameter.shape)}"
+                f"its config needs {tuple(parameter.shape)}"
             )
         if stored.dtype == torch.int8 and stored.ndim == 2:
             scale = tensors.pop(name + ".scale", None)
@@ -286,10 +291,14 @@ def dequantised(path: Path, model: Transformer, tensors: dict[str, Tensor]) -> d
 def load(path: Path) -> tuple[Transformer, int]:
     """(dequantised model in evaluation mode on the CPU, sequence length it was trained on).
 
-    Raises `InputError` naming the file and whether it is unreadable, truncated, corrupted, oversized, of another format
-    version, or of a model other than its header says.
+    Raises `InputError`, naming the file, if it is unreadable, truncated, corrupted, oversized, of another format
+    version, or if its tensors do not fit its header.
     """
-    data = read_input(path, "check --artifact", 6 * MAX_PARAMETERS)
+    return decode(path, read_input(path, "check --artifact", 6 * MAX_PARAMETERS))
+
+
+def decode(path: Path, data: bytes) -> tuple[Transformer, int]:
+    """The same of the bytes that `path` holds, or is going to hold."""
     try:
         stored, payload = _verify(path, data)
         header = _interpret(path, stored)
@@ -312,7 +321,7 @@ def load(path: Path) -> tuple[Transformer, int]:
 
 
 def code_files() -> list[Path]:
-    """Every .py, .cc and .h that an evaluation imports or is built from; the modules are found by importing it."""
+    """Every .py, .cc and .h file that an evaluation imports or is built from; a subprocess lists the imports."""
     script = (
         "import sys, ngram_eval.run, ngram_eval.models.transformer_source, ngram_eval.models.artifact\n"
         "import ngram_eval.scorers.hashed.cpu\n"
@@ -322,7 +331,7 @@ def code_files() -> list[Path]:
     listed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     csrc = Path(__file__).resolve().parents[2] / "csrc"
     if not csrc.is_dir():
-        raise InputError(f"{csrc}: the C++ sources are not there to be counted; install with `pip install -e .`")
+        raise InputError(f"{csrc}: the C++ sources, which count too, are missing; install with `pip install -e .`")
     sources = (path for ending in ("*.cc", "*.h") for path in csrc.rglob(ending))
     built = (path for path in sources if "cuda" not in (path.stem, path.parent.name))
     return [*map(Path, listed.stdout.splitlines()), *built]
@@ -333,8 +342,8 @@ def code_bytes() -> int:
     return sum(source.stat().st_size for source in code_files())
 
 
-def size_report(path: Path) -> str:
-    """Model bytes, code bytes, and whether their sum is under 16,000,000."""
-    model, code = path.stat().st_size, code_bytes()
+def size_report(model: int) -> str:
+    """A line with model bytes, code bytes, and whether their sum is under 16,000,000."""
+    code = code_bytes()
     verdict = "under" if model + code < SIZE_LIMIT else "OVER"
     return f"model {model:,} + code {code:,} = {model + code:,} bytes, {verdict} {SIZE_LIMIT:,}"

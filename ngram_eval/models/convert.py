@@ -1,13 +1,13 @@
-"""A model file of PR #890 into one of ours (`ngram-eval convert final_model.int6.ptz --out model.ngev`).
+"""Converts a model file of PR #890 to an artifact (`ngram-eval convert final_model.int6.ptz --out model.ngev`).
 
-Two files are read, as its training script writes them:
+It reads two kinds of files, as the training script of PR #890 writes them:
 
-- `.ptz`: a zstd frame (zlib, where that was not installed) of a torch file with `w`, tensors by name, and `m`, what was
-  done to each: kept (`passthrough`, `passthrough_ctrl`), or an int8 `name.q` with a factor a row, `name.scale`;
+- `.ptz`: a zstd frame (zlib, if zstd was not installed) of a torch file with `w`, tensors by name, and `m`, how each is
+  stored: kept (`passthrough`, `passthrough_ctrl`), or an int8 `name.q` with a factor per row, `name.scale`;
 - `.pt`: a torch file of the weights by name, not quantised.
 
-Either is opened by `torch.load(weights_only=True)`, which builds tensors and runs nothing; anything else is refused.
-Values stay what they are, to the bit: int8 stays int8 with its factors, floats keep their precision.
+Both are opened by `torch.load(weights_only=True)`, which builds tensors and runs no code; other files are refused.
+Values do not change by a bit: int8 stays int8 with its factors, floats keep their precision.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ import zstandard
 from torch import Tensor
 
 from ngram_eval.errors import InputError
-from ngram_eval.files import read_input, require_writable
+from ngram_eval.files import read_input, replacing, require_writable
 from ngram_eval.models import artifact
 from ngram_eval.models.transformer import Transformer, parameter_count
 from ngram_eval.models.transformer_config import ModelConfig
@@ -33,7 +33,7 @@ _ZSTD, _ZIP = b"\x28\xb5\x2f\xfd", b"PK\x03\x04"
 
 
 _MOST_BYTES = 5 * artifact.MAX_PARAMETERS
-"""Of what is unpacked: no file of the kind comes near."""
+"""Most bytes that are unpacked; real files are much smaller."""
 
 
 _DTYPES = (torch.int8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -62,14 +62,15 @@ _NAMES = (
     (r"(blocks\.\d{1,4}\.(?:attn|mlp)_scale)", r"\1"),
     (r"(blocks\.\d{1,4}\.)dtg_gate\.(weight|bias)", r"\1gate_\2"),
 )
-"""Its names of tensors, as patterns, and ours. `ve_layer_scales.N` are one tensor of ours, `mtp_heads` only train."""
+"""(pattern of a tensor's name in PR #890, name in an artifact). `ve_layer_scales.N` are joined into one tensor;
+`mtp_heads` are only for training."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Conversion:
-    """Convert a model file of PR #890 (.ptz, .pt) into an artifact, value by value; print what it holds.
+    """Convert a model file of PR #890 (.ptz, .pt) to an artifact, value by value, and print what it holds.
 
-    Its sizes are read off its tensors. What no tensor shows is as published unless a flag says otherwise.
+    Sizes are taken from the tensors. Settings that no tensor shows are as published, unless a flag changes them.
     """
 
     source: Path
@@ -77,7 +78,7 @@ class Conversion:
     out: Path
     """The artifact to write."""
     train_seq_len: int = 2048
-    """Sequence length it was trained on; takes part in the cut of an evaluated stream."""
+    """Sequence length the model was trained on; evaluations cut the stream to a multiple of it."""
     value_layers: tuple[int, ...] = (9, 10)
     """Layers with a value embedding, if the file has one."""
     rope_dims: int = 16
@@ -85,9 +86,9 @@ class Conversion:
     rope_base: float = 10000.0
     """Base of the rotation frequencies."""
     xsa_layers: int | None = None
-    """The last this many layers have XSA; default: all."""
+    """Number of layers with XSA, the last ones; default: all."""
     layer_norm_scale: bool = True
-    """Whether normed inputs of layer l are scaled by 1/sqrt(l + 1)."""
+    """Scale the normed inputs of layer l by 1/sqrt(l + 1)."""
     leaky_slope: float = 0.5
     """Negative slope before the MLP's square."""
     logit_softcap: float = 30.0
@@ -95,7 +96,7 @@ class Conversion:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """What the file holds, by name: a tensor, or (int8 tensor, factors). Raises `InputError` for anything else."""
+    """The file's tensors by name: a tensor, or (int8 tensor, factors). Raises `InputError` for any other file."""
     data = read_input(path, "check the path", _MOST_BYTES)
     found = _load(path, _unpack(path, data))
     if not isinstance(found, dict) or not found or not all(isinstance(name, str) for name in found):
@@ -111,7 +112,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _refusal(path: Path, why: str) -> InputError:
-    return InputError(f"{path}: no model file of PR #890, {why}: give its final_model.int6.ptz or final_model.pt")
+    return InputError(f"{path}: not a model file of PR #890, {why}: give its final_model.int6.ptz or final_model.pt")
 
 
 def _check(path: Path, tensors: dict[str, Any]) -> None:
@@ -128,7 +129,7 @@ def _check(path: Path, tensors: dict[str, Any]) -> None:
 
 
 def _unpack(path: Path, data: bytes) -> bytes:
-    """The torch file within the file."""
+    """The torch file in the unpacked frame."""
     if data.startswith(_ZIP):
         return data
     try:
@@ -148,14 +149,14 @@ def _unpack(path: Path, data: bytes) -> bytes:
 
 
 def _load(path: Path, data: bytes) -> Any:
-    """What the torch file holds; nothing in it is run."""
+    """The object that the torch file holds; no code in it is run."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             size = sum(member.file_size for member in archive.infolist())
         if size > _MOST_BYTES:
             raise _refusal(path, f"it says that it unpacks to {size} bytes")
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:  # the bytes are anyone's: what torch's reader trips over may be anything
+    except Exception as error:  # the file may be anyone's, and torch's reader may raise anything
         if isinstance(error, (InputError, MemoryError)):
             raise
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
@@ -165,7 +166,7 @@ def _load(path: Path, data: bytes) -> Any:
 def _quantised(path: Path, tensors: Any, done: Any) -> dict[str, Any]:
     """`read` of a quantised file's `w` and `m`."""
     if not isinstance(tensors, dict) or not isinstance(done, dict):
-        raise _refusal(path, "w and m are no dictionaries")
+        raise _refusal(path, "w and m are not dictionaries")
     left = dict(tensors)
     found: dict[str, Any] = {}
     for name, what in done.items():
@@ -182,12 +183,12 @@ def _quantised(path: Path, tensors: Any, done: Any) -> dict[str, Any]:
         if len(parts) == 2 and (parts[0].dtype != torch.int8 or parts[1].shape not in ((), parts[0].shape[:1])):
             raise _refusal(path, f"{name}.q is {parts[0].dtype}, with factors of shape {tuple(parts[1].shape)}")
     if left:
-        raise _refusal(path, f"it holds {', '.join(sorted(left)[:8])}, of which nothing is said")
+        raise _refusal(path, f"it holds {', '.join(sorted(left)[:8])}, which m does not describe")
     return found
 
 
 def renamed(path: Path, found: dict[str, Any]) -> dict[str, Tensor]:
-    """Tensors as an artifact stores them, by our names. Raises `InputError` for one that has no place."""
+    """The tensors in stored form, by their names in an artifact. Raises `InputError` for an unknown name."""
     tensors: dict[str, Tensor] = {}
     scales: dict[int, Tensor] = {}
     for name, value in found.items():
@@ -201,10 +202,10 @@ def renamed(path: Path, found: dict[str, Any]) -> dict[str, Tensor]:
                 _store(tensors, re.sub(pattern, ours, name), value)
                 break
         else:
-            raise _refusal(path, f"it holds {name}, which its model has not")
+            raise _refusal(path, f"it holds {name}, which its model does not have")
     if scales:
         if sorted(scales) != list(range(len(scales))):
-            raise _refusal(path, f"of ve_layer_scales it holds {sorted(scales)}")
+            raise _refusal(path, f"it holds only ve_layer_scales {sorted(scales)}")
         tensors["value_scales"] = torch.stack([scales[index] for index in range(len(scales))])
     return {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
 
@@ -232,7 +233,7 @@ def _store(tensors: dict[str, Tensor], name: str, value: Any) -> None:
 
 
 def infer_config(path: Path, tensors: dict[str, Tensor], asked: Conversion) -> ModelConfig:
-    """The architecture: what its tensors show, and for the rest the asked."""
+    """The architecture: sizes from the tensors, and the rest from `asked`. Raises `InputError` if they do not fit."""
 
     def shape(name: str, dims: int) -> tuple[int, ...]:
         if name not in tensors or tensors[name].ndim != dims:
@@ -248,7 +249,7 @@ def infer_config(path: Path, tensors: dict[str, Tensor], asked: Conversion) -> M
     if has_values and shape("value_scales", 1)[0] != len(asked.value_layers):
         raise InputError(
             f"{path} has {len(tensors['value_scales'])} layers with a value embedding, and --value-layers names "
-            f"{len(asked.value_layers)}: name them as the model was trained"
+            f"{len(asked.value_layers)}: name the layers that the model was trained with"
         )
     return ModelConfig(
         vocab_size=vocab_size,
@@ -275,7 +276,7 @@ def infer_config(path: Path, tensors: dict[str, Tensor], asked: Conversion) -> M
 
 
 def convert(asked: Conversion) -> str:
-    """Write the artifact, load it again, and say what it is."""
+    """Load the artifact that it makes, write it, and return a description of it."""
     if asked.train_seq_len < 1:
         raise InputError(f"--train-seq-len is {asked.train_seq_len}: give at least 1")
     require_writable("--out", asked.out)
@@ -286,13 +287,15 @@ def convert(asked: Conversion) -> str:
     config = infer_config(asked.source, tensors, asked)
     with torch.device("meta"):
         model = Transformer(config)
-    artifact.dequantised(asked.source, model, dict(tensors))  # what does not fit is told of the file given
+    artifact.dequantised(asked.source, model, dict(tensors))  # errors name the file that was given
     origin = {"converted_from": asked.source.name, "sha256": hashlib.sha256(asked.source.read_bytes()).hexdigest()}
-    artifact.write(asked.out, tensors, config, origin, asked.train_seq_len)
-    loaded, _ = artifact.load(asked.out)
+    data = artifact.encode(tensors, config, origin, asked.train_seq_len)
+    loaded, _ = artifact.decode(asked.out, data)
+    with replacing(asked.out) as file:
+        file.write(data)
     quantised = sum(tensor.dtype == torch.int8 for tensor in tensors.values())
     return (
         f"{config.layers} layers of width {config.width}, {config.heads} heads ({config.kv_heads} key/value), "
         f"vocabulary {config.vocab_size}: {parameter_count(loaded):,} parameters, {quantised} matrices in int8\n"
-        f"{asked.out}: {artifact.size_report(asked.out)}"
+        f"{asked.out}: {artifact.size_report(len(data))}"
     )

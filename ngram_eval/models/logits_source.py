@@ -1,4 +1,4 @@
-"""Neural sources that ask a model of any make for the logits of windows: a function, a module, a Hugging Face model."""
+"""Neural sources that get logits from a model of any kind: a function, a module, a Hugging Face model."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -9,29 +9,32 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ngram_eval.errors import InputError
+from ngram_eval.models.side_by_side import side_by_side
 from ngram_eval.models.source import Stats, nan_statistics
 from ngram_eval.models.transformer_source import target_stats
 from ngram_eval.text.stream import Stream
 from ngram_eval.text.windows import Windows
 
 _SOFTMAX_AT_ONCE = 1 << 25
-"""Most logits whose softmax is held at a time (128 MiB in float32)."""
+"""Most logits whose softmax is held at once (128 MiB in float32)."""
 _KEPT = 1 << 28
-"""Most logits that are kept for a second question about the same windows (1 GiB in float32)."""
+"""Most logits that are kept for another call with the same windows (1 GiB in float32)."""
+_SOFTMAX_A_THREAD = 1 << 21
+"""Most logits whose softmax one thread of the CPU holds at a time (8 MiB in float32)."""
 
 Part = tuple[NDArray[np.int64], Tensor, Tensor]
 """Entries among the scored positions, their logits (n, V), their targets (n,)."""
 
 
 class _Answer(NamedTuple):
-    """The logits of a batch, for whoever next asks for the distributions of some or all of its positions."""
+    """The logits of a batch, kept for the next call that needs distributions of some or all of its positions."""
 
     tokens: Stream
     windows: Windows
     parts: list[Part]
 
     def of(self, tokens: Stream, windows: Windows) -> list[Part] | None:
-        """The parts for `windows`; None unless all of them are known."""
+        """The parts for `windows`; None unless the logits of all their positions are kept."""
         mine = self.windows
         if tokens is not self.tokens or windows.seq_len != mine.seq_len:
             return None
@@ -54,22 +57,22 @@ class _Answer(NamedTuple):
 
 
 class LogitsSource:
-    """`ngram_eval.models.source.NeuralSource` of whatever gives logits for windows of tokens; a subclass says what."""
+    """`ngram_eval.models.source.NeuralSource` of a model that gives logits; subclasses define `forward`."""
 
     name: str
     train_seq_len = 0
     gives_all = True
     lead_id: int | None = None
-    """A token that every window is led by, unless it starts with it; takes a place of the model's context."""
+    """Token put before every window that does not start with it; it takes one position of the model's context."""
     most_positions = 0
-    """Longest window with its lead that may be asked for; 0: any."""
+    """Most positions of a window with its lead token; 0: no limit."""
 
     def __init__(self, vocab_size: int, batch_windows: int, settings: dict[str, str]) -> None:
         self.vocab_size, self.batch_windows, self.settings = vocab_size, batch_windows, settings
         self._answer: _Answer | None = None
 
     def forward(self, tokens: NDArray[np.int64], last: int) -> Iterator[Tensor]:
-        """Logits of the last positions of each row of tokens (B, T), in order: (rows, V) float, as many as suit."""
+        """Logits of the `last` last positions of each row of tokens (B, T), in order, in pieces of shape (n, V)."""
         raise NotImplementedError
 
     @torch.inference_mode()
@@ -77,8 +80,10 @@ class LogitsSource:
         """As `NeuralSource.stats`; raises `InputError` for NaN, and for windows that are too long."""
         log_p, entropy = np.empty(windows.scored, np.float32), np.empty(windows.scored, np.float32)
         for entries, logits, targets in self.logits(tokens, windows):
-            found = target_stats(logits, targets.to(logits.device))
-            log_p[entries], entropy[entries] = (part.cpu().numpy() for part in found)
+            step, targets = self._rows(logits), targets.to(logits.device)
+            parts = list(zip(logits.split(step), targets.split(step), strict=True))
+            found = side_by_side(lambda part: target_stats(*part), parts, logits.device)
+            log_p[entries], entropy[entries] = (torch.cat(part).cpu().numpy() for part in zip(*found, strict=True))
         if np.isnan(entropy).any() or np.isnan(log_p).any():
             raise nan_statistics(int(windows.positions()[np.flatnonzero(np.isnan(entropy) | np.isnan(log_p))[0]]))
         return Stats(np.exp(log_p.astype(np.float64)), entropy)
@@ -88,13 +93,19 @@ class LogitsSource:
         """As `NeuralSource.probabilities`."""
         rows = np.empty((windows.scored, self.vocab_size))
         for entries, logits, _ in self.logits(tokens, windows):
-            rows[entries] = np.exp(torch.log_softmax(logits.float(), dim=-1).cpu().numpy().astype(np.float64))
+            parts = logits.split(self._rows(logits))
+            found = side_by_side(lambda part: torch.log_softmax(part.float(), dim=-1), parts, logits.device)
+            rows[entries] = np.exp(torch.cat(found).cpu().numpy().astype(np.float64))
         if np.isnan(rows[:, 0]).any():
             raise nan_statistics(int(windows.positions()[np.isnan(rows[:, 0])][0]))
         return rows
 
+    def _rows(self, logits: Tensor) -> int:
+        """Rows of the logits that make a part for `side_by_side`."""
+        return max(1, _SOFTMAX_A_THREAD // self.vocab_size if logits.device.type == "cpu" else len(logits))
+
     def logits(self, tokens: Stream, windows: Windows) -> Iterator[Part]:
-        """All scored positions in parts, forwarded unless they were part of what was asked last."""
+        """Logits of all scored positions in parts; a forward runs unless the last call kept them."""
         known = self._answer.of(tokens, windows) if self._answer is not None else None
         if known is not None:
             yield from known
@@ -116,7 +127,7 @@ class LogitsSource:
         read = tokens[base : int(windows.start.max()) + length + 1]
         rows = read[windows.start[:, None] - base + np.arange(length + 1)].astype(np.int64)  # (B, length + 1)
         led = rows[:, 0] == self.lead_id
-        for group in (np.flatnonzero(led), np.flatnonzero(~led)):  # they have as many tokens each
+        for group in (np.flatnonzero(led), np.flatnonzero(~led)):  # rows of a group have equally many tokens
             if len(group) == 0:
                 continue
             inputs, targets = rows[group, :-1], rows[group, -scored:].ravel()
@@ -146,14 +157,17 @@ class LogitsSource:
 class CallableSource(LogitsSource):
     """A function of windows, (B, T) int64 -> logits or log-probabilities (B, T, V), or of the last positions only.
 
-    A `torch.nn.Module` is given a tensor on its own device, any other function a numpy array. Either may return that,
-    a tuple whose first entry it is, or an object whose `logits` it is, as anything that `torch.as_tensor` takes.
+    A `torch.nn.Module` gets a tensor on its own device, any other function a numpy array. It returns the logits, a
+    tuple that begins with them, or an object with the attribute `logits`, in any form that `torch.as_tensor` takes.
+
+    The function is called by one thread at a time, with all threads that torch has, so its bits may depend on their
+    number (`torch.set_num_threads(1)` prevents that). What is computed from its answer does not depend on it.
     """
 
     name = "callable"
 
     def __init__(self, function: Callable[[Any], Any], batch_windows: int) -> None:
-        """Raises `InputError` if the function's answer to a window of the token 0 is not of that form."""
+        """Call the function with a window of the token 0; raises `InputError` if the result has another form."""
         self._function = function
         self._device: torch.device | None = None
         if isinstance(function, nn.Module):
@@ -166,7 +180,7 @@ class CallableSource(LogitsSource):
             self.vocab_size = int(self._answers(np.zeros((1, 1), np.int64), 1).shape[-1])
 
     def forward(self, tokens: NDArray[np.int64], last: int) -> Iterator[Tensor]:
-        """All of a batch at once."""
+        """The whole batch at once."""
         yield self._answers(tokens, last).flatten(0, 1)
 
     def _answers(self, tokens: NDArray[np.int64], last: int) -> Tensor:

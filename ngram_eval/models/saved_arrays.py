@@ -1,4 +1,4 @@
-"""Named arrays in a file, .npz or .safetensors: their shapes are known before anything of them is read."""
+"""Named arrays in a file, .npz or .safetensors; shapes are known before contents are read."""
 
 import math
 import zipfile
@@ -18,7 +18,7 @@ _npy: Any = np.lib.format  # comes without types
 
 
 class Header(NamedTuple):
-    """What an array is."""
+    """Shape and dtype of an array."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -38,7 +38,7 @@ class SavedArrays(Protocol):
     headers: dict[str, Header]
 
     def read(self, name: str) -> NDArray[Any]:
-        """A whole array; raises `InputError` where it is damaged."""
+        """A whole array; raises `InputError` if it is damaged."""
 
     def floats(self, name: str) -> Floats:
         """An array of one dimension, mapped where the format allows it."""
@@ -63,7 +63,7 @@ def open_arrays(path: Path, flag: str) -> SavedArrays:
 
 
 class Npz:
-    """The arrays of numpy.savez. They are read into memory."""
+    """The arrays of numpy.savez, which are read into memory."""
 
     def __init__(self, path: Path, flag: str) -> None:
         self._path, self._flag, self.headers = path, flag, dict[str, Header]()
@@ -104,7 +104,7 @@ class Npz:
 
 
 class Safetensors:
-    """The arrays of a .safetensors file, mapped: what is not asked for is not read."""
+    """The arrays of a .safetensors file, mapped: slices are read on demand."""
 
     def __init__(self, path: Path, flag: str) -> None:
         try:

@@ -1,4 +1,4 @@
-"""A neural source of logits that were computed earlier, by any model (`--logits`)."""
+"""The neural source of logits that any model computed earlier (`--logits`)."""
 
 import math
 import os
@@ -16,7 +16,7 @@ from ngram_eval.text.windows import Windows
 
 
 class SavedLogits:
-    """Whole distributions computed earlier, by any model, indexed by position: logits (positions, V), or their logs."""
+    """Whole distributions that any model computed earlier: logits or log-probabilities, (positions, V)."""
 
     name = "logits"
     batch_windows = 64
@@ -53,7 +53,7 @@ class SavedLogits:
 def load_logits(path: Path, lengths: tuple[int, ...]) -> SavedLogits:
     """Map an .npy of logits or log-probabilities: float16, float32 or float64, (N - 1, V) for a stream of N tokens.
 
-    `lengths` are the acceptable numbers of rows. Raises `InputError` naming what is wrong.
+    `lengths` are the acceptable numbers of rows. Raises `InputError` for any other file.
     """
     try:
         with open_input(path, "check --logits") as file:
@@ -71,7 +71,7 @@ def load_logits(path: Path, lengths: tuple[int, ...]) -> SavedLogits:
     if len(logits) not in lengths:
         expected = " or ".join(f"{length:,}" for length in dict.fromkeys(lengths))
         raise InputError(
-            f"{path}: {len(logits):,} rows, the data asks for {expected} (one less than its tokens); "
+            f"{path}: {len(logits):,} rows, the data needs {expected} (one less than its tokens); "
             "these logits are of another stream"
         )
     return SavedLogits(logits, path)

@@ -1,4 +1,4 @@
-"""Neural sources of statistics that were computed earlier: `--scores`, and from one preset to the next."""
+"""Neural sources of statistics that were computed earlier, by any model (`--scores`) or for an earlier preset."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ _CHECKED_AT_ONCE = 1 << 20
 
 
 class SavedScores:
-    """Statistics computed earlier, by any model, indexed by position."""
+    """Statistics that any model computed earlier, indexed by position."""
 
     name = "scores"
     batch_windows = _LIGHT_BATCH
@@ -39,16 +39,16 @@ class SavedScores:
 
     def probabilities(self, tokens: Stream, windows: Windows) -> NDArray[np.float64]:
         raise InputError(
-            "--scores knows the probability of each target only, and the whole distribution is needed: "
+            "--scores holds only the probability of each target, and the whole distribution is needed: "
             "give --artifact, --logits or --uniform"
         )
 
 
 def load_scores(path: Path, lengths: tuple[int, ...], part: tuple[int, int] = (0, 1)) -> SavedScores:
-    """`p_target` and `entropy` (float32 or float64) of an .npz or .safetensors file, `save_scores`'s or your own.
+    """The source of `p_target` and `entropy` (float32 or float64) in an .npz or .safetensors file.
 
-    `lengths` are the acceptable lengths (N - 1 for N tokens). Raises `InputError` naming what is wrong; `part`
-    (rank, world) looks at that rank's share of the values only.
+    `lengths` are the acceptable lengths (N - 1 for N tokens). Raises `InputError` for any other file. With `part`
+    (rank, world), only that rank's share of the values is checked.
     """
     arrays = open_arrays(path, "--scores")
     for name in ("p_target", "entropy"):
@@ -60,7 +60,7 @@ def load_scores(path: Path, lengths: tuple[int, ...], part: tuple[int, int] = (0
         if shape[0] not in lengths:
             expected = " or ".join(f"{length:,}" for length in dict.fromkeys(lengths))
             raise InputError(
-                f"{path}: {name} has {shape[0]:,} entries, the data asks for {expected} "
+                f"{path}: {name} has {shape[0]:,} entries, the data needs {expected} "
                 "(one less than its tokens); these scores are of another stream"
             )
     shape, dtype = arrays.headers.get("train_seq_len", Header((), np.dtype(np.int64)))
@@ -78,7 +78,7 @@ def _check_range(path: Path, name: str, values: Floats, low: float, high: float,
     stop = len(values) * (rank + 1) // world
     for start in range(len(values) * rank // world, stop, _CHECKED_AT_ONCE):
         chunk = values[start : min(start + _CHECKED_AT_ONCE, stop)]
-        bad = np.flatnonzero(~((chunk >= low) & (chunk <= high)))  # NaN compares false, so it is caught too
+        bad = np.flatnonzero(~((chunk >= low) & (chunk <= high)))  # NaN compares false, so it is found too
         if len(bad):
             raise InputError(
                 f"{path}: {name}[{start + bad[0]}] is {chunk[bad[0]]}, outside [{low:g}, {high:g}]; "
@@ -90,11 +90,11 @@ _EXCHANGED_AT_ONCE = 1 << 20
 
 
 class RememberingSource:
-    """A source whose statistics are kept by position, for the next preset and for `--save-scores`.
+    """A source that keeps statistics by position, for the next preset and for `--save-scores`.
 
-    A position may be scored by several windows with different contexts. The first that scores it is kept; another
-    window asking for the position, or windows of another length, are passed on and not kept. A batch is answered from
-    memory only if all of it is known: a forward of a part of it might round differently.
+    Several windows with different contexts may score a position. The statistics of the first window are kept; those of
+    other windows, and of windows of another length, are computed and not kept. A batch is answered from memory only if
+    all of it is kept: a forward of a part of it might round differently.
     """
 
     def __init__(self, source: NeuralSource, positions: int, seq_len: int) -> None:
@@ -126,7 +126,7 @@ class RememberingSource:
         return self._source.probabilities(tokens, windows)
 
     def save_all(self, path: Path, tokens: Stream, config: WindowConfig) -> None:
-        """Write the statistics of all N - 1 positions; those after the cut, which no preset scores, are made here."""
+        """Write the statistics of all N - 1 positions; computes those after the cut, which no preset scores."""
         unknown = np.isnan(self.p_target)
         cut = int(unknown.argmax()) if unknown.any() else len(unknown)
         windows = plan_windows(len(unknown), replace(config, rescore_tail=False))
@@ -136,9 +136,9 @@ class RememberingSource:
         save_scores(path, self.p_target, self.entropy, self.train_seq_len)
 
     def exchange(self, ranks: Ranks) -> None:
-        """Let every rank know what any of them knows; of a position's windows the first is kept, as on one rank.
+        """Give every rank the statistics of all ranks; the first window of a position is kept, as on one rank.
 
-        Each rank sends and receives about 40 bytes a position.
+        Each rank sends and receives about 40 bytes per position.
         """
         if ranks.world == 1:
             return
@@ -146,7 +146,7 @@ class RememberingSource:
         for low in range(0, len(self.p_target), _EXCHANGED_AT_ONCE):
             part = slice(low, low + _EXCHANGED_AT_ONCE)
             start, p_target, entropy = self._window_start[part], self.p_target[part], self.entropy[part]
-            # One rank wins each position: the sum of everyone's bits is its own.
+            # One rank wins each position; the others add zeros to its bits.
             bid = np.where(start < 0, unknown, start * ranks.world + ranks.rank)
             winner = bid.copy()
             ranks.all_reduce(winner, "min")
@@ -160,7 +160,7 @@ class RememberingSource:
 
 
 def save_scores(path: Path, p_target: NDArray[np.float64], entropy: NDArray[np.float32], train_seq_len: int) -> None:
-    """Write what `load_scores` reads, atomically: safetensors if the name ends so, else .npz."""
+    """Write a file for `load_scores`, atomically: safetensors if the name ends in .safetensors, else .npz."""
     arrays: dict[str, NDArray[Any]] = {"p_target": p_target, "entropy": entropy}
     arrays["train_seq_len"] = np.array(train_seq_len, np.int64)
     with replacing(path) as file:

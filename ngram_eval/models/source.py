@@ -1,6 +1,6 @@
-"""Sources of neural statistics: what the language model says of each target, whatever the model is.
+"""Neural sources: a language model's statistics of each target, for any model.
 
-`ngram_eval.models.transformer_source` has the source that runs a model; the ones here need no torch.
+`ngram_eval.models.transformer_source` holds the source that runs a model; the sources here need no torch.
 """
 
 import math
@@ -15,19 +15,19 @@ from ngram_eval.text.windows import Windows
 
 
 class NeuralStats(Protocol):
-    """Neural statistics of scored positions, window after window, wherever they are kept."""
+    """Neural statistics of scored positions, window after window, on the host or on a device."""
 
     @property
     def p_target(self) -> NDArray[np.float64]:
-        """Probability of the target."""
+        """Probability of the target, (positions,)."""
 
     @property
     def entropy(self) -> NDArray[np.float32]:
-        """Entropy of the distribution, nats."""
+        """Entropy of the distribution in nats, (positions,)."""
 
     @property
     def rows(self) -> NDArray[np.float64] | None:
-        """(positions, V), the whole distributions, for scorers that need them (`EvalConfig.needs_rows`)."""
+        """The whole distributions, (positions, V), for scorers that need them (`EvalConfig.needs_rows`); else None."""
 
     def part(self, entries: slice) -> "NeuralStats":
         """The statistics of some of the positions."""
@@ -47,26 +47,26 @@ class Stats(NamedTuple):
 
 
 def nan_statistics(position: int) -> InputError:
-    """The error for a model that says NaN."""
+    """The error for a model whose statistics at `position` are NaN or not a probability."""
     return InputError(
-        f"the model's statistics at position {position} are NaN, so nothing can be charged: its logits hold NaN or "
-        "infinity there; check the artifact, or try --dtype float32"
+        f"the model's statistics at position {position} are NaN or not a probability, so nothing can be charged: its "
+        "logits hold NaN or infinity there; check the artifact, or try --dtype float32"
     )
 
 
 class NeuralSource(Protocol):
-    """Where neural statistics come from."""
+    """A source of neural statistics."""
 
     name: str
-    """Which source, for the result."""
+    """Name of the source in the result."""
     batch_windows: int
-    """Windows to hand over at once."""
+    """Windows of one call."""
     train_seq_len: int
-    """Sequence length the model was trained on, 0 where unknown; takes part in the cut of the stream."""
+    """Sequence length the model was trained on, 0 if unknown; the stream is cut to a multiple of it."""
     settings: dict[str, str]
-    """What else the result should say of it."""
+    """Further settings for the result, such as device and precision."""
     gives_all: bool
-    """Whether it knows whole distributions, not just the target's probability."""
+    """Whether it gives whole distributions, not just the target's probability."""
     vocab_size: int
     """V of the distributions, 0 unless `gives_all`."""
 
@@ -74,15 +74,15 @@ class NeuralSource(Protocol):
         """Statistics of the scored positions of `windows`, all of one shape (see `windows.Grid`); without `rows`."""
 
     def probabilities(self, tokens: Stream, windows: Windows) -> NDArray[np.float64]:
-        """(positions, V): the whole distribution at the scored positions of `windows`.
+        """The whole distributions at the scored positions of `windows`, (positions, V).
 
-        Its entry of the target is the `p_target` of `stats` on the host, bit for bit on one machine. Raises
-        `InputError` unless `gives_all`.
+        The target's entry equals `p_target` of `stats` on the host, bit for bit on one machine. Raises `InputError`
+        unless `gives_all`.
         """
 
 
 def statistics(source: NeuralSource, tokens: Stream, windows: Windows, *, rows: bool) -> NeuralStats:
-    """The source's statistics, with the whole distributions if asked for `rows`."""
+    """The source's statistics, with the whole distributions if `rows` is true."""
     stats = source.stats(tokens, windows)
     if not rows:
         return stats

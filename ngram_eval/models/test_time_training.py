@@ -1,13 +1,13 @@
-"""Legal test-time training: a model that goes on learning from the text it has been scored on (PR #890's history).
+"""Legal test-time training: the model keeps learning from text after it has been scored (PR #890's history).
 
 The stream is divided into chunks of 65,536 positions. A window that begins in chunk c is scored by the model adapted on
-chunks 0 to c - 1, each taken once, in order. All their targets lie before the window, so every position is scored by a
-model that has seen nothing but tokens before the window, and none is scored again after the model was adapted on it:
-the published code did that for its headline, and no option here does. Nor is there the variant that adapts on the whole
-text before scoring it.
+chunks 0 to c - 1, each once and in order. All their targets come before the window, so every position is scored by a
+model that has only seen tokens before the window, and no position is scored again after the model was adapted on it.
+The published code did the latter for its headline, and a variant adapted on the whole text before scoring it; no option
+here does either.
 
-What a window is scored with depends on the tokens before it alone, not on how windows are batched, dealt out to ranks
-or asked for; ranks that begin later adapt on what comes before first.
+The model of a window depends only on the tokens before it, not on batches, ranks or the order of calls; a rank that
+begins later first adapts on everything before its stretch.
 """
 
 import hashlib
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from ngram_eval.errors import InputError
 from ngram_eval.extensions import to_device
+from ngram_eval.models.side_by_side import one_thread
 from ngram_eval.models.source import NeuralStats, Stats
 from ngram_eval.models.transformer import Transformer
 from ngram_eval.models.transformer_source import TransformerSource, choose_device, choose_dtype
@@ -38,7 +39,7 @@ _TOKENS_A_STEP = 4 * 2048
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TttConfig:
-    """How the model is adapted; defaults are the published recipe, AdamW without weight decay."""
+    """How the model is adapted; the defaults are the published recipe, AdamW without weight decay."""
 
     chunk: int = 65_536
     """Positions of a chunk."""
@@ -49,7 +50,7 @@ class TttConfig:
     lr: float = 1e-4
     """Learning rate."""
     blocks: int = 2
-    """Last blocks that are adapted whole; of the others only scales, mixes and query gains are."""
+    """Number of last blocks that are adapted whole; in the others only scales, mixes and query gains are adapted."""
 
     def __post_init__(self) -> None:
         for name in ("chunk", "seq_len", "batch"):
@@ -66,10 +67,10 @@ class TttConfig:
 
 
 def adapted_parameters(model: Transformer, blocks: int) -> dict[str, nn.Parameter]:
-    """What is adapted, by name.
+    """The parameters to adapt, by name.
 
-    The last `blocks` blocks; of the others, and of the model itself, all vectors, scalars, mixes and skip weights;
-    the tables of tokens, bigrams and values; the bigram projection.
+    These are the last `blocks` blocks; all vectors, scalars, mixes and skip weights of the other blocks and of the
+    model itself; the tables of tokens, bigrams and values; and the bigram projection.
     """
     first = model.config.layers - blocks
 
@@ -82,7 +83,7 @@ def adapted_parameters(model: Transformer, blocks: int) -> dict[str, nn.Paramete
 
 
 class AdaptingSource:
-    """`ngram_eval.models.source.NeuralSource` of a model that is adapted on the way."""
+    """`ngram_eval.models.source.NeuralSource` of a model that is adapted during the evaluation."""
 
     name = "artifact"
     gives_all = True
@@ -97,7 +98,7 @@ class AdaptingSource:
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
-        """Takes the model over: in float32 throughout, as bfloat16 tables would round small steps away."""
+        """Take over the model and convert it to float32, since bfloat16 tables would round small steps away."""
         self._config, self._device, self._dtype = config, device, dtype
         self._model = model.float()
         self._source = TransformerSource(
@@ -113,7 +114,7 @@ class AdaptingSource:
         self._begin()
 
     def stats(self, tokens: Stream, windows: Windows) -> NeuralStats:
-        """As `NeuralSource.stats`; cheapest with consecutive windows, batch after batch."""
+        """As `NeuralSource.stats`; consecutive windows, batch after batch, are the fastest."""
         parts = [self._source.stats(tokens, part) for part in self._runs(tokens, windows)]
         if len(parts) == 1:
             return parts[0]
@@ -125,7 +126,7 @@ class AdaptingSource:
         return np.concatenate([self._source.probabilities(tokens, part) for part in self._runs(tokens, windows)])
 
     def _runs(self, tokens: Stream, windows: Windows) -> Iterator[Windows]:
-        """The windows in runs that begin in one chunk; when one is given out, the model is in the state for it."""
+        """The windows in runs that begin in one chunk; the model is put in the state for each run before its yield."""
         chunks = windows.start // self._config.chunk
         bounds = [0, *(np.flatnonzero(np.diff(chunks)) + 1).tolist(), len(windows)]
         for first, stop in pairwise(bounds):
@@ -133,7 +134,7 @@ class AdaptingSource:
             yield windows[first:stop]
 
     def _prepare(self, tokens: Stream, chunks: int) -> None:
-        """Bring the model to the state in which it has been adapted on the first `chunks` chunks of these tokens."""
+        """Put the model in the state after adapting on the first `chunks` chunks of these tokens."""
         if tokens is not self._tokens:
             if any(self._digest(tokens, i) != digest for i, digest in enumerate(self._digests[:chunks])):
                 self._begin()  # another text
@@ -147,7 +148,7 @@ class AdaptingSource:
 
     @torch.no_grad()
     def _begin(self) -> None:
-        """Back to the model as it was given."""
+        """Reset the model to its initial weights."""
         for name, parameter in self._adapted.items():
             parameter.copy_(self._initial[name])
         self._optimizer = torch.optim.AdamW(self._adapted.values(), lr=self._config.lr, weight_decay=0.0)
@@ -160,7 +161,7 @@ class AdaptingSource:
 
     @torch.no_grad()
     def _step_back(self, weights: dict[str, Tensor], optimizer: dict[str, Any]) -> None:
-        """Undo the last chunk: a batch may reach into the next chunk, and something of it be asked for again."""
+        """Undo the last chunk: a batch may reach into the next chunk, and its earlier part may be needed again."""
         for name, parameter in self._adapted.items():
             parameter.copy_(weights[name])
         self._optimizer.load_state_dict(optimizer)
@@ -176,14 +177,15 @@ class AdaptingSource:
         return hashlib.sha256(self._span(tokens, chunk).tobytes()).digest()
 
     def _adapt(self, tokens: Stream, chunk: int) -> None:
-        """One pass over a chunk, all of it scored before."""
+        """Adapt the model in one pass over a chunk that has been scored."""
         self._before = self._state()
         config = self._config
         span = self._span(tokens, chunk).astype(np.int64)
         starts = range(0, config.chunk, config.seq_len)
         rows = np.stack([span[start : start + config.seq_len + 1] for start in starts])
-        # Whoever scores may be in inference mode, which tensors made here would keep for good.
-        with torch.inference_mode(False), torch.enable_grad():
+        # The caller may be in inference mode; tensors made in it could never be trained.
+        threads = one_thread() if self._device.type == "cpu" else nullcontext()  # sums of gradients depend on them
+        with threads, torch.inference_mode(False), torch.enable_grad():
             self._train(True)
             for first in range(0, len(rows), config.batch):
                 sequences = to_device(rows[first : first + config.batch], self._device)
@@ -205,11 +207,11 @@ class AdaptingSource:
 
 
 def load_adapting_source(path: Path, *, device: str, local_rank: int, dtype: str, batch_windows: int) -> AdaptingSource:
-    """The source of an artifact, adapted in sequences as long as it was trained on; as many tokens a step as published.
+    """The adapting source of an artifact; raises `InputError`.
 
-    Raises `InputError`.
+    Sequences are as long as in training, and a step has as many tokens as published.
     """
-    from ngram_eval.models import artifact  # as in `ngram_eval.forward`
+    from ngram_eval.models import artifact  # as in `transformer_source`
 
     model, train_seq_len = artifact.load(path)
     chosen = choose_device(device, local_rank)

@@ -1,6 +1,6 @@
 """The transformer of PR #890 (REFERENCE: openai/parameter-golf#890), every part switchable by `ModelConfig`.
 
-One home for evaluation and training. Shapes: B sequences, T positions, S scored positions (the last S of T), W width,
+Evaluation and training share it. Shapes: B sequences, T positions, S scored positions (the last S of T), W width,
 H heads of D dims, V vocabulary.
 """
 
@@ -22,7 +22,7 @@ _Rotation = tuple[Tensor, Tensor]
 
 
 def attention_kernel(device: torch.device, dtype: torch.dtype) -> AttentionKernel:
-    """FlashAttention-3 where it can run (installed, Hopper, half precision), else PyTorch's SDPA."""
+    """FlashAttention-3 if it can run (installed, Hopper, half precision), else PyTorch's SDPA."""
     if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
         return "sdpa"
     if torch.cuda.get_device_capability(device)[0] != 9:
@@ -53,14 +53,14 @@ class Linear(nn.Linear):
 
 
 def bigram_slots(tokens: Tensor, slots: int, bos_id: int = -1) -> Tensor:
-    """Row of the bigram hash table for each token (B, T) int64; the last is for position 0 and for `bos_id` alone."""
+    """Row of the bigram hash table for each token (B, T) int64; only position 0 and `bos_id` use the last row."""
     rows = torch.full_like(tokens, slots - 1)
     rows[:, 1:] = (36313 * tokens[:, 1:]).bitwise_xor(27191 * tokens[:, :-1]) % (slots - 1)
     return rows if bos_id < 0 else rows.masked_fill(tokens == bos_id, slots - 1)
 
 
 class ProjectedTable(nn.Module):
-    """A narrow embedding table projected to the width it is used at, times a learned scalar."""
+    """A narrow embedding table, projected to a wider output and multiplied by a learned scalar."""
 
     def __init__(self, rows: int, narrow: int, wide: int, scale: float, dtype: torch.dtype) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class ProjectedTable(nn.Module):
 
 
 def rope_angles(config: ModelConfig, positions: int, length: int, device: torch.device) -> _Rotation:
-    """Angles of the first `positions` of a sequence of `length`, which sets the base."""
+    """(cos, sin) of the angles of the first `positions` positions; the sequence's `length` sets the base."""
     d, base = config.rope_dims, config.rope_base
     if length > config.rope_train_len:
         base *= (length / config.rope_train_len) ** (d / (d - 2))
@@ -83,7 +83,7 @@ def rope_angles(config: ModelConfig, positions: int, length: int, device: torch.
 
 
 def rotate(x: Tensor, rotation: _Rotation) -> Tensor:
-    """Partial RoPE of x (B, S, H, D), the last S of the rotation's positions; dims i and i + d/2 are a pair."""
+    """Partial RoPE of x (B, S, H, D) by the last S of the rotation's positions; dims i and i + d/2 are a pair."""
     cos, sin = (part[-x.size(1) :, None].to(x.dtype) for part in rotation)
     half = cos.size(-1)
     x1, x2, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
@@ -91,7 +91,7 @@ def rotate(x: Tensor, rotation: _Rotation) -> Tensor:
 
 
 class Cache:
-    """What later positions of one window need of those before: `Transformer.hidden` reads and extends it."""
+    """Keys, values and newest token of a window, for its later positions; `Transformer.hidden` reads and extends it."""
 
     def __init__(self, config: ModelConfig, positions: int) -> None:
         """Room for `positions` positions of one sequence, in float32 on the CPU."""
@@ -100,12 +100,12 @@ class Cache:
         self.filled = 0
         """Positions seen."""
         self.tokens = torch.zeros(1, 0, dtype=torch.int64)
-        """(1, 1): the newest token, none at first."""
+        """The newest token, (1, 1); (1, 0) at first."""
         self.embedded = torch.zeros(1, 1, config.width)
-        """(1, 1, W): its embedding before the smear gate, zero at first."""
+        """The newest token's embedding before the smear gate, (1, 1, W); zero at first."""
 
     def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """(keys, values) of the layer from the window's start, the new ones k and v (1, T, H, D) taken in."""
+        """Add the keys k and values v (1, T, H, D); returns the layer's (keys, values) from the window's start."""
         stop = self.filled + k.size(1)
         self._keys[layer, :, self.filled : stop], self._values[layer, :, self.filled : stop] = k, v
         return self._keys[layer, :, :stop], self._values[layer, :, :stop]
@@ -253,7 +253,7 @@ class Transformer(nn.Module):
     @torch.no_grad()
     def _initialise(self) -> None:
         if self.embedding.is_meta:
-            return  # nothing to fill, and torch would spend seconds on importing how to pretend
+            return  # nothing to fill, and torch would import for seconds
         nn.init.normal_(self.embedding, std=self.config.table_init_std)
         for module in self.modules():
             if isinstance(module, Linear) and min(module.weight.shape) >= 64:
@@ -279,16 +279,16 @@ class Transformer(nn.Module):
     ) -> Tensor:
         """Normed output (B, S, W) of the last S = `last` positions (all by default).
 
-        Earlier positions pass through every block but the last, of which they only need keys and values. `length` is
-        the sequence length that sets the RoPE base (T by default): a window cut short keeps the base of its full
-        length, and as attention is causal, its missing right part need not be computed.
+        Earlier positions pass through every block except the last, where only their keys and values are needed.
+        `length` is the sequence length that sets the RoPE base (T by default): a window that is cut short keeps the
+        base of its full length. As attention is causal, its missing right part need not be computed.
         """
         config = self.config
         positions = tokens.size(1)
         scored = positions if last is None else last
         if not 1 <= scored <= positions:
             raise ValueError(f"last is {scored}: the sequences have {positions} positions")
-        # Tables may be narrower than the stream; autocast, where on, narrows inside the linear layers.
+        # Tables may have a lower precision than the activations; autocast lowers precision inside the linear layers.
         working = cast(Block, self.blocks[0]).attn.q.weight.dtype
         x = F.embedding(tokens, self.embedding).to(working)
         if self.bigram is not None:

@@ -1,4 +1,4 @@
-"""The architecture of a transformer (openai/parameter-golf PR #890), every part of it a field."""
+"""The architecture of a transformer (openai/parameter-golf PR #890); each part is a field."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ MAX_LAYERS = 1024
 
 
 MAX_SIZE = 1 << 24
-"""Largest width, vocabulary, ...: beyond any model, and small enough that no product of two overflows."""
+"""Largest width, vocabulary, ...: larger than any model's, and small enough that no product of two overflows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,27 +48,27 @@ class ModelConfig:
     smear_gate: bool = True
     """Mix each input with the one before it."""
     bos_id: int = -1
-    """Token that starts a document, over which bigram hash and smear gate do not look back; -1: they do (PR #890)."""
+    """Token that starts a document; bigram hash and smear gate do not look back over it. -1: they do (PR #890)."""
     unet_skips: bool = True
-    """Outputs of the first half of the blocks are added to the inputs of the second half, last one first."""
+    """Add outputs of the first half of the blocks to inputs of the second half, the last one first."""
     input_mix: bool = True
-    """Each block starts from a learned mix of the stream and the network's input x0."""
+    """Start each block from a learned mix of the residual stream and the network's input x0."""
     layer_norm_scale: bool = True
     """Scale the normed inputs of layer l by 1/sqrt(l + 1)."""
 
     rope_dims: int = 16
-    """Leading dims of each head that are rotated."""
+    """Number of leading dims of each head that are rotated."""
     rope_base: float = 10000.0
     """Base of the rotation frequencies."""
     rope_train_len: int = 1024
-    """Sequences longer than this stretch the base by (length / this)^(d / (d - 2))."""
+    """For longer sequences, the base is multiplied by (length / rope_train_len)^(d / (d - 2))."""
     q_gain: float = 1.5
     """Initial gain of the queries, per head."""
     xsa_layers: int = 11
-    """The last this many layers subtract from each head's output its projection on the position's own value (XSA)."""
+    """Number of last layers that subtract from each head's output its projection on the position's own value (XSA)."""
 
     value_layers: tuple[int, ...] = (9, 10)
-    """Layers that add a token's value embedding to v; empty turns it off."""
+    """Layers that add the token's value embedding to v; empty turns it off."""
     value_width: int = 128
     """Columns of the value embedding."""
 

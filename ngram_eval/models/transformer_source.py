@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -12,21 +13,23 @@ from torch import Tensor
 
 from ngram_eval.errors import InputError
 from ngram_eval.extensions import to_device
+from ngram_eval.models.side_by_side import Outcome, in_parts, side_by_side
 from ngram_eval.models.source import NeuralStats, Stats, nan_statistics
 from ngram_eval.models.transformer import Transformer, attention_kernel
 from ngram_eval.text.stream import Stream
 from ngram_eval.text.windows import Windows
 
 _LOGITS_AT_ONCE = 1 << 25
-"""Most logits held at a time (128 MiB in float32)."""
+"""Most logits held at a time (128 MiB in float32); on the CPU each thread holds at most an eighth."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """The torch device that `name` stands for; `auto` is this rank's GPU where there is one, else the CPU.
+    """The torch device called `name`; `auto` is this rank's GPU if there is one, else the CPU.
 
-    `cuda` is this rank's GPU too. It becomes the current one, which is where kernels run.
+    `cuda` is this rank's GPU too. A GPU becomes the current device, on which kernels run. Raises `InputError` for a
+    device that torch can't use.
     """
     if name == "cuda" or (name == "auto" and torch.cuda.is_available()):
         name = f"cuda:{local_rank}"
@@ -50,7 +53,7 @@ def check_kernels_run_on(device: torch.device, backend: str) -> None:
 
     needed = load_cuda()[1] if backend == "cuda" else kernel_device()
     if needed.type != device.type:
-        raise InputError(f"--device is {device}, but --backend {backend} runs on {needed}: choose that one")
+        raise InputError(f"--device is {device}, but --backend {backend} runs on {needed}: choose that device")
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
@@ -68,7 +71,7 @@ def target_stats(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class DeviceStats:
-    """`NeuralStats` on the device that computed them; copied to the host when, and if, the host asks."""
+    """`NeuralStats` on the device that computed them; copied to the host on demand."""
 
     rows = None
 
@@ -93,11 +96,11 @@ class DeviceStats:
 
 
 class TransformerSource:
-    """`ngram_eval.models.source.NeuralSource` of a transformer, computing logits only where they are scored.
+    """`ngram_eval.models.source.NeuralSource` of a transformer; computes logits only at scored positions.
 
-    With `use_kernels` the logits are reduced by `ngram_eval.kernels.stats`, and the statistics stay on the device.
-    With `compiled` full batches of full windows run through `torch.compile`, all others as they are: one compilation,
-    and which of the two computes a position does not depend on the ranks.
+    With `use_kernels`, `ngram_eval.kernels.stats` reduces the logits, and the statistics stay on the device.
+    With `compiled`, full batches of full windows run through `torch.compile`, and all others uncompiled: this needs one
+    compilation, and the number of ranks does not decide which way a position is computed.
     """
 
     name = "artifact"
@@ -129,16 +132,16 @@ class TransformerSource:
         self._model = model.to(device)
         self._model.use_attention(kernel)
         self._compiled: Callable[..., Tensor] | None = None
+        self._has_compiled = False
         if compiled:
             self._compiled = torch.compile(self._model.hidden, dynamic=False, fullgraph=True)
 
     @torch.inference_mode()
     def stats(self, tokens: Stream, windows: Windows) -> NeuralStats:
         """As `NeuralSource.stats`; raises `InputError` for NaN, unless the statistics stay on the device."""
-        hidden, targets = self._hidden(tokens, windows)
         if self._use_kernels:
-            return self._stats_on_device(hidden, targets)
-        parts = [target_stats(self._logits(hidden[part]), targets[part]) for part in self._parts(len(hidden))]
+            return self._forward(tokens, windows, self._stats_on_device, whole=True)[0]
+        parts = chain.from_iterable(self._forward(tokens, windows, self._target_stats))
         log_p, entropy = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
         if np.isnan(entropy).any() or np.isnan(log_p).any():
             raise nan_statistics(int(windows.positions()[np.flatnonzero(np.isnan(entropy) | np.isnan(log_p))[0]]))
@@ -146,8 +149,7 @@ class TransformerSource:
 
     @torch.inference_mode()
     def probabilities(self, tokens: Stream, windows: Windows) -> NDArray[np.float64]:
-        hidden, _ = self._hidden(tokens, windows)
-        parts = [torch.log_softmax(self._logits(hidden[part]), dim=-1) for part in self._parts(len(hidden))]
+        parts = list(chain.from_iterable(self._forward(tokens, windows, self._log_p)))
         probabilities: NDArray[np.float64] = np.exp(torch.cat(parts).cpu().numpy().astype(np.float64))
         if np.isnan(probabilities).any():
             raise nan_statistics(int(windows.positions()[np.isnan(probabilities).any(axis=1)][0]))
@@ -156,20 +158,41 @@ class TransformerSource:
     def _autocast(self) -> AbstractContextManager[object]:
         return nullcontext() if self.dtype == torch.float32 else torch.autocast(self.device.type, self.dtype)
 
-    def _hidden(self, tokens: Stream, windows: Windows) -> tuple[Tensor, Tensor]:
-        """(last hidden states, targets) of the scored positions: (positions, width) and (positions,)."""
+    def _forward(
+        self, tokens: Stream, windows: Windows, use: Callable[[Tensor, Tensor], Outcome], *, whole: bool = False
+    ) -> list[Outcome]:
+        """What `use` makes of (last hidden states, targets), (positions, width) and (positions,), part after part.
+
+        Only scored positions; the parts are those of `side_by_side`, or with `whole` all of them are one.
+        """
         length, scored = int((windows.stop - windows.start)[0]), int((windows.stop - windows.first)[0])
-        # A window cut short by the end is, as published, a full one padded on the right. Attention is causal, so the
-        # padding never shows: leaving it out and keeping the RoPE base of the full length gives the same logits.
+        # The published code pads a window that the end cuts short on the right. Attention is causal, so the padding
+        # has no effect: leaving it out and keeping the RoPE base of the full length gives the same logits.
         base = int(windows.start.min())
         read = tokens[base : int(windows.start.max()) + length + 1]
         rows = read[windows.start[:, None] - base + np.arange(length + 1)].astype(np.int64)  # (B, length + 1)
         sequences = to_device(rows, self.device)
         full = len(windows) == self.batch_windows and length == windows.seq_len
-        forward = self._compiled if self._compiled is not None and full else self._model.hidden
-        with self._autocast():
-            hidden = forward(sequences[:, :-1], last=scored, length=windows.seq_len)
-        return hidden.flatten(0, 1), sequences[:, -scored:].flatten()
+        parts = [sequences] if whole else in_parts(sequences, scored)
+        compiled = self._compiled if full else None
+
+        def of(part: Tensor) -> Outcome:
+            # Of parts of two sizes one is compiled, as of batches.
+            forward = self._model.hidden if compiled is None or len(part) < len(parts[0]) else compiled
+            with self._autocast():
+                hidden = forward(part[:, :-1], last=scored, length=windows.seq_len)
+            return use(hidden.flatten(0, 1), part[:, -scored:].flatten())
+
+        if compiled is not None and len(parts) > 1 and not self._has_compiled:
+            side_by_side(of, parts[:1], self.device)  # one thread compiles, all run it
+            self._has_compiled = True
+        return side_by_side(of, parts, self.device)
+
+    def _target_stats(self, hidden: Tensor, targets: Tensor) -> list[tuple[Tensor, Tensor]]:
+        return [target_stats(self._logits(hidden[part]), targets[part]) for part in self._parts(len(hidden))]
+
+    def _log_p(self, hidden: Tensor, targets: Tensor) -> list[Tensor]:
+        return [torch.log_softmax(self._logits(hidden[part]), dim=-1) for part in self._parts(len(hidden))]
 
     def _logits(self, hidden: Tensor) -> Tensor:
         with self._autocast():
@@ -188,8 +211,9 @@ class TransformerSource:
         return DeviceStats(p_target, entropy)
 
     def _parts(self, rows: int) -> Iterator[slice]:
-        """Rows whose logits fit into memory together."""
-        at_once = max(1, _LOGITS_AT_ONCE // self._model.config.vocab_size)
+        """Slices of the rows whose logits fit into memory together."""
+        most = _LOGITS_AT_ONCE // 8 if self.device.type == "cpu" else _LOGITS_AT_ONCE
+        at_once = max(1, most // self._model.config.vocab_size)
         for row in range(0, rows, at_once):
             yield slice(row, row + at_once)
 
@@ -205,7 +229,7 @@ def load_transformer_source(
     compiled: bool = False,
 ) -> TransformerSource:
     """The source of an artifact; `device` and `dtype` as on the command line. Raises `InputError`."""
-    from ngram_eval.models import artifact  # here and not above: running a model needs no zstandard or safetensors
+    from ngram_eval.models import artifact  # not at the top: running a model needs no zstandard or safetensors
 
     model, train_seq_len = artifact.load(path)
     chosen = choose_device(device, local_rank)

@@ -1,1 +1,1 @@
-"""What people look at: tables, result files, pages, comparisons, one prediction explained."""
+"""Presentation of results: tables, result files, pages, comparisons, explained predictions."""

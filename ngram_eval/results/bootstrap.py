@@ -1,9 +1,9 @@
-"""How sure a difference of two rates is: a paired circular block bootstrap over stretches of one stream.
+"""The confidence interval of a difference of two rates: a paired circular block bootstrap over stretches of a stream.
 
-Neighbouring stretches are no independent draws: they share a text, and what one taught the memory helps the next. So
-whole blocks of consecutive stretches are drawn, of a length that the series itself asks for: D. N. Politis and
-H. White, "Automatic block-length selection for the dependent bootstrap", Econometric Reviews 23 (2004), with the
-correction by A. Patton and them, 28 (2009), for the circular bootstrap.
+Neighbouring stretches are not independent: they share a text, and what the memory learns in one helps in the next. So
+whole blocks of consecutive stretches are drawn. Their length is chosen from the series: D. N. Politis and H. White,
+"Automatic block-length selection for the dependent bootstrap", Econometric Reviews 23 (2004), with the correction by
+A. Patton, Politis and White, 28 (2009), for the circular bootstrap.
 """
 
 from dataclasses import dataclass
@@ -14,26 +14,26 @@ from numpy.typing import NDArray
 Series = NDArray[np.float64]
 
 MOST_UNITS = 1 << 13
-"""Most units to draw from; more stretches than that are added up in equal groups first."""
+"""Most units to draw from; more stretches are first added up in equal groups."""
 FEWEST_UNITS = 20
-"""Below so many an interval would say nothing."""
+"""Fewest units for a meaningful interval."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """An estimate and a percentile interval of it."""
+    """An estimate and its percentile interval."""
 
     estimate: float
     low: float
     high: float
     units: int
-    """Stretches drawn from."""
+    """Number of stretches to draw from."""
     block: int
-    """Consecutive stretches drawn together."""
+    """Number of consecutive stretches drawn together."""
 
 
 def block_length(series: Series) -> int:
-    """Consecutive values to draw together, by Politis and White; at least 1, at most a quarter of the series."""
+    """Number of consecutive values to draw together, by Politis and White, from 1 to a quarter of the series."""
     n = len(series)
     centred = series - series.mean()
     variance = float(centred @ centred) / n
@@ -41,7 +41,7 @@ def block_length(series: Series) -> int:
         return 1
     most = min(int(np.ceil(np.sqrt(n))) + max(5, int(np.log10(n))), n - 1)
     covariance = np.array([float(centred[: n - lag] @ centred[lag:]) / n for lag in range(most + 1)])
-    # Correlations beyond `cut` are noise: the first run of `run` small ones comes right after it.
+    # Correlations beyond `cut` are noise: the first run of `run` small ones follows it.
     run, small = max(5, int(np.sqrt(np.log10(n)))), 2 * np.sqrt(np.log10(n) / n)
     large = np.abs(covariance[1:] / covariance[0]) > small
     quiet = [lag for lag in range(len(large)) if not large[lag : lag + run].any()]
@@ -63,7 +63,7 @@ def difference(
 ) -> Interval | None:
     """sum(one) / sum(over_one) - sum(other) / sum(over_other), and its interval; None for too few stretches.
 
-    All four have an entry for each of the same consecutive stretches: nats in bits, and their bytes.
+    All four arrays are (stretches,), for the same consecutive stretches: bits, and bytes or positions.
     """
     sums = np.stack([one, other, over_one, over_other])
     each = -(-sums.shape[1] // MOST_UNITS)
@@ -73,7 +73,7 @@ def difference(
     if n < FEWEST_UNITS:
         return None
     rate_a, rate_b = a / over_a, b / over_b
-    # What each stretch adds to the difference, to first order: the series whose dependence counts.
+    # The first-order contribution of each stretch to the difference; its autocorrelation sets the block length.
     influence = (sums[0] - rate_a * sums[2]) / over_a - (sums[1] - rate_b * sums[3]) / over_b
     block = block_length(influence)
     circle = np.concatenate([np.zeros((4, 1)), sums, sums[:, : block - 1]], axis=1)

@@ -1,4 +1,4 @@
-"""Results side by side, and how sure the differences are (`ngram-eval compare`, docs/results.md)."""
+"""Results side by side, and confidence intervals of differences (`ngram-eval compare`, docs/results.md)."""
 
 import math
 from collections.abc import Sequence
@@ -21,20 +21,20 @@ from ngram_eval.text.windows import Plan
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """Which runs are compared with which, and how sure the differences are said to be."""
+    """Which runs are compared, and how confidence intervals are computed."""
 
     preset: tuple[str, ...] = ()
-    """Only the runs of these presets."""
+    """Compare only the runs of these presets."""
     against: Literal["first", "neural"] = "first"
-    """first: runs with each other; neural: each run with its own neural model alone."""
+    """first: compare runs with each other; neural: compare each run with its own neural model alone."""
     mixed: bool = False
-    """Compare scores (pseudo-probabilities) with bits per byte all the same; the table says so."""
+    """Compare scores (pseudo-probabilities) with bits per byte too; the table marks these differences."""
     draws: int = 2000
-    """Bootstrap samples."""
+    """Number of bootstrap samples."""
     confidence: float = 0.95
-    """Of the interval."""
+    """Confidence level of the interval."""
     seed: int = 0
-    """Of the bootstrap."""
+    """Seed of the bootstrap."""
 
     def check(self) -> None:
         """Raise `InputError` for settings that are out of range."""
@@ -46,7 +46,7 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Compared:
-    """One run beside what it is compared with."""
+    """One run and its difference from the run that it is compared with."""
 
     name: str
     file: str
@@ -54,39 +54,39 @@ class Compared:
     normalised: bool
     complete: bool
     bits: float
-    """Bits per byte, or a score; per token where any run has no bytes."""
+    """Bits per byte, or a score; per token if any run has no bytes."""
     unit: str
     neural_bits: float
-    """The same of its neural model alone."""
+    """Bits of its neural model alone, in the same unit."""
     against: str | None
     """The run it is compared with; None for the first."""
     difference: float | None
-    """Of `bits`: negative is smaller."""
+    """Difference of `bits`; negative if this run has fewer."""
     mixed: bool
     """Whether a score is compared with bits per byte."""
     interval: Interval | None
-    """Of the difference, from stretches of the stream that both scored."""
+    """Interval of the difference, from stretches of the stream that both runs scored."""
     unpaired: str | None
-    """Why there is no interval."""
+    """The reason why there is no interval."""
 
 
 class _Side:
-    """Sums of one run's stretches, by the position at which each ends."""
+    """Sums of one run's stretches, by the positions at which they end."""
 
     def __init__(self, run: Run, neural: bool) -> None:
         profile = run.sums
         plan = Plan(profile.targets, run.config.window)
         ends = plan.at(np.minimum(np.arange(1, len(profile.along) + 1) * profile.windows_each, len(plan)) - 1).stop
-        # Windows that score the last stride again, as published, end where another has: what is new is kept.
+        # Published windows that score the last stride again end where another window has ended: they are left out.
         new = np.append(True, ends[1:] > ends[:-1])
         self.ends, along = ends[new], profile.along[new]
         self.nats, self.bytes, self.positions = along[:, 1 if neural else 0] / UNIT, along[:, 2], along[:, 3]
         whole = np.append(np.diff(self.ends, prepend=0) == self.positions, False)
         self.reach = int(np.append(0, self.ends)[np.argmin(whole)])
-        """Up to here each position was scored, and once."""
+        """Up to this position, each was scored exactly once."""
 
     def at(self, ends: NDArray[np.int64], over: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """(bits, bytes or positions) between the given positions."""
+        """(bits, bytes or positions) of the stretches that end at the given positions."""
         places = np.searchsorted(self.ends, ends)
         amounts = self.bytes if over == "byte" else self.positions
         bits, sizes = np.cumsum(self.nats / math.log(2))[places], np.cumsum(amounts.astype(np.float64))[places]
@@ -94,7 +94,7 @@ class _Side:
 
 
 def paired(one: Run, other: Run, unit: str, how: Comparison, *, neural: bool) -> tuple[Interval | None, str | None]:
-    """(the interval of one's rate less the other's, why there is none). `neural`: the other's model alone."""
+    """(interval of one's rate minus the other's, or why there is none). With `neural`, the other is its model alone."""
     for what in ("data", "tokens"):
         if _stream(one)[what] != _stream(other)[what]:
             return None, f"other {what}"
@@ -114,7 +114,7 @@ def _stream(run: Run) -> dict[str, object]:
 
 
 def compare(files: Sequence[Path], how: Comparison) -> list[Compared]:
-    """Every run beside the one it is compared with. Raises `InputError` where a score meets bits per byte."""
+    """Compare the runs of all files. Raises `InputError` if a score is compared with bits per byte without `mixed`."""
     runs = [(path, run) for path in files for run in read_runs(path)]
     if how.preset:
         known = {run.preset for _, run in runs}
@@ -146,14 +146,14 @@ def _compared(path: Path, run: Run, base: Run, unit: str, how: Comparison, *, al
         pseudo, proper = (run, base) if not run.normalised else (base, run)
         against = "its neural model alone" if alone else f"{proper.preset!r}"
         raise InputError(
-            f"{path}: {pseudo.preset!r} is a pseudo-probability, whose score is no code length, and {against} is a "
-            "probability: a difference between them means nothing. Name runs of one kind by --preset, or say --mixed "
-            "to see it all the same"
+            f"{path}: {pseudo.preset!r} is a pseudo-probability, whose score is not a code length, and {against} is a "
+            "probability: their difference means nothing. Name runs of one kind by --preset, or give --mixed to see it "
+            "anyway"
         )
     interval, unpaired = (None, None) if itself else paired(run, base, unit, how, neural=alone)
     shift = None if itself else _bits(run, unit) - _bits(base, unit, neural=alone)
     if not (run.complete and base.complete):
-        shift = interval.estimate if interval else None  # of what both scored; the totals are of different texts
+        shift = interval.estimate if interval else None  # the totals are of different texts
     return Compared(
         name=f"{path.stem} {run.preset}" if several else run.preset,
         file=str(path),
@@ -172,7 +172,7 @@ def _compared(path: Path, run: Run, base: Run, unit: str, how: Comparison, *, al
 
 
 def print_comparison(compared: list[Compared], how: Comparison, console: Console) -> None:
-    """The table, and what has to be known to read it."""
+    """Print the table, and the notes needed to read it."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     for heading in ("", "kind", compared[0].unit, "neural alone", "difference", f"{how.confidence:.0%} interval"):
         table.add_column(heading, justify="left" if heading in ("", "kind") else "right", no_wrap=True)
@@ -202,16 +202,16 @@ def _notes(compared: list[Compared], how: Comparison) -> list[str]:
         notes.append(
             f"Intervals: paired circular block bootstrap, {how.draws:,} draws from {units} stretches of the "
             f"stream in blocks of {blocks} (neighbouring windows are not independent; the series chooses the length). "
-            "They say how sure the difference is on text like this one, not on other text or after other training."
+            "They apply to text like this one, not to other text or other training."
         )
     for one in compared:
         if one.interval and one.difference is not None and abs(one.interval.estimate - one.difference) > 1e-6:
             notes.append(
-                f"{one.name}: the interval is of the positions that both scored once; there the difference is "
-                f"{one.interval.estimate:+.4f}."
+                f"{one.name}: the interval covers the positions that both scored once; there the difference "
+                f"is {one.interval.estimate:+.4f}."
             )
     if any(not one.normalised for one in compared):
-        notes.append("score: of a pseudo-probability, whose values sum to more than 1: no code length.")
+        notes.append("score: of a pseudo-probability. Its values sum to more than 1, so it is not a code length.")
     if any(one.mixed for one in compared):
-        notes.append("MIXED: a score is compared with bits per byte. The difference is none of quality.")
+        notes.append("MIXED: a score is compared with bits per byte. The difference does not measure quality.")
     return notes

@@ -1,7 +1,7 @@
-"""One prediction in the open (`ngram-eval explain`, docs/results.md).
+"""Explains one prediction (`ngram-eval explain`, docs/results.md).
 
-The stream is evaluated up to the position, exactly as the evaluator does it, and then shown: the context, what each
-order has counted, what it weighs, and the likeliest tokens before and after.
+The stream is evaluated up to the position, exactly as the evaluator does it. Then the context, the counts and the
+weight of each order, and the likeliest tokens without and with n-grams are shown.
 """
 
 from dataclasses import dataclass, replace
@@ -27,52 +27,52 @@ from ngram_eval.text.windows import Grid, Plan, target_count
 from ngram_eval.timing import Stopwatch, Track, untracked
 
 _SEARCHED_AT_ONCE = 1 << 20
-"""Positions whose text is looked through at once."""
+"""Positions whose text is searched at once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Token:
-    """A token and what it is charged with, were it the target."""
+    """A token and its values as the target."""
 
     token: int
     text: str
     neural: float
     """The model's probability."""
     blended: float
-    """What the preset would charge it with."""
+    """The value that the preset would charge."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prediction:
-    """What one preset makes of one position."""
+    """The prediction of one preset at one position."""
 
     preset: str
     normalised: bool
     position: int
     context: list[str]
-    """Its last tokens, oldest first."""
+    """The last tokens of the context, oldest first."""
     target: Token
     entropy: float
-    """Of the neural distribution, nats."""
+    """Entropy of the neural distribution, in nats."""
     vocabulary_sum: float
-    """Of the blended values of all tokens."""
+    """Sum of the blended values of all tokens."""
     neural_nats: float
     nats: float
     explanation: dict[str, Any] | None
-    """The matched order, the weight of the n-grams, and each order's counts and weight; None where the scorer can't
-    tell (--by-window counts whole windows)."""
+    """The matched order, the weight of the n-grams, and each order's counts and weight; None if the scorer does not
+    know them (--by-window counts whole windows)."""
     tilted: bool
-    """Whether the odds of one hint are raised on top of the blend, which is no weight in it."""
+    """Whether the odds of one hint are raised after the blend; the weights do not include this."""
     top_neural: list[Token]
     top_blended: list[Token]
 
 
 def find_text(job: Job, text: str, occurrence: int) -> int:
-    """The position whose target follows an occurrence of `text`. Raises `InputError` where there is none."""
+    """The position whose target follows an occurrence of `text`. Raises `InputError` if there is none."""
     if job.tokenizer is None:
-        raise InputError("--after looks through the text, which takes the data's --tokenizer")
+        raise InputError("--after searches the text: give the data's --tokenizer")
     tokens, wanted, found = job.stream.tokens, text.encode(), []
-    kept, kept_end = b"", 0  # the end of what was looked through, in case an occurrence begins there
+    kept, kept_end = b"", 0  # the end of the searched text: an occurrence may begin there
     ends: list[NDArray[np.int64]] = []
     seen = 0
     for start in range(0, len(tokens) - 1, _SEARCHED_AT_ONCE):
@@ -90,7 +90,7 @@ def find_text(job: Job, text: str, occurrence: int) -> int:
     if not -len(found) <= place < len(found):
         times = f"occurs {len(found)} time(s)" if found else "does not occur"
         raise InputError(f"--after {text!r} {times} in the text: give other words, or another --occurrence")
-    # Position p's target is token p + 1: entry p of `ends` is where that target's text ends.
+    # Position p's target is token p + 1; its text ends at entry p of `ends`.
     return min(int(np.searchsorted(np.concatenate(ends), found[place], side="right")), len(tokens) - 2)
 
 
@@ -109,15 +109,16 @@ def explain(
     top: int = 8,
     track: Track = untracked,
 ) -> Prediction:
-    """Evaluate up to `position` under `config`, and say how what is charged there comes about.
+    """Evaluate up to `position` under `config`, and explain its prediction.
 
-    Shows `context` tokens before it and the `top` likeliest tokens.
+    The result holds `context` tokens before it and the `top` likeliest tokens. Raises `InputError` for a position that
+    is not scored.
     """
     tokens, source = job.stream.tokens, job.source
     targets = target_count(len(tokens), max(config.window.seq_len, source.train_seq_len))
     if not 0 <= position < targets:
         raise InputError(f"--position is {position}: give one of the {targets} that are scored, 0 to {targets - 1}")
-    config = replace(config, window=replace(config.window, rescore_tail=False))  # each position is looked at once
+    config = replace(config, window=replace(config.window, rescore_tail=False))  # each position is scored once
     plan, clock = Plan(targets, config.window), Stopwatch()
     scorer = make_scorer(job.backend, config, job.threads, job.vocabulary)
     grid = Grid(plan, windows_at_once(config, source))
@@ -142,7 +143,7 @@ def explain(
     )
     engine.expect(position + 1)
     reader = Reader(tokens, source, grid, np.array([position]), config.needs_rows, clock)
-    first = 0 if config.learns_online else row  # what only counts needs no forward passes of what came before
+    first = 0 if config.learns_online else row  # a scorer that only counts needs no earlier forward passes
     engine.run(reader.read(grid.cut(range(first, row + 1))))
     tilted = config.scorer == "exact" and config.exact.tilt != "off"
     return _prediction(job, name, config, position, found[0], context=context, top=top, tilted=tilted)
@@ -154,13 +155,13 @@ def _near(plan: Plan, position: int) -> int:
 
 
 class Looked(NamedTuple):
-    """What is seen at a position before it is scored."""
+    """The distributions at a position before it is scored."""
 
     neural: NDArray[np.float64]
     blended: NDArray[np.float64]
-    """What each token would be charged with."""
+    """The value that each token would be charged with."""
     explanation: Explanation | None
-    """How the target's charge comes about."""
+    """How the target's charge is made up."""
     entropy: float
 
 
@@ -203,7 +204,7 @@ def _prediction(
 
 
 def print_prediction(one: Prediction, console: Console) -> None:
-    """The prediction, for people."""
+    """Print the prediction."""
     console.rule(f"{one.preset}, position {one.position:,}", style="dim")
     console.print("context:", "".join(one.context), markup=False, highlight=False, soft_wrap=True)
     kind = "a probability" if one.normalised else "a score, not normalised"

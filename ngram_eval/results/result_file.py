@@ -1,4 +1,4 @@
-"""Result files: written by `--json`, and read again."""
+"""Writes and reads result files (`--json`)."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -81,12 +81,12 @@ def _read(run: Any, path: Path) -> Run:
 
 
 def write_json(path: Path, results: list[Result]) -> None:
-    """Write `{"runs": [...]}` atomically, one object a preset, or print it (`-`). Never holds NaN or Infinity."""
+    """Write `{"runs": [...]}` atomically, one object per preset, or print it (`-`). It never holds NaN or Infinity."""
     text = json.dumps({"runs": [asdict(result) for result in results]}, indent=2, allow_nan=False)
     write_text(path, text + "\n")
 
 
 def plain(result: Result) -> dict[str, Any]:
-    """A result as reading its JSON gives it."""
+    """A result as plain JSON."""
     found: dict[str, Any] = json.loads(json.dumps(asdict(result), allow_nan=False))
     return found

@@ -1,4 +1,4 @@
-"""Results as a table, and what has to be known to read it."""
+"""Results as a table, with the notes needed to read it."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,7 +12,7 @@ from ngram_eval.evaluation.result import Result
 
 
 def print_table(results: list[Result], console: Console) -> None:
-    """The results side by side, one column each; a pseudo-probability is called a score, never bits per byte."""
+    """Print the results, one column each; a pseudo-probability is called a score, never bits per byte."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     table.add_column("")
     for result in results:
@@ -25,7 +25,7 @@ def print_table(results: list[Result], console: Console) -> None:
 
 
 def table_rows(results: list[Result]) -> list[tuple[str, list[str]]]:
-    """(label, one value a result) of every row of the table."""
+    """(label, one value per result) of every row of the table."""
     rows = []
 
     def row(label: str, value: Callable[[Result], str]) -> None:
@@ -60,14 +60,14 @@ def table_rows(results: list[Result]) -> list[tuple[str, list[str]]]:
 
 
 def notes(results: list[Result]) -> list[str]:
-    """What has to be known to read the table."""
+    """The notes needed to read the table."""
     first = results[0]
     said = []
     pseudo = [r.preset for r in results if not r.normalised]
     if pseudo:
         said.append(
             f"{', '.join(pseudo)}: a pseudo-probability. Its values over the vocabulary sum to more than 1, "
-            "so its score is no code length and does not compare with bits per byte."
+            "so its score is not a code length and does not compare with bits per byte."
         )
     split = [r.preset for r in results if r.depends_on_ranks and r.world_size > 1]
     if split:
@@ -77,12 +77,12 @@ def notes(results: list[Result]) -> list[str]:
     for result in results:
         if result.resumed_positions:
             share = f"{result.resumed_positions:,} of {result.positions:,} positions"
-            said.append(f"{result.preset}: {share} were scored before this run went on from its checkpoint.")
+            said.append(f"{result.preset}: {share} were scored before this run resumed from its checkpoint.")
     for result in results:
         if not result.complete:
             said.append(
-                f"{result.preset}: PARTIAL. Interrupted after {result.positions:,} positions; these are their figures, "
-                "not those of the whole text."
+                f"{result.preset}: PARTIAL. Interrupted after {result.positions:,} positions; the figures are for "
+                "these, not for the whole text."
             )
     if first.subset and first.complete:
         said.append(f"Subset: only the first {first.tokens:,} tokens of the data were evaluated (--max-tokens).")

@@ -1,1 +1,1 @@
-"""Memories: neural statistics and n-gram counts into what the text costs, one room a family."""
+"""N-gram memories: from neural statistics and n-gram counts to the values charged, one package per family."""

@@ -1,7 +1,7 @@
-"""Who computes: the one list of backends, with what each can do.
+"""The list of backends, with what each can do.
 
-`reference` is the specification, slow and readable; every other backend equals it exactly. Modules are imported when
-asked for, so a backend that is not used costs nothing.
+`reference` is the specification, slow and readable; every other backend equals it exactly. Modules are imported on
+demand, so a backend that is not used costs nothing.
 """
 
 from importlib import import_module
@@ -11,11 +11,11 @@ from ngram_eval.errors import InputError
 from ngram_eval.extensions import require_extension
 
 Family = Literal["hashed", "exact", "mixer"]
-"""A room of `ngram_eval.scorers`."""
+"""A subpackage of `ngram_eval.scorers`."""
 
 
 class Backend(NamedTuple):
-    """The memories of one backend, each a class in the module of that name in its family's room; None: it has none."""
+    """The classes of one backend, per family, in the module with the backend's name; None if there is none."""
 
     hashed: str
     exact: str | None = None
@@ -32,15 +32,15 @@ BACKENDS = {
     "triton": Backend("TritonCounts", on_device=True),
     "cuda": Backend("CudaCounts", "CudaModel", on_device=True),
 }
-"""Backend name, which is also its modules', -> what it can do."""
+"""Backend name, which is also the name of its modules -> what it can do."""
 
 ON_DEVICE = tuple(name for name, backend in BACKENDS.items() if backend.on_device)
 
 
 def resolve_backend(name: str) -> str:
-    """The backend that `name` stands for; `auto` is the fastest one that runs on this machine.
+    """The backend called `name`; `auto` is `cpu`.
 
-    Raises `InputError` for an unknown one, and for `cpu` where the C++ extension is not built.
+    Raises `InputError` for an unknown name, and for `cpu` if the C++ extension is not built.
     """
     if name in ("auto", "cpu"):
         require_extension()
@@ -51,7 +51,7 @@ def resolve_backend(name: str) -> str:
 
 
 def load_backend(name: str, family: Family) -> Any:
-    """The class of a backend's memory; raises `InputError` if there is none or it can't be loaded, and what to do."""
+    """The class of a backend's memory; raises `InputError`, with the remedy, if there is none or it can't be loaded."""
     backend = resolve_backend(name)
     class_name = getattr(BACKENDS[backend], family)
     if class_name is None:

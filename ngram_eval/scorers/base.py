@@ -1,6 +1,6 @@
-"""Scorers: neural statistics and n-gram counts into what the text costs, one class a family.
+"""Scorers: from neural statistics and n-gram counts to the values charged, one class per family.
 
-A scorer owns its counts and its blend and hands back one tally, so that it may keep both wherever they are fastest.
+A scorer owns its counts and its blend and returns one tally, so it may keep both on the host or on a device.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from ngram_eval.text.windows import Windows
 
 
 class Charged(Protocol):
-    """What scored positions were charged with, wherever it is kept."""
+    """The values that scored positions were charged with, on the host or on a device."""
 
     @property
     def values(self) -> NDArray[np.float64]:
@@ -25,11 +25,11 @@ class Charged(Protocol):
 
     @property
     def order(self) -> NDArray[np.uint8] | None:
-        """(positions,): the matched order, 0 where nothing matched; None where the host does not know."""
+        """Matched orders, (positions,), 0 where no order matched; None if the host does not know them."""
 
     @property
     def weight(self) -> NDArray[np.float64] | None:
-        """(positions,): the weight of the n-gram estimate in the blend, 0 to 1; None where it is not known for each."""
+        """Weights of the n-gram estimate in the blend, (positions,), 0 to 1; None if they are not known."""
 
 
 class HostCharged(NamedTuple):
@@ -41,54 +41,57 @@ class HostCharged(NamedTuple):
 
 
 class OrderEvidence(NamedTuple):
-    """What one order's context knows of a target, and what it has to say in the blend."""
+    """The counts of one order for a target, and the order's weight in the blend."""
 
     order: int
-    """Its context has order - 1 tokens."""
+    """Order; its context has order - 1 tokens."""
     context: int
-    """Times that the context has occurred."""
+    """Number of times that the context has occurred."""
     distinct: int | None
-    """Different tokens that have followed it; None where that is not known."""
+    """Number of different tokens that have followed the context; None if it is not known."""
     target: int
-    """Times that the target has followed it."""
+    """Number of times that the target has followed the context."""
     weight: float
-    """Share of the blend that rests on this order, 0 to 1."""
+    """Share of the blend that comes from this order, 0 to 1."""
 
 
 class Explanation(NamedTuple):
-    """How a scorer comes to what it charges a target with, before the target is counted."""
+    """How a target's charge is made up, before the target is counted."""
 
     order: int
-    """The matched order, 0 if nothing matched."""
+    """The matched order, 0 if no order matched."""
     weight: float
-    """Share of the blend that rests on n-grams, 0 to 1; the rest is the neural model's."""
+    """Share of the blend that comes from n-grams, 0 to 1; the rest is the neural model's."""
     orders: tuple[OrderEvidence, ...]
-    """Every order looked at, lowest first."""
+    """All orders that were looked up, lowest first."""
 
 
 class Scorer(Protocol):
     """Scores windows in stream order, each before it is counted."""
 
     window_wise: bool
-    """Whether positions are counted when their whole window has been scored, or else each before the next is scored.
+    """True if positions are counted after their whole window is scored; False if each is counted before the next.
 
-    In the second case windows may be cut anywhere between their scored positions, and nothing changes.
+    If False, windows may be cut between any two scored positions without changing the result.
     """
     on_device: bool = False
-    """Whether calls return before the work is done, so that a thread of its own would gain nothing."""
+    """Whether calls return before the work is done, so that a separate thread would gain nothing."""
 
     def prefill(self, tokens: Stream, start: int, stop: int, advance: Callable[[int], None]) -> None:
-        """Count positions [start, stop) without scoring them; `advance` hears of positions counted."""
+        """Count positions [start, stop) without scoring them.
+
+        `advance` is called with the number of positions counted.
+        """
 
     def scan(self, ranks: Ranks) -> None:
-        """Replace what was counted by what all ranks before this one have counted (`distributed.prefill.scan`)."""
+        """Replace the counts by those of all ranks before this one (`distributed.prefill.scan`)."""
 
     def learned(self) -> dict[str, NDArray[Any]]:
-        """What is learned besides the counts, for a checkpoint; empty for a scorer that only counts."""
+        """All that is learned besides the counts, for a checkpoint; empty for a scorer that only counts."""
         return {}
 
     def load_learned(self, learned: dict[str, NDArray[Any]]) -> None:
-        """Go on as the scorer that `learned` is from, once the same positions have been counted."""
+        """Load what another scorer's `learned` returned; the same positions must have been counted before."""
         if learned:
             raise ValueError(f"this scorer learns nothing, but {', '.join(learned)} were given")
 
@@ -98,33 +101,34 @@ class Scorer(Protocol):
     def distribution(
         self, tokens: Stream, position: int, probabilities: NDArray[np.float64], entropy: float
     ) -> NDArray[np.float64]:
-        """(V,): what each token would be charged with at `position`, were it the target, as the counts stand.
+        """The value of each token as the target of `position`, with the current counts, (V,).
 
-        `probabilities` (V,) and `entropy` are the neural model's there. Changes nothing that was counted, and does not
-        depend on tokens[position + 1] or any later token.
+        `probabilities` (V,) and `entropy` are the neural model's there. Does not change the counts, and does not depend
+        on tokens[position + 1] or any later token.
         """
 
     def given_target(
         self, tokens: Stream, position: int, probabilities: NDArray[np.float64], entropy: float
     ) -> NDArray[np.float64]:
-        """(V,): the values of all tokens as the target, tokens[position + 1], makes them.
+        """The values of all tokens when the target is tokens[position + 1], (V,).
 
-        Where the target takes part in choosing an order, a weight or a denominator: with what it chose. Otherwise
-        `distribution`, whatever the target.
+        If the target helps to choose an order, a weight or a denominator, all values use its choice. Otherwise this is
+        `distribution`.
         """
         return self.distribution(tokens, position, probabilities, entropy)
 
     def explain(
         self, tokens: Stream, position: int, probabilities: NDArray[np.float64], entropy: float, target: int
     ) -> Explanation | None:
-        """How the charge of `target` at `position` comes about; `probabilities` and `entropy` as for `distribution`.
+        """How the charge of `target` at `position` is made up; None for a scorer that does not know.
 
-        As `distribution`, changes nothing and reads no token behind `position`. None for a scorer that can't tell.
+        `probabilities` and `entropy` are as for `distribution`. Like it, this changes nothing and reads no token after
+        `position`.
         """
         return None
 
     def tally(self) -> Tally:
-        """What has been charged so far."""
+        """The sums of everything charged so far."""
 
 
 class NeuralScorer(Scorer):
@@ -144,7 +148,7 @@ class NeuralScorer(Scorer):
     def score(self, tokens: Stream, windows: Windows, stats: NeuralStats) -> HostCharged:
         p = stats.p_target
         order = np.zeros(len(p), np.uint8)
-        self._tally.add(p, p, order)
+        self._tally.add(p, p, order, windows.positions)
         return HostCharged(p, order)
 
     def distribution(
@@ -157,10 +161,10 @@ class NeuralScorer(Scorer):
 
 
 class Vocabulary(NamedTuple):
-    """What a scorer may know of tokens besides their numbers, and of the model beside it."""
+    """What a scorer may know about the tokens and the neural model."""
 
     size: int
     surfaces: Sequence[bytes | None] | None
-    """What each token spells; None without a tokenizer."""
+    """The bytes that each token spells; None without a tokenizer."""
     neural: bool
-    """Whether the neural distributions come from a model that knows something."""
+    """Whether the neural distributions come from a trained model, not --uniform."""

@@ -1,4 +1,4 @@
-"""The scorer of a configuration, and what it asks of the backend and of the model."""
+"""Makes the scorer of a configuration, and checks that backend and model have what it needs."""
 
 from ngram_eval.config import EvalConfig
 from ngram_eval.errors import InputError
@@ -13,11 +13,12 @@ from ngram_eval.scorers.hashed.scorer import HashedScorer
 from ngram_eval.scorers.mixer.model import make_mixer, spelling_of, unspelt
 from ngram_eval.scorers.mixer.scorer import MixerScorer
 
+_POSITIONS_AT_ONCE = 1 << 20
+"""Most scored positions of a batch, so that its memory does not grow with the stride."""
 _ROWS_AT_ONCE = 1 << 11
-
-
+"""Most whole distributions of a batch."""
 _ENTRIES_AT_ONCE = 1 << 27
-"""Most probabilities of such rows (1 GiB)."""
+"""Most probabilities in the rows of one batch (1 GiB)."""
 
 
 def check_backend(name: str, config: EvalConfig, backend: str) -> None:
@@ -39,15 +40,15 @@ def check_source(config: EvalConfig, source: NeuralSource) -> None:
 
 
 def windows_at_once(config: EvalConfig, source: NeuralSource) -> int:
-    """Windows of one batch: the source's, or as many whole distributions as memory should hold."""
+    """Windows of one batch: the source's number, or fewer if the batch would take too much memory."""
+    positions = _POSITIONS_AT_ONCE
     if config.needs_rows:
-        rows = min(_ROWS_AT_ONCE, _ENTRIES_AT_ONCE // source.vocab_size)
-        return min(source.batch_windows, max(1, rows // config.window.stride))
-    return source.batch_windows
+        positions = min(_ROWS_AT_ONCE, _ENTRIES_AT_ONCE // source.vocab_size)
+    return min(source.batch_windows, max(1, positions // config.window.stride))
 
 
 def make_scorer(backend: str, config: EvalConfig, threads: int = 1, vocabulary: Vocabulary | None = None) -> Scorer:
-    """The scorer that `config` asks for, with an empty memory of the named backend; the mixer needs a `vocabulary`."""
+    """The scorer of `config`, with an empty memory of the named backend; the mixer needs a `vocabulary`."""
     if config.scorer == "exact":
         return ExactScorer(make_model(backend, config.ngram.max_order, config.exact), config)
     if config.scorer == "mixer":

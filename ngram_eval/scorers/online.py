@@ -1,4 +1,4 @@
-"""Scorers that learn from each position for the next; what the exact model's and the mixer's share."""
+"""The common part of scorers that learn from each position for the next: the exact model and the mixer."""
 
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
@@ -11,12 +11,13 @@ from ngram_eval.distributed.ranks import Ranks
 from ngram_eval.errors import InputError
 from ngram_eval.scorers.base import HostCharged, Scorer
 from ngram_eval.text.stream import Stream, Tokens
+from ngram_eval.text.windows import Windows
 
 _COUNT_AT_ONCE = 1 << 22
 
 
 class OnlineModel(Protocol):
-    """What the models of online scorers have in common."""
+    """The common methods of the models of online scorers."""
 
     def append(self, tokens: Tokens) -> None: ...
     def learned(self) -> dict[str, NDArray[Any]]: ...
@@ -27,10 +28,10 @@ Model = TypeVar("Model", bound=OnlineModel)
 
 
 class OnlineScorer(Scorer, Generic[Model]):
-    """A memory that learns from each position for the next, in stream order, under a normalised blend."""
+    """A scorer with a normalised blend that learns from each position for the next, in stream order."""
 
     what = "a memory"
-    """Its name in messages."""
+    """Name in messages."""
 
     def __init__(self, model: Model, min_order: int) -> None:
         self._model: Model = model
@@ -39,7 +40,7 @@ class OnlineScorer(Scorer, Generic[Model]):
         self._started = False
 
     def prefill(self, tokens: Stream, start: int, stop: int, advance: Callable[[int], None]) -> None:
-        """Count only: what is learned on the way comes from `load_learned`."""
+        """Count only; `load_learned` provides what would be learned meanwhile."""
         for low in range(start, stop, _COUNT_AT_ONCE):
             high = min(low + _COUNT_AT_ONCE, stop)
             self._model.append(self._targets(tokens, low, high))
@@ -64,12 +65,14 @@ class OnlineScorer(Scorer, Generic[Model]):
 
     def _start(self, tokens: Stream) -> None:
         if not self._started:
-            self._model.append(tokens[:1])  # nobody's target
+            self._model.append(tokens[:1])  # not a target
             self._started = True
 
-    def _charged(self, p: NDArray[np.float64], neural: NDArray[np.float64], order: NDArray[np.uint8]) -> HostCharged:
+    def _charged(
+        self, windows: Windows, p: NDArray[np.float64], neural: NDArray[np.float64], order: NDArray[np.uint8]
+    ) -> HostCharged:
         matched = np.where(order >= self._min_order, order, 0).astype(np.uint8)
-        self._tally.add(p, neural, matched)
+        self._tally.add(p, neural, matched, windows.positions)
         return HostCharged(p, matched)
 
     def tally(self) -> Tally:
@@ -77,5 +80,5 @@ class OnlineScorer(Scorer, Generic[Model]):
 
 
 def distinct_rows(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n, V) as it is, or (1, V) where all rows are one and the same memory."""
+    """`rows` (n, V) as they are, or (1, V) if all rows are one array in memory."""
     return rows[:1] if len(rows) and rows.strides[0] == 0 else rows

@@ -1,1 +1,1 @@
-"""Everything before a model: token streams, shards, tokenizers and their bytes, windows, samples."""
+"""The input of a model: token streams, shards, tokenizers and their bytes, windows, samples."""

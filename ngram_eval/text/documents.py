@@ -1,4 +1,4 @@
-"""Documents of text files: plain text or JSON lines, either also as .zst, streamed."""
+"""Reads documents from text files: plain text or JSON lines, both also as .zst, streamed."""
 
 import io
 import itertools
@@ -22,7 +22,7 @@ _SUFFIXES = (".txt", ".jsonl", ".txt.zst", ".jsonl.zst")
 
 
 _SEGMENT_CHARS = 1 << 12
-"""A document is encoded in segments of about this size where its tokenizer allows: faster, and memory stays small."""
+"""Characters of a segment. Long documents are encoded in segments if the tokenizer allows: faster, in less memory."""
 
 
 _MOST_LINE = 1 << 28
@@ -38,7 +38,7 @@ class TextForm:
     """How files hold documents."""
 
     documents: Documents = "file"
-    """What is a document in .txt: the file, each line, or what blank lines part. In .jsonl it is always the line."""
+    """A document in .txt: the file, each line, or each block between blank lines. In .jsonl it is always the line."""
 
     text_field: str = "text"
     """Field of a .jsonl line that holds its text."""
@@ -48,7 +48,7 @@ class TextForm:
 
 
 class Source(NamedTuple):
-    """One input, which can be read more than once unless it is stdin."""
+    """One input; it can be read more than once unless it is stdin."""
 
     label: str
     path: Path | None
@@ -58,14 +58,14 @@ class Source(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """A document or, where it is long, a part of it that ends in a newline; never empty."""
+    """A document, or a part of a long one that ends in a newline; never empty."""
 
     starts_document: bool
     text: str
 
 
 def find_sources(inputs: Sequence[str], form: TextForm) -> list[Source]:
-    """The inputs, folders expanded; raises `InputError` for what is missing or of an unknown kind."""
+    """The inputs, folders expanded; raises `InputError` for a path that is missing or of an unknown kind."""
     sources = []
     for name in inputs:
         path = Path(name)
@@ -79,7 +79,7 @@ def find_sources(inputs: Sequence[str], form: TextForm) -> list[Source]:
         elif not path.exists():
             raise InputError(f"{name}: no such file or folder")
         elif not name.endswith(_SUFFIXES):
-            raise InputError(f"{name} is of no known kind: its name must end in {', '.join(_SUFFIXES)}")
+            raise InputError(f"{name} is not of a known kind: its name must end in {', '.join(_SUFFIXES)}")
         else:
             sources.append(_file_source(path))
     return sources
@@ -93,10 +93,10 @@ def _file_source(path: Path) -> Source:
 def read_segments(
     sources: Iterable[Source], form: TextForm, *, split: bool, advance: Callable[[int], None]
 ) -> Iterator[Segment]:
-    """The documents of all sources in order; empty ones are left out. `advance` is called with bytes read.
+    """The documents of all sources in order, without empty ones. `advance` is called with the number of bytes read.
 
-    With `split`, long documents come in segments cut after a newline. Raises `InputError`, naming file and line, for
-    what is not UTF-8, not JSON, or has no text field.
+    With `split`, long documents come in segments that end in a newline. Raises `InputError`, naming file and line, for
+    text that is not UTF-8, and for a line that is not JSON or has no text field.
     """
     for source in sources:
         with source.path.open("rb") if source.path else nullcontext(sys.stdin.buffer) as file:
@@ -107,13 +107,13 @@ def read_segments(
 
 
 def size_of(sources: Iterable[Source]) -> int | None:
-    """Bytes of all sources together; None if stdin, which has no size, is one of them."""
+    """Bytes of all sources together; None if stdin is one of them."""
     paths = [source.path for source in sources]
     return None if None in paths else sum(path.stat().st_size for path in paths if path)
 
 
 class _Counted(io.RawIOBase):
-    """A file whose reads are counted."""
+    """A file that calls `advance` with the number of bytes of each read."""
 
     def __init__(self, file: BinaryIO, advance: Callable[[int], None]) -> None:
         self._file, self._advance = file, advance
@@ -129,7 +129,7 @@ class _Counted(io.RawIOBase):
 
 
 def _lines(raw: BinaryIO, source: Source) -> Iterator[tuple[int, str]]:
-    """Lines with their numbers and newlines. Only a line feed ends a line: anything else is text to keep."""
+    """Lines with their numbers and newlines. Only a line feed ends a line; a carriage return is text."""
     lines = io.BufferedReader(_ZstdText(raw, source.label)) if source.zst else raw
     for number, line in enumerate(iter(lambda: lines.readline(_MOST_LINE), b""), 1):
         if len(line) == _MOST_LINE:
@@ -143,7 +143,7 @@ def _lines(raw: BinaryIO, source: Source) -> Iterator[tuple[int, str]]:
 
 
 def _documents(lines: Iterator[tuple[int, str]], source: Source, form: TextForm) -> Iterator[Iterable[str]]:
-    """Every document as an iterator of its lines, to be used up before the next."""
+    """Every document as an iterator of its lines; read it to the end before you ask for the next."""
     if source.jsonl:
         for number, line in lines:
             if line.strip():
@@ -163,16 +163,18 @@ def _json_text(line: str, place: str, field: str) -> str:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{place} is not JSON ({error}): mend the line") from error
+        raise InputError(f"{place} is not JSON ({error}): fix the line") from error
     if not isinstance(record, dict) or field not in record:
         raise InputError(f"{place} has no field {field!r}: name the one that holds the text with --text-field")
     text = record[field]
     if not isinstance(text, str):
-        raise InputError(f"{place} has {type(text).__name__}, not text, in its field {field!r}: mend the line")
+        raise InputError(f"{place} has {type(text).__name__}, not text, in its field {field!r}: fix the line")
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise InputError(f"{place} holds half a surrogate pair, no Unicode text ({error}): mend the line") from error
+        raise InputError(
+            f"{place} holds half a surrogate pair, which is not Unicode text ({error}): fix the line"
+        ) from error
     return text
 
 
@@ -190,7 +192,7 @@ def _segments(lines: Iterable[str], split: bool) -> Iterator[str]:
 
 
 class _ZstdText(io.RawIOBase):
-    """The text in a .zst of any number of frames; unlike zstandard's reader it does not take a cut file for whole."""
+    """The text in a .zst file of any number of frames; unlike zstandard's reader it raises for a file cut short."""
 
     def __init__(self, file: BinaryIO, label: str) -> None:
         self._file, self._label = file, label

@@ -1,4 +1,4 @@
-"""The manifest beside shards: what they were made of, and whether they still are those."""
+"""The manifest beside shards: what they were made from, and their checksums."""
 
 import json
 import re
@@ -23,7 +23,7 @@ class ShardEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What `prepare` knows of the shards it wrote; stored beside them as `NAME_manifest.json`."""
+    """Facts about a set of shards; `prepare` writes them beside the shards, as `NAME_manifest.json`."""
 
     format: str
     """"ngram_eval shards 1"."""
@@ -32,23 +32,23 @@ class Manifest:
     shards: tuple[ShardEntry, ...]
     tokens: Count
     documents: Count
-    """Documents, each led by a BOS token. Empty ones are left out."""
+    """Number of documents; each begins with a BOS token. Empty documents are left out."""
     original_bytes: Count
-    """UTF-8 bytes of the documents as they were given."""
+    """UTF-8 bytes of the documents as given."""
     decoded_bytes: Count
     """Bytes of all targets under the rule "decoded"."""
     unknown_tokens: Count
-    """Tokens that stand for text the tokenizer could not hold."""
+    """Number of unknown tokens; their text is lost."""
     altered_documents: Count
-    """Documents that do not decode to the text they were made of."""
+    """Number of documents whose tokens do not decode to their text."""
     warnings: tuple[str, ...]
-    """What makes decoded_bytes differ from original_bytes, in words."""
+    """The reasons why decoded_bytes and original_bytes differ."""
     tokenizer_sha256: str
     vocab_size: Count
     command: str
     """The command line that wrote the shards."""
     version: str
-    """The version of ngram_eval that did."""
+    """The version of ngram_eval that wrote them."""
 
     def to_json(self) -> str:
         """The manifest as indented JSON, ending in a newline."""
@@ -61,11 +61,11 @@ MANIFEST_FORMAT = "ngram_eval shards 1"
 def read_manifest(paths: Sequence[Path], part: tuple[int, int] = (0, 1)) -> Manifest | None:
     """The manifest that `prepare` stored beside these shards, or None if there is none for exactly this set.
 
-    `part` (rank, world) reads only every world-th shard, from the rank-th on, to compare its sha256.
+    With `part` (rank, world), only every world-th shard, from the rank-th on, is read to compare its sha256.
 
-    A manifest of other shards as well (only some of NAME_*.bin were named), or of fewer, says nothing about the bytes
-    of these and is passed over. One of exactly these files must agree with them: `InputError` if it can't be read, or
-    if a shard's token count or sha256 is another, for then its byte counts belong to another text.
+    A manifest of more or fewer shards (only some of NAME_*.bin are evaluated) says nothing about the bytes of these
+    and is ignored. Raises `InputError` if a manifest of exactly these files can't be read, or if a shard's token count
+    or sha256 differs: its byte counts would then belong to another text.
     """
     names = [re.fullmatch(r"(.+)_\d{6}\.bin", path.name) for path in paths]
     prefixes = {path.with_name(match[1]) if match else None for path, match in zip(paths, names, strict=True)}

@@ -1,8 +1,8 @@
-"""Text into token shards and a manifest (`ngram-eval prepare`).
+"""Turns text into token shards and a manifest (`ngram-eval prepare`).
 
 Writes NAME_000000.bin, NAME_000001.bin, … and NAME_manifest.json into DIR, and with `--train-tokenizer` the trained
-tokenizer.model. Everything is made in a hidden folder inside DIR and moved into place at the end, so an error or
-Ctrl-C leaves nothing behind. Text is streamed: memory holds one shard and one batch of text at a time.
+tokenizer.model. All files are made in a hidden folder inside DIR and moved into place at the end, so an error or
+Ctrl-C leaves no files. Text is streamed: memory holds one shard and one batch of text at a time.
 """
 
 import io
@@ -32,42 +32,42 @@ _BATCH_CHARS = 1 << 22
 
 
 _TRAINING_LINE = 1 << 16
-"""Longest line, in characters, that the trainer is given; SentencePiece would drop longer ones than its limit."""
+"""Longest line, in characters, that the trainer gets; SentencePiece drops lines beyond its limit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareConfig(TextForm):
-    """Turn text into token shards, each document led by a BOS token, and say what was done in a manifest."""
+    """Turn text into token shards with a manifest; each document begins with a BOS token."""
 
     inputs: tuple[str, ...]
-    """.txt or .jsonl files, either also as .zst; folders, of which all such files are taken, sorted; - is stdin."""
+    """.txt or .jsonl files, both also as .zst; folders of such files, read in sorted order; - is stdin."""
 
     out: Path
-    """Folder for the shards and the manifest; made if need be."""
+    """Folder for the shards and the manifest; made if it does not exist."""
 
     name: str = "tokens"
     """The files are NAME_000000.bin, … and NAME_manifest.json."""
 
     tokenizer: Path | None = None
-    """SentencePiece .model to use (this or --train-tokenizer)."""
+    """SentencePiece .model to use, instead of --train-tokenizer."""
 
     train_tokenizer: int | None = None
-    """Train a byte-fallback BPE tokenizer of this vocabulary on the text, losing nothing, as OUT/tokenizer.model."""
+    """Train a lossless BPE tokenizer with byte fallback and this vocabulary size on the text: OUT/tokenizer.model."""
 
     train_characters: int = 100_000_000
-    """Train on the first so many characters."""
+    """Number of characters of the text, from its start, to train the tokenizer on."""
 
     shard_tokens: int = 100_000_000
-    """Tokens in each shard but the last."""
+    """Tokens in each shard except the last."""
 
     overwrite: bool = False
     """Replace shards, manifest and trained tokenizer of the same name."""
 
     def __post_init__(self) -> None:
         if not self.inputs:
-            raise InputError("no input is named: give files, folders, or - for stdin")
+            raise InputError("no input is given: give files, folders, or - for stdin")
         if self.inputs.count("-") > 1:
-            raise InputError("- is named twice: stdin can be read once")
+            raise InputError("- is given twice: stdin can be read only once")
         if (self.tokenizer is None) == (self.train_tokenizer is None):
             raise InputError("give either --tokenizer T.model or --train-tokenizer VOCABULARY")
         if not re.fullmatch(r"[\w.-]+", self.name):
@@ -83,9 +83,9 @@ def train_tokenizer(
 ) -> bytes:
     """A serialised SentencePiece BPE model of the first `characters` characters; the same text gives the same bytes.
 
-    Text survives it unchanged: no normalisation, no added or removed space, and what has no piece falls back to bytes,
-    newlines among it. The one exception is "▁" (U+2581) in the text, SentencePiece's own sign for a space. Raises
-    `InputError` if the text does not allow such a vocabulary.
+    The model keeps text unchanged: it does not normalise, adds and removes no space, and spells text without a piece,
+    such as newlines, in bytes. The one exception is "▁" (U+2581), SentencePiece's own sign for a space. Raises
+    `InputError` if the text does not allow a vocabulary of this size.
     """
 
     def lines() -> Iterator[str]:
@@ -127,7 +127,7 @@ class _ShardWriter:
 
     def __init__(self, folder: Path, name: str, shard_tokens: int, tokenizer: Tokenizer) -> None:
         self._folder, self._name = folder, name
-        self._buffer = np.empty(shard_tokens, tokenizer.dtype)  # the system gives the memory as it fills
+        self._buffer = np.empty(shard_tokens, tokenizer.dtype)  # the system allocates the memory as it fills
         self._filled = 0
         self.paths: list[Path] = []
 
@@ -191,16 +191,19 @@ def _batches(segments: Iterable[Segment]) -> Iterator[list[Segment]]:
 
 
 def prepare(config: PrepareConfig, command: str, track: Track = untracked) -> Manifest:
-    """Write shards, manifest and, if asked, tokenizer; `command` goes into the manifest. Raises `InputError`."""
+    """Write shards, manifest and, with `train_tokenizer`, the tokenizer; `command` is recorded in the manifest.
+
+    Raises `InputError` for input that can't be read and for output that is in the way.
+    """
     sources = find_sources(config.inputs, config)
     trained = config.out / "tokenizer.model"
     existing = _existing(config)
     if config.train_tokenizer is not None and trained.exists():
         existing.append(trained)
     if existing and not config.overwrite:
-        raise InputError(f"{existing[0]} is there already: choose another --name or --out, or say --overwrite")
+        raise InputError(f"{existing[0]} already exists: choose another --name or --out, or give --overwrite")
     new_folder = not config.out.exists()
-    staging = config.out / f".{config.name}-{os.getpid()}"  # named before it is made: ctrl-C may come in between
+    staging = config.out / f".{config.name}-{os.getpid()}"  # outside the try: ctrl-C may come while it is made
     try:
         staging.mkdir(parents=True)
         return _prepare(config, command, sources, staging, track)
@@ -214,7 +217,7 @@ def prepare(config: PrepareConfig, command: str, track: Track = untracked) -> Ma
 def _prepare(config: PrepareConfig, command: str, sources: list[Source], staging: Path, track: Track) -> Manifest:
     model = staging / "tokenizer.model"
     if config.train_tokenizer is None:
-        assert config.tokenizer is not None  # PrepareConfig saw to it
+        assert config.tokenizer is not None  # checked by PrepareConfig
         tokenizer = Tokenizer.load(config.tokenizer)
     else:
         sources = [_spool(source, staging) for source in sources]  # they are read twice
@@ -224,7 +227,7 @@ def _prepare(config: PrepareConfig, command: str, sources: list[Source], staging
         tokenizer = Tokenizer.load(model)
     if tokenizer.bos_id is None:
         raise InputError(
-            f"{config.tokenizer} has no BOS token to part documents with: use one trained with bos_id >= 0"
+            f"{config.tokenizer} has no BOS token to separate documents with: use one trained with bos_id >= 0"
         )
 
     writer = _ShardWriter(staging, config.name, config.shard_tokens, tokenizer)
@@ -233,7 +236,7 @@ def _prepare(config: PrepareConfig, command: str, sources: list[Source], staging
     )
     counts = _tokenize(segments, tokenizer, np.array([tokenizer.bos_id], tokenizer.dtype), writer)
     if not counts.documents:
-        raise InputError(f"{', '.join(config.inputs)}: no text in it, so there is nothing to write")
+        raise InputError(f"{', '.join(config.inputs)}: the input holds no text, so there is nothing to write")
 
     shards = [read_shards([str(path)]).tokens[:] for path in writer.paths]
     decoded_bytes = tokenizer.stream_bytes(shards)
@@ -273,7 +276,7 @@ def _spool(source: Source, staging: Path) -> Source:
 def _warnings(counts: _Counts, decoded_bytes: int, unknown_tokens: int) -> tuple[str, ...]:
     warnings = []
     if unknown_tokens:
-        warnings.append(f"{unknown_tokens} tokens are unknown: what they stood for is lost and counts no bytes")
+        warnings.append(f"{unknown_tokens} tokens are unknown: their text is lost and counts no bytes")
     if counts.altered_documents:
         warnings.append(
             f"{counts.altered_documents} of {counts.documents} documents do not decode to their text: "
@@ -300,8 +303,8 @@ def _existing(config: PrepareConfig) -> list[Path]:
 
 
 def _publish(config: PrepareConfig, files: list[Path], manifest: Manifest) -> None:
-    # Old files go first: a longer earlier run would leave shards that the same pattern finds. The manifest comes last,
-    # so where there is one it is of these shards.
+    # Old files are removed first: shards of a longer earlier run would match the same pattern. The manifest comes last,
+    # so a manifest always describes the shards beside it.
     for path in _existing(config):
         path.unlink()
     for path in files:

@@ -1,4 +1,4 @@
-"""Positions at which whole distributions are looked at, each with the counts as they stand when it is scored."""
+"""Sampled positions: there an evaluation looks at whole distributions, just before it scores the position."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,15 +10,15 @@ from ngram_eval.config import WindowConfig
 from ngram_eval.text.windows import Windows
 
 SAMPLES = 64
-"""Positions at which an evaluation takes the sum over the vocabulary."""
+"""Number of positions at which an evaluation takes the sum over the vocabulary."""
 _ENTROPY_AT_ONCE = 1 << 15
-"""Tokens of a distribution at a time: temporaries of 2 MB cost twenty times what is computed with them."""
+"""Tokens of a distribution handled at once: temporaries of 2 MB cost twenty times as much as the arithmetic."""
 
 
 def choose_samples(targets: int, count: int, config: WindowConfig, seed: int = 0) -> NDArray[np.int64]:
-    """At most `count` of the positions [0, targets), in order: one at random in each of as many equal parts.
+    """At most `count` of the positions [0, targets), ascending: a random one from each of `count` equal parts.
 
-    The last stride is left out where it is scored again and again.
+    With `rescore_tail`, which scores the last stride repeatedly, the last stride is left out.
     """
     positions = max(targets - config.stride, 1) if config.rescore_tail else targets
     count = min(count, positions)
@@ -27,7 +27,7 @@ def choose_samples(targets: int, count: int, config: WindowConfig, seed: int = 0
 
 
 def cut(windows: Windows, samples: NDArray[np.int64], window_wise: bool) -> Iterator[tuple[list[int], Windows]]:
-    """The windows in parts, each with the samples to look at before it is scored; see `Scorer.window_wise`."""
+    """The windows in parts, each with the samples to look at before the part is scored; see `Scorer.window_wise`."""
     looks: list[int] = []
     for position in samples.tolist():
         row = int(np.searchsorted(windows.stop, position, side="right"))
@@ -45,7 +45,7 @@ def cut(windows: Windows, samples: NDArray[np.int64], window_wise: bool) -> Iter
 
 
 def samples_in(windows: Windows, samples: NDArray[np.int64]) -> list[int]:
-    """Those samples that the windows score."""
+    """The samples that the windows score."""
     return [position for position in samples.tolist() if len(windows.scoring(position))]
 
 

@@ -30,10 +30,10 @@ _DTYPES: dict[int, np.dtype[Any]] = {1: np.dtype("<u2"), 2: np.dtype("<u4")}
 
 
 class TokenStream(NamedTuple):
-    """The tokens of some shards, end to end."""
+    """The tokens of one or more shards, end to end."""
 
     tokens: Stream
-    """N tokens, uint16, or uint32 where any shard is. Nothing is read before it is asked for; `tokens[:]` is all."""
+    """N tokens, uint16, or uint32 if any shard is. Slices are read on demand; `tokens[:]` is all."""
     paths: tuple[Path, ...]
     """The shards, in order."""
     total: int
@@ -54,11 +54,11 @@ class _Shard(NamedTuple):
 
 
 def read_shards(patterns: Sequence[str], max_tokens: int | None = None) -> TokenStream:
-    """The token stream of the shards that `patterns` (globs or plain paths) name, sorted, each once.
+    """The token stream of the shards that `patterns` (globs or plain paths) match, sorted, each once.
 
     Shards are mapped, not read: the stream may be larger than memory. Every header is checked. Raises `InputError` for
-    a pattern without files, anything but a well-formed shard whose size agrees with its header, and `max_tokens` below
-    1.
+    a pattern without files, for a file that is not a shard or whose size differs from its header, and for `max_tokens`
+    below 1.
     """
     if max_tokens is not None and max_tokens < 1:
         raise InputError(f"--max-tokens is {max_tokens}: give at least 1")
@@ -72,9 +72,9 @@ def read_shards(patterns: Sequence[str], max_tokens: int | None = None) -> Token
 
 
 class Shards:
-    """Shards end to end as one stream (`ngram_eval.text.stream.Stream`), each mapped when it is first read from.
+    """Shards end to end as one stream (`ngram_eval.text.stream.Stream`); each is mapped when it is first read.
 
-    A slice within one shard is a view of its file; one over several is a copy.
+    A slice within one shard is a view of its file; a slice over several shards is a copy.
     """
 
     def __init__(self, shards: Sequence[_Shard], length: int) -> None:
@@ -89,7 +89,7 @@ class Shards:
     def __getitem__(self, positions: slice) -> Tokens:
         start, stop, step = positions.indices(self._length)
         if step != 1:
-            raise ValueError(f"a stream is read in slices without a step, not of step {step}")
+            raise ValueError(f"a stream is read in slices without a step, not with step {step}")
         index = min(int(np.searchsorted(self._starts, start, side="right")), len(self._shards)) - 1
         parts = []
         while True:
@@ -112,13 +112,13 @@ class Shards:
 
 def _expand(patterns: Sequence[str]) -> list[Path]:
     if not patterns:
-        raise InputError("no shard is named: give --data a file or a pattern such as 'fineweb_val_*.bin'")
+        raise InputError("no shard is given: give --data a file or a pattern such as 'fineweb_val_*.bin'")
     found = {}
     for pattern in patterns:
-        # A name with brackets in it may be a file before it is a pattern.
+        # A name with brackets may be a file rather than a pattern.
         matches = [pattern] if os.path.lexists(pattern) else glob.glob(pattern, recursive=True)
         if not matches:
-            raise InputError(f"{pattern}: no such shard; check the path, and quote a pattern to keep the shell out")
+            raise InputError(f"{pattern}: no such shard; check the path, and quote a pattern against the shell")
         found.update({os.path.abspath(match): Path(match) for match in matches})
     return sorted(found.values(), key=str)
 
@@ -132,13 +132,13 @@ def _read_header(path: Path) -> _Shard:
     if len(raw) < HEADER_BYTES:
         raise InputError(
             f"{path} has {len(raw)} bytes, less than the {HEADER_BYTES} of a shard header: "
-            "it is cut short or no shard; make shards with `ngram-eval prepare`"
+            "it is cut short or not a shard; make shards with `ngram-eval prepare`"
         )
     magic, version, count = (int(word) for word in np.frombuffer(raw, "<i4", 3))
     if magic != MAGIC:
         raise InputError(
-            f"{path} starts with {magic} where a shard has {MAGIC}: it is no shard; "
-            "make one of text with `ngram-eval prepare`"
+            f"{path} starts with {magic} where a shard has {MAGIC}: it is not a shard; "
+            "make shards from text with `ngram-eval prepare`"
         )
     if version not in _DTYPES:
         raise InputError(f"{path} has format version {version}: only 1 (uint16) and 2 (uint32) can be read")
@@ -158,9 +158,9 @@ def _read_header(path: Path) -> _Shard:
 
 
 def write_shard(path: Path, tokens: Tokens) -> None:
-    """Write tokens, (N,) uint16 (version 1) or uint32 (version 2), as a shard: all of it or nothing.
+    """Write tokens, (N,) uint16 (version 1) or uint32 (version 2), as a shard: the whole file or nothing.
 
-    Raises `ValueError` for other arrays, none or more than `MAX_SHARD_TOKENS` tokens.
+    Raises `ValueError` for other arrays, and unless N is 1 to `MAX_SHARD_TOKENS`.
     """
     versions = {dtype: version for version, dtype in _DTYPES.items()}
     if tokens.ndim != 1 or tokens.dtype not in versions:

@@ -1,4 +1,4 @@
-"""Token streams: what is scored, and read in slices.
+"""Token streams, which are scored and read in slices.
 
 Position p of a stream of N tokens predicts tokens[p + 1], so positions run over [0, N - 1).
 """
@@ -22,6 +22,6 @@ class Stream(Protocol):
 
 
 def check_span(tokens: Stream, start: int, stop: int) -> None:
-    """Raise `ValueError` unless [start, stop) lies within the positions of the stream."""
+    """Raise `ValueError` unless [start, stop) is within the positions of the stream."""
     if not 0 <= start <= stop <= len(tokens) - 1:
         raise ValueError(f"positions [{start}, {stop}) outside [0, {len(tokens) - 1}) of {len(tokens)} tokens")

@@ -1,4 +1,4 @@
-"""Tokenizers: the bytes that tokens stand for. SentencePiece's are counted here."""
+"""Tokenizers, and the bytes that each token decodes to; this module holds SentencePiece's."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,17 +14,17 @@ from ngram_eval.files import read_input
 from ngram_eval.text.stream import Stream, Tokens, check_span
 
 _CHUNK = 1 << 20
-"""Tokens handled at once, so that temporaries stay in the cache."""
+"""Tokens handled at once; temporaries of this size stay in the cache."""
 MOST_MODEL_BYTES = 1 << 28
-"""Of a SentencePiece model: the largest in use have 10 MB."""
+"""Most bytes of a SentencePiece model; the largest in use have 10 MB."""
 
 
 def check_vocabulary(
     tokens: Stream, vocab_size: int, source: str, part: tuple[int, int] = (0, 1), first: int = 0
 ) -> None:
-    """Raise `InputError` if a token is not below vocab_size; `source` names what has that vocabulary.
+    """Raise `InputError` if a token is not below vocab_size; the message calls the owner of the vocabulary `source`.
 
-    `part` (rank, world) looks at that rank's share of the tokens only; `first` is the position of the first of them.
+    With `part` (rank, world), only that rank's share of the tokens is checked; `first` is the position of `tokens[0]`.
     """
     rank, world = part
     stop = len(tokens) * (rank + 1) // world
@@ -39,55 +39,55 @@ def check_vocabulary(
 
 
 class TextTokenizer(Protocol):
-    """What an evaluation asks of a tokenizer: the bytes that tokens stand for."""
+    """What an evaluation needs of a tokenizer: the bytes that tokens decode to."""
 
     vocab_size: int
-    """Tokens."""
+    """Number of tokens."""
 
     @property
     def sha256(self) -> str:
-        """Which tokenizer it is."""
+        """The sha256 of the tokenizer's file."""
 
     def surfaces(self) -> list[bytes | None]:
-        """What each token stands for within a text; None where that is nothing, or lost."""
+        """The bytes of each token within a text; None for a token without text, or whose text is lost."""
 
     def target_bytes(self, tokens: Stream, start: int, stop: int, rule: ByteRule) -> NDArray[np.int64]:
         """Bytes of the targets tokens[p + 1] of positions p in [start, stop), (stop - start,)."""
 
     def unknown_targets(self, tokens: Stream, start: int, stop: int) -> int:
-        """How many of these targets stand for text that is lost."""
+        """The number of these targets that are unknown tokens, whose text is lost."""
 
     def text_bytes(self, tokens: Tokens) -> int:
-        """Bytes of the text of all tokens but the first, by the decoder alone."""
+        """Bytes of the text of all tokens except the first, from the decoder alone."""
 
 
 class Tokenizer:
-    """A SentencePiece model, and how many bytes each of its tokens stands for.
+    """A SentencePiece model, and the number of bytes that each of its tokens counts.
 
     Two rules count bytes. "piece" is the published formula: the UTF-8 length of the target's piece without a leading
     "▁", plus 1 if it has one and the token before is not control, unknown or unused; a byte token counts 1; control,
-    unknown and unused tokens 0. "decoded" is what the target adds to the decoded text: every "▁" one byte, wherever it
-    stands in the piece; a byte token 1; control tokens 0; and unknown tokens 0, since what they stood for is lost.
+    unknown and unused tokens count 0. "decoded" is what the target adds to the decoded text: every "▁" counts 1,
+    wherever it is in the piece; a byte token 1; control tokens 0; and unknown tokens 0, since their text is lost.
 
     SentencePiece drops the "▁" that its encoder put (or may have put) before a text: with `add_dummy_prefix` one from
     the first token that is not a control token; with `remove_extra_whitespaces` one from every token until there is
-    text, which takes away a whole run of "▁" tokens. It does so once, at the start of the stream; a "▁" after a later
+    text, which removes a whole run of "▁" tokens. It does so once, at the start of the stream; a "▁" after a later
     BOS is a space. So "decoded" sums to `len(decode(x[0..T])) - len(decode(x[0..0]))` UTF-8 bytes if nothing is unknown
-    and byte tokens form valid UTF-8 (SentencePiece writes U+FFFD, three bytes, for each byte that does not; we count 1,
-    so a stream cut within a character still counts its bytes once).
-    A model with a denormaliser, which rewrites the text after decoding, can fall outside this sum.
+    and byte tokens form valid UTF-8. (SentencePiece writes U+FFFD, three bytes, for a byte that does not; we count 1,
+    so a stream cut within a character still counts its bytes once.)
+    The sum does not hold for a model with a denormaliser, which rewrites the text after decoding.
     """
 
     def __init__(self, model: bytes, source: str = "the tokenizer") -> None:
-        """Take a serialised SentencePiece model; raises `InputError`, naming `source`, if it is none."""
+        """Load a serialised SentencePiece model; raises `InputError`, naming `source`, if `model` is not one."""
         if not model:
-            raise InputError(f"{source} is empty, no SentencePiece model: give a .model file")
-        import sentencepiece  # here and not above: shards are read without it
+            raise InputError(f"{source} is empty, not a SentencePiece model: give a .model file")
+        import sentencepiece  # not at the top: reading shards does not need it
 
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         except RuntimeError as error:
-            raise InputError(f"{source} is no SentencePiece model ({error}): give a .model file") from error
+            raise InputError(f"{source} is not a SentencePiece model ({error}): give a .model file") from error
         self.sha256 = hashlib.sha256(model).hexdigest()
         self.vocab_size: int = self._processor.get_piece_size()
         self.dtype: DTypeLike = np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
@@ -115,7 +115,7 @@ class Tokenizer:
         return texts
 
     def surfaces(self) -> list[bytes | None]:
-        """What each token stands for within a text; None where that is nothing, or lost."""
+        """The bytes of each token within a text; None for a token without text, or whose text is lost."""
         return [
             bytes([int(piece[3:5], 16)]) if byte else None if boundary else piece.replace("▁", " ").encode()
             for piece, byte, boundary in zip(self._pieces, self._byte.tolist(), self._boundary.tolist(), strict=True)
@@ -123,13 +123,13 @@ class Tokenizer:
 
     @property
     def unknown_id(self) -> int:
-        """The unknown token."""
+        """The number of the unknown token."""
         return int(np.argmax(self._unknown))
 
     def text_bytes(self, tokens: Tokens) -> int:
-        """UTF-8 bytes of the text of all tokens but the first, by the decoder alone: what `target_bytes` adds up to.
+        """UTF-8 bytes of the text of all tokens except the first, from the decoder alone.
 
-        Unknown tokens have no bytes, and a byte that is part of no character counts as one.
+        Equals the sum of `target_bytes`. Unknown tokens have no bytes; a byte that is not part of a character counts 1.
         """
         known = tokens[~self._unknown[tokens]]
         first = tokens[:1][~self._unknown[tokens[:1]]]
@@ -140,8 +140,8 @@ class Tokenizer:
     def splits_at_newlines(self) -> bool:
         """Whether a text encodes to the tokens of its lines (each with its newline), one after another.
 
-        Then a document of any length can be encoded in parts. It takes a newline that is a token of its own, and a
-        normaliser that adds and removes no space.
+        Then a document of any length can be encoded in parts. This needs a newline token, and a normaliser that adds
+        and removes no space.
         """
         text = "a \n b\n\n  c\n\n\n d"
         whole, *lines = self.encode([text, *text.splitlines(keepends=True)])
@@ -155,7 +155,7 @@ class Tokenizer:
     def target_bytes(self, tokens: Stream, start: int, stop: int, rule: ByteRule) -> NDArray[np.int64]:
         """Bytes of the targets tokens[p + 1] of positions p in [start, stop), (stop - start,) int64.
 
-        `tokens` is the whole stream of N, all below vocab_size: what a target stands for depends on what comes before.
+        `tokens` is the whole stream of N, all below vocab_size: a target's bytes depend on the tokens before it.
         Spans add up. Raises `ValueError` for positions outside [0, N - 1).
         """
         check_span(tokens, start, stop)
@@ -184,25 +184,25 @@ class Tokenizer:
                 int(self._later_bytes[chunk[lo : lo + _CHUNK]].sum()) for lo in range(split, len(chunk), _CHUNK)
             )
             if index == 0:
-                total -= int(self._first_bytes[chunk[0]])  # the first token is no target
+                total -= int(self._first_bytes[chunk[0]])  # the first token is not a target
             leading = leading and split == len(chunk) and bool(self._stays_leading[chunk[-1]])
         return total
 
     def unknown_targets(self, tokens: Stream, start: int, stop: int) -> int:
-        """How many targets tokens[p + 1] of positions p in [start, stop) are the unknown token."""
+        """The number of targets tokens[p + 1] of positions p in [start, stop) that are the unknown token."""
         check_span(tokens, start, stop)
         return self.unknown_count(tokens[start + 1 : stop + 1])
 
     def unknown_count(self, tokens: Tokens) -> int:
-        """How many of the tokens are the unknown token."""
+        """The number of tokens that are the unknown token."""
         return sum(
             int(np.count_nonzero(self._unknown[tokens[lo : lo + _CHUNK]])) for lo in range(0, len(tokens), _CHUNK)
         )
 
     def _count_leading(self, tokens: Stream, stop: int) -> int:
-        """How many tokens at the start of a stream decode as the start of a text: up to the first that ends it.
+        """The number of tokens at the start of a stream that decode as the start of a text, at most `stop`.
 
-        At most `stop`, behind which nothing is read.
+        Nothing after `stop` is read.
         """
         for lo in range(0, stop, _CHUNK):
             stays = self._stays_leading[tokens[lo : min(lo + _CHUNK, stop)]]
@@ -223,9 +223,9 @@ class Tokenizer:
         self._piece_bytes[self._boundary] = 0
 
     def _learn_decoder(self) -> None:
-        """Ask the decoder itself what each token adds, at the start of a text and later.
+        """Measure with the decoder how many bytes each token adds, at the start of a text and later.
 
-        Its behaviour depends on settings that only the model's protocol buffer holds; the answers hold them all.
+        The decoder depends on settings that only the model's protocol buffer holds; the measurement covers them all.
         """
 
         def decoded_bytes(sequences: Iterator[list[int]]) -> NDArray[np.int64]:
@@ -233,7 +233,7 @@ class Tokenizer:
 
         ids = range(self.vocab_size)
         first = decoded_bytes([i] for i in ids)
-        anchor = int(np.argmax(first))  # some token with text: what follows it is not the start
+        anchor = int(np.argmax(first))  # a token with text: what follows it is not the start
         later = decoded_bytes([anchor, i] for i in ids) - first[anchor]
         doubled = decoded_bytes([i, i] for i in ids)
         # A token without text leaves the decoder at the start. One whose space was dropped may count as text or not:

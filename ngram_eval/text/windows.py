@@ -1,4 +1,4 @@
-"""The token stream cut into windows, and the windows dealt out to ranks and batches.
+"""Cuts a token stream into windows, and assigns windows to ranks and batches.
 
 Position p predicts tokens[p + 1]. A window sees positions [start, stop) and scores [first, stop).
 """
@@ -17,13 +17,13 @@ from ngram_eval.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """Consecutive windows, one int64 entry each."""
+    """Consecutive windows; each array is (windows,)."""
 
     start: NDArray[np.int64]
     first: NDArray[np.int64]
     stop: NDArray[np.int64]
     seq_len: int
-    """Positions of a whole window. Some are cut short by an end of the stream; the model treats them as padded."""
+    """Positions of a whole window. The ends of the stream cut some short; the model treats these as padded."""
 
     def __len__(self) -> int:
         return len(self.start)
@@ -33,11 +33,11 @@ class Windows:
 
     @property
     def scored(self) -> int:
-        """Positions scored by all windows together."""
+        """Number of positions that all windows score together."""
         return int((self.stop - self.first).sum())
 
     def spans(self) -> list[tuple[int, int]]:
-        """The scored positions as [first, stop) spans, windows that continue each other joined."""
+        """The scored positions as [first, stop) spans; adjacent spans are joined."""
         if len(self) == 0:
             return []
         breaks = np.flatnonzero(self.first[1:] != self.stop[:-1]) + 1
@@ -45,9 +45,9 @@ class Windows:
         return list(zip(firsts.tolist(), stops.tolist(), strict=True))
 
     def changes(self) -> list[int]:
-        """The windows whose shape, length and scored positions, is not that of the window before.
+        """The windows whose shape (length and scored positions) differs from that of the window before.
 
-        One forward pass serves windows of one shape.
+        A forward pass takes windows of one shape.
         """
         shape = np.stack([self.stop - self.start, self.first - self.start])
         rows: list[int] = (np.flatnonzero((shape[:, 1:] != shape[:, :-1]).any(axis=0)) + 1).tolist()
@@ -58,7 +58,7 @@ class Windows:
         return np.concatenate([np.zeros(0, np.int64), *(np.arange(first, stop) for first, stop in self.spans())])
 
     def scoring(self, position: int) -> "Windows":
-        """The first window that scores `position`, cut to score nothing else; empty if there is none."""
+        """The first window that scores `position`, reduced to score only that; empty if there is none."""
         row = int(np.searchsorted(self.stop, position, side="right"))
         if row == len(self) or self.first[row] > position:
             return self[:0]
@@ -66,7 +66,10 @@ class Windows:
 
 
 def target_count(tokens: int, length: int) -> int:
-    """Targets T = floor((tokens - 1) / length) * length that are evaluated (PR #890's cut of the validation split)."""
+    """Number of targets to evaluate, T = floor((tokens - 1) / length) * length, as PR #890 cuts the validation split.
+
+    Raises `InputError` if T is 0.
+    """
     targets = (tokens - 1) // length * length
     if targets <= 0:
         raise InputError(
@@ -78,11 +81,12 @@ def target_count(tokens: int, length: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All windows over positions [0, targets), made when they are asked for: no stream is too long for a plan.
+    """All windows over positions [0, targets), computed on demand: no stream is too long for a plan.
 
-    Mended: the first window scores all its positions, each later one the next `stride` (the last may have fewer), with
-    as much context before them as fits; every position is scored once. With `rescore_tail`, as published: a window
-    at every multiple of the stride, those past the end cut short and scoring the last `stride` positions again.
+    The first window scores all its positions. Each later one scores the next `stride` (the last may have fewer), with
+    as much context before them as fits, so every position is scored once. With `rescore_tail`, as published, a window
+    starts at every multiple of the stride; windows past the end are cut short and score the last `stride` positions
+    again.
     """
 
     targets: int
@@ -113,7 +117,7 @@ class Plan:
         return Windows(start, np.where(row == 0, 0, first), stop, length)
 
     def first_scored(self, row: int) -> int:
-        """The first position that window `row` scores; `targets` behind the last window."""
+        """The first position that window `row` scores; `targets` for a row after the last window."""
         return int(self[row : row + 1].first[0]) if row < len(self) else self.targets
 
     def runs(self) -> list[range]:
@@ -127,7 +131,7 @@ class Plan:
         return [range(a, b) for a, b in pairwise([*changes, count])]
 
     def scored(self, rows: range) -> int:
-        """Positions scored by the windows `rows` together."""
+        """Number of positions that the windows `rows` score together."""
         total = 0
         for run in self.runs():
             here = range(max(run.start, rows.start), min(run.stop, rows.stop))
@@ -141,7 +145,7 @@ def plan_windows(targets: int, config: WindowConfig) -> Windows:
 
 
 class Grid:
-    """A plan in batches: at most `batch_windows` consecutive windows of one shape, so that one forward serves a batch.
+    """A plan cut into batches of at most `batch_windows` consecutive windows of one shape, for one forward pass each.
 
     The grid is the same on any number of ranks: a window is always forwarded together with the same others.
     """
@@ -155,7 +159,7 @@ class Grid:
         return int(self._before[-1])
 
     def rows(self, batch: int) -> range:
-        """The windows of a batch; behind the last batch an empty range."""
+        """The windows of a batch; an empty range after the last batch."""
         if batch >= len(self):
             return range(len(self.plan), len(self.plan))
         index = int(np.searchsorted(self._before, batch, side="right")) - 1
@@ -164,14 +168,14 @@ class Grid:
         return range(start, min(start + self._size, run.stop))
 
     def batch_of(self, row: int) -> int:
-        """The batch that window `row` belongs to; `len` behind the last window."""
+        """The batch of window `row`; the number of batches for a row after the last window."""
         if row >= len(self.plan):
             return len(self)
         index = bisect_right(self._runs, row, key=lambda run: run.start) - 1
         return int(self._before[index]) + (row - self._runs[index].start) // self._size
 
     def cut(self, rows: range) -> Iterator[range]:
-        """The windows `rows`, cut where batches begin."""
+        """The windows `rows` as runs that each lie in one batch."""
         start = rows.start
         while start < rows.stop:
             stop = min(self.rows(self.batch_of(start)).stop, rows.stop)
@@ -180,10 +184,10 @@ class Grid:
 
 
 def share(plan: Plan, rank: int, world: int, batch_windows: int) -> range:
-    """The contiguous run of windows that `rank` of `world` scores; empty where there are too few.
+    """The contiguous run of windows that `rank` of `world` scores; empty if there are too few windows.
 
-    Mended presets are split between batches of the one global grid; with `rescore_tail` windows are split one by one,
-    as published. Ranks differ by at most one such unit.
+    Ranks get whole batches of the global grid; with `rescore_tail` they get single windows, as published. Their numbers
+    differ by at most one.
     """
     if plan.config.rescore_tail:
         return range(len(plan) * rank // world, len(plan) * (rank + 1) // world)
@@ -193,7 +197,7 @@ def share(plan: Plan, rank: int, world: int, batch_windows: int) -> range:
 
 
 def batches(windows: Windows, batch_windows: int) -> Iterator[Windows]:
-    """At most `batch_windows` consecutive windows of one shape at a time, as a `Grid` has them."""
+    """Batches of at most `batch_windows` consecutive windows of one shape, as in a `Grid`."""
     for a, b in pairwise([0, *windows.changes(), len(windows)]):
         for start in range(a, b, batch_windows):
             yield windows[start : min(start + batch_windows, b)]

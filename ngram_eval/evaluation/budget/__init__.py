@@ -1,1 +1,1 @@
-"""How long an evaluation takes: costs measured, times predicted."""
+"""How long an evaluation takes: stages are measured, times predicted."""

@@ -1,4 +1,4 @@
-"""How long an evaluation takes: the cost of each stage measured here, and one of N tokens on R ranks predicted."""
+"""How long an evaluation takes: measures each stage here, and predicts an evaluation of N tokens on R ranks."""
 
 import os
 import time
@@ -19,12 +19,12 @@ from ngram_eval.scorers.make import check_source, windows_at_once
 from ngram_eval.text.windows import target_count
 
 STEPS = 6
-"""Steps of `budget`, five of them of `measure`."""
+"""Number of steps that `budget` reports; `measure` reports five of them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Budget:
-    """What was measured, and what follows for one preset."""
+    """The measured costs and the predicted time of one preset."""
 
     preset: str
     tokens: int
@@ -43,18 +43,18 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Asked:
-    """What is predicted, and how carefully the stages are measured."""
+    """The evaluation to predict, and how carefully the stages are measured."""
 
     tokens: int = published.TARGETS + 1
     """Length of the text to predict for; default: PR #890's validation split."""
     ranks: int = 1
-    """Ranks to predict for, each as fast as this machine is for one process."""
+    """Ranks to predict for, each as fast as one process on this machine."""
     cores: int | None = None
     """Cores of each rank; default: those this process may use. With one, engine and forward passes take turns."""
     seconds: float = published.LIMIT
-    """What it has to fit into."""
+    """Time limit of the evaluation."""
     rounds: int = 3
-    """Measurements of a stage; medians are taken."""
+    """Measurements of each stage; the median is used."""
 
     def check(self) -> None:
         """Raise `InputError` for numbers out of range."""
@@ -67,8 +67,8 @@ class Asked:
 
 
 def budget(settings: Settings, name: str, config: EvalConfig, asked: Asked, step: Callable[[str], None]) -> Budget:
-    """Measure and predict one preset; `step` is called with what is measured next, `STEPS` times."""
-    job = load_job(settings, ALONE)  # what is imported for it is measured as part of the start
+    """Measure and predict one preset; `step` is called `STEPS` times, with the name of the next stage."""
+    job = load_job(settings, ALONE)  # imports: they are measured as part of the start
     started = time.perf_counter()
     read_inputs(load_job(settings, ALONE))
     load = time.perf_counter() - started

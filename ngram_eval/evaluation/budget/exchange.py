@@ -1,6 +1,6 @@
-"""What ranks exchange, timed between two processes on this machine: a worker that `measure_exchange` starts twice.
+"""The time of exchanges between ranks: `measure_exchange` starts this module as two processes on this machine.
 
-gloo over loopback, as an evaluation on one host does; between hosts, or by NCCL between GPUs, it is another figure.
+They use gloo over loopback, as an evaluation on one host does. Other hosts, or NCCL between GPUs, give other figures.
 """
 
 import json
@@ -19,11 +19,14 @@ from ngram_eval.distributed.ranks import joined_ranks
 from ngram_eval.errors import InputError
 
 _MESSAGES, _POSITIONS = 32, 1024
-"""Messages sent, and positions of each: batches of an evaluation at stride 32."""
+"""Messages sent, and positions in each: as many as in a batch at stride 32."""
 
 
 def measure_exchange(config: EvalConfig) -> tuple[float, float]:
-    """(seconds to scan the tables of `config` over two ranks, seconds to send one position's statistics)."""
+    """(seconds to scan the tables of `config` over two ranks, seconds to send one position's statistics).
+
+    Raises `InputError` if the two processes fail.
+    """
     counters = 2 * len(config.ngram.orders) * config.ngram.buckets if config.scorer == "hashed" else 1 << 20
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "seconds.json"
@@ -40,7 +43,7 @@ def measure_exchange(config: EvalConfig) -> tuple[float, float]:
 
 
 def work(counters: int, out: Path) -> None:
-    """One of two ranks; rank 0 writes the median seconds."""
+    """Work of one of two ranks; rank 0 writes the median seconds to `out`, as JSON."""
     import torch
 
     with joined_ranks(60.0) as ranks:

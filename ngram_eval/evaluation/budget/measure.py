@@ -1,4 +1,4 @@
-"""The costs of an evaluation's stages on this machine, each by the code that the evaluation runs."""
+"""The costs of an evaluation's stages on this machine, each measured on the code that the evaluation runs."""
 
 import statistics
 import subprocess
@@ -24,9 +24,9 @@ from ngram_eval.text.windows import Grid, Plan, target_count
 from ngram_eval.timing import Stopwatch
 
 MOST_POSITIONS = 1_000_000
-"""Positions that the engine is measured over, if the data has so many."""
+"""Most positions that the engine is measured on."""
 _PIECES = 65_536
-"""Tokens that are tokenised again."""
+"""Most tokens whose text is tokenised again."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,45 +34,45 @@ class Costs:
     """Seconds, medians of several rounds; None where a stage does not exist."""
 
     start: float
-    """Of the process and of what it imports."""
+    """Start of the process, with its imports."""
     load: float
-    """Of data, tokenizer and model."""
+    """Loading data, tokenizer and model."""
     first_window: float
     """Forward of the first window, which scores all its positions."""
     shape: tuple[int, int]
-    """(seq_len, stride) that was asked for."""
+    """(seq_len, stride) of the evaluation."""
     windows: dict[tuple[int, int], float]
-    """(seq_len, stride) -> forward of one later window, in a batch: as asked for, and a few others."""
+    """(seq_len, stride) -> forward of one later window, in a batch: for `shape` and a few others."""
     batch_windows: int
     """Windows of that batch."""
     stats: float | None = None
-    """Part of a window's forward: logits into the target's probability and the entropy."""
+    """Part of a window's forward: from logits to the target's probability and the entropy."""
     look: float = 0.0
-    """Whole distribution of the model at one sampled position."""
+    """The model's whole distribution at one sampled position."""
     look_blended: float = 0.0
-    """The same of the scorer."""
+    """The scorer's whole distribution at one sampled position."""
     ngram: float
-    """Look-up, blend and count, a position."""
+    """Look-up, blend and count, per position."""
     count: float | None
-    """Counting alone, a position (prefill, `update`)."""
+    """Counting alone, per position (prefill, `update`)."""
     lookup: float | None = None
-    """Look-up alone, a position; in `ngram`."""
+    """Look-up alone, per position; part of `ngram`."""
     touch: float
-    """Once: the tables' memory."""
+    """First use of the tables' memory, once."""
     bytes: float
-    """Bytes of the targets, a position."""
+    """Counting the bytes of the targets, per position."""
     profile: float
-    """Sums along the stream and by order, a position."""
+    """Sums along the stream and by order, per position."""
     tokenise: float | None = None
-    """A token of text; before the evaluation, not in it."""
+    """Tokenising, per token; happens before the evaluation."""
     scan: float | None = None
-    """Tables exchanged and added up between two ranks."""
+    """Exchanging and adding up the tables of two ranks."""
     send: float | None = None
-    """A position's statistics from one rank to another."""
+    """Sending one position's statistics from one rank to another."""
 
 
 def median_of(rounds: int, work: Callable[[], object]) -> float:
-    """Seconds of the median round."""
+    """Median seconds of `work()` over `rounds` calls."""
     seconds = []
     for _ in range(rounds):
         started = time.perf_counter()
@@ -82,22 +82,22 @@ def median_of(rounds: int, work: Callable[[], object]) -> float:
 
 
 def measure_start() -> float:
-    """A process of the evaluator, from its start until all is imported that loading the job has imported here."""
+    """Seconds to start a process of the evaluator and to import what the job has imported here."""
     heavy = [name for name in ("torch", "transformers") if name in sys.modules]
     command = [sys.executable, "-c", f"import {', '.join(['ngram_eval.run', *heavy])}"]
     return median_of(3, lambda: subprocess.run(command, check=True, capture_output=True))
 
 
 def plan_of(job: Job, config: EvalConfig, positions: int | None = None) -> Plan:
-    """The evaluation's windows, over at most so many positions."""
+    """The evaluation's windows, over at most `positions` positions."""
     targets = target_count(len(job.stream.tokens), max(config.window.seq_len, job.source.train_seq_len))
     return Plan(targets if positions is None else min(targets, positions), config.window)
 
 
 def measure_window(job: Job, config: EvalConfig, rounds: int, budget: float = 4.0) -> tuple[float, int]:
-    """(seconds of a window's forward, windows of the batch it was measured in), from the middle of the stream.
+    """(seconds of one window's forward, windows in the measured batch), from the middle of the stream.
 
-    A batch that would take longer than `budget` seconds is made smaller: the window's share hardly changes.
+    A batch that would take longer than `budget` seconds is made smaller; this hardly changes the time per window.
     """
     plan = plan_of(job, config)
     size = windows_at_once(config, job.source)
@@ -115,7 +115,7 @@ def measure_window(job: Job, config: EvalConfig, rounds: int, budget: float = 4.
 
 
 def read(job: Job, plan: Plan, rows: range) -> None:
-    """The forward passes of the windows `rows`, their statistics on the host."""
+    """Run the forward passes of the windows `rows`, and copy their statistics to the host."""
     windows = plan[rows.start : rows.stop]
     shape = windows.stop - windows.start
     same = windows[(shape == shape[0]) & (windows.stop - windows.first == (windows.stop - windows.first)[0])]
@@ -124,10 +124,10 @@ def read(job: Job, plan: Plan, rows: range) -> None:
 
 
 def measure_stats(job: Job, config: EvalConfig, rounds: int) -> float | None:
-    """Of one window's logits into statistics, where the source runs a model here."""
+    """Seconds to turn one window's logits into statistics; None where the source runs no model here."""
     if not job.source.gives_all or job.source.name in ("uniform", "logits"):
         return None
-    import torch  # what runs a model has it
+    import torch  # a source that runs a model has loaded it
 
     from ngram_eval.models.transformer_source import target_stats
 
@@ -138,7 +138,7 @@ def measure_stats(job: Job, config: EvalConfig, rounds: int) -> float | None:
 
 
 def measure_look(job: Job, config: EvalConfig) -> float:
-    """The model's whole distribution at a position; 0 where the source has none."""
+    """Seconds for the model's whole distribution at one position; 0 where the source has none."""
     if not job.source.gives_all:
         return 0.0
     plan, tokens = plan_of(job, config), job.stream.tokens
@@ -148,11 +148,11 @@ def measure_look(job: Job, config: EvalConfig) -> float:
 
 
 def measure_engine(job: Job, config: EvalConfig, threads: int) -> dict[str, float]:
-    """Seconds a position of the engine's stages, over the first positions of the stream, with made-up statistics.
+    """Seconds per position of the engine's stages, over the first positions of the stream, with made-up statistics.
 
-    `touch` is what the first pass took more than a second one: the tables' memory is handed out by the system once.
-    What learns online passes once, since a text seen twice is another thing to it, and has no prefill. `look` is the
-    scorer's whole distribution at a position, once all before it has been scored.
+    `touch` is the time that a first pass takes more than a second one: the system hands out the tables' memory once.
+    A scorer that learns online makes one pass only, since it would know a text that it sees twice; it has no prefill.
+    `look` is the time of the scorer's whole distribution at a position, after all positions before it are scored.
     """
     plan, tokens = plan_of(job, config, MOST_POSITIONS), job.stream.tokens
     grid = Grid(plan, windows_at_once(config, job.source))
@@ -201,7 +201,7 @@ def measure_engine(job: Job, config: EvalConfig, threads: int) -> dict[str, floa
 
 
 def measure_look_blended(job: Job, scorer: Scorer, position: int) -> float:
-    """The scorer's whole distribution at the next position, and how the target's charge comes about."""
+    """Seconds for the scorer's whole distribution at the next position and the explanation of its charge."""
     if not job.source.gives_all:
         return 0.0
     tokens, size = job.stream.tokens, job.source.vocab_size
@@ -215,7 +215,7 @@ def measure_look_blended(job: Job, scorer: Scorer, position: int) -> float:
 
 
 def measure_lookup(job: Job, config: EvalConfig, threads: int) -> float | None:
-    """A position's look-up alone, in tables that hold the stream; None where tables have none of their own."""
+    """Seconds per position of the look-up alone, in tables that hold the stream; None for tables without a look-up."""
     if config.scorer != "hashed" or job.backend in ON_DEVICE:
         return None
     counts, tokens = make_counts(job.backend, config.ngram, threads), job.stream.tokens
@@ -226,7 +226,7 @@ def measure_lookup(job: Job, config: EvalConfig, threads: int) -> float | None:
 
 
 def measure_tokenise(job: Job) -> float | None:
-    """A token of text that is encoded again, line by line."""
+    """Seconds per token to encode text again, line by line; None without a SentencePiece tokenizer."""
     if not isinstance(job.tokenizer, Tokenizer):
         return None
     tokenizer, tokens = job.tokenizer, job.stream.tokens[:_PIECES]
@@ -235,14 +235,14 @@ def measure_tokenise(job: Job) -> float | None:
 
 
 def other_shapes(config: EvalConfig) -> list[tuple[int, int]]:
-    """(seq_len, stride) to measure besides the one asked for, so that others can be told from them."""
+    """(seq_len, stride) to measure besides that of `config`; `window_cost` predicts other shapes from them."""
     length, stride = config.window.seq_len, config.window.stride
     shapes = [(length, min(8 * stride, length)), (max(length // 2, stride), stride), (max(length // 4, stride), stride)]
     return [shape for shape in dict.fromkeys(shapes) if shape != (length, stride)]
 
 
 def with_shape(config: EvalConfig, shape: tuple[int, int]) -> EvalConfig:
-    """The same method with other windows."""
+    """The same method with windows of another (seq_len, stride)."""
     return replace(config, window=replace(config.window, seq_len=shape[0], stride=shape[1]))
 
 
@@ -256,7 +256,7 @@ def measure(
     exchange: tuple[float, float] | None,
     step: Callable[[str], None],
 ) -> Costs:
-    """Every stage; `step` hears which one comes next. `exchange` is (scan, send) of `exchange.py`."""
+    """Measure every stage. `step` is called with the name of the next; `exchange` is (scan, send) of `exchange.py`."""
     step("start")
     start = measure_start()
     step("forward passes")

@@ -1,4 +1,4 @@
-"""From the costs of stages to the time of an evaluation. Everything here is arithmetic: predicted, not measured."""
+"""Predicts the time of an evaluation from the costs of its stages. Nothing is measured here."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,29 +16,29 @@ from ngram_eval.text.windows import Plan
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Setting:
-    """What is to be evaluated, and on what."""
+    """An evaluation to predict: method, length, and machine."""
 
     config: EvalConfig
     targets: int
-    """Positions."""
+    """Positions to score."""
     ranks: int
     cores: int
-    """Cores of each rank: with one, engine and forward passes take turns; with more, they run beside each other."""
+    """Cores of each rank: with one, engine and forward passes take turns; with more, they run at the same time."""
     batch_windows: int
-    """Windows of a batch, which ranks share out whole."""
+    """Windows of a batch; a batch is never split between ranks."""
     sharing: Literal["sharded", "pipelined"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prediction:
-    """Seconds of the slowest rank."""
+    """Predicted seconds of the slowest rank."""
 
     stages: dict[str, float]
-    """Stage -> seconds, of all that is done."""
+    """Stage -> seconds."""
     beside: str
-    """Which side is waited for: forward passes, engine, or both in turn."""
+    """The side that takes longer: forward passes, engine, or both in turn."""
     hidden: float
-    """Of the stages' sum, what is done beside something longer."""
+    """Seconds in `stages` that run at the same time as something longer."""
     prefill: str
     """How ranks get the counts before their stretch: none, local or scan."""
 
@@ -49,17 +49,17 @@ class Prediction:
 
 
 def predict(costs: Costs, setting: Setting) -> Prediction:
-    """The time of an evaluation in which each of `ranks` ranks costs what was measured here.
+    """The time of an evaluation in which each rank is as fast as this machine.
 
-    The forward side is first window + windows x cost + samples; the engine's is prefill, scan and positions x cost.
-    Sharded, each rank has an equal part of both; pipelined, the engine is one for all. The last rank is the slowest: it
-    has everything before it to count.
+    The forward side is first window + windows x cost + samples; the engine's side is prefill + scan + positions x cost.
+    Sharded, each rank has an equal part of both; pipelined, all ranks share one engine. The last rank is the slowest:
+    it counts everything before its stretch.
     """
     config, ranks = setting.config, setting.ranks
     plan = Plan(setting.targets, config.window)
     scored = setting.targets + (config.window.seq_len - config.window.stride if config.window.rescore_tail else 0)
     batches = -(-len(plan) // setting.batch_windows)
-    mine = min(-(-batches // ranks) * setting.batch_windows, len(plan))  # windows of the rank with most
+    mine = min(-(-batches // ranks) * setting.batch_windows, len(plan))  # windows of the rank that has most
     samples = min(SAMPLES, setting.targets) if costs.look else 0
     forward = {
         "forward passes": (mine - 1) * window_cost(costs, config) + costs.first_window,
@@ -86,10 +86,10 @@ def predict(costs: Costs, setting: Setting) -> Prediction:
 
 
 def window_cost(costs: Costs, config: EvalConfig) -> float:
-    """A window's forward: as measured, or for another shape in proportion to a model of those that were measured.
+    """Seconds of one window's forward: as measured, or for another shape by a model fitted to the measured shapes.
 
-    The model is a x length + b x length^2 + c x stride: matrices and attention see the window, the head and the last
-    block's end only the positions that are scored.
+    The model is a x length + b x length^2 + c x stride: matrix products and attention run over the whole window, the
+    head and the end of the last block only over the scored positions.
     """
     asked = config.window.seq_len, config.window.stride
     if asked in costs.windows:
@@ -108,7 +108,7 @@ def _terms(shape: tuple[int, int]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Remedy:
-    """One setting that makes it fit."""
+    """One changed setting with which the evaluation fits the limit."""
 
     flag: str
     value: str
@@ -117,7 +117,7 @@ class Remedy:
 
 
 def remedies(costs: Costs, setting: Setting, limit: float) -> Iterator[Remedy]:
-    """Single settings, each changed as little as is needed to stay within `limit` seconds; none where none does."""
+    """Settings that alone keep the evaluation within `limit` seconds, each changed as little as possible."""
     window = setting.config.window
 
     def shaped(seq_len: int, stride: int) -> Setting:
@@ -150,7 +150,7 @@ def remedies(costs: Costs, setting: Setting, limit: float) -> Iterator[Remedy]:
 
 
 def _first_that_fits(costs: Costs, settings: list[tuple[str, Setting]], limit: float) -> tuple[str, float] | None:
-    """The first of settings whose times fall, and its seconds; by halving."""
+    """(value, seconds) of the first setting within `limit`, found by halving: later settings take less time."""
     if not settings or predict(costs, settings[-1][1]).total > limit:
         return None
     low, high = 0, len(settings) - 1

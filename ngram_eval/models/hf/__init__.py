@@ -1,4 +1,4 @@
-"""Hugging Face models and tokenizers, the extra `hf`. Nothing outside this room imports transformers.
+"""Hugging Face models and tokenizers, the extra `hf`. No module outside this package imports transformers.
 
-`loading` finds and opens them, `tokenizer` counts the bytes that tokens stand for, `source` runs a model over windows.
+`loading` finds and opens them, `tokenizer` counts the bytes of tokens, `source` runs a model over windows.
 """

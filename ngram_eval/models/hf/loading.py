@@ -1,6 +1,6 @@
-"""A model or a tokenizer from a folder, a GGUF file or by its name on the hub; the network is used for a name only.
+"""Loads a model or a tokenizer from a folder, a GGUF file or, over the network, by its name on the hub.
 
-What is loaded is never code: repositories that bring their own are refused, and pickled weights are read by
+No code is loaded: repositories with code of their own are refused, and pickled weights are read by
 `torch.load(weights_only=True)`, as transformers does.
 """
 
@@ -25,13 +25,13 @@ except ImportError as error:
     ) from error
 
 _WEIGHTS = (".safetensors", ".bin", ".gguf", ".json")
-"""Suffixes of the files that say what a model is."""
+"""Suffixes of the files that define a model."""
 
 Loaded = TypeVar("Loaded")
 
 
 def where(name: str) -> dict[str, Any]:
-    """What `from_pretrained` is told of a folder, a GGUF file or a name on the hub."""
+    """Arguments of `from_pretrained` for a folder, a GGUF file or a name on the hub; raises `InputError`."""
     path = Path(name)
     if path.is_file():
         if path.suffix != ".gguf":
@@ -46,13 +46,13 @@ def where(name: str) -> dict[str, Any]:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Without transformers' progress bars and notes: what goes wrong is raised."""
+    """Switch off transformers' progress bars and notes; errors are still raised."""
     logging: Any = transformers.utils.logging
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        with redirect_stderr(io.StringIO()):  # some bars are not theirs to switch off
+        with redirect_stderr(io.StringIO()):  # some bars come from other libraries
             yield
     finally:
         logging.set_verbosity(verbosity)
@@ -65,14 +65,14 @@ def _load(name: str, what: str, load: Callable[..., Loaded], **settings: Any) ->
     try:
         with quietly():
             return load(**found, trust_remote_code=False, **settings)
-    except Exception as error:  # loaders raise anything: a damaged file is told by whichever line of theirs it trips
+    except Exception as error:  # loaders raise any type for a damaged file
         if isinstance(error, MemoryError):
             raise
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         if found["local_files_only"]:
             raise InputError(f"--hf {name}: transformers can't load its {what} ({reason})") from error
         raise InputError(
-            f"--hf {name}: no folder or file here, and not to be had from the hub as a name either ({reason}): "
+            f"--hf {name}: no such folder or file here, and the hub does not give it either ({reason}): "
             "check the name, or fetch the model where there is a network and give its folder"
         ) from error
 
@@ -83,15 +83,15 @@ def load_tokenizer(name: str) -> Any:
 
 
 def load_model(name: str, dtype: torch.dtype) -> Any:
-    """The causal language model of the same, in evaluation mode on the CPU; raises `InputError`."""
+    """The causal language model of a folder, file or name, in evaluation mode on the CPU; raises `InputError`."""
     model: Any = _load(name, "model", transformers.AutoModelForCausalLM.from_pretrained, dtype=dtype)
     return model.eval().requires_grad_(False)
 
 
 def digest(name: str) -> str:
-    """The sha256 of the files of a model that has been loaded, names and contents."""
+    """The sha256 over the names and contents of the files of a model that has been loaded."""
     path = Path(name)
-    if not path.exists():  # on the hub, so by now in its cache
+    if not path.exists():  # a name on the hub: its files are in the cache
         path = Path(str(cached_file(name, "config.json", local_files_only=True))).parent
     files = [path] if path.is_file() else sorted(one for one in path.iterdir() if one.suffix in _WEIGHTS)
     whole = hashlib.sha256()

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from ngram_eval.errors import InputError
 from ngram_eval.models.hf.loading import load_model
 from ngram_eval.models.hf.tokenizer import MAX_VOCABULARY, HfTokenizer
 from ngram_eval.models.logits_source import LogitsSource
+from ngram_eval.models.side_by_side import in_parts, side_by_side
 from ngram_eval.models.transformer_source import choose_device, choose_dtype
 
 _LOGITS_AT_ONCE = 1 << 27
@@ -20,15 +22,19 @@ _LOGITS_AT_ONCE = 1 << 27
 
 
 class HfSource(LogitsSource):
-    """`ngram_eval.models.source.NeuralSource` of a `PreTrainedModel`, on the device it is on.
+    """`ngram_eval.models.source.NeuralSource` of a `PreTrainedModel`, run on the model's own device.
 
-    Logits are computed where they are scored only, if the model's `forward` takes `logits_to_keep`.
+    If the model's `forward` takes `logits_to_keep`, logits are computed only at scored positions. On the CPU
+    several threads call the model at once.
     """
 
     name = "hf"
 
     def __init__(self, model: Any, *, lead_id: int | None, batch_windows: int) -> None:
-        """`lead_id`: the token that leads every window, None for none. Raises `InputError`."""
+        """`lead_id` is a token put before every window, or None.
+
+        Raises `InputError` for a model in training mode, or with too large a vocabulary.
+        """
         if model.training:
             raise InputError(f"the model, a {type(model).__name__}, is in training mode: call its eval() first")
         self._model = model
@@ -50,21 +56,32 @@ class HfSource(LogitsSource):
         super().__init__(vocab_size, batch_windows, settings)
 
     def forward(self, tokens: NDArray[np.int64], last: int) -> Iterator[Tensor]:
-        """As many windows at once as their logits allow; of one window too large, its trunk again for each part."""
+        """Forward as many windows at once as their logits allow.
+
+        If one window's logits are too many, its trunk is run again for each part of them.
+        """
         length = tokens.shape[1]
         each = (last if self._keeps else length) * self.vocab_size
         step = _LOGITS_AT_ONCE // each
+        device = self._model.device
         if step or not self._keeps:
+            keep = last if self._keeps else None
             for row in range(0, len(tokens), max(1, step)):
-                inputs = torch.from_numpy(tokens[row : row + max(1, step)]).to(self._model.device)
-                kept = {"logits_to_keep": last} if self._keeps else {}
-                yield self._model(input_ids=inputs, use_cache=False, **kept).logits[:, -last:].flatten(0, 1)
+                inputs = torch.from_numpy(tokens[row : row + max(1, step)]).to(device)
+                parts = side_by_side(lambda part: self._logits(part, keep)[:, -last:], in_parts(inputs, last), device)
+                yield (parts[0] if len(parts) == 1 else torch.cat(parts)).flatten(0, 1)
             return
-        positions = torch.arange(length - last, length, device=self._model.device)
+        positions = torch.arange(length - last, length, device=device)
         for row in range(len(tokens)):
-            inputs = torch.from_numpy(tokens[row : row + 1]).to(self._model.device)
+            inputs = torch.from_numpy(tokens[row : row + 1]).to(device)
             for part in positions.split(max(1, _LOGITS_AT_ONCE // self.vocab_size)):
-                yield self._model(input_ids=inputs, use_cache=False, logits_to_keep=part).logits.flatten(0, 1)
+                (logits,) = side_by_side(partial(self._logits, inputs), [part], device)
+                yield logits.flatten(0, 1)
+
+    def _logits(self, inputs: Tensor, keep: int | Tensor | None) -> Tensor:
+        kept = {} if keep is None else {"logits_to_keep": keep}
+        logits: Tensor = self._model(input_ids=inputs, use_cache=False, **kept).logits
+        return logits
 
 
 def load_hf_source(

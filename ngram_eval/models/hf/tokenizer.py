@@ -1,13 +1,13 @@
-"""A Hugging Face tokenizer, and which bytes each of its tokens stands for.
+"""Hugging Face tokenizers, and the bytes that each token spells.
 
-Two kinds spell a text out of tokens without loss, and how is read off the tokenizer's own decoder:
+Two kinds spell a text without loss; the tokenizer's own decoder shows which of them it is:
 
 - byte-level BPE (GPT-2, Llama 3, Qwen, SmolLM): every token is a string of bytes, written in a table of 256 characters;
-- SentencePiece's (Llama 2, Gemma, Mistral): "▁" is a space, `<0xE2>` a byte, all else is itself.
+- SentencePiece's (Llama 2, Gemma, Mistral): "▁" is a space, `<0xE2>` a byte, other characters are themselves.
 
-Special tokens stand for nothing, also where their name is in the text: a text is cut as if it had none. A tokenizer may
-put a space before a text (SentencePiece's dummy prefix); the first token of a document then spells one byte too many,
-which is not counted. So the bytes of all targets are those of the text, and `encode` compares them, byte for byte.
+Special tokens have no bytes. Their names in a text are ordinary text, and are tokenised as such. A tokenizer may put a
+space before a text (SentencePiece's dummy prefix); the first token of a document then spells one byte too many, which
+is not counted. So the bytes of all targets are those of the text; `encode` compares them, byte for byte.
 """
 
 import hashlib
@@ -29,15 +29,15 @@ from ngram_eval.text.shards import TokenStream
 from ngram_eval.text.stream import Stream, Tokens, check_span
 
 MAX_VOCABULARY = 1 << 18
-"""Tokens that exact counts can tell apart."""
+"""Largest vocabulary of the exact counts."""
 _CHUNK = 1 << 20
 _SHOWN = 24
 
 
 def byte_table() -> dict[str, int]:
-    """The character by which byte-level BPE writes each byte (OpenAI's GPT-2, 2019) -> the byte.
+    """Character -> the byte that it is in byte-level BPE (OpenAI's GPT-2, 2019).
 
-    Bytes that Latin-1 prints stand for themselves, the others for the characters from U+0100 on, in order.
+    Bytes that Latin-1 prints are written as themselves, the others as the characters from U+0100 on, in order.
     """
     printed = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printed]
@@ -47,17 +47,17 @@ def byte_table() -> dict[str, int]:
 class HfTokenizer:
     """`ngram_eval.text.tokenizer.TextTokenizer` of a Hugging Face tokenizer.
 
-    Raises `InputError`, naming `source`, for one of which it isn't known what its tokens stand for.
+    Raises `InputError`, naming `source`, for a tokenizer whose tokens have unknown bytes.
     """
 
     def __init__(self, tokenizer: Any, source: str = "the tokenizer") -> None:
-        """Take a `transformers.PreTrainedTokenizerBase` with a backend of the tokenizers library."""
+        """`tokenizer` is a `transformers.PreTrainedTokenizerBase` with a backend of the tokenizers library."""
         self._tokenizer, self._source = tokenizer, source
         self._backend: Any = getattr(tokenizer, "backend_tokenizer", None)
         if self._backend is None:
             raise InputError(
-                f"{source} is a {type(tokenizer).__name__} without a backend of the tokenizers library: what its "
-                "tokens stand for isn't known; convert it to a tokenizer.json"
+                f"{source} is a {type(tokenizer).__name__} without a backend of the tokenizers library: the bytes of "
+                "its tokens are unknown; convert it to a tokenizer.json"
             )
         self._learn()
 
@@ -79,20 +79,20 @@ class HfTokenizer:
         for piece, token in vocabulary.items():
             if token in special:
                 continue
-            # A token that was added is matched in the text as it is written, however the others are.
+            # Added tokens are written as plain text, whatever the form of the others.
             try:
                 surfaces[token] = piece.encode() if is_bytes and token in added else spelt(piece)
             except KeyError as error:
                 raise InputError(
                     f"{self._source}: the token {token}, {piece!r}, holds {error.args[0]!r}, which byte-level BPE does "
-                    "not write: what it stands for isn't known"
+                    "not write: its bytes are unknown"
                 ) from error
         unknown = self._definition["model"].get("unk_token")
         if unknown is None and isinstance(number := self._definition["model"].get("unk_id"), int):
             unknown = self._definition["model"]["vocab"][number][0]
         self.unknown_id: int | None = vocabulary.get(unknown) if unknown is not None else None
         if self.unknown_id is not None and surfaces[self.unknown_id] is not None:
-            surfaces[self.unknown_id] = b""  # it stands for text, which is lost
+            surfaces[self.unknown_id] = b""  # its text is lost
         self._surfaces = surfaces
         self._boundary = np.array([one is None for one in surfaces])
         self._sizes = np.array([len(one or b"") for one in surfaces], np.int64)
@@ -111,12 +111,12 @@ class HfTokenizer:
         return self._join(self._cut("a").tolist()).startswith(b" ")
 
     def surfaces(self) -> list[bytes | None]:
-        """What each token stands for within a text; None where that is nothing, or lost."""
+        """The bytes of each token within a text; None for special tokens, b"" for the unknown token."""
         return list(self._surfaces)
 
     @property
     def start_id(self) -> int | None:
-        """The token that leads a document: BOS, or else EOS, or else none."""
+        """The token that starts a document: BOS, else EOS, else None."""
         for token in (self._tokenizer.bos_token_id, self._tokenizer.eos_token_id):
             if token is not None:
                 return int(token)
@@ -124,13 +124,13 @@ class HfTokenizer:
 
     @cached_property
     def lead_id(self) -> int | None:
-        """BOS, if the tokenizer itself puts it before every text: the model then expects it before every window."""
+        """BOS if the tokenizer itself puts it before every text, as the model then expects it before every window."""
         bos = self._tokenizer.bos_token_id
         found = self._tokenizer("a")["input_ids"]
         return int(bos) if bos is not None and found and found[0] == bos else None
 
     def _cut(self, text: str) -> Tokens:
-        """Tokens of a text, none of them special."""
+        """Tokens of a text, without special tokens."""
         before = self._backend.encode_special_tokens
         self._backend.encode_special_tokens = True  # names of special tokens are text like any other
         self._backend.no_truncation()
@@ -144,9 +144,9 @@ class HfTokenizer:
         return b"".join(self._surfaces[token] or b"" for token in tokens)
 
     def encode(self, text: str, source: str = "the text") -> Tokens:
-        """(N,) uint16, or uint32 above 65,536 tokens, without BOS.
+        """The tokens of a text, (N,) uint16, or uint32 above 65,536 tokens, without BOS.
 
-        Raises `InputError` unless they spell the text byte for byte, naming where they first differ.
+        Raises `InputError`, naming the first difference, unless they spell the text byte for byte.
         """
         tokens = self._cut(text)
         expected, spelt = text.encode(), self._join(tokens.tolist())
@@ -157,7 +157,7 @@ class HfTokenizer:
         return tokens
 
     def _explain(self, tokens: Tokens, spelt: bytes, expected: bytes, source: str) -> None:
-        """Raise `InputError`: where a text and its tokens part."""
+        """Raise `InputError` with the place where a text and its tokens differ."""
         a, b = (np.frombuffer(one[: min(len(spelt), len(expected))], np.uint8) for one in (spelt, expected))
         at = int(np.argmax(a != b)) if (a != b).any() else len(a)
         while at > 0 and expected[at : at + 1] > b"\x7f" and expected[at] & 0xC0 == 0x80:  # within a character
@@ -167,7 +167,7 @@ class HfTokenizer:
         unknown = np.flatnonzero(tokens == self.unknown_id) if self.unknown_id is not None else np.zeros(0, np.int64)
         why = "it drops or rewrites text"
         if len(unknown):
-            why = f"its unknown token stands for what it has no token for ({len(unknown):,} times)"
+            why = f"its unknown token replaces text it has no token for ({len(unknown):,} times)"
         raise InputError(
             f"{source}: {self._source} is lossy, {why}. At byte {at:,} (line {line:,}) the text has {was!r}, its "
             f"tokens spell {became!r}. Bits per byte of a text need every byte of it: change the text there, or give a "
@@ -175,13 +175,13 @@ class HfTokenizer:
         )
 
     def read_texts(self, paths: Sequence[Path], max_tokens: int | None = None) -> TokenStream:
-        """The files as one token stream, each a document led by `start_id`; all of a file is cut, whatever its size.
+        """The files as one token stream, each a document that begins with `start_id`. Each file is tokenised whole.
 
-        Raises `InputError` for one that is missing, empty, not UTF-8, or not spelt by its tokens.
+        Raises `InputError` for a file that is missing, empty, not UTF-8, or not spelt by its tokens.
         """
         lead = [] if self.start_id is None else [np.array([self.start_id], self.dtype)]
         if not lead and len(paths) > 1:
-            raise InputError(f"{self._source} has neither BOS nor EOS to part documents with: give one --text")
+            raise InputError(f"{self._source} has neither BOS nor EOS to separate documents with: give one --text")
         parts = [part for path in paths for part in (*lead, self.encode(_read(path), str(path)))]
         tokens: Tokens = np.concatenate(parts)
         return TokenStream(tokens[:max_tokens], tuple(paths), len(tokens))
@@ -189,12 +189,12 @@ class HfTokenizer:
     def target_bytes(self, tokens: Stream, start: int, stop: int, rule: ByteRule) -> NDArray[np.int64]:
         """Bytes of the targets tokens[p + 1] of positions p in [start, stop), (stop - start,) int64.
 
-        Those they spell; the first token after a special one without the space that a tokenizer puts there. `rule` must
-        be "decoded": the published formula is of SentencePiece models.
+        These are the bytes that they spell; a space that the tokenizer puts after a special token is not counted.
+        Raises `InputError` unless `rule` is "decoded": the published formula is for SentencePiece models.
         """
         if rule != "decoded":
             raise InputError(
-                f"--byte-rule {rule} is a formula on SentencePiece models, and {self._source} is none: give "
+                f"--byte-rule {rule} is a formula for SentencePiece models, and {self._source} is not one: give "
                 "--byte-rule decoded"
             )
         check_span(tokens, start, stop)
@@ -208,16 +208,16 @@ class HfTokenizer:
         return sizes
 
     def unknown_targets(self, tokens: Stream, start: int, stop: int) -> int:
-        """How many targets tokens[p + 1] of positions p in [start, stop) are the unknown token."""
+        """The number of targets tokens[p + 1] of positions p in [start, stop) that are the unknown token."""
         check_span(tokens, start, stop)
         if self.unknown_id is None:
             return 0
         return int(np.count_nonzero(tokens[start + 1 : stop + 1] == self.unknown_id))
 
     def text_bytes(self, tokens: Tokens) -> int:
-        """UTF-8 bytes of the text of all tokens but the first, by the tokenizer's own decoder.
+        """UTF-8 bytes of the text of all tokens except the first, from the tokenizer's own decoder.
 
-        Where tokens end within a character a decoder can't tell: there, what they spell.
+        For tokens that end within a character, which the decoder can't show, these are the bytes that they spell.
         """
         runs = list(_runs(tokens, self._boundary))
         total = sum(self._decoded_bytes(run) for run in runs)
@@ -233,7 +233,7 @@ class HfTokenizer:
 
 
 def _spelling(definition: dict[str, Any], source: str) -> tuple[bool, Callable[[str], bytes]]:
-    """(whether it is byte-level BPE, the bytes that a piece of the vocabulary stands for), from a tokenizer.json."""
+    """(whether it is byte-level BPE, a function from a piece to its bytes), from a tokenizer.json."""
     decoders = _parts(definition.get("decoder"))
     kinds = [one["type"] for one in decoders]
     if "ByteLevel" in kinds:
@@ -242,8 +242,8 @@ def _spelling(definition: dict[str, Any], source: str) -> tuple[bool, Callable[[
     marks = [mark for one in decoders if (mark := _space_mark(one)) is not None]
     if not marks:
         raise InputError(
-            f"{source} decodes by {' and '.join(kinds) or 'nothing'}: which bytes its tokens stand for is known of "
-            "byte-level BPE (ByteLevel) and SentencePiece's (Metaspace, Replace) only"
+            f"{source} decodes by {' and '.join(kinds) or 'nothing'}: the bytes of tokens are known only for "
+            "byte-level BPE (ByteLevel) and SentencePiece (Metaspace, Replace)"
         )
 
     def spelt(piece: str) -> bytes:
@@ -255,7 +255,7 @@ def _spelling(definition: dict[str, Any], source: str) -> tuple[bool, Callable[[
 
 
 def _parts(decoder: Any) -> list[dict[str, Any]]:
-    """The decoders that a decoder of tokenizer.json is a sequence of."""
+    """A decoder of tokenizer.json as a list; a sequence is flattened."""
     if decoder is None:
         return []
     if decoder["type"] == "Sequence":
@@ -295,5 +295,5 @@ def _read(path: Path) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{path}: no UTF-8 at byte {error.start:,} ({data[error.start : error.start + 4].hex(' ')}); convert it"
+            f"{path}: not UTF-8 at byte {error.start:,} ({data[error.start : error.start + 4].hex(' ')}); convert it"
         ) from error

@@ -1,6 +1,6 @@
-"""Results to look at: one HTML page (`--report`), and the same charts as PNG files (`--plot`).
+"""Charts of results: one HTML page (`--report`), and the same charts as PNG files (`--plot`).
 
-`charts.py` says what is in each chart, `svg.py` and `plots.py` draw one, `html.py` is the page around them.
+`charts.py` defines the contents of each chart, `svg.py` and `plots.py` draw a chart, `html.py` makes the page.
 """
 
 from ngram_eval.results.page.html import write_page

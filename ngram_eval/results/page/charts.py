@@ -1,4 +1,4 @@
-"""What is in each chart of a result, as numbers and labels; nothing here draws."""
+"""The contents of each chart of a result, as numbers and labels; nothing here draws."""
 
 import math
 from collections.abc import Iterator
@@ -14,13 +14,13 @@ from ngram_eval.evaluation.result import Result
 _POINTS = 150
 """Most points of a line along the stream."""
 _SHOWN_ORDERS = 4
-"""Orders that get a line of their own in the chart of the gate: those with most positions."""
+"""Number of orders with a line of their own in the chart of the gate: those with most positions."""
 _LN2 = math.log(2)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Series:
-    """Points of one colour: as many `x` as `y`."""
+    """Points of one colour; `x` and `y` have the same length."""
 
     name: str
     x: list[float]
@@ -32,23 +32,23 @@ class Series:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Chart:
-    """One chart. Bars stand at x = 0, 1, 2, ..., named by `categories`."""
+    """One chart. Bars are at x = 0, 1, 2, ..., with the names in `categories`."""
 
     name: str
-    """Of its file."""
+    """Name of its file."""
     title: str
     x_label: str
     y_label: str
     series: list[Series]
     categories: list[str] | None = None
     horizontal: bool = False
-    """Bars lie, and `y_label` is the axis along them."""
+    """Whether bars are horizontal; `y_label` is then the axis along them."""
     from_zero: bool = False
-    """The y axis begins at 0."""
+    """Whether the y axis begins at 0."""
 
 
 def charts_of(result: Result) -> list[Chart]:
-    """Every chart of a result for which it has numbers."""
+    """Every chart that the result has numbers for."""
     profile = Profile.unpacked(result.profile)
     made = [
         along_the_stream(result, profile),
@@ -62,13 +62,13 @@ def charts_of(result: Result) -> list[Chart]:
 
 
 def unit_of(result: Result) -> str:
-    """What a number of bits of this result is, for an axis."""
+    """The unit of this result's bits, for the label of an axis."""
     each = "byte" if result.bytes else "token"
     return f"bits per {each}" if result.normalised else f"score (not normalised), bits a {each}"
 
 
 def along_the_stream(result: Result, profile: Profile) -> Chart | None:
-    """The model alone, the blend, and the blend's mean so far."""
+    """Bits along the stream: of the model alone, of the blend, and the blend's mean so far."""
     scored = profile.along[profile.along[:, 3] > 0]
     if len(scored) == 0:
         return None
@@ -110,7 +110,7 @@ def _names(orders: list[int]) -> list[str]:
 
 
 def hit_rate(result: Result) -> Chart:
-    """How often which order matched."""
+    """How often each order matched."""
     orders = _orders(result)
     hits = {int(order): count for order, count in result.hits_by_order.items()} | {0: result.positions - result.hits}
     shares = [100 * hits.get(order, 0) / result.positions for order in orders]
@@ -126,7 +126,7 @@ def hit_rate(result: Result) -> Chart:
 
 
 def gain(result: Result) -> Chart | None:
-    """What the positions of each order contribute to the difference from the model alone."""
+    """The contribution of each order's positions to the difference from the model alone."""
     if result.gain_by_order is None:
         return None
     orders, over = _orders(result), (result.bytes or result.positions) * _LN2
@@ -143,17 +143,17 @@ def gain(result: Result) -> Chart | None:
 
 
 def gate(result: Result, profile: Profile) -> Chart | None:
-    """How much the n-grams weigh where the model is unsure: by order where every weight is known, else at samples."""
+    """The weight of the n-grams against the model's entropy: by order if every weight is known, else at samples."""
     if profile.weighted:
         series = list(_gate_lines(profile))
         if not series:  # nothing has matched
             return None
     else:
-        told = [(entropy, weight) for _, entropy, _, weight in profile.samples if weight is not None]
-        if not told or not any(weight for _, weight in told):
+        known = [(entropy, weight) for _, entropy, _, weight in profile.samples if weight is not None]
+        if not known or not any(weight for _, weight in known):
             return None
-        x, y = map(list, zip(*told, strict=True))
-        series = [Series(name=f"{len(told)} sampled positions", x=x, y=y, kind="points")]
+        x, y = map(list, zip(*known, strict=True))
+        series = [Series(name=f"{len(known)} sampled positions", x=x, y=y, kind="points")]
     return Chart(
         name="gate",
         title="Weight of the n-grams against entropy",
@@ -178,7 +178,7 @@ def _gate_lines(profile: Profile) -> Iterator[Series]:
 
 
 def vocabulary_sums(result: Result, profile: Profile) -> Chart | None:
-    """How far from 1 the values over the vocabulary sum, where they need not sum to 1."""
+    """Sums of the values over the vocabulary; None for a normalised preset, whose sums are 1."""
     sums = np.array([total for _, _, total, _ in profile.samples])
     if result.normalised or len(sums) == 0:
         return None
@@ -199,13 +199,13 @@ def vocabulary_sums(result: Result, profile: Profile) -> Chart | None:
 
 
 def _nice(step: float) -> float:
-    """The next of 1, 2, 5, 10, ... times a power of ten."""
+    """The step rounded up to 1, 2, 5 or 10 times a power of ten."""
     power: float = 10.0 ** math.floor(math.log10(step))
     return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= step)
 
 
 def stages(result: Result) -> Chart | None:
-    """Where the time went."""
+    """Seconds by stage."""
     spent = {stage: seconds for stage, seconds in result.seconds.items() if seconds >= 0.0005}
     if not spent:
         return None
@@ -229,6 +229,6 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def number(value: float, step: float) -> str:
-    """A tick's label: as many decimals as the step needs, thousands apart."""
+    """A tick's label: as many decimals as the step needs, commas between thousands."""
     decimals = max(0, -math.floor(math.log10(step) + 1e-9)) if step < 1 else 0
     return f"{value:,.{decimals}f}"

@@ -1,4 +1,4 @@
-"""The page of `--report`: one file that asks for nothing from anywhere, and follows the reader's light or dark."""
+"""The page of `--report`: one file that loads nothing else; it follows the reader's light or dark theme."""
 
 import json
 from collections.abc import Iterator
@@ -39,12 +39,12 @@ polyline { fill: none; } .strong { stroke-width: 3 !important; }
 
 
 def write_page(path: Path, results: list[Result]) -> None:
-    """Write the page, whole or not at all."""
+    """Write the page atomically."""
     write_text(path, page(results))
 
 
 def page(results: list[Result]) -> str:
-    """The page, as text."""
+    """The page as HTML text."""
     return "\n".join(["<!doctype html>", '<html lang="en">', *_head(), "<body>", *_body(results), "</body></html>", ""])
 
 
@@ -70,7 +70,7 @@ def _body(results: list[Result]) -> Iterator[str]:
         yield "".join(f"<td>{escape(value)}</td>" for value in values) + "</tr>"
     yield "</tbody></table></div>"
     for result in results:
-        kind = "a probability" if result.normalised else "a pseudo-probability: its score is no code length"
+        kind = "a probability" if result.normalised else "a pseudo-probability: its score is not a code length"
         yield f'<h2>{escape(result.preset)} <span class="soft">({kind})</span></h2><div class="grid">'
         for chart in charts_of(result):
             yield f"<figure><h3>{escape(chart.title)}</h3>{svg(chart)}</figure>"
@@ -86,7 +86,9 @@ def _body(results: list[Result]) -> Iterator[str]:
         "ranks": first.world_size,
         "neural": first.neural_settings,
     }
-    about |= {f"{one['role']} {one['path']}": f"{one['bytes']:,} bytes, sha256 {one['sha256']}" for one in first.inputs}
+    for one in first.inputs:
+        size = "" if one["bytes"] is None else f"{one['bytes']:,} bytes, "  # a folder has none
+        about[f"{one['role']} {one['path']}"] = f"{size}sha256 {one['sha256']}"
     yield f"<details open><summary>run</summary>{_settings(about)}</details>"
 
 

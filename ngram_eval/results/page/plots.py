@@ -1,4 +1,4 @@
-"""The charts as PNG files, by matplotlib (the `plot` extra)."""
+"""The charts as PNG files, drawn by matplotlib (the `plot` extra)."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +17,10 @@ def require_matplotlib(flag: str) -> None:
 
 
 def draw_all(folder: Path, results: list[Result]) -> list[Path]:
-    """Write PRESET_CHART.png for every chart of every result into a folder, made if need be; what was written."""
+    """Write PRESET_CHART.png for every chart of every result into `folder`, which is made if missing.
+
+    Returns the files that were written.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for result in results:
@@ -29,7 +32,7 @@ def draw_all(folder: Path, results: list[Result]) -> list[Path]:
 
 
 def draw(path: Path, chart: Chart, preset: str) -> None:
-    """One chart as a PNG file."""
+    """Write one chart as a PNG file."""
     from matplotlib.figure import Figure  # an optional extra
 
     figure = Figure(figsize=(7.2, 3.8), layout="constrained")

@@ -1,4 +1,4 @@
-"""A chart as an SVG element. Colours come from the page's style sheet: one drawing serves light and dark."""
+"""A chart as an SVG element. Colours come from the page's style sheet, so one drawing serves light and dark themes."""
 
 from collections.abc import Iterator
 from html import escape
@@ -12,12 +12,12 @@ _CHARACTER = 6.6
 
 
 def svg(chart: Chart) -> str:
-    """The element, as text."""
+    """The SVG element as text."""
     return "\n".join(_horizontal(chart) if chart.horizontal else _upright(chart))
 
 
 class _Axis:
-    """Values along one direction of the drawing, from `low` to `high`; `tight`: no further than the values go."""
+    """Maps values to coordinates from `low` to `high`; with `tight`, the axis ends at the extreme values."""
 
     def __init__(self, values: list[float], low: float, high: float, from_zero: bool, tight: bool = False) -> None:
         floor, ceiling = min(values), max(values)
@@ -94,7 +94,7 @@ def _drawn(series: Series, index: int, x: _Axis, y: _Axis) -> Iterator[str]:
 
 def _columns(series: Series, categories: list[str], y: _Axis, bottom: float) -> Iterator[str]:
     room = (WIDTH - RIGHT - LEFT) / len(categories)
-    # A label that is a range shows only where its bar begins; labels that would touch are left out.
+    # For a range, only its start is shown; labels that would touch are left out.
     labels = [name.split(" to ")[0] for name in categories]
     every = max(1, -(-int(max(map(len, labels)) * _CHARACTER + 8) // max(int(room), 1)))
     ranged = any(" to " in name for name in categories)

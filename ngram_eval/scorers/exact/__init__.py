@@ -1,1 +1,1 @@
-"""Exact counts and a chain of learned weights over them, a probability."""
+"""Exact counts, blended by a chain of learned weights into a probability."""

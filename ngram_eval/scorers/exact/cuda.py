@@ -1,4 +1,4 @@
-"""The exact model: counts on a GPU (`csrc/cuda/exact.h`); weights, learned in stream order, on the host."""
+"""The exact model with counts on a GPU (`csrc/cuda/exact.h`) and weights, learned in stream order, on the host."""
 
 from typing import Any
 
@@ -11,11 +11,12 @@ from ngram_eval.extensions import load_cuda
 from ngram_eval.scorers.exact.cpu import CpuModel
 from ngram_eval.text.stream import Tokens
 
-# Chosen by benchmarks/results/gpu_h200.md. The table is 35 to 70 % full, and there 4 threads add and find within 6 % of
-# the fastest; 2 find 20 % fewer keys at 70 %, 8 find 25 % fewer at 35 % (and count up to 4 % faster). Launches bound a
-# batch by their latency: 4,096 positions count 1.8 times as fast as 1,024, for 10 MB of memory instead of 2.5.
+# Chosen by benchmarks/results/gpu_h200.md. The table is 35 to 70 % full; there, adding and finding with 4 threads is
+# within 6 % of the fastest. 2 threads find 20 % fewer keys at 70 %; 8 find 25 % fewer at 35 % (and count up to 4 %
+# faster). The latency of launches bounds a batch: batches of 4,096 positions count 1.8 times as fast as batches of
+# 1,024, and take 10 MB of memory instead of 2.5.
 LANES = 4
-"""Threads that look at a bucket of the table together: 4 slots are two sectors of 32 bytes."""
+"""Threads that read a bucket of the table together: 4 slots are two sectors of 32 bytes."""
 BATCH = 4096
 """Positions that are counted together; each is compared with all others."""
 _AT_ONCE = 1 << 14
@@ -31,7 +32,7 @@ class CudaModel:
 
     def __init__(self, max_order: int, config: ExactConfig, *, lanes: int = LANES, batch: int = BATCH) -> None:
         if config.tilt != "off":
-            raise InputError(f"--tilt {config.tilt} and --backend cuda: the hint is sought on the host: --backend cpu")
+            raise InputError(f"--tilt {config.tilt} and --backend cuda: hints need counts on the host: --backend cpu")
         core, device = load_cuda()
         self._counts = core.ExactCounts(device=device.index or 0, max_order=max_order, lanes=lanes, batch=batch)
         self._weights = CpuModel(max_order, config)
@@ -108,7 +109,7 @@ class CudaModel:
         self._weights.load_learned(learned)
 
     def size(self) -> dict[str, int]:
-        """Also `slots` of the table; `bytes` are the GPU's."""
+        """As `ExactModel.size`, with the `slots` of the table; `bytes` are of the GPU's memory."""
         size: dict[str, int] = self._counts.size()
         return size
 

@@ -1,9 +1,9 @@
-"""Exact n-gram counts and a normalised blend of them with any base distribution, one backend a file.
+"""Exact n-gram counts and their normalised blend with any base distribution, one backend per file.
 
-Counts are those of the whole stream so far, for contexts of 0 to max_order - 1 tokens; no collision ever changes one.
-A token's probability is a chain over the contexts, from the base distribution up, whose weights depend on the contexts
-alone and are learned online; `csrc/exact/model.h` has the formulas, `reference.py` the readable form.
-Every backend equals `reference` bit for bit.
+Counts are of the whole stream so far, for contexts of 0 to max_order - 1 tokens, without collisions. A token's
+probability is a chain over the contexts, from the base distribution up. The chain's weights depend only on the contexts
+and are learned online. `csrc/exact/model.h` has the formulas, `reference.py` the readable form; every backend equals
+`reference` bit for bit.
 """
 
 from typing import Any, Protocol
@@ -17,10 +17,10 @@ from ngram_eval.text.stream import Tokens
 
 
 class ExactModel(Protocol):
-    """A stream's counts and the weights learned on it. Tokens are taken in stream order, below 2^18.
+    """A stream's counts and the weights learned on it. Tokens are below 2^18 and come in stream order.
 
-    Base distributions come as (n,) probabilities of the targets, float64, or as rows, (n, V) or (1, V) for all. Methods
-    raise `ValueError` for arrays of another form, or where rows are needed and only the targets' are given.
+    Base distributions are float64: probabilities of the targets, (n,), or rows, (n, V), or (1, V) for all tokens.
+    Methods raise `ValueError` for arrays of another form, and for (n,) where rows are needed.
     """
 
     def append(self, tokens: Tokens) -> None:
@@ -29,45 +29,46 @@ class ExactModel(Protocol):
     def score(
         self, tokens: Tokens, base: NDArray[np.float64], entropy: NDArray[np.float32], *, together: bool
     ) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
-        """Charge each token, count it, learn from it; then the next. Or, `together`, all from what was known before.
+        """Charge, count and learn from each token before the next. With `together`, charge all of them first.
 
-        `entropy` (n,) is the base's, nats. Returns (n,) probabilities and the orders: the longest context that had
-        occurred, its tokens plus one; 1 where only the empty one had, 0 at the start of the stream.
+        `entropy` (n,) is the base's, in nats. Returns (probabilities (n,), orders (n,)). An order is the length of the
+        longest context that had occurred, plus one: 1 if only the empty context had, 0 at the start of the stream.
         """
 
     def distribution(self, base: NDArray[np.float64], entropy: float) -> NDArray[np.float64]:
-        """(V,): what `score` would charge each token with, bit for bit; `base` (V,). Changes nothing."""
+        """What `score` would charge each token with, bit for bit, (V,); `base` is (V,). Changes nothing."""
 
     def distribution_after(self, tokens: Tokens, base: NDArray[np.float64], entropy: float) -> NDArray[np.float64]:
-        """(V,): what `score` would charge each token with that follows `tokens`, scored together with them."""
+        """What `score` would charge each token with after `tokens`, if scored together with them, (V,)."""
 
     def distributions(
         self, tokens: Tokens, base: NDArray[np.float64], entropy: NDArray[np.float32]
     ) -> NDArray[np.float64]:
-        """(n, V): the distribution before each token, each token then scored; `base` in rows."""
+        """The distribution before each token, (n, V); each token is then scored. `base` must be rows."""
 
     def evidence(self, token: int) -> NDArray[np.uint64]:
-        """What is known of `token` as the next one: a row for each context that has occurred, shortest first.
+        """The counts of `token` as the next token: one row per context that has occurred, shortest first, (rows, 7).
 
-        Columns: the context's total, novel_total, distinct, run; the successor's count, novel, recent.
+        Columns: total, novel_total, distinct and run of the context; count, novel and recent of the successor.
         """
 
     def learned(self) -> dict[str, NDArray[Any]]:
-        """What is learned besides the counts, as arrays of fixed shapes: with the same tokens appended, a model that
-        loads them goes on as this one would. About 42 kB a level.
+        """All that is learned besides the counts, as arrays of fixed shapes, about 42 kB per level.
+
+        A model that has appended the same tokens and loads these arrays continues as this one would.
         """
 
     def load_learned(self, learned: dict[str, NDArray[Any]]) -> None:
-        """Take over what `learned` gave, of any backend; `ValueError` for arrays of another form."""
+        """Load what `learned` of any backend returned; raises `ValueError` for arrays of another form."""
 
     def size(self) -> dict[str, int]:
-        """`positions` counted, `nodes` (n-grams kept) and their `bytes` of memory, the stream's and the index's too."""
+        """`positions` counted, `nodes` (n-grams kept) and `bytes` of memory, with those of the stream and the index."""
 
 
 def make_model(backend: str, max_order: int, config: ExactConfig) -> ExactModel:
-    """An empty model of the named backend, contexts up to max_order - 1 tokens (at most 32 orders).
+    """An empty model of the named backend, with contexts of up to max_order - 1 tokens (at most 32 orders).
 
-    Raises `InputError` for a backend that has none.
+    Raises `InputError` for a backend without an exact model.
     """
     model: ExactModel = load_backend(backend, "exact")(max_order, config)
     return model

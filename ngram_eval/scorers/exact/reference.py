@@ -1,10 +1,11 @@
 """The exact model in plain Python: the specification. Slow (a few hundred positions a second).
 
-Every context of every length has a table of its own. Floats are Python's (IEEE doubles) and numpy float32, combined in
-the order written here, so that a backend can equal this one bit for bit.
+Every context of every length has its own table. Floats are Python's (IEEE doubles) and numpy float32, combined in the
+order written here, so that a backend can equal this one bit for bit.
 """
 
 import math
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass, field
@@ -28,30 +29,30 @@ TILT_ORDERS, OCTAVES, MIDDLE, TILT_PRIOR, TILT_MEMORY = 8, 41, 20, 10.0, 512.0
 
 @dataclass
 class SuccessorCount:
-    """How a token followed a context."""
+    """Counts of one token after one context."""
 
     count: int = 0
     novel: int = 0
-    """Times the longer context had not been followed by it before (Kneser and Ney's continuation count)."""
+    """Number of times that it was new after the longer context (Kneser and Ney's continuation count)."""
     times: list[int] = field(default_factory=list)
-    """Which of the context's occurrences it followed."""
+    """Indices of the context's occurrences that it followed."""
 
 
 @dataclass
 class ContextCount:
-    """A context: how often it occurred, and what followed."""
+    """Counts of one context and its successors."""
 
     total: int = 0
     novel_total: int = 0
     run: int = 0
-    """How often the last successor came in a row."""
+    """Number of times in a row that the last successor came."""
     last: int = -1
     successors: dict[int, SuccessorCount] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What is known of one token in one context."""
+    """The counts of one token after one context."""
 
     total: int
     novel_total: int
@@ -63,7 +64,7 @@ class Evidence:
 
 
 class ExactCounts:
-    """Counts of a stream, for contexts of 0 to `max_order` - 1 tokens, after each position."""
+    """Counts of a stream so far, for contexts of 0 to `max_order` - 1 tokens."""
 
     def __init__(self, max_order: int) -> None:
         self.max_order = max_order
@@ -88,7 +89,7 @@ class ExactCounts:
         self.stream.append(token)
 
     def known(self, following: list[int]) -> list[ContextCount]:
-        """The contexts that have occurred before, shortest first, if `following` came after the stream."""
+        """The known contexts of the next token, shortest first, if `following` came after the stream."""
         recent = (self.stream + following)[-(self.max_order - 1) :] if self.max_order > 1 else []
         found = []
         for length in range(len(recent) + 1):
@@ -99,7 +100,7 @@ class ExactCounts:
         return found
 
     def evidence(self, following: list[int], token: int) -> list[Evidence]:
-        """What is known of `token` after `following`, one entry a known context."""
+        """The counts of `token` after `following`, one entry per known context."""
         return [_evidence(c, token, length > 0) for length, c in enumerate(self.known(following))]
 
 
@@ -114,7 +115,7 @@ def _evidence(context: ContextCount, token: int, recency: bool) -> Evidence:
 
 
 def logistic(z: NDArray[np.float32]) -> NDArray[np.float32]:
-    """1 / (1 + e^-z) of +, -, x, / on float32 alone."""
+    """1 / (1 + e^-z), with +, -, x and / on float32 only."""
     one = np.float32(1)
     t = np.clip(z, np.float32(-14), np.float32(14)) * np.float32(-1.44269504)
     whole = np.rint(t)
@@ -127,14 +128,14 @@ def logistic(z: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def size_class(total: int) -> int:
-    """0 to 12."""
+    """Class of a context's total, 0 to 12."""
     if total <= 4:
         return total - 1
     return 4 + sum(total > bound for bound in (6, 9, 14, 24, 48, 128, 512, 4096))
 
 
 def variety_class(total: int, distinct: int) -> int:
-    """0 to 7."""
+    """Class of the share of distinct successors, 0 to 7."""
     if distinct == 1:
         return 0
     if distinct == total:
@@ -143,17 +144,17 @@ def variety_class(total: int, distinct: int) -> int:
 
 
 def run_class(run: int) -> int:
-    """0 to 6."""
+    """Class of a run's length, 0 to 6."""
     return max(run, 1) - 1 if run <= 3 else 3 if run <= 5 else 4 if run <= 8 else 5 if run <= 16 else 6
 
 
 def cost_class(recent_cost: float) -> int:
-    """0 to 4."""
+    """Class of the recent cost, 0 to 4."""
     return sum(recent_cost >= bound for bound in (0.15, 0.6, 1.3, 2.2))
 
 
 class Weight:
-    """One value of one feature: its part of the four logits, and the four rates."""
+    """The weights of one value of one feature: its part of the four logits, and four learning rates."""
 
     def __init__(self, first: bool) -> None:
         self.value = FIRST_VALUE.copy() if first else np.zeros(4, np.float32)
@@ -161,7 +162,7 @@ class Weight:
 
 
 class Level:
-    """One context at one position: the weights, and what follows from them for any target."""
+    """One context at one position: its weights, and the terms that they give for any target."""
 
     def __init__(self, weights: list[Weight], seen: Evidence, longest: bool, varied: bool) -> None:
         self.weights, self.longest = weights, longest
@@ -186,11 +187,11 @@ class Level:
         self.rest = rest * ((1.0 - first) * self.distinct + (1.0 - more) * self.repeats)
 
     def counted(self, seen: Evidence) -> int:
-        """The successor's count where its context is the longest known, else its continuation count."""
+        """The successor's count if its context is the longest known one, else its continuation count."""
         return seen.count if self.longest else seen.novel
 
     def direct(self, seen: Evidence) -> float:
-        """The target's probability besides what comes from below."""
+        """The target's probability from this level alone."""
         count = self.counted(seen)
         if count == 0:
             return 0.0
@@ -202,7 +203,7 @@ class Level:
         )
 
     def slopes(self, seen: Evidence, below: float) -> list[float]:
-        """D (probability above this level) / d a, for the four weights."""
+        """The derivatives d (probability above this level) / d a, for the four weights."""
         count = float(self.counted(seen))
         first = self.per_count if count > 0 else 0.0
         more = (count - 1.0) * self.per_count if count > 0 else 0.0
@@ -229,7 +230,7 @@ class Hint(NamedTuple):
 
 
 class ReferenceModel:
-    """`ngram_eval.scorers.exact.model.ExactModel`, readable."""
+    """The readable `ngram_eval.scorers.exact.model.ExactModel`."""
 
     def __init__(self, max_order: int, config: ExactConfig) -> None:
         self.config = config
@@ -257,7 +258,7 @@ class ReferenceModel:
     def levels(
         self, seen: list[Evidence], newest: int, entropy: float, weight: Callable[[int, int, int], Weight]
     ) -> list[Level]:
-        """Each known context, shortest first; `weight` gives that of (level, feature, the feature's value)."""
+        """Levels of the known contexts, shortest first; `weight` maps (level, feature, its value) to a weight."""
         uncertainty = min(max(int(np.float32(entropy) * np.float32(1.5)), 0), 7)
         levels = []
         for level, here in enumerate(seen):
@@ -277,7 +278,7 @@ class ReferenceModel:
         return levels
 
     def _chained(self, levels: list[Level], seen: list[Evidence], base: float) -> list[float]:
-        """Probabilities of the target below each level, and above the last."""
+        """Probabilities of the target below each level and above the last."""
         below = [base]
         for level, here in zip(levels, seen, strict=True):
             below.append(level.direct(here) + level.rest * below[-1])
@@ -287,13 +288,13 @@ class ReferenceModel:
         return self._base_weight * base + (1.0 - self._base_weight) * chained
 
     def _charge(self, seen: list[Evidence], newest: int, base: float, entropy: float) -> float:
-        """The target's probability; then all that is learned but the tilt."""
+        """Return the target's probability, and learn everything except the tilt."""
         p = base
         if self.config.chain:
             levels = self._levels(seen, newest, entropy)
             below = self._chained(levels, seen, base)
             p = self._blended(base, below[-1])
-            if below[-1] > 0.0:
+            if below[-1] >= sys.float_info.min:  # of a smaller one, 1 / below may be infinite
                 self._learn(levels, seen, below)
             if p > 0.0:
                 share = 1.0 / (self._scored + 2)
@@ -362,7 +363,7 @@ class ReferenceModel:
         return p, order
 
     def distribution(self, base: NDArray[np.float64], entropy: float) -> NDArray[np.float64]:
-        """(V,): all tokens as the target."""
+        """The probability of each token as the target, (V,)."""
         p = self.distribution_after(np.empty(0, np.uint16), base, entropy)
         hint = self._hint(base, entropy) if self.config.tilt != "off" else None
         if hint is not None:
@@ -370,7 +371,7 @@ class ReferenceModel:
         return p
 
     def distribution_after(self, tokens: Tokens, base: NDArray[np.float64], entropy: float) -> NDArray[np.float64]:
-        """(V,): all tokens as the target that follows `tokens`, without the tilt."""
+        """The probability of each token after `tokens`, without the tilt, (V,)."""
         following = tokens.tolist()
         return np.array([self._probability(following, token, float(b), entropy) for token, b in enumerate(base)])
 
@@ -384,7 +385,7 @@ class ReferenceModel:
     def distributions(
         self, tokens: Tokens, base: NDArray[np.float64], entropy: NDArray[np.float32]
     ) -> NDArray[np.float64]:
-        """(n, V): before each token, each token then scored."""
+        """The distribution before each token, (n, V); each token is then scored."""
         if base.ndim != 2:
             raise ValueError("distributions need whole base distributions, (n, V) or (1, V)")
         rows = np.broadcast_to(base, (len(tokens), base.shape[1]))
@@ -430,7 +431,7 @@ class ReferenceModel:
                 self._tries[place] *= 0.5
 
     def evidence(self, token: int) -> NDArray[np.uint64]:
-        """A row for each known context."""
+        """One row per known context, (rows, 7)."""
         return np.array([astuple(seen) for seen in self.counts.evidence([], token)], np.uint64).reshape(-1, 7)
 
     def learned(self) -> dict[str, NDArray[Any]]:
@@ -447,7 +448,7 @@ class ReferenceModel:
         }
 
     def load_learned(self, learned: dict[str, NDArray[Any]]) -> None:
-        """As `learned` gave them."""
+        """Load what `learned` returned; raises `ValueError` for arrays of another form."""
         for name, array in self.learned().items():
             found = learned.get(name)
             if found is None or found.shape != array.shape or found.dtype != array.dtype:
@@ -458,13 +459,13 @@ class ReferenceModel:
         self.take_steps(learned)
 
     def take_steps(self, learned: dict[str, NDArray[Any]]) -> None:
-        """Take over all that was learned but the weights."""
+        """Load everything learned except the weights."""
         self._hits, self._tries = learned["tilt"].tolist()
         self._base_weight, self._recent_cost = learned["rates"].tolist()
         self._scored, self._surprises = learned["steps"].tolist()
 
     def _places(self, weights: NDArray[np.float32]) -> Iterator[tuple[int, int, int, NDArray[np.float32]]]:
-        """(level, feature, its value, the row of `weights` that belongs to it)."""
+        """Yield (level, feature, the feature's value, its row of `weights`)."""
         for level in range(self.counts.max_order):
             rows = iter(weights[level])
             for i, size in enumerate(FEATURE_SIZES):
@@ -479,11 +480,10 @@ class ReferenceModel:
 def chain_shares(
     learned: dict[str, NDArray[Any]], evidence: NDArray[np.uint64], newest: int, entropy: float, config: ExactConfig
 ) -> list[tuple[Evidence, float]]:
-    """What each known context says of a token, shortest first, and its share of the blend; the rest is the base's.
+    """(counts of a token, share of the blend) of each known context, shortest first; the rest is the base's.
 
-    From what any backend has `learned` and its `evidence` of the token; `newest` is the last token of the context. A
-    share is the mass that goes to what the context itself has counted, after those of longer contexts. Without the
-    chain all shares are 0.
+    `learned` and `evidence` may come from any backend; `newest` is the last token of the context. A share is the mass
+    that goes to the context's own counts, after the shares of longer contexts. Without the chain all shares are 0.
     """
     seen = [Evidence(*row) for row in evidence.tolist()]
     model = ReferenceModel(len(learned["weights"]), config)
@@ -509,5 +509,5 @@ def _first_hits(exponent: int) -> float:
 
 
 def _tilted(p: float, is_hint: bool, hint: Hint) -> float:
-    """The hint gets its tilted probability, the others share the rest as before."""
+    """The tilted probability: `hint.tilted` for the hint; other tokens share the rest in proportion."""
     return hint.tilted if is_hint else p * ((1.0 - hint.tilted) / (1.0 - hint.p))

@@ -35,10 +35,10 @@ class ExactScorer(OnlineScorer[ExactModel]):
             targets = self._targets(tokens, int(part.first[0]), int(part.stop[-1]))
             p[here], order[here] = self._model.score(targets, base, entropy[here], together=self.window_wise)
             self._counted, entry = int(part.stop[-1]), here.stop
-        return self._charged(p, p_target, order)
+        return self._charged(windows, p, p_target, order)
 
     def _parts(self, windows: Windows) -> Iterator[Windows]:
-        """The windows: one by one where each is counted as a whole."""
+        """The windows, one by one if each is counted as a whole."""
         step = 1 if self.window_wise else max(len(windows), 1)
         for row in range(0, len(windows), step):
             yield windows[row : row + step]
@@ -59,7 +59,7 @@ class ExactScorer(OnlineScorer[ExactModel]):
     ) -> Explanation | None:
         self._start(tokens)
         if self._counted != position:
-            return None  # within a window that is counted as a whole
+            return None  # inside a window that is counted as a whole
         newest = int(tokens[position : position + 1][0])
         shares = chain_shares(self._model.learned(), self._model.evidence(target), newest, entropy, self._exact)
         orders = tuple(

@@ -1,1 +1,1 @@
-"""PR #890's family: hashed counts and a gate, a pseudo-probability."""
+"""PR #890's family: hashed counts and a gate; its score is a pseudo-probability."""

@@ -1,4 +1,4 @@
-"""Count tables behind one protocol, one backend a file.
+"""Count tables with one protocol, one backend per file.
 
 Every backend holds, per order, a table of context counts and a table of full (context + target) counts (see
 `ngram_eval.scorers.hashed.hashing`), and equals `reference` exactly, table by table. A position whose context would
@@ -19,9 +19,9 @@ class Matches(NamedTuple):
     """Counts of every order at consecutive positions; row i belongs to order min_order + i."""
 
     context: NDArray[np.uint32]
-    """(orders, positions): times the context bucket was counted; 0 where the order is skipped."""
+    """Counts of the context buckets, (orders, positions); 0 where the order is skipped."""
     full: NDArray[np.uint32]
-    """(orders, positions): times the full bucket was counted; 0 where the order is skipped."""
+    """Counts of the full buckets, (orders, positions); 0 where the order is skipped."""
 
 
 class Best(NamedTuple):
@@ -41,30 +41,30 @@ class Counts(Protocol):
         """Count positions [start, stop) in both tables of every order."""
 
     def lookup(self, tokens: Tokens, start: int, stop: int) -> Matches:
-        """Counts of positions [start, stop) in every order, as the tables stand."""
+        """Counts of positions [start, stop) in every order, from the current tables."""
 
     def score_windows(self, tokens: Tokens, firsts: NDArray[np.int64], stops: NDArray[np.int64]) -> Best:
         """Window by window: look up positions [first, stop), keep the best match of each, then count them.
 
-        Returns the windows' positions one after another. The result is as if done in order, whatever the backend
-        does inside. The best match is the highest order whose context count reaches `min_count` and, with
-        `target_backoff`, whose full count is not 0.
+        Returns the best matches of all windows' positions, one after another; the result is as if windows were done in
+        order. The best match is the highest order whose context count reaches `min_count` and, with `target_backoff`,
+        whose full count is not 0.
         """
 
     def lookup_targets(self, tokens: Tokens, position: int, vocab: int) -> Matches:
-        """Counts of every order at one position, were its target each of the tokens below `vocab`: (orders, vocab).
+        """Counts of every order at one position, for each token below `vocab` as the target, (orders, vocab).
 
-        As the tables stand; tokens[position + 1] is not read.
+        Reads the current tables; tokens[position + 1] is not read.
         """
 
     def state(self) -> NDArray[np.uint32]:
         """The tables, (orders, 2, buckets): [i, 0] context counts and [i, 1] full counts of order min_order + i.
 
-        A view where the backend can give one; copy it before counting further.
+        This is a view if the backend allows it; copy it before counting further.
         """
 
     def load_state(self, state: NDArray[np.uint32]) -> None:
-        """Replace the tables by a copy of `state`."""
+        """Copy `state` into the tables."""
 
 
 def make_counts(backend: str, config: NgramConfig, threads: int = 1) -> Counts:
@@ -77,16 +77,16 @@ def make_counts(backend: str, config: NgramConfig, threads: int = 1) -> Counts:
 
 
 def around(stream: Stream, start: int, stop: int, config: NgramConfig) -> tuple[Tokens, int]:
-    """(the tokens that positions [start, stop) and their contexts read, the stream's index of the first of them).
+    """(tokens that positions [start, stop) and their contexts read, the stream's index of the first of these).
 
-    A position p is p minus that index in them, and no context is cut: counts come out the same.
+    Position p of the stream is position p minus that index of these tokens. No context is cut, so counts are equal.
     """
     base = max(start + 1 - config.context_lag - (config.max_order - 1), 0)
     return stream[base : stop + 1], base
 
 
 def check_tokens(tokens: Tokens, start: int, stop: int) -> None:
-    """Raise `ValueError` unless tokens is an array that the counts read and [start, stop) lies within its positions."""
+    """Raise `ValueError` unless `tokens` is a valid array for the counts and [start, stop) is within its positions."""
     if tokens.ndim != 1 or tokens.dtype not in (np.uint16, np.uint32) or not tokens.flags.c_contiguous:
         raise ValueError(
             f"tokens must be contiguous, one-dimensional, uint16 or uint32, not {tokens.dtype} of shape {tokens.shape}"

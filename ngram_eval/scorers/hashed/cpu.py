@@ -1,4 +1,4 @@
-"""The counts in C++ (`csrc/hashed/counts.h`), several threads if asked."""
+"""The counts in C++ (`csrc/hashed/counts.h`), with one or more threads."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from ngram_eval.text.stream import Tokens
 
 
 class CpuCounts:
-    """`Counts` in C++. Threads take different orders, so more threads than orders idle."""
+    """`Counts` in C++. Threads take different orders, so threads beyond the number of orders are idle."""
 
     def __init__(self, config: NgramConfig, threads: int) -> None:
         self.config = config

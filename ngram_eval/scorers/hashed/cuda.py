@@ -1,4 +1,4 @@
-"""The counts on a GPU, in CUDA (`csrc/cuda/hashed.h`): windows of a call are scored in order by one launch."""
+"""The counts on a GPU, in CUDA (`csrc/cuda/hashed.h`): one launch scores the windows of a call in order."""
 
 from typing import Any
 
@@ -49,7 +49,7 @@ class CudaCounts(DeviceCounts):
         return Best(order.cpu().numpy(), unsigned(context), unsigned(full))
 
     def matches(self, positions: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Room for what `score` finds, uninitialised."""
+        """Uninitialised tensors for the matches of `score`: order uint8, context and full int32, (positions,)."""
         order = torch.empty(positions, dtype=torch.uint8, device=self.device)
         context, full = (torch.empty(positions, dtype=torch.int32, device=self.device) for _ in range(2))
         return order, context, full
@@ -63,10 +63,10 @@ class CudaCounts(DeviceCounts):
         best: tuple[Tensor, Tensor, Tensor],
         charges: tuple[Any, ...] | None = None,
     ) -> None:
-        """Score the windows in order, each before it is counted; waits for nothing.
+        """Score the windows in order, each before it is counted; does not wait for the device.
 
-        `best` (order uint8, context and full int32) are tensors that the matches are written to; `charges` (gate,
-        p_target, entropy, values, sums, hits, bad: see `device_scorer`) says where to charge for them, or None.
+        The matches are written to the tensors `best` (order uint8, context and full int32). With `charges` (gate,
+        p_target, entropy, values, sums, hits, bad: see `device_scorer`), they are also charged for.
         """
         windows = np.flatnonzero(stops > firsts)
         if len(windows):

@@ -1,8 +1,8 @@
 """The hashed scorer on a GPU: counts, gate, blend and sums stay there until the end.
 
-Of a batch, the logits cost one launch (`transformer_source`); the rest three for every 1024 positions (`TritonScorer`),
-or two (`CudaScorer`). Nothing waits for the device until `tally` (or a sampled `distribution`), so the stages of the
-result overlap: each shows how long the host was in it.
+In a batch, the logits' statistics take one launch (`transformer_source`); the rest takes three for every 1024 positions
+(`TritonScorer`), or two (`CudaScorer`). The host waits for the device only in `tally` and sampled `distribution`s, so
+the stages of the result overlap: each shows the time that the host spent in it.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,7 @@ from ngram_eval.text.windows import Windows
 
 
 class DeviceCharged:
-    """`ngram_eval.scorers.base.Charged` on the device; copied to the host when, and if, the host asks."""
+    """`ngram_eval.scorers.base.Charged` on the device; copied to the host on demand."""
 
     order = weight = None
 
@@ -47,7 +47,7 @@ class DeviceCharged:
 
 
 class DeviceScorer(Scorer):
-    """`ngram_eval.scorers.base.Scorer` of PR #890's family, whichever kernels count and charge."""
+    """`ngram_eval.scorers.base.Scorer` of PR #890's family, for any kernels that count and charge."""
 
     window_wise = True
     on_device = True
@@ -62,8 +62,10 @@ class DeviceScorer(Scorer):
     def charge(
         self, tokens: Stream, windows: Windows, stats: tuple[Tensor, Tensor], totals: DeviceTotals, values: Tensor
     ) -> None:
-        """Score the windows, then count them. `stats` are p_target float64 and entropy float32 of their positions,
-        `values` float64; nats are added to any rows of `totals.sums`.
+        """Score the windows, then count them.
+
+        `stats` are p_target float64 and entropy float32 of their positions; the float64 charges are written to
+        `values`. Nats are added to rows of `totals.sums`, no matter which.
         """
         raise NotImplementedError
 
@@ -98,7 +100,7 @@ class DeviceScorer(Scorer):
         return explain_hashed(self.counts, self._blend, tokens, position, entropy, target)
 
     def tally(self) -> Tally:
-        """What has been charged so far; raises `InputError` if the neural statistics of a position were NaN."""
+        """The sums of everything charged; raises `InputError` if the neural statistics of a position were NaN."""
         bad = int(self._totals.bad)
         if bad != NO_POSITION:
             raise nan_statistics(bad)
@@ -145,7 +147,7 @@ class TritonScorer(DeviceScorer):
 
 
 class CudaScorer(DeviceScorer):
-    """One launch that stays until all windows of a batch are matched, one to charge for them (`csrc/cuda/hashed.h`)."""
+    """Two launches per batch: one matches and counts all windows, one charges for them (`csrc/cuda/hashed.h`)."""
 
     counts: CudaCounts
 

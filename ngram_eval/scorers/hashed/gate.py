@@ -1,4 +1,4 @@
-"""Counts and neural statistics into the probability charged for the target, one class a rule."""
+"""From counts and neural statistics to the value charged for the target."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +15,10 @@ class GatedBackoff:
 
         p_ng  = min(full, context) / context
         alpha = base + range * sigmoid(slope * (H - centre of the matched order))
-        p     = (1 - alpha) * p_model + alpha * p_ng, or p_model where nothing matched
+        p     = (1 - alpha) * p_model + alpha * p_ng, or p_model where no order matched
 
-    Not a probability over the vocabulary: the two tables collide unequally, and with `target_backoff` the target
-    picks the order.
+    The result is not a probability over the vocabulary: the two tables collide unequally, and with `target_backoff` the
+    target picks the order.
     """
 
     def __init__(self, gate: GateConfig) -> None:
@@ -40,7 +40,7 @@ class GatedBackoff:
         return self.weighed(stats, best)[0]
 
     def weighed(self, stats: Stats, best: Best) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """(the value charged for each target, the weight of the n-gram estimate in it: 0 where nothing matched)."""
+        """(value charged for each target, weight of the n-gram estimate in it: 0 where no order matched)."""
         context = np.maximum(best.context, 1).astype(np.float64)
         p_ngram = np.minimum(best.full, best.context) / context
         alpha = np.where(best.order > 0, self.alpha(stats.entropy, best.order), 0.0)
@@ -50,14 +50,14 @@ class GatedBackoff:
     def distribution(
         self, counts: Counts, tokens: Stream, position: int, probabilities: NDArray[np.float64], entropy: float
     ) -> NDArray[np.float64]:
-        """(V,): what each token would be charged with at `position`, were it the target, as the counts stand."""
+        """The value of each token as the target of `position`, with the current counts, (V,)."""
         matches = self.matches(counts, tokens, position, len(probabilities))
         return self(_stats(probabilities, entropy), best_match(matches, counts.config))
 
     def given_target(
         self, counts: Counts, tokens: Stream, position: int, probabilities: NDArray[np.float64], entropy: float
     ) -> NDArray[np.float64]:
-        """(V,): the values of all tokens in the order that tokens[position + 1] is charged in."""
+        """The values of all tokens at the matched order of tokens[position + 1], (V,)."""
         matches = self.matches(counts, tokens, position, len(probabilities))
         order = best_match(matches, counts.config).order[tokens[position + 1 : position + 2][0]]
         if order == 0:
@@ -67,11 +67,11 @@ class GatedBackoff:
         return self(_stats(probabilities, entropy), best)
 
     def matches(self, counts: Counts, tokens: Stream, position: int, vocab: int) -> Matches:
-        """(orders, vocab): the counts at `position`, were its target each of the tokens below `vocab`."""
+        """The counts at `position` for each token below `vocab` as the target, (orders, vocab)."""
         part, base = around(tokens, position, position + 1, counts.config)
         return counts.lookup_targets(part, position - base, vocab)
 
 
 def _stats(probabilities: NDArray[np.float64], entropy: float) -> Stats:
-    """Every token of one position as if each were the target of its own."""
+    """Statistics in which every token of one position is a target."""
     return Stats(probabilities, np.full(len(probabilities), entropy, np.float32))

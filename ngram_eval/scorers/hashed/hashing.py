@@ -6,18 +6,18 @@ For order n the context holds w = n - 1 tokens. With `end` the exclusive end of 
     context bucket = h & (buckets - 1)
     full bucket    = (h XOR target * PRIMES[w]) & (buckets - 1)
 
-so PRIMES[0] meets the oldest token of the context. The golden values in `tests/golden/hash.json` pin it.
+so PRIMES[0] multiplies the oldest token of the context. Tests compare it with the values in `tests/golden/hash.json`.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
 PRIMES: tuple[int, ...] = (36313, 27191, 51647, 81929, 131071, 174763, 233017, 299993, 350377)
-"""One odd multiplier a place (PR #890). The target takes the place after the context, so nine primes reach order 9."""
+"""One odd multiplier per place (PR #890). The target's place follows the context's, so nine primes reach order 9."""
 
 
 def context_hash(tokens: NDArray[np.integer], ends: NDArray[np.int64], width: int) -> NDArray[np.uint64]:
-    """Hash of the `width` tokens before each exclusive end; every end must be >= `width`. Shape of `ends`, uint64."""
+    """Hash of the `width` tokens before each exclusive end, uint64 in the shape of `ends`; ends must be >= `width`."""
     h = np.zeros(len(ends), dtype=np.uint64)
     for k in range(width):
         h ^= tokens[ends - width + k].astype(np.uint64) * np.uint64(PRIMES[k])

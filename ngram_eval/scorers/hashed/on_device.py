@@ -1,4 +1,4 @@
-"""What the backends on a GPU share: tables in a tensor, which the host reads and replaces alike."""
+"""The common part of the GPU backends: tables in a tensor that the host can read and replace."""
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from ngram_eval.text.stream import Stream, Tokens
 class DeviceCounts:
     """Tables on a device, int32 read as uint32: [i, 0] context counts, [i, 1] full counts of order min_order + i.
 
-    Of the stream, each call sends the tokens it needs to the device, so that streams may be larger than its memory.
+    Each call sends the tokens that it needs to the device, so streams may be larger than the device's memory.
     """
 
     def __init__(self, config: NgramConfig, device: torch.device) -> None:
@@ -29,7 +29,7 @@ class DeviceCounts:
         return read_targets(read, tokens, position, vocab, self.config)
 
     def state(self) -> NDArray[np.uint32]:
-        """A copy of the tables, or on the host the tables themselves."""
+        """A copy of the tables; if the device is the host, the tables themselves."""
         return unsigned(self.tables)
 
     def load_state(self, state: NDArray[np.uint32]) -> None:
@@ -38,7 +38,7 @@ class DeviceCounts:
         self.tables.copy_(torch.from_numpy(np.ascontiguousarray(state).view(np.int32)))
 
     def send(self, tokens: Stream, start: int, stop: int) -> tuple[Tensor, int]:
-        """`ngram_eval.scorers.hashed.counts.around`, on the device: uint16, or int32 holding uint32 bits."""
+        """`ngram_eval.scorers.hashed.counts.around` on the device: uint16, or int32 with the bits of uint32."""
         read, base = around(tokens, start, stop, self.config)
         part = np.array(read)  # a copy: torch takes no read-only memory maps
         signed = part.view(np.int32) if part.dtype == np.uint32 else part

@@ -1,4 +1,4 @@
-"""The specification of the counts in plain numpy: slow, readable, and what every other backend equals."""
+"""The specification of the counts in plain numpy: slow and readable; every other backend equals it."""
 
 from collections.abc import Callable
 
@@ -32,7 +32,7 @@ def read_targets(
     vocab: int,
     config: NgramConfig,
 ) -> Matches:
-    """`Counts.lookup_targets`; `read(row, table, buckets)` gives counters of the tables, table 0 for contexts."""
+    """`Counts.lookup_targets`; `read(row, table, buckets)` returns counters, of table 0 for contexts, 1 for full."""
     check_tokens(tokens, position, position + 1)
     shape = (len(config.orders), vocab)
     matches = Matches(np.zeros(shape, np.uint32), np.zeros(shape, np.uint32))
@@ -55,7 +55,7 @@ class ReferenceCounts:
     def _buckets(
         self, tokens: Tokens, order: int, start: int, stop: int
     ) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
-        """The first position of [start, stop) with a whole context, and both buckets of it and all later ones."""
+        """(first position of [start, stop) with a whole context, context buckets, full buckets from there on)."""
         lag = self.config.context_lag
         valid = min(max(start, order - 2 + lag), stop)  # the context [p + 1 - lag - width, p + 1 - lag) starts at >= 0
         positions = np.arange(valid, stop)

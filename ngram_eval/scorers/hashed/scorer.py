@@ -1,6 +1,7 @@
 """The scorer of PR #890's family: hashed counts and a gate on the neural entropy."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,10 @@ _BLEND_AT_ONCE = 1 << 16
 _COUNT_AT_ONCE = 1 << 22
 
 
+def _positions(windows: Windows, part: slice) -> NDArray[np.int64]:
+    return windows.positions()[part]
+
+
 class HashedScorer(Scorer):
     """PR #890's family: hashed counts and a gate on the neural entropy (`gate.GatedBackoff`)."""
 
@@ -34,7 +39,7 @@ class HashedScorer(Scorer):
         count_positions(self._counts, tokens, start, stop, advance)
 
     def scan(self, ranks: Ranks) -> None:
-        import torch  # here and not above: one rank needs no torch
+        import torch  # not at the top: one rank needs no torch
 
         scan(torch.from_numpy(self._counts.state().view(np.int32)), ranks)
 
@@ -50,7 +55,7 @@ class HashedScorer(Scorer):
             p_neural, order = p_target[part], best.order[part]
             stats_here = Stats(p_neural, entropy[part])
             p, weight[part] = self._blend.weighed(stats_here, Best(order, best.context[part], best.full[part]))
-            self._tally.add(p, p_neural, order)
+            self._tally.add(p, p_neural, order, partial(_positions, windows, part))
             values[part] = p
         return HostCharged(values, best.order, weight)
 
@@ -90,7 +95,10 @@ def explain_hashed(
 
 
 def count_positions(counts: Counts, tokens: Stream, start: int, stop: int, advance: Callable[[int], None]) -> None:
-    """Count positions [start, stop) of a stream of any length; `advance` hears of positions counted."""
+    """Count positions [start, stop) of a stream of any length.
+
+    `advance` is called with the number of positions counted.
+    """
     for low in range(start, stop, _COUNT_AT_ONCE):
         high = min(low + _COUNT_AT_ONCE, stop)
         part, base = around(tokens, low, high, counts.config)

@@ -1,4 +1,4 @@
-"""The counts on a GPU, in Triton (`ngram_eval.kernels`); under `TRITON_INTERPRET=1` in Triton's interpreter, slowly."""
+"""The counts on a GPU, in Triton (`ngram_eval.kernels`); `TRITON_INTERPRET=1` uses Triton's slow interpreter."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -22,14 +22,14 @@ class Launch(NamedTuple):
     """Windows that are scored together."""
 
     entries: slice
-    """Where their positions lie in the list of all windows' positions."""
+    """Their positions' places in the list of all windows' positions."""
     tokens: Tensor
     base: int
     listed: Listed
     one_window: bool
 
     def score(self, tables: Tensor, config: NgramConfig, **results: Any) -> None:
-        """`score_listed` of these windows; `results` as there."""
+        """Run `score_listed` on these windows; `results` are its arguments."""
         shape = (len(config.orders), 2, len(self.listed.positions))
         ids = torch.empty(shape, dtype=torch.int32, device=tables.device)
         score_listed(tables, self.tokens, self.base, self.listed, ids, config, one_window=self.one_window, **results)
@@ -65,8 +65,9 @@ class TritonCounts(DeviceCounts):
     def launches(
         self, tokens: Stream, firsts: NDArray[np.int64], stops: NDArray[np.int64], at_once: int = AT_ONCE
     ) -> Iterator[Launch]:
-        """The windows' positions in the parts that are scored at once: whole windows with at most `at_once` positions
-        together, or a single window. Rows of the parts count the windows from 0.
+        """The windows in parts that are scored at once: whole windows with at most `at_once` positions, or one window.
+
+        Rows of the parts count the windows from 0.
         """
         lengths = stops - firsts
         ends = np.cumsum(lengths)

@@ -1,1 +1,1 @@
-"""Hashed contexts mixed over binary decisions, a probability."""
+"""Hashed contexts, mixed over binary decisions into a probability."""

@@ -1,9 +1,9 @@
-"""Hashed n-gram memory that is a probability by construction, one backend a file.
+"""Hashed n-gram memory that gives a probability by construction, one backend per file.
 
-A token is a path of binary decisions down a tree over the vocabulary; every context predicts each decision, and their
-logits are mixed, with the neural model's among them, by weights learned online. A hash collision costs accuracy, and
-never more: the two outcomes of a decision sum to 1. `csrc/mixer/mixer.h` has the method, `reference.py` its readable
-form; every backend equals it bit for bit.
+A token is a path of binary decisions down a tree over the vocabulary. Every context predicts each decision; weights
+learned online mix their logits and the neural model's. A hash collision costs only accuracy: the two outcomes of a
+decision always sum to 1. `csrc/mixer/mixer.h` describes the method, `reference.py` is its readable form; every backend
+equals it bit for bit.
 """
 
 from collections.abc import Sequence
@@ -21,47 +21,48 @@ MAX_VOCAB = 1 << 18
 
 
 class Mixer(Protocol):
-    """A stream's contexts and the weights learned on it. Tokens are taken in stream order.
+    """A stream's contexts and the weights learned on it. Tokens come in stream order.
 
-    Neural distributions come as rows, float64, (n, V), or (1, V) for all. Methods raise `ValueError` for arrays of
-    another form or tokens outside the vocabulary.
+    Neural distributions are float64 rows, (n, V), or (1, V) for all tokens. Methods raise `ValueError` for arrays of
+    another form and for tokens outside the vocabulary.
     """
 
     def append(self, tokens: Tokens) -> None:
-        """Learn from tokens what does not depend on the neural model, without charging for them."""
+        """Learn from tokens all that does not depend on the neural model, without charging for them."""
 
     def score(self, tokens: Tokens, base: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
-        """Charge each token, learn from it; then the next. Returns (n,) probabilities and (n,) orders.
+        """Charge and learn from each token before the next. Returns (probabilities (n,), orders (n,)).
 
-        An order is that of the longest of the contexts of 1, 2, 3, 4 and 6 tokens that had occurred, its tokens plus
-        one; 1 where none had, 0 at the start of the stream. Hashed, so it may err where contexts collide.
+        An order is the length of the longest context, of 1, 2, 3, 4 or 6 tokens, that had occurred, plus one: 1 if none
+        had, 0 at the start of the stream. Contexts are hashed, so a collision may give a wrong order.
         """
 
     def decisions(
         self, tokens: Tokens, base: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.uint8], NDArray[np.float64]]:
-        """`score`, for a coder of bits: ((n,) probabilities, (m,) outcomes of all decisions, (m,) of a 1 at each)."""
+        """`score` for a coder of bits: (probabilities (n,), outcomes of decisions (m,), probabilities of a 1 (m,))."""
 
     def distribution(self, base: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(V,): what `score` would charge each token with, bit for bit; `base` (V,). Changes nothing."""
+        """What `score` would charge each token with, bit for bit, (V,); `base` is (V,). Changes nothing."""
 
     def evidence(
         self, token: int, base: NDArray[np.float64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-        """What each context has to say of `token` as the next one; `base` (V,). Changes nothing.
+        """The counts and shares of each context for `token` as the next token; `base` is (V,). Changes nothing.
 
-        (contexts,) times it occurred, as far as its bit history at the first decision remembers (up to 45); (contexts,)
-        times that the last decision on the token's path went its way there; (contexts + 1,) shares of the mixed logits,
-        by size, over the path's decisions, the last one the neural model's. What is left of 1 is the other inputs'.
+        Returns (occurrences of each context, as far as its bit history at the first decision remembers them, up to 45
+        (contexts,); number of times that the last decision on the token's path had the token's outcome (contexts,);
+        shares of the mixed logits by size, over the path's decisions, the neural model's last (contexts + 1,)). The
+        rest of the shares, to 1, belongs to the other inputs.
         """
 
     def begin(self, base: NDArray[np.float64]) -> float:
-        """The probability of a 1 at the next token's first decision; `base` (V,)."""
+        """The probability of a 1 at the next token's first decision; `base` is (V,)."""
 
     def decide(self, bit: int) -> float:
-        """Take in the outcome; the probability of a 1 at the next decision, unless `token_known` now.
+        """Learn the outcome of a decision; returns the probability of a 1 at the next, unless `token_known`.
 
-        Raises `ValueError` unless a decision is under way, begun by `begin` and not ended by any other method.
+        Raises `ValueError` unless `begin` has started a decision that no other method has ended.
         """
 
     @property
@@ -70,34 +71,37 @@ class Mixer(Protocol):
 
     @property
     def token_known(self) -> bool:
-        """Whether the decisions since `begin` have come to a token, which has then been learned from."""
+        """Whether the decisions since `begin` have reached a token; the mixer has then learned from it."""
 
     @property
     def token(self) -> int:
-        """That token."""
+        """The token that the decisions have reached."""
 
     def learned(self) -> dict[str, NDArray[Any]]:
-        """The weights, as arrays of fixed shapes: with the same tokens appended, a mixer that loads them goes on."""
+        """The weights, as arrays of fixed shapes.
+
+        A mixer that has appended the same tokens and loads these arrays continues as this one would.
+        """
 
     def load_learned(self, learned: dict[str, NDArray[Any]]) -> None:
-        """Go on as the mixer that `learned` is from; the same tokens have been appended."""
+        """Load what `learned` returned; the same tokens must have been appended before."""
 
 
 TOKEN_CONTEXTS = {2: 19, 3: 0, 4: 2, 5: 14, 7: 5}
-"""Order -> its context, among those of a mixer; fewer contexts hold fewer orders."""
+"""Order -> index of its context in a mixer; a mixer with fewer contexts has fewer orders."""
 
 
 class Spelling(NamedTuple):
-    """What the tokens of a vocabulary spell, and their order by it: the leaves of the tree."""
+    """The bytes that tokens spell, and the tokens sorted by them: the leaves of the tree."""
 
     surfaces: list[bytes]
-    """By token; empty where it spells nothing."""
+    """Bytes of each token; empty for a token that spells nothing."""
     rank: NDArray[np.uint32]
-    """(V,): place of each token among all, in the order of surfaces, then of tokens."""
+    """Place of each token, (V,), sorted by surface, then by token."""
 
 
 def spelling_of(surfaces: Sequence[bytes | None]) -> Spelling:
-    """The spelling of tokens with these surfaces; raises `InputError` unless they are 2 to 262,144."""
+    """The spelling of tokens with these surfaces; raises `InputError` unless there are 2 to 262,144."""
     if not 2 <= len(surfaces) <= MAX_VOCAB:
         raise InputError(f"the mixer takes a vocabulary of 2 to {MAX_VOCAB} tokens, not {len(surfaces)}")
     spelt = [surface or b"" for surface in surfaces]
@@ -107,14 +111,14 @@ def spelling_of(surfaces: Sequence[bytes | None]) -> Spelling:
 
 
 def unspelt(vocab_size: int) -> Spelling:
-    """Without a tokenizer a token spells its number, in four bytes."""
+    """The spelling without a tokenizer: a token spells its number, in four bytes."""
     return spelling_of([token.to_bytes(4, "big") for token in range(vocab_size)])
 
 
 def make_mixer(backend: str, config: MixerConfig, spelling: Spelling, *, neural: bool) -> Mixer:
-    """An empty mixer of the named backend; `neural` says whether its distributions come from a model that knows things.
+    """An empty mixer of the named backend; `neural`: whether its distributions come from a trained model.
 
-    Raises `InputError` for a backend that has none.
+    Raises `InputError` for a backend without a mixer.
     """
     weight = config.start_weight / 4 if neural else config.start_weight
     mixer: Mixer = load_backend(backend, "mixer")(config, spelling, weight=weight)

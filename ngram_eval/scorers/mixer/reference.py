@@ -1,7 +1,7 @@
-"""The mixer in plain Python: the specification (see `csrc/mixer/mixer.h` for the method in words).
+"""The mixer in plain Python: the specification (`csrc/mixer/mixer.h` describes the method in words).
 
-Integers are exact, 64-bit hashes wrap; floats are float32 unless said otherwise, added, multiplied and divided in the
-order written here. Slow: a few hundred tokens a second.
+Integers are exact; 64-bit hashes wrap. Floats are float32 unless stated otherwise, and are added, multiplied and
+divided in the order written here. Slow: a few hundred tokens a second.
 """
 
 import math
@@ -26,7 +26,7 @@ LOGIT_LIMIT = F(11.99)
 LEAST_MIXED = F(1 / 65536)
 LEAST = 1 / (1 << 22)
 CELLS = 33
-CONSTANT, REPETITION, DIRECT, HASHED = 1, 2, 3, 7  # first inputs of each kind; 0 is the neural model's
+CONSTANT, REPETITION, DIRECT, HASHED = 1, 2, 3, 7  # first input of each kind; input 0 is the neural model's
 RATE, FIRST_RATE, RATE_TOKENS = F(0.006), F(0.02), F(20000)
 LAST_RATE, MAP_RATE = F(0.0005), F(0.02)
 STATE_LIMIT, DIRECT_LIMIT, REPETITION_LIMIT = 255, 250, 1000
@@ -37,7 +37,7 @@ SETS = ("weights_node", "weights_word", "weights_token", "weights_counts", "weig
 
 
 def mix(a: int, b: int) -> int:
-    """A 64-bit hash of two."""
+    """A 64-bit hash of two integers."""
     a ^= b * 0x9E3779B97F4A7C15 & MASK
     a ^= a >> 29
     a = a * 0xBF58476D1CE4E5B9 & MASK
@@ -45,7 +45,7 @@ def mix(a: int, b: int) -> int:
 
 
 def logit(p: float) -> float:
-    """ln(p / (1 - p)) in float64 from +, -, x, / alone, within the limit."""
+    """ln(p / (1 - p)) in float64, with +, -, x and / only, clipped to the limit."""
     odds = p / (1.0 - p) if p < 1.0 else math.inf
     if not odds > 6.2e-6:
         return -float(LOGIT_LIMIT)
@@ -67,7 +67,7 @@ SHARE = [int(65536 / (n + 1.6)) for n in range(1024)]
 
 
 class Estimate:
-    """An adaptive probability: 22 bits, and how often it was moved."""
+    """An adaptive probability of 22 bits, and the number of its updates."""
 
     __slots__ = ("count", "p")
 
@@ -77,18 +77,18 @@ class Estimate:
 
     @property
     def logit(self) -> np.float32:
-        """Of its first 12 bits."""
+        """Logit of its first 12 bits."""
         return LOGITS[self.p >> 10]
 
     def update(self, bit: int, limit: int) -> None:
-        """Move it towards the outcome, by less from time to time."""
+        """Move it towards the outcome, by a smaller step each time."""
         self.p += ((((1 << 22) - 1) * bit - self.p) * SHARE[self.count]) >> 16
         self.count += self.count < limit
 
 
 @dataclass(frozen=True)
 class BitHistory:
-    """How often a decision went either way in a context, and which came last where both did."""
+    """Counts of a decision's outcomes in a context, and the last outcome if both have occurred."""
 
     zeros: int
     ones: int
@@ -96,11 +96,11 @@ class BitHistory:
 
     @property
     def total(self) -> int:
-        """Outcomes remembered."""
+        """Number of outcomes remembered."""
         return self.zeros + self.ones
 
     def after(self, bit: int) -> "BitHistory":
-        """The history with one more outcome: the other's count shrinks, and both to what is allowed."""
+        """The history with one more outcome; the other outcome's count shrinks, and both stay within the limits."""
         counts = [self.zeros, self.ones]
         counts[bit] += 1
         other = counts[1 - bit]
@@ -116,13 +116,13 @@ NOTHING = BitHistory(0, 0, 0)
 
 @dataclass
 class Node:
-    """A node on the way to a token: ranks [low, high) are below it, those from mid to its right."""
+    """A node on the path to a token: ranks [low, high) are below it, those from `mid` on to its right."""
 
     low: int
     high: int
     depth: int = 0
     place: int = 1
-    """1 to 15 in its group of four levels."""
+    """Place in its group of four levels, 1 to 15."""
 
     @property
     def mid(self) -> int:
@@ -131,18 +131,18 @@ class Node:
 
     @property
     def is_leaf(self) -> bool:
-        """Whether one token is left."""
+        """Whether only one token is left."""
         return self.high - self.low == 1
 
     def child(self, bit: int) -> "Node":
-        """The node below."""
+        """The node below, after the outcome `bit`."""
         place = 1 if (self.depth + 1) % LEVELS == 0 else 2 * self.place + bit
         low, high = (self.mid, self.high) if bit else (self.low, self.mid)
         return Node(low, high, self.depth + 1, place)
 
 
 class Past:
-    """The stream so far, and the contexts that it makes."""
+    """The stream so far, and its contexts."""
 
     def __init__(self, surfaces: list[bytes]) -> None:
         self.surfaces = surfaces
@@ -156,7 +156,7 @@ class Past:
         self.place = self.matched = 0
 
     def at(self, position: int) -> int:
-        """A token that is remembered."""
+        """The token at a remembered position."""
         return self.tokens[position - (self.size - len(self.tokens))]
 
     def back(self, k: int) -> int:
@@ -164,7 +164,7 @@ class Past:
         return self.tokens[-k] + 1 if k <= self.size else 0
 
     def push(self, token: int) -> None:
-        """Take in the next token."""
+        """Add the next token."""
         one = mix(1, self.back(1))
         for followed, key in ((self.after_one, one), (self.after_two, mix(one, self.back(2)))):
             key >>= 64 - AFTER_BITS
@@ -240,7 +240,7 @@ class Past:
 
 
 class Group:
-    """The bit histories of up to 15 nodes, in one context."""
+    """The bit histories of up to 15 nodes in one context."""
 
     def __init__(self, check: int) -> None:
         self.check = check
@@ -249,7 +249,7 @@ class Group:
 
 @dataclass
 class Seen:
-    """What the tokens so far say of a decision."""
+    """What the contexts hold for a decision."""
 
     keys: list[int]
     place: int
@@ -260,7 +260,7 @@ class Seen:
 
 @dataclass
 class Mixed:
-    """What was made of it and of the neural model."""
+    """The prediction of a decision from `Seen` and the neural model."""
 
     inputs: NDArray[np.float32]
     logits: NDArray[np.float32]
@@ -270,24 +270,24 @@ class Mixed:
     cells: list[NDArray[np.float32]]
     right: np.float32
     neural: float
-    """Probability of a 1 by the neural model."""
+    """The neural model's probability of a 1."""
     mixed: np.float32
-    """Before the last maps."""
+    """The probability of a 1 before the last maps."""
     mended: np.float32
-    """After them."""
+    """The probability of a 1 after the last maps."""
 
     def charge(self, weight: float) -> float:
-        """What a 1 is charged with where the neural model has this weight."""
+        """The final probability of a 1, if the neural model has this weight."""
         return min(1.0 - LEAST, max(LEAST, weight * self.neural + (1.0 - weight) * float(self.mended)))
 
     def told(self, weight: float, one: float, bit: int) -> float:
-        """The neural model's weight once the outcome is known."""
+        """The neural model's weight after the outcome."""
         believed, charged = (self.neural, one) if bit else (1.0 - self.neural, 1.0 - one)
         return min(1.0, weight * believed / charged)
 
 
 def dot(a: NDArray[np.float32], b: NDArray[np.float32]) -> np.float32:
-    """The sum of products in eight columns, then of the columns."""
+    """The sum of products: first in eight columns, then over the columns."""
     s = np.zeros(LANES, F)
     for i in range(0, len(a), LANES):
         s = s + a[i : i + LANES] * b[i : i + LANES]
@@ -296,12 +296,12 @@ def dot(a: NDArray[np.float32], b: NDArray[np.float32]) -> np.float32:
 
 
 def clipped(z: np.float32) -> np.float32:
-    """Within the limit."""
+    """The logit, clipped to the limit."""
     return min(LOGIT_LIMIT, max(-LOGIT_LIMIT, z))
 
 
 class ReferenceMixer:
-    """`ngram_eval.scorers.mixer.model.Mixer`, readable."""
+    """The readable `ngram_eval.scorers.mixer.model.Mixer`."""
 
     def __init__(self, config: MixerConfig, spelling: Spelling, *, weight: float) -> None:
         self.config, self.rank = config, spelling.rank.astype(np.int64)
@@ -328,7 +328,7 @@ class ReferenceMixer:
         self.last_maps = [np.tile(untouched, (n, 1)) for n in (self.vocab_size, 1 << MAP_BITS)]
 
         self.neural_weight, self.charged = 0.5, 0.0  # the switch
-        self.weight = self.one = 0.5  # its weight within the token, and what a 1 is charged with
+        self.weight = self.one = 0.5  # the switch's weight within the token, and the probability of a 1
         self.below = np.zeros(self.vocab_size + 1)
         self.node = Node(0, 1)
         self.keys: list[int] = []
@@ -337,19 +337,19 @@ class ReferenceMixer:
         self.seen: list[tuple[Seen, int]] = []
         self.mixed: list[tuple[Mixed, int]] = []
 
-    # What the contexts hold.
+    # Contexts
 
     def _line(self, key: int) -> list[Group | None]:
         return self.groups.setdefault((key >> 8) % self.lines, [None] * 4)
 
     def _find(self, key: int) -> Group:
-        """The group of a hash, an empty one where there is none."""
+        """The group of a hash, or an empty group."""
         check = max(key & 255, 1)
         found = [group for group in self._line(key) if group is not None and group.check == check]
         return found[0] if found else Group(check)
 
     def _take(self, key: int) -> Group:
-        """The same to write into: where there is none, the one of its line that was used least at its first node."""
+        """The group of a hash, to write to; a new group replaces the least used one (at its first node) of its line."""
         line, found = self._line(key), self._find(key)
         if not any(group is found for group in line):
             used = [-1 if group is None else group.histories[1].total for group in line]
@@ -357,7 +357,7 @@ class ReferenceMixer:
         return found
 
     def _open(self, node: Node) -> None:
-        """Find what the contexts hold below a node, where a group begins."""
+        """Find the contexts' groups below a node at which groups begin."""
         if node.depth % LEVELS == 0:
             self.keys = [mix(context, node.mid) for context in self.past.hashed()[: self.config.contexts]]
             self.groups_here = [self._find(key) for key in self.keys]
@@ -370,7 +370,7 @@ class ReferenceMixer:
         return self.maps[k].setdefault(history, Estimate((history.ones + 0.4) / (history.total + 0.8)))
 
     def _look(self, node: Node) -> Seen:
-        """What the contexts and the repetition under way hold of a node."""
+        """What the contexts and the current repetition hold for a node."""
         histories = [group.histories[node.place] for group in self.groups_here]
         direct = [self._direct(line, node.place) for line in self.direct_here]
         return Seen(self.keys, node.place, histories, direct, self._repetition(node))
@@ -386,7 +386,7 @@ class ReferenceMixer:
         bit = int(expected >= node.mid)
         return self.repetitions.setdefault((known, node.depth > 0, bit), Estimate((0.1, 0.9)[bit]))
 
-    # One decision.
+    # One decision
 
     def _predict(self, node: Node, seen: Seen) -> Mixed:
         past, mid = self.past, node.mid
@@ -434,10 +434,10 @@ class ReferenceMixer:
         mended = min(F(1) - LEAST_MIXED, max(LEAST_MIXED, F(0.5) * mixed + F(0.25) * maps))
         return Mixed(inputs, logits, logistic(logits), weights, last_weights, cells, right, q, mixed, mended)
 
-    # One token: all its decisions, then what is learned from them.
+    # One token: all its decisions, then learning from them
 
     def _learn(self, decisions: list[tuple[Mixed, int]]) -> None:
-        """Move what the neural model has a part in."""
+        """Update everything that depends on the neural model."""
         share = 1.0 / (self.charged + 2.0)
         self.neural_weight, self.charged = (1.0 - share) * self.weight + 0.5 * share, self.charged + 1.0
         rate = RATE + (FIRST_RATE - RATE) / (F(1) + F(self.past.size) / RATE_TOKENS)
@@ -451,7 +451,7 @@ class ReferenceMixer:
             mixed.last_weights += (outcome - mixed.mixed) * LAST_RATE * mixed.logits
 
     def _count(self, decisions: list[tuple[Seen, int]], token: int) -> None:
-        """Move what it has none in, and take in the token."""
+        """Update everything that does not depend on the neural model, and add the token."""
         for depth, (seen, bit) in enumerate(decisions):
             if depth % LEVELS == 0:
                 taken = [self._take(key) for key in seen.keys]
@@ -598,7 +598,7 @@ class ReferenceMixer:
     def token(self) -> int:
         return int(self.by_rank[self.node.low])
 
-    # What is learned besides.
+    # Weights as arrays
 
     def _arrays(self) -> dict[str, NDArray[np.float32]]:
         arrays = dict(zip(SETS, self.weights, strict=False))

@@ -29,7 +29,7 @@ class MixerScorer(OnlineScorer[Mixer]):
         targets = self._targets(tokens, first, stop)
         p, order = self._model.score(targets, distinct_rows(stats.rows))
         self._counted = stop
-        return self._charged(p, stats.p_target, order)
+        return self._charged(windows, p, stats.p_target, order)
 
     def distribution(
         self, tokens: Stream, position: int, probabilities: NDArray[np.float64], entropy: float
@@ -42,11 +42,11 @@ class MixerScorer(OnlineScorer[Mixer]):
     def explain(
         self, tokens: Stream, position: int, probabilities: NDArray[np.float64], entropy: float, target: int
     ) -> Explanation | None:
-        """Of the token contexts; their weight is the share of the logits, words and bytes have the rest."""
+        """Explain the token contexts; a weight is a share of the logits. Words and bytes have the rest."""
         if position != self._counted:
             raise ValueError(f"position {self._counted} is next, not {position}")
         occurred, followed, shares = self._model.evidence(target, probabilities)
-        mixed = 1.0 - self._model.neural_weight  # what the switch leaves
+        mixed = 1.0 - self._model.neural_weight  # the rest of the switch's weight
         orders = tuple(
             OrderEvidence(order, int(occurred[k]), None, int(followed[k]), mixed * float(shares[k]))
             for order, k in TOKEN_CONTEXTS.items()

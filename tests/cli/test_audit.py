@@ -1,0 +1,150 @@
+"""The audit's command line."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ngram_eval.cli import audit
+from tests.support.planted import VOCAB
+from tests.support.streams import Stream
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, Any]]:
+    """Audit in this process: (exit code, JSON or None)."""
+
+    def call(*arguments: object) -> tuple[int, Any]:
+        out = tmp_path / "audit.json"
+        out.unlink(missing_ok=True)
+        monkeypatch.setattr(sys, "argv", ["audit", *map(str, arguments), "--json", str(out)])
+        with pytest.raises(SystemExit) as exit_info:
+            audit.main()
+        code = exit_info.value.code
+        assert isinstance(code, int)
+        return code, json.loads(out.read_text()) if out.exists() else None
+
+    return call
+
+
+Run = Callable[..., tuple[int, Any]]
+
+
+def test_the_embedded_default(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    presets = [flag for name in ("pr890", "hashed", "exact", "tilt", "mixer") for flag in ("--preset", name)]
+    code, found = run("--positions", 700, "--stride", 64, "--samples", 8, "--cuts", 1, *presets)
+    assert code == 1
+    assert found["verdict"] == "refuted"
+    numbers = {
+        one["subject"]: [p["number"] for p in one["probes"] if p["verdict"] == "refuted"] for one in found["audits"]
+    }
+    assert numbers["neural"] == numbers["exact"] == numbers["tilt"] == numbers["mixer"] == []
+    assert {1, 3, 5, 6} <= set(numbers["pr890"])
+    assert 1 in numbers["hashed"]
+    assert not {2, 4, 5, 6, 7, 8} & set(numbers["hashed"])
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-1].startswith("verdict: refuted: pr890 (1, ")
+    assert (
+        "; every probe that applies passed: neural (8 of 12), exact (8 of 12), tilt (9 of 12), mixer (9 of 12)"
+        in printed[-1]
+    )
+    assert any("✗" in line for line in printed)
+
+
+def test_exit_codes(
+    stream: Stream, run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = ["--data", stream.shard, "--positions", 300, "--samples", 8]
+    code, found = run(*few, "--callable", "tests.support.functions:counting")
+    assert (code, found["verdict"]) == (0, "pass")
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "verdict: every probe that applies passed: tests.support.functions:counting (7 of 12)"
+    )
+    assert found["audits"][0]["probes"][0]["value"] == pytest.approx(1)
+    assert found["audits"][0]["probes"][8]["verdict"] == "not applicable"
+    assert run(*few, "--callable", "tests.support.functions:unnormalised")[0] == 1
+    for name in ("failing", "short", "not_a_function", "missing"):
+        assert run(*few, "--callable", f"tests.support.functions:{name}")[0] == 2
+    assert "--callable" in capsys.readouterr().err
+    monkeypatch.setattr(audit, "print_table", lambda audited, console: 1 / 0)
+    assert run(*few, "--callable", "tests.support.functions:uniform")[0] == 3
+    error = capsys.readouterr().err
+    assert "ZeroDivisionError" in error
+    assert error.splitlines()[-1].startswith("verdict: none")
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--callable", "a:b", "--uniform"],
+        ["--callable", "a:b", "--claimed", "c.npz"],
+        ["--claimed", "missing.npz", "--data", "d.bin"],
+        ["--claimed", "c.npz"],
+        ["--claimed", "c.npz", "--preset", "hashed"],
+        ["--samples", "0"],
+        ["--cuts", "9", "--samples", "8"],
+        ["--positions", "-1"],
+        ["--claim", "missing.json"],
+        ["--data", "d.bin"],
+        ["--preset", "exakt"],
+        ["--buckets", "1000"],
+        ["--no-such-flag"],
+    ],
+)
+def test_bad_flags(run: Run, flags: list[str]) -> None:
+    assert run(*flags) == (2, None)
+
+
+def test_written_claims(stream: Stream, run: Run, tmp_path: Path) -> None:
+    logits = np.random.default_rng(0).normal(0, 3, (len(stream.tokens) - 1, VOCAB)).astype(np.float32)
+    np.save(tmp_path / "l.npy", logits)
+    p = np.exp(logits.astype(np.float64))
+    p = (p / p.sum(axis=1, keepdims=True))[np.arange(len(p)), stream.tokens[1:]]
+    np.savez(tmp_path / "c.npz", p=p)
+    common = ["--data", stream.shard, "--logits", tmp_path / "l.npy", "--claimed", tmp_path / "c.npz"]
+    assert run(*common)[0] == 0
+    (tmp_path / "claim.json").write_text(
+        json.dumps({"positions": len(p), "nats": float(-np.log(p).sum()), "bytes": None})
+    )
+    assert run(*common, "--claim", tmp_path / "claim.json")[0] == 0
+    (tmp_path / "claim.json").write_text(json.dumps({"nats": float(-np.log(p).sum()) - 1}))
+    assert run(*common, "--claim", tmp_path / "claim.json")[0] == 1
+    np.savez(tmp_path / "c.npz", p=p[:2816])  # whole sequences of 256
+    assert run(*common, "--seq-len", 256)[0] == 0
+    assert run(*common)[0] == 1
+    (tmp_path / "claim.json").write_text('{"subset": true}')
+    assert run(*common, "--claim", tmp_path / "claim.json")[0] == 0
+    (tmp_path / "claim.json").write_text('{"bits": 3}')
+    assert run(*common, "--claim", tmp_path / "claim.json")[0] == 2
+    for broken in ({"q": p}, {"p": -p}, {"p": p, "positions": p}, {"p": p, "positions": np.arange(len(p)) + 1}):
+        np.savez(tmp_path / "c.npz", **broken)
+        assert run(*common)[0] == 2
+
+
+def test_a_result_is_a_claim(stream: Stream, run: Run, evaluate: Any, tmp_path: Path) -> None:
+    common = ["--data", stream.shard, "--uniform", "--vocab-size", VOCAB, "--seq-len", 64, "--preset", "hashed"]
+    result = evaluate(*common)["hashed"]
+    (tmp_path / "r.json").write_text(json.dumps({"runs": [result]}))
+    assert run(*common, "--claim", tmp_path / "r.json", "--positions", 700) == (2, None)  # of the whole data
+    _, found = run(*common, "--claim", tmp_path / "r.json", "--positions", 0)
+    assert found["audits"][1]["probes"][4]["verdict"] == "pass"
+    (tmp_path / "r.json").write_text(json.dumps({"runs": [{**result, "nats": result["nats"] - 1}]}))
+    _, found = run(*common, "--claim", tmp_path / "r.json", "--positions", 0)
+    assert found["audits"][1]["probes"][4]["verdict"] == "refuted"
+
+
+@pytest.mark.slow
+def test_the_whole_default_as_a_user_runs_it() -> None:
+    command = [sys.executable, "-m", "ngram_eval.audit"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "pr890 (1, 3, 5, 6, 8, 9, 10)" in done.stdout.splitlines()[-1]
+    assert "hashed (1, 3, 9, 10)" in done.stdout.splitlines()[-1]
+    assert "exact (8 of 12)" in done.stdout.splitlines()[-1]

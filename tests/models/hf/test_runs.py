@@ -1,0 +1,235 @@
+"""Hugging Face models on the command line, from Python, and clear refusals."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("transformers", reason="transformers is not installed: pip install ngram_eval[hf]")
+
+from ngram_eval import evaluate as evaluate_api
+from ngram_eval import preset
+from ngram_eval.cli import audit
+from ngram_eval.config import WindowConfig
+from ngram_eval.models.hf.loading import digest, load_model, load_tokenizer
+from ngram_eval.models.hf.tokenizer import HfTokenizer
+from ngram_eval.text.shards import write_shard
+from ngram_eval.text.windows import plan_windows
+from tests.support.evaluator import Evaluate
+from tests.support.hf_models import KINDS, TEXT, save_gguf, save_gpt2, save_llama
+from tests.support.hf_sources import by_hand
+from tests.support.processes import finish, launch
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_text_and_shards_give_the_same_result(
+    models: dict[str, Path], evaluate: Evaluate, text_file: Path, tmp_path: Path, kind: str
+) -> None:
+    flags = ["--seq-len", 32, "--stride", 8, "--batch-windows", 3]
+    flags += ["--preset", "hashed", "--preset", "exact", "--preset", "tilt", "--preset", "mixer-fast", "--groups", 4096]
+    of_text = evaluate("--hf", models[kind], "--text", text_file, *flags)
+    tokenizer = HfTokenizer.load(str(models[kind]))
+    tokens = tokenizer.read_texts([text_file]).tokens[:]
+    write_shard(tmp_path / "data.bin", tokens)
+    of_shards = evaluate("--hf", models[kind], "--data", tmp_path / "data.bin", *flags)
+    positions = (len(tokens) - 1) // 32 * 32
+    windows = plan_windows(positions, WindowConfig(seq_len=32, stride=8))
+    p = by_hand(models[kind], tokens, windows, tokenizer.lead_id)[np.arange(positions), tokens[1 : positions + 1]]
+    for name, result in of_text.items():
+        assert result["neural_source"] == "hf"
+        assert result["neural_nats"] == pytest.approx(-np.log(p).sum(), rel=1e-6)
+        spelt = tokenizer._join(tokens[: positions + 1].tolist())
+        assert result["bytes"] == len(spelt) - (kind == "llama")
+        assert result["vocabulary_sum"] == pytest.approx(1, abs=1e-6) or name == "hashed"
+        assert result["unknown_targets"] == 0
+        for key in ("nats", "neural_nats", "positions", "bytes", "vocabulary_sum", "hits_by_order"):
+            assert of_shards[name][key] == result[key], (name, key)
+    assert of_text["exact"]["val_bpb"] < of_text["exact"]["neural_bpb"], "the text repeats itself"
+
+
+def test_the_python_function_gives_the_same(models: dict[str, Path], evaluate: Evaluate, text_file: Path) -> None:
+    flags = ["--seq-len", 32, "--stride", 8, "--batch-windows", 3]
+    expected = evaluate("--hf", models["llama"], "--text", text_file, "--preset", "exact", *flags)["exact"]
+    model, tokenizer = load_model(str(models["llama"]), torch.float32), load_tokenizer(str(models["llama"]))
+    tokens = tokenizer(TEXT, split_special_tokens=True)["input_ids"]
+    window = WindowConfig(seq_len=32, stride=8)
+    config = replace(preset("exact"), window=window)
+    result = evaluate_api(model, tokens, config, tokenizer=tokenizer, batch_windows=3)
+    for key in ("nats", "neural_nats", "positions", "bytes", "val_bpb", "vocabulary_sum", "hits_by_order"):
+        assert getattr(result, key) == expected[key], key
+
+
+def test_a_gguf_file(models: dict[str, Path], evaluate: Evaluate, text_file: Path, tmp_path: Path) -> None:
+    """Tokenizer and weights of one file; the model says what it said before it was written."""
+    model = save_gguf(models["gpt2"], tmp_path / "tiny.gguf")
+    flags = ["--hf", tmp_path / "tiny.gguf", "--text", text_file, "--seq-len", 64, "--stride", 64, "--preset", "exact"]
+    result = evaluate(*flags)["exact"]
+    tokens = HfTokenizer.load(str(models["gpt2"])).read_texts([text_file]).tokens[:]
+    expected = evaluate_api(
+        model,
+        tokens,
+        replace(preset("exact"), window=WindowConfig(seq_len=64, stride=64)),
+        tokenizer=load_tokenizer(str(models["gpt2"])),
+    )
+    assert result["tokens"] == len(tokens)
+    assert result["bytes"] == expected.bytes
+    assert result["nats"] == pytest.approx(expected.nats, rel=1e-5)
+    assert len(digest(str(tmp_path / "tiny.gguf"))) == 64
+
+
+def test_two_ranks_give_the_same_bits(
+    models: dict[str, Path], evaluate: Evaluate, text_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "two.json"
+    flags = ["--hf", models["llama"], "--text", text_file, "--seq-len", 32, "--stride", 8, "--batch-windows", 3]
+    flags += ["--preset", "hashed", "--preset", "tilt"]
+    code, _, err = finish(launch(2, *flags, "--json", out))
+    assert code == 0, err
+    one = evaluate(*flags)
+    for two in json.loads(out.read_text())["runs"]:
+        for key in ("nats", "neural_nats", "positions", "bytes", "hits_by_order", "vocabulary_sum"):
+            assert two[key] == one[two["preset"]][key], (two["preset"], key)
+
+
+def test_the_audit_refutes_nothing_of_a_probability(
+    models: dict[str, Path], text_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The bytes by the tokenizer's own decoder included."""
+    flags = ["--hf", models["llama"], "--text", text_file, "--seq-len", 32, "--stride", 8, "--positions", 256]
+    monkeypatch.setattr(sys, "argv", ["audit", *map(str, flags), "--samples", "8", "--preset", "exact"])
+    with pytest.raises(SystemExit) as exit_info:
+        audit.main()
+    printed = capsys.readouterr().out
+    assert exit_info.value.code == 0, printed
+    assert "6 the text's bytes (off)           ✓ 0      ✓ 0" in printed
+
+
+def test_two_texts_are_two_documents(models: dict[str, Path], evaluate: Evaluate, tmp_path: Path) -> None:
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text("The quick brown fox. " * 9)
+    flags = ["--hf", models["llama"], "--text", tmp_path / "a.txt", tmp_path / "b.txt", "--preset", "exact"]
+    result = evaluate(*flags, "--seq-len", 16, "--stride", 16)["exact"]
+    assert result["data"] == [str(tmp_path / name) for name in ("a.txt", "b.txt")]
+    assert result["positions"] == (result["tokens"] - 1) // 16 * 16
+
+
+def test_the_published_byte_rule_is_not_for_these_tokenizers(
+    models: dict[str, Path], evaluate: Evaluate, text_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--hf", models["gpt2"], "--text", text_file, "--seq-len", 32, "--stride", 32]
+    assert list(evaluate(*flags)) == ["hashed", "exact"]
+    assert "Left out pr890" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        evaluate(*flags, "--preset", "pr890")
+    assert "--hf needs --byte-rule decoded" in capsys.readouterr().err
+    assert evaluate(*flags, "--preset", "pr890", "--byte-rule", "decoded")["pr890"]["bytes"] > 1000
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--hf", "{gpt2}"], "--hf needs something to score: --text FILE"),
+        (["--text", "{text}"], "--text needs the tokenizer of --hf"),
+        (["--hf", "{gpt2}", "--text", "{text}", "--data", "x.bin"], "--text needs the tokenizer of --hf"),
+        (["--hf", "{gpt2}", "--uniform", "--text", "{text}"], "--hf and --uniform are all neural sources"),
+        (["--hf", "{gpt2}", "--text", "{text}", "--ttt", "legal"], "--ttt legal adapts a model of --artifact"),
+        (["--hf", "./nowhere", "--text", "{text}"], "--hf is ./nowhere: no such folder or file"),
+        (["--hf", "some/where/else", "--text", "{text}"], "no such folder or file"),
+        (["--hf", "{text}", "--text", "{text}"], "a file: give the model's folder, a .gguf file"),
+        (["--hf", "{empty}", "--text", "{text}"], "transformers can't load its tokenizer"),
+        (["--hf", "{broken}", "--text", "{text}"], "transformers can't load its model"),
+        (["--hf", "{shrunk}", "--text", "{text}"], "is outside the vocabulary of --hf"),
+    ],
+)
+def test_bad_input_is_one_line(
+    models: dict[str, Path],
+    evaluate: Evaluate,
+    text_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    message: str,
+) -> None:
+    (tmp_path / "empty").mkdir()
+    save_gpt2(tmp_path / "broken")
+    (tmp_path / "broken/model.safetensors").write_bytes(b"not weights")
+    if "{shrunk}" in flags:
+        save_llama(tmp_path / "shrunk", vocab_size=300)
+    places = {name: tmp_path / name for name in ("empty", "broken", "shrunk")} | {"text": text_file, **models}
+    with pytest.raises(SystemExit) as exit_info:
+        evaluate(*(flag.format(**places) for flag in flags), "--seq-len", 32, "--preset", "exact")
+    assert exit_info.value.code == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert message in line
+
+
+def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A program in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment}, check=False
+    )
+
+
+def test_the_hub_out_of_reach_is_told(text_file: Path) -> None:
+    done = run_python(
+        "import sys; from ngram_eval.run import main;"
+        f"sys.argv = ['run', '--hf', 'nobody/no-such-model', '--text', {str(text_file)!r}]; main()",
+        HF_HUB_OFFLINE="1",
+    )
+    assert done.returncode == 2, done.stderr
+    assert "no such folder or file here, and the hub does not give it either" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_without_transformers_it_is_named(text_file: Path) -> None:
+    done = run_python(
+        "import sys; sys.modules['transformers'] = None\n"
+        "from ngram_eval.run import main\n"
+        f"sys.argv = ['run', '--hf', 'x', '--text', {str(text_file)!r}]; main()"
+    )
+    assert done.returncode == 2, done.stderr
+    assert "\nerror: --hf needs transformers, which can't be imported" in done.stderr
+    assert "pip install ngram_eval[hf]" in done.stderr
+
+
+def test_nothing_else_imports_transformers() -> None:
+    done = run_python(
+        "import sys, numpy as np, ngram_eval\n"
+        "assert 'torch' not in sys.modules, 'a light import'\n"
+        "import ngram_eval.run, ngram_eval.cli.audit, ngram_eval.cli.codec, ngram_eval.train\n"
+        "logits = np.zeros((64, 8))\n"
+        "from ngram_eval.config import EvalConfig, WindowConfig\n"
+        "config = EvalConfig(scorer='exact', window=WindowConfig(seq_len=32, stride=32))\n"
+        "ngram_eval.evaluate(logits, np.zeros(65, np.int64), config); ngram_eval.NgramMemory()\n"
+        "assert 'transformers' not in sys.modules and 'tokenizers' not in sys.modules\n"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_digest_is_of_all_that_decides(models: dict[str, Path], tmp_path: Path) -> None:
+    save_gpt2(tmp_path / "copy")
+    assert digest(str(tmp_path / "copy")) == digest(str(models["gpt2"]))
+    weights = tmp_path / "copy/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
+    assert digest(str(tmp_path / "copy")) != digest(str(models["gpt2"]))
+
+
+def test_resumes_with_the_same_model_only(
+    models: dict[str, Path], evaluate: Evaluate, text_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_gpt2(tmp_path / "model")
+    flags = ["--hf", tmp_path / "model", "--text", text_file, "--seq-len", 32, "--stride", 8, "--preset", "exact"]
+    flags += ["--batch-windows", 2, "--checkpoint", tmp_path / "state", "--every", 100]
+    done = evaluate(*flags)["exact"]
+    again = evaluate(*flags, "--resume")["exact"]
+    assert (again["nats"], again["resumed_positions"]) == (done["nats"], done["positions"])
+    (tmp_path / "model/generation_config.json").write_text("{}")
+    with pytest.raises(SystemExit):
+        evaluate(*flags, "--resume")
+    assert "neural source" in capsys.readouterr().err

@@ -1,0 +1,76 @@
+"""Text that can't be used is refused, and it is said where."""
+
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from ngram_eval.errors import InputError
+from ngram_eval.text import documents as documents_module
+from tests.support.places import SAMPLE_PATH
+from tests.support.prepared import run
+
+COMPRESSED = zstandard.ZstdCompressor().compress(b"text " * 1000)
+BAD_TEXTS = [
+    ("a.txt", b"fine\nnot \xff", r"a\.txt:2 is not UTF-8 \(invalid start byte at byte 4 of the line\)"),
+    ("a.txt", b"", r"a\.txt: the input holds no text, so there is nothing to write"),
+    ("a.jsonl", b'\n{"text": ""}\n', r"a\.jsonl: the input holds no text"),
+    ("a.jsonl", b'{"text": "a"}\n{"text": ', r"a\.jsonl:2 is not JSON \(.*\): fix the line"),
+    ("a.jsonl", b"[" * 100_000, r"a\.jsonl:1 is not JSON"),
+    ("a.jsonl", b'{"body": "a"}', r"a\.jsonl:1 has no field 'text': name .* --text-field"),
+    ("a.jsonl", b"[]", r"a\.jsonl:1 has no field 'text'"),
+    ("a.jsonl", b'{"text": 5}', r"a\.jsonl:1 has int, not text, in its field 'text'"),
+    ("a.jsonl", b'{"text": "\\ud800"}', r"a\.jsonl:1 holds half a surrogate pair"),
+    ("a.md", b"text", r"a\.md is not of a known kind: its name must end in \.txt, \.jsonl, \.txt\.zst"),
+    ("a.txt.zst", b"text", r"a\.txt\.zst is not zstd, or damaged"),
+    ("a.txt.zst", COMPRESSED[:-3], r"a\.txt\.zst is cut short"),
+    ("a.txt.zst", COMPRESSED + COMPRESSED[:-3], r"a\.txt\.zst is cut short"),
+    ("a.txt.zst", COMPRESSED + b"more", r"a\.txt\.zst is not zstd, or damaged"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [  # the contents would make unreadable test names
+        pytest.param(*case, id=f"{number}-{case[0]}") for number, case in enumerate(BAD_TEXTS)
+    ],
+)
+def test_bad_text_is_refused(tmp_path: Path, model_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        run(tmp_path / "out", tmp_path / name, tokenizer=model_path)
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_text_is_refused_while_training_too(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"fine\nnot \xff")
+    with pytest.raises(InputError, match=r"a\.txt:2 is not UTF-8"):
+        run(tmp_path / "out", tmp_path / "a.txt", train_tokenizer=300)
+    for vocabulary in (5, 100_000):
+        with pytest.raises(InputError, match=rf"--train-tokenizer {vocabulary}: this text allows no such vocabulary"):
+            run(tmp_path / "out", SAMPLE_PATH, train_tokenizer=vocabulary)
+    (tmp_path / "empty.txt").write_bytes(b"")
+    with pytest.raises(InputError, match="empty"):
+        run(tmp_path / "out", tmp_path / "empty.txt", train_tokenizer=300)
+    assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_stops_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(documents_module, "_segments", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "out", SAMPLE_PATH, train_tokenizer=300)
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_tokenizers_and_folders_are_refused(tmp_path: Path, other_models: Path, model_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nobos\.model has no BOS token"):
+        run(tmp_path / "out", SAMPLE_PATH, tokenizer=other_models / "nobos.model")
+    with pytest.raises(InputError, match=r"no\.model can't be read"):
+        run(tmp_path / "out", SAMPLE_PATH, tokenizer=tmp_path / "no.model")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="empty holds no text"):
+        run(tmp_path / "out", tmp_path / "empty", tokenizer=model_path)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,133 @@
+"""Shards: the published layout, and what is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ngram_eval.errors import InputError
+from ngram_eval.text import shards as shards_module
+from ngram_eval.text.shards import MAGIC, read_shards, write_shard
+from ngram_eval.text.stream import Tokens
+from tests.support.shards import header, u16
+
+
+def test_shard_layout_is_the_published_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    write_shard(path, u16(1, 258, 65535))
+    assert path.read_bytes() == header(3) + bytes([1, 0, 2, 1, 255, 255])
+    write_shard(path, np.array([1 << 31], np.uint32))
+    assert path.read_bytes() == header(1, version=2) + bytes([0, 0, 0, 128])
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32])
+def test_one_shard_is_mapped_without_a_copy(tmp_path: Path, dtype: type) -> None:
+    expected: Tokens = np.arange(1000, dtype=dtype)
+    write_shard(tmp_path / "a.bin", expected)
+    for max_tokens in (None, 7, 5000):
+        stream = read_shards([str(tmp_path / "a.bin")], max_tokens)
+        np.testing.assert_array_equal(stream.tokens, expected[:max_tokens])
+        assert isinstance(stream.tokens, np.ndarray)
+        assert stream.tokens.dtype == dtype
+        assert not stream.tokens.flags.owndata
+        assert stream.total == 1000
+
+
+def test_shards_are_sorted_and_read_once_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("v_000001", 1), ("v_000000", 0), ("v_000010", 10), ("other", 99)):
+        write_shard(tmp_path / f"{name}.bin", u16(*[value] * 3))
+    monkeypatch.chdir(tmp_path)
+    stream = read_shards(["v_000010.bin", "./v_*.bin", str(tmp_path / "v_000000.bin")])
+    assert stream.tokens[:].tolist() == [0] * 3 + [1] * 3 + [10] * 3
+    assert [path.name for path in stream.paths] == ["v_000000.bin", "v_000001.bin", "v_000010.bin"]
+    assert stream.total == 9
+
+
+def test_mixed_versions_give_uint32_and_only_what_is_needed_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_shard(tmp_path / "a.bin", u16(1, 2, 3))
+    write_shard(tmp_path / "b.bin", np.array([4, 70000], np.uint32))
+    write_shard(tmp_path / "c.bin", u16(6))
+    stream = read_shards([str(tmp_path / "*.bin")])
+    assert stream.tokens[:].dtype == np.uint32
+    assert stream.tokens[:].tolist() == [1, 2, 3, 4, 70000, 6]
+
+    mapped: list[str] = []
+    original = shards_module._Shard.map
+
+    def spy(shard: Any) -> Tokens:
+        mapped.append(shard.path.name)
+        return original(shard)
+
+    monkeypatch.setattr(shards_module._Shard, "map", spy)
+    cut = read_shards([str(tmp_path / "*.bin")], max_tokens=4)
+    assert cut.tokens[:].tolist() == [1, 2, 3, 4]
+    assert (cut.total, len(cut.paths)) == (6, 3)
+    assert mapped == ["a.bin", "b.bin"]
+
+
+def test_a_file_name_with_brackets_is_a_file(tmp_path: Path) -> None:
+    write_shard(tmp_path / "a[1].bin", u16(5))
+    assert read_shards([str(tmp_path / "a[1].bin")]).tokens[:].tolist() == [5]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", r"x\.bin has 0 bytes, less than the 1024 of a shard header"),
+        (header(1)[:1023], r"has 1023 bytes, less than the 1024"),
+        (header(1, magic=7) + b"ab", rf"starts with 7 where a shard has {MAGIC}"),
+        (header(1, version=3) + b"ab", r"format version 3: only 1 \(uint16\) and 2 \(uint32\)"),
+        (header(-1), r"token count of -1"),
+        (header(2) + b"ab", r"too short: its header promises 2 tokens \(1028 bytes\), it has 1026 bytes \(1 tokens\)"),
+        (header(1) + b"abc", r"too long: its header promises 1 tokens \(1026 bytes\), it has 1027 bytes \(1\.5 tokens"),
+        (header(1, version=2) + b"ab", r"too short: its header promises 1 tokens \(1028 bytes\)"),
+        (header(0), r"is empty \(0 tokens\)"),
+    ],
+)
+def test_bad_shards_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "x.bin").write_bytes(content)
+    write_shard(tmp_path / "a.bin", u16(1))
+    with pytest.raises(InputError, match=message):
+        read_shards([str(tmp_path / "*.bin")], max_tokens=1)
+
+
+def test_missing_shards_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no\*\.bin: no such shard"):
+        read_shards([str(tmp_path / "no*.bin")])
+    with pytest.raises(InputError, match=r"no\.bin: no such shard"):
+        read_shards([str(tmp_path / "no.bin")])
+    with pytest.raises(InputError, match=r"is a directory: name the shards in it"):
+        read_shards([str(tmp_path)])
+    with pytest.raises(InputError, match="no shard is given"):
+        read_shards([])
+    (tmp_path / "dangling.bin").symlink_to(tmp_path / "gone")
+    with pytest.raises(InputError, match=r"dangling\.bin can't be read \(No such file or directory\)"):
+        read_shards([str(tmp_path / "dangling.bin")])
+    write_shard(tmp_path / "a.bin", u16(1))
+    with pytest.raises(InputError, match="--max-tokens is 0"):
+        read_shards([str(tmp_path / "a.bin")], max_tokens=0)
+
+
+def test_write_shard_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.bin"
+    write_shard(path, u16(1))
+
+    def interrupted(descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_shard(path, u16(2, 3))
+    assert list(tmp_path.iterdir()) == [path]
+    assert read_shards([str(path)]).tokens[:].tolist() == [1]
+
+
+@pytest.mark.parametrize("bad", [np.zeros(3, np.int64), np.zeros((2, 2), np.uint16), np.zeros(0, np.uint16)])
+def test_write_shard_refuses_other_arrays(tmp_path: Path, bad: Any) -> None:
+    with pytest.raises(ValueError, match=r"tokens"):
+        write_shard(tmp_path / "a.bin", bad)
+    assert not list(tmp_path.iterdir())
