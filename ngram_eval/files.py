@@ -1,4 +1,4 @@
-"""Files: only regular ones are read, and they are written whole or not at all."""
+"""Reads regular files only, and writes files atomically: whole or not at all."""
 
 import fcntl
 import glob

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import Stream
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from conftest import Stream
 from ngram_eval import NgramMemory, evaluate, preset
 from ngram_eval.bpb import P_MOST, Tally, check_charges, nats_of
 from ngram_eval.config import EvalConfig, WindowConfig

@@ -10,6 +10,7 @@ from ngram_eval.errors import InputError
 from ngram_eval.structured import build, parse
 
 _DIGEST_BYTES = 16
+_REMEDY = "use the release that wrote it"
 _MOST_BYTES = (1 << 16) - 1
 
 
@@ -64,18 +65,20 @@ class Method:
     @classmethod
     def from_json(cls, encoded: bytes) -> "Method":
         """The method that `to_json` wrote; raises `InputError` for settings that this release does not know."""
-        remedy = "use the release that wrote it"
-        stored = build(parse(encoded, "its settings", remedy), _Stored, "its settings", remedy)
-        base = preset(stored.preset)
-        if not base.normalised:
-            raise InputError(f"its settings name {stored.preset!r}, which is not a probability: no release writes that")
-        return cls(
-            preset=stored.preset,
-            max_order=base.ngram.max_order if stored.max_order is None else stored.max_order,
-            exact=_changed(base.exact, stored.exact),
-            mixer=_changed(base.mixer, stored.mixer),
-            window=None if stored.window is None else _changed(base.window, stored.window),
-        )
+        try:
+            stored = build(parse(encoded, "the file", _REMEDY), _Stored, "the file", _REMEDY)
+            base = preset(stored.preset)
+            if not base.normalised:
+                raise InputError(f"{stored.preset!r} is not a probability")
+            return cls(
+                preset=stored.preset,
+                max_order=base.ngram.max_order if stored.max_order is None else stored.max_order,
+                exact=_changed(base.exact, stored.exact),
+                mixer=_changed(base.mixer, stored.mixer),
+                window=None if stored.window is None else _changed(base.window, stored.window),
+            )
+        except InputError as error:
+            raise InputError(f"its settings {encoded!r} are not of this release ({error})") from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,7 +101,7 @@ def _changes(base: Config, config: Config) -> dict[str, Any]:
 
 
 def _changed(base: Config, changes: dict[str, Any]) -> Config:
-    return build({**asdict(base), **changes}, type(base), "its settings", "use the release that wrote it")
+    return build({**asdict(base), **changes}, type(base), "the file", _REMEDY)
 
 
 def _canonical(value: object) -> bytes:

@@ -187,7 +187,7 @@ def pack(array: Integers) -> str:
 
 
 def unpack(text: str, most: int) -> Integers:
-    """The array that `pack` packed, in one dimension; `ValueError` for more than `most` numbers, before inflating."""
+    """The array that `pack` packed, in one dimension; raises `ValueError` for more than `most` numbers, unread."""
     stream = zlib.decompressobj()
     content = stream.decompress(base64.b64decode(text, validate=True), 8 * most + 1)
     if not stream.eof or stream.unused_data:

@@ -294,12 +294,11 @@ def load(path: Path) -> tuple[Transformer, int]:
     Raises `InputError`, naming the file, if it is unreadable, truncated, corrupted, oversized, of another format
     version, or if its tensors do not fit its header.
     """
-    data = read_input(path, "check --artifact", 6 * MAX_PARAMETERS)
-    return decode(path, data)
+    return decode(path, read_input(path, "check --artifact", 6 * MAX_PARAMETERS))
 
 
 def decode(path: Path, data: bytes) -> tuple[Transformer, int]:
-    """`load` of the bytes that `path` holds, or is going to hold."""
+    """The same of the bytes that `path` holds, or is going to hold."""
     try:
         stored, payload = _verify(path, data)
         header = _interpret(path, stored)

@@ -146,9 +146,9 @@ def _compared(path: Path, run: Run, base: Run, unit: str, how: Comparison, *, al
         pseudo, proper = (run, base) if not run.normalised else (base, run)
         against = "its neural model alone" if alone else f"{proper.preset!r}"
         raise InputError(
-            f"{path}: {pseudo.preset!r} is a pseudo-probability, whose score is not a code length, and {against} is "
-            "a probability: their difference means nothing. Name runs of one kind by --preset, or give --mixed to see "
-            "it anyway"
+            f"{path}: {pseudo.preset!r} is a pseudo-probability, whose score is not a code length, and {against} is a "
+            "probability: their difference means nothing. Name runs of one kind by --preset, or give --mixed to see it "
+            "anyway"
         )
     interval, unpaired = (None, None) if itself else paired(run, base, unit, how, neural=alone)
     shift = None if itself else _bits(run, unit) - _bits(base, unit, neural=alone)

@@ -40,7 +40,7 @@ class Again:
 
     @property
     def configs(self) -> dict[str, EvalConfig]:
-        """Preset -> its configuration."""
+        """Preset -> configuration."""
         return {
             run.preset: build(run.everything["config"], EvalConfig, f"{self.path}: its config", REMEDY)
             for run in self.runs

@@ -16,7 +16,7 @@ from ngram_eval.text.stream import Stream, Tokens, check_span
 _CHUNK = 1 << 20
 """Tokens handled at once; temporaries of this size stay in the cache."""
 MOST_MODEL_BYTES = 1 << 28
-"""Of a SentencePiece model: the largest in use have 10 MB."""
+"""Most bytes of a SentencePiece model; the largest in use have 10 MB."""
 
 
 def check_vocabulary(

@@ -111,7 +111,7 @@ def test_bad_files_and_flags(results: Callable[..., Path], capsys: Any, tmp_path
         ("{", "is not JSON"),
         ("[]", "holds no runs"),
         ('{"runs": []}', "holds no runs"),
-        ('{"runs": [{"preset": "x"}]}', "required field"),
+        ('{"runs": [{"preset": "x"}]}', "missing required field `normalised`"),
     ):
         broken.write_text(content)
         assert message in refused(capsys, broken)
