@@ -47,7 +47,8 @@ def test_what_a_result_names_is_not_written(
     for part in ("data", "hardware"):
         run["settings"][part][name] = str(precious)
         (tmp_path / "kept/theirs.json").write_text(json.dumps(theirs))
-        assert f"does not know '{part}.{name}'" in fails(capsys, evaluate, "--from-result", tmp_path / "kept/theirs.json")
+        said = fails(capsys, evaluate, "--from-result", tmp_path / "kept/theirs.json")
+        assert f"does not know '{part}.{name}'" in said
         del run["settings"][part][name]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "out.json"]
 

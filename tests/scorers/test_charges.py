@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Stream
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -24,6 +23,7 @@ from ngram_eval.scorers.online import OnlineScorer
 from ngram_eval.text.shards import write_shard
 from ngram_eval.text.stream import Stream as Tokens
 from ngram_eval.text.windows import Windows, plan_windows
+from tests.support.streams import Stream
 
 V, LENGTH = 5, 48
 VOCABULARY = Vocabulary(V, [bytes([97 + token]) for token in range(V)], neural=True)
@@ -273,5 +273,5 @@ def test_a_memory_names_what_a_tilt_cannot_share_out() -> None:
     memory.observe([1, 2, 1, 2, 1])
     for _ in range(3):
         memory.observe([2, 1], np.full((2, 4), 0.25))
-    with pytest.raises(InputError, match=r"the blend at position 10 is [0-9.]+, which is no probability"):
+    with pytest.raises(InputError, match=r"the blend at position 10 is [0-9.]+, which is not a probability"):
         memory.distribution(np.array([0.0005, 0.0, 1 - 2.0**-53, 0.0004]))
