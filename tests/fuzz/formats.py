@@ -250,7 +250,11 @@ def _apart_model(data: bytes) -> Any:
     pieces = [[one.piece, one.score, one.type] for one in model.pieces]
     specs = {}
     for name in ("trainer_spec", "normalizer_spec", "denormalizer_spec"):
-        specs[name] = {field.name: found for field, found in getattr(model, name).ListFields() if field.label != 3}
+        specs[name] = {
+            field.name: found
+            for field, found in getattr(model, name).ListFields()
+            if isinstance(found, int | float | str | bytes)
+        }
     return {"pieces": pieces, "specs": specs}
 
 
