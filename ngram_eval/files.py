@@ -172,7 +172,7 @@ def open_input(path: Path, remedy: str) -> BinaryIO:
         raise
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name, or half a surrogate pair
         why = error.strerror if isinstance(error, OSError) else error
-        raise InputError(f"{str(path).encode(errors='replace').decode()} can't be read ({why}): {remedy}") from error
+        raise InputError(f"{path} can't be read ({why}): {remedy}") from error
 
 
 def require_input(path: Path, remedy: str) -> None:

@@ -5,10 +5,13 @@
 
 import io
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -22,12 +25,14 @@ from ngram_eval.codec import container, packing
 from ngram_eval.codec.method import Method
 from ngram_eval.config import EvalConfig, MixerConfig, WindowConfig, preset
 from ngram_eval.distributed.ranks import ALONE
+from ngram_eval.evaluation.engine import Engine
 from ngram_eval.evaluation.evaluate import evaluate_all
 from ngram_eval.evaluation.job import load_job, read_inputs
 from ngram_eval.evaluation.settings import CheckpointSettings, DataSettings, HardwareSettings, ModelSettings, Settings
 from ngram_eval.models import artifact, convert
 from ngram_eval.models.saved_logits import load_logits
 from ngram_eval.models.saved_scores import load_scores
+from ngram_eval.models.source import UniformSource
 from ngram_eval.results.compare import Comparison, compare
 from ngram_eval.results.rerun import Again
 from ngram_eval.text.documents import TextForm, find_sources, read_segments
@@ -181,36 +186,25 @@ def _evaluation(folder: Path) -> tuple[Settings, dict[str, EvalConfig]]:
 def _evaluate(folder: Path, name: str, saving: CheckpointSettings) -> None:
     settings, configs = _evaluation(folder)
     job = load_job(settings, ALONE)
-    inputs = read_inputs(job)
-    list(evaluate_all(job, {name: configs[name]}, inputs, settings, clock=Stopwatch(), saving=saving))
+    with patch.object(UniformSource, "batch_windows", 10):
+        inputs = read_inputs(job)
+        list(evaluate_all(job, {name: configs[name]}, inputs, settings, clock=Stopwatch(), saving=saving))
 
 
-@cache
-def _checkpoints(name: str) -> bytes:
-    """What is there of half an evaluation."""
-    import tempfile
+def _checkpoints(name: str) -> list[bytes]:
+    """What there is of half an evaluation."""
+    score, batches = Engine.score, iter(range(1))
 
-    from ngram_eval.evaluation import engine
+    def limited(engine: Engine, reading: Any) -> None:
+        if next(batches, None) is None:
+            raise KeyboardInterrupt
+        score(engine, reading)
 
-    with tempfile.TemporaryDirectory() as there:
-        original, left = engine.Engine.score, iter(range(1))
-
-        def limited(self: engine.Engine, reading: Any) -> None:
-            if next(left, None) is None:
-                raise ZeroDivisionError
-            original(self, reading)
-
-        from ngram_eval.models.source import UniformSource
-
-        many, UniformSource.batch_windows = UniformSource.batch_windows, 10
-        engine.Engine.score = limited  # type: ignore[method-assign]
-        try:
-            _evaluate(Path(there), name, CheckpointSettings(checkpoint=Path(there) / "state", every=1))
-        except ZeroDivisionError:
-            pass
-        finally:
-            engine.Engine.score, UniformSource.batch_windows = original, many  # type: ignore[method-assign]
-        return next((Path(there) / "state" / name).glob("rank-*")).read_bytes()
+    with TemporaryDirectory() as there, patch.object(Engine, "score", limited):
+        saving = CheckpointSettings(checkpoint=Path(there) / "state", every=1)
+        with suppress(KeyboardInterrupt):
+            _evaluate(Path(there), name, saving)
+        return [one.read_bytes() for one in (Path(there) / "state" / name).glob("rank-*")]
 
 
 def _resume(name: str) -> Callable[[Path], None]:
@@ -236,9 +230,7 @@ def _trainer(folder: Path) -> Trainer:
 
 
 def _training() -> list[bytes]:
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as there:
+    with TemporaryDirectory() as there:
         snapshot.save(Path(there) / "c.safetensors", _trainer(Path(there)))
         return [(Path(there) / "c.safetensors").read_bytes()]
 
@@ -380,7 +372,7 @@ READERS: tuple[Reader, ...] = (
         Reader(
             name=f"checkpoint-{name}",
             file="a.ckpt",
-            seeds=lambda name=name: [_checkpoints(name)],  # type: ignore[misc]
+            seeds=partial(_checkpoints, name),
             format=formats.CHECKPOINT,
             read=_resume(name),
             reads=("evaluation.checkpoint:_read",),
