@@ -66,8 +66,8 @@ class Options(JobOptions):
             raise InputError(f"--rank-timeout is {self.rank_timeout}: give at least 1 second")
 
 
-def run(options: Options, configs: dict[str, EvalConfig], ranks: Ranks, again: Again | None) -> int:
-    """Evaluate every preset and report on rank 0; returns the exit code."""
+def run(options: Options, configs: dict[str, EvalConfig], ranks: Ranks, again: Again | None, given: list[str]) -> int:
+    """Evaluate every preset and report on rank 0; returns the exit code. `given`: the flags, kept in the result."""
     output, quiet = options.output, options.output.quiet or ranks.rank > 0
     configs = options.runnable(configs, quiet=ranks.rank > 0)
     for name, config in configs.items():  # raises before any preset is evaluated
@@ -95,8 +95,9 @@ def run(options: Options, configs: dict[str, EvalConfig], ranks: Ranks, again: A
             remembering = RememberingSource(job.source, len(job.stream.tokens) - 1, seq_len)
             job = replace(job, source=remembering)
         with interrupt or nullcontext():
-            results = list(
-                evaluate_all(
+            results = [
+                replace(result, arguments=given)
+                for result in evaluate_all(
                     job,
                     configs,
                     inputs,
@@ -107,7 +108,7 @@ def run(options: Options, configs: dict[str, EvalConfig], ranks: Ranks, again: A
                     track=track,
                     interrupt=interrupt,
                 )
-            )
+            ]
     interrupted = interrupt is not None and interrupt.asked
     if interrupted:
         print("interrupted: the results so far follow" if results else "interrupted", file=sys.stderr)
@@ -211,6 +212,6 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m ngram_ev
             show_help(given, HELP, prog)
             options, configs, again = parse_run(given, prog)
         with joined_ranks(options.rank_timeout) as ranks:
-            code = run(options, configs, ranks, again)
+            code = run(options, configs, ranks, again, given)
     if code:
         sys.exit(code)

@@ -1,7 +1,6 @@
 """The result of one preset, as `--json` writes it."""
 
 import platform
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import distributions
@@ -84,7 +83,8 @@ class Result:
     config: dict[str, Any]
     """The method (`EvalConfig`)."""
     versions: dict[str, str]
-    command: list[str]
+    arguments: list[str] | None = None
+    """The flags of `ngram-eval run`, for a reader; None for a result of `ngram_eval.evaluate`."""
     profile: dict[str, Any]
     """Sums of each window and more, packed (docs/formats.md)."""
 
@@ -156,7 +156,6 @@ def summarise(
         settings=None if settings is None else settings.to_json(),
         config=asdict(config),
         versions={"python": platform.python_version(), **installed_versions()},
-        command=sys.argv,
         profile=profile.packed(),
     )
 

@@ -138,7 +138,7 @@ def test_torchrun(stream: Stream, evaluate: Evaluate, tmp_path: Path, world: int
 def test_a_model_gives_the_same_bits_on_two_ranks(evaluate: Evaluate, tmp_path: Path) -> None:
     """All default presets, which answer each other from memory; and the statistics that are saved."""
     out, scores = tmp_path / "two.json", tmp_path / "two.npz"
-    flags = ["--max-tokens", 900, "--stride", 64, "--batch-windows", 4]
+    flags = ["--max-tokens", 900, "--stride", 64, "--batch-windows", 4, "--buckets", 4096]
     code, _, err = finish(launch(2, *flags, "--json", out, "--save-scores", scores))
     assert code == 0, err
     two = {one["preset"]: one for one in json.loads(out.read_text())["runs"]}
@@ -208,7 +208,7 @@ def test_uniform_charges_log_v_and_max_tokens_flags_a_subset(stream: Stream, eva
 
 def test_embedded_default_and_saved_scores(evaluate: Evaluate, tmp_path: Path, capsys: Any) -> None:
     scores = tmp_path / "scores.npz"
-    direct = evaluate("--max-tokens", 1200, "--stride", 64, "--save-scores", scores)
+    direct = evaluate("--max-tokens", 1200, "--stride", 64, "--buckets", 4096, "--save-scores", scores)
     printed = capsys.readouterr().out
     assert "score (not normalised)" in printed
     assert "bits per byte" in printed
@@ -229,7 +229,7 @@ def test_embedded_default_and_saved_scores(evaluate: Evaluate, tmp_path: Path, c
         asset("tokenizer.model"),
         "--scores",
         scores,
-        *("--max-tokens", 1200, "--seq-len", 256, "--stride", 64, "--preset", "hashed"),
+        *("--max-tokens", 1200, "--seq-len", 256, "--stride", 64, "--buckets", 4096, "--preset", "hashed"),
     )
     for key in ("nats", "neural_nats", "positions", "bytes", "hits_by_order", "val_bpb"):
         assert again["hashed"][key] == direct["hashed"][key], key

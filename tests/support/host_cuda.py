@@ -1,6 +1,7 @@
 """The device code of `csrc/cuda` compiled for threads of the host: what tests run where there is no GPU."""
 
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -24,14 +25,16 @@ def compiler() -> str | None:
 
 
 def compiled(out: Path, *arguments: str) -> Path:
-    """`out` of the compiler's arguments, made again if a source is newer."""
+    """`out` of the compiler's arguments, made again if a source is newer; replaced whole, as others may be using it."""
     folders = ("csrc", "tests", "benchmarks/limits")
     sources = [*(path for folder in folders for path in (ROOT / folder).rglob("*.[ch]*")), Path(__file__)]
     if not out.exists() or out.stat().st_mtime < max(path.stat().st_mtime for path in sources):
         out.parent.mkdir(parents=True, exist_ok=True)
         found = compiler()
         assert found is not None
-        subprocess.run([found, *FLAGS, *arguments, "-o", str(out)], check=True, cwd=ROOT)
+        mine = out.with_name(f"{os.getpid()}-{out.name}")
+        subprocess.run([found, *FLAGS, *arguments, "-o", str(mine)], check=True, cwd=ROOT)
+        mine.replace(out)
     return out
 
 
