@@ -1,4 +1,4 @@
-# Targets: demo, test, test-all, check, bench, docs. Each makes and reuses .venv; PYTHON chooses its interpreter (3.10 to 3.13).
+# Targets: demo, test, test-all, check, bench, docs. Each makes and reuses .venv; PYTHON chooses its interpreter (3.10 to 3.14).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -86,9 +86,16 @@ def run(options: Options, configs: dict[str, EvalConfig], ranks: Ranks, again: A
             inputs = read_inputs(job, track)
         if again is not None:
             again.check_inputs(inputs)
-        for config in configs.values():
-            check_source(config, job.source)
         runs_model = options.model.artifact is not None or options.model.hf is not None or options.settings.embedded
+        for name, config in configs.items():
+            check_source(config, job.source)
+            if runs_model and not quiet and 0 < job.source.train_seq_len < config.window.seq_len:
+                print(
+                    f"warning: {name} has windows of {config.window.seq_len:,} positions, and the model was trained on "
+                    f"{job.source.train_seq_len:,}: it is probably worse and slower than with --seq-len "
+                    f"{job.source.train_seq_len}",
+                    file=sys.stderr,
+                )
         remembering = None
         if output.save_scores is not None or (runs_model and len(configs) > 1):
             seq_len = next(iter(configs.values())).window.seq_len
@@ -161,12 +168,11 @@ def parse_run(given: list[str], prog: str) -> tuple[Options, dict[str, EvalConfi
     if path is None:
         return *parse(given, Options(), prog), None
     again = Again.read(path)
-    settings, presets = again.settings, again.configs
+    settings = again.settings
     if settings is None:  # a file of version 0.1, which holds its command line
-        old, presets = parse(again.arguments, Options(), prog)
-        settings = old.settings
+        settings = parse(again.arguments, Options(), prog)[0].settings
     default = Options(data=settings.data, model=settings.model, hardware=settings.hardware)
-    return *parse(given, default, prog, presets), again
+    return *parse(given, default, prog, again.configs), again
 
 
 HELP = """\
