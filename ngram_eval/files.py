@@ -9,10 +9,10 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from ngram_eval.errors import ESCAPED, InputError
 
@@ -232,6 +232,45 @@ def read_input(path: Path, remedy: str, most: int | None = None) -> bytes:
         if most is not None and size > most:
             raise InputError(f"{path} has {size:,} bytes, no file of its kind more than {most:,}: {remedy}")
         return file.read()
+
+
+class Stamp(NamedTuple):
+    """What another process changes as it writes to a file or replaces it."""
+
+    size: int
+    modified: int
+    """Nanoseconds."""
+    inode: int
+
+
+def stamp(status: os.stat_result) -> Stamp:
+    """The stamp of a file."""
+    return Stamp(status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+def require_unchanged(path: Path, before: Stamp, now: Stamp) -> None:
+    """Raise `InputError` unless the stamps of a file, at two times, are the same."""
+    if now != before:
+        what = f"{before.size:,} bytes then, {now.size:,} now" if now.size != before.size else "as many bytes as before"
+        raise InputError(f"{path} was changed while it was in use ({what}): run again once nothing writes to it")
+
+
+class Unchanged:
+    """Files that must stay as they are while they are used."""
+
+    def __init__(self, paths: Iterable[Path] = ()) -> None:
+        """Raises `InputError` for a file that can't be read."""
+        self._before = {path: _stamp_of(path) for path in paths}
+
+    def check(self) -> None:
+        """Raise `InputError` for a file that was changed, replaced or removed."""
+        for path, before in self._before.items():
+            require_unchanged(path, before, _stamp_of(path))
+
+
+def _stamp_of(path: Path) -> Stamp:
+    with open_input(path, "check the path") as file:
+        return stamp(os.fstat(file.fileno()))
 
 
 def file_sha256(path: Path, advance: Callable[[int], None] = lambda size: None) -> str:

@@ -135,7 +135,8 @@ def evaluate_all(
 
     `inputs` and `settings` are recorded in the result; without settings it can't be run again. A `RememberingSource`
     gives the statistics of one preset to the next; with `keep_scores` every rank has all of them at the end. An
-    interrupt ends the results with a partial one, if anything was scored.
+    interrupt ends the results with a partial one, if anything was scored. Raises `InputError` if a file of the job was
+    changed meanwhile.
     """
     source = job.source if isinstance(job.source, RememberingSource) else None
     saving = saving or CheckpointSettings()
@@ -143,6 +144,7 @@ def evaluate_all(
         reused_before = source.reused if source else 0
         with _alone(saving, name, job.ranks):
             share = evaluate(job, name, config, saving=saving, clock=clock, track=track, interrupt=interrupt)
+        job.files.check()  # their sha256s are of the time before
         if not share.complete and not (share.tally + share.before.tally).positions:
             return
         if source is not None and job.ranks.world > 1 and (keep_scores or name != list(configs)[-1]):

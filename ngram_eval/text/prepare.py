@@ -24,12 +24,15 @@ from ngram_eval.errors import InputError
 from ngram_eval.files import file_sha256, locked, naming, replacing, temporary_folder, write_text
 from ngram_eval.text.documents import Segment, Source, TextForm, find_sources, read_segments, size_of
 from ngram_eval.text.manifest import MANIFEST_FORMAT, Manifest, ShardEntry, parse_manifest
-from ngram_eval.text.shards import MAX_SHARD_TOKENS, read_shards, write_shard
+from ngram_eval.text.shards import MAX_SHARD_TOKENS, TokenStream, read_shards, write_shard
 from ngram_eval.text.stream import Tokens
 from ngram_eval.text.tokenizer import Tokenizer
 from ngram_eval.timing import Track, untracked
 
 _BATCH_CHARS = 1 << 22
+
+
+_READ_AT_ONCE = 1 << 22
 
 
 _TRAINING_LINE = 1 << 16
@@ -256,17 +259,17 @@ def _prepare(config: PrepareConfig, command: str, sources: list[Source], staging
     if not counts.documents:
         raise InputError(f"{', '.join(config.inputs)}: the input holds no text, so there is nothing to write")
 
-    shards = [read_shards([str(path)]).tokens[:] for path in writer.paths]
-    decoded_bytes = tokenizer.stream_bytes(shards)
-    unknown_tokens = sum(tokenizer.unknown_count(shard) for shard in shards)
+    shards = [read_shards([str(path)]) for path in writer.paths]
+    decoded_bytes = tokenizer.stream_bytes(_parts(shards))
+    unknown_tokens = sum(map(tokenizer.unknown_count, _parts(shards)))
     manifest = Manifest(
         format=MANIFEST_FORMAT,
         name=config.name,
         shards=tuple(
-            ShardEntry(file=path.name, tokens=len(shard), sha256=file_sha256(path))
+            ShardEntry(file=path.name, tokens=shard.total, sha256=file_sha256(path))
             for path, shard in zip(writer.paths, shards, strict=True)
         ),
-        tokens=sum(len(shard) for shard in shards),
+        tokens=sum(shard.total for shard in shards),
         documents=counts.documents,
         original_bytes=counts.original_bytes,
         decoded_bytes=decoded_bytes,
@@ -280,6 +283,12 @@ def _prepare(config: PrepareConfig, command: str, sources: list[Source], staging
     )
     write_text(staging / _manifest_name(config), manifest.to_json())
     return manifest
+
+
+def _parts(shards: Iterable[TokenStream]) -> Iterator[Tokens]:
+    for shard in shards:
+        for start in range(0, shard.total, _READ_AT_ONCE):
+            yield shard.tokens[start : start + _READ_AT_ONCE]
 
 
 def _spool(source: Source, staging: Path) -> Source:
