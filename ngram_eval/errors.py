@@ -5,6 +5,7 @@ file or flag, the value found, and the remedy. Any other exception is a bug and 
 """
 
 import errno
+import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,11 @@ _OUTSIDE = frozenset(
 
 BAD_INPUT, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 """Exit codes; the last two are the shell's for SIGINT and SIGTERM."""
+
+
+ESCAPED = "backslashreplace"
+"""How what names files is encoded. A byte of a name that is not UTF-8 is \\udc and its hexadecimal digits, in JSON too,
+where that is read back as the byte."""
 
 
 class InputError(ValueError):
@@ -71,7 +77,10 @@ def exit_on_input_error() -> Iterator[None]:
     """A context for a command line: bad input and files, disk or memory that the system refuses exit with code 2.
 
     The error is one line on stderr. Ctrl-C exits with 130, the shell's code for it. Other exceptions pass through.
+    Names of files that are not UTF-8 are printed with escapes, as stderr does by itself.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors=ESCAPED)
     try:
         yield
     except (InputError, OSError, MemoryError, KeyboardInterrupt) as error:

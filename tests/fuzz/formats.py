@@ -137,6 +137,18 @@ def _together_tensors(tree: Any) -> bytes:
 TENSORS = Format(_apart_tensors, _together_tensors)
 
 
+def _together_training(tree: Any) -> bytes:
+    named = tree["header"].get("__metadata__")
+    if not isinstance(named, dict) or tree["header"].pop("wrong", False):
+        return _together_tensors(tree)
+    named["sha256"] = zeros = "0" * 64
+    data = _together_tensors(tree)
+    return data.replace(zeros.encode(), hashlib.sha256(data).hexdigest().encode(), 1)
+
+
+TRAINING = Format(_apart_tensors, _together_training)
+
+
 def _apart_artifact(data: bytes) -> Any:
     length = int.from_bytes(data[40:44], "little")
     payload = zstandard.ZstdDecompressor().decompress(data[44 + length :])

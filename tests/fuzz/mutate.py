@@ -47,7 +47,7 @@ def value(old: Any, chance: Random) -> Any:
     """Another value, more often than not of the same type."""
     kind = type(old) if chance.random() < 0.6 else chance.choice((int, float, str, bool, list, dict, type(None)))
     if kind is bool:
-        return not old
+        return not old if isinstance(old, bool) else chance.random() < 0.5
     if kind is int:
         near = isinstance(old, int) and chance.random() < 0.4
         return old + chance.choice((-1, 1, 2, -old, old)) if near else chance.choice(INTEGERS)
