@@ -2,8 +2,9 @@
 
     python -m tests.fuzz.fuzz --seconds 60 [--readers NAME ...] [--seed N]
 
-File number i of a reader follows from its name, the seed and i, so a failure comes back. Each reader runs in a process of
-its own under a limit of memory and of time a file: what ends the process is a failure, too. Failures are kept in build/fuzz.
+File number i of a reader follows from its name, the seed and i, so a failure comes back. Each reader runs in a process
+of its own under limits of memory and of time a file: what ends the process is a failure, too. Failures are kept in
+build/fuzz.
 """
 
 import argparse
@@ -120,9 +121,7 @@ def fuzz(readers: list[Reader], seed: int, seconds: float, most: int) -> dict[st
         counts[reader.name] = count = Counter[str]()
         began = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
-            for outcome in outcomes(
-                reader, seed, most, began + (last - began) / (len(readers) - index), Path(folder)
-            ):
+            for outcome in outcomes(reader, seed, most, began + (last - began) / (len(readers) - index), Path(folder)):
                 count[outcome.kind] += 1
                 if outcome.kind == "failure":
                     keep(reader, seed, outcome, Path(folder))
