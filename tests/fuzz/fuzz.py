@@ -24,10 +24,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 from ngram_eval.errors import InputError
 from tests.fuzz.readers import READERS, Reader
 
-MEMORY = 6 << 30
+MEMORY = 4 << 30
 SECONDS_A_FILE = 30
 KEPT = Path("build/fuzz")
 KINDS = ("refusal", "acceptance", "failure")
@@ -64,6 +66,7 @@ def work(reader: Reader, seed: int, numbers: range, end: float, folder: Path, to
     errors = os.open(folder / "stderr", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(errors, 1)
     os.dup2(errors, 2)
+    torch.set_num_threads(1)
     seeds = reader.seeds()
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
