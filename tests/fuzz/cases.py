@@ -1,6 +1,7 @@
 """Small valid files of every kind, the same each time, and how their readers are called."""
 
 import io
+import json
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -23,6 +24,7 @@ from ngram_eval.evaluation.evaluate import evaluate_all
 from ngram_eval.evaluation.job import load_job, read_inputs
 from ngram_eval.evaluation.settings import CheckpointSettings, DataSettings, HardwareSettings, ModelSettings, Settings
 from ngram_eval.models import artifact, convert
+from ngram_eval.models.hf.loading import quietly
 from ngram_eval.models.hf.source import load_hf_source
 from ngram_eval.models.hf.tokenizer import HfTokenizer
 from ngram_eval.models.saved_logits import load_logits
@@ -37,6 +39,7 @@ from ngram_eval.text.tokenizer import Tokenizer
 from ngram_eval.text.windows import plan_windows
 from ngram_eval.timing import Stopwatch
 from ngram_eval.train import snapshot
+from ngram_eval.train.journal import cut
 from ngram_eval.train.trainer import Trainer
 from tests.fuzz import formats
 from tests.models.test_convert import published_weights, quantised
@@ -239,6 +242,15 @@ def read_training(path: Path) -> None:
     snapshot.resume(path, trainer)
 
 
+def journal() -> list[bytes]:
+    entry = {"step": 1, "seconds": 0.5, "loss": 2.5, "lr": 1.0, "tokens_per_second": 1e4}
+    return [b"".join(json.dumps({**entry, "step": step}).encode() + b"\n" for step in range(1, 5))]
+
+
+def cut_journal(path: Path) -> None:
+    cut(path.parent, 2)
+
+
 # Codec
 
 
@@ -285,7 +297,8 @@ def zstd(data: bytes) -> bytes:
 @cache
 def _hf(there: Path) -> Path:
     """A folder with a model, which stays as long as this process."""
-    save_gpt2(there / "hf")
+    with quietly():
+        save_gpt2(there / "hf")
     return there / "hf"
 
 
@@ -309,6 +322,10 @@ def read_hf(path: Path) -> None:
         _use_hf(str(folder))
     finally:
         (folder / path.name).write_bytes(whole)
+
+
+def read_hf_text(path: Path) -> None:
+    HfTokenizer.load(str(_hf(path.parent))).read_texts([path])
 
 
 def read_gguf(path: Path) -> None:

@@ -30,11 +30,11 @@ class Reader(NamedTuple):
 READERS = (
     Reader(
         *("shard", "tokens_000000.bin", formats.SHARD, cases.old("tokens_000000.bin"), cases.read_shard),
-        ("text.shards:_read_header", "text.shards:__getitem__"),
+        ("text.shards:_read_header", "text.shards:read"),
     ),
     Reader(
         *("manifest", "tokens_manifest.json", formats.JSON, cases.old("tokens_manifest.json"), cases.read_manifest),
-        ("text.manifest:_parse_manifest",),
+        ("text.manifest:parse_manifest", "text.manifest:read_manifest"),
     ),
     Reader(
         *("tokenizer", "tokenizer.model", formats.MODEL, cases.old("tokenizer.model"), cases.read_tokenizer),
@@ -42,7 +42,7 @@ READERS = (
     ),
     Reader(
         *("artifact", "model.ngev", formats.ARTIFACT, cases.old("trained.ngev"), artifact.load),
-        ("models.artifact:load",),
+        ("models.artifact:load", "models.artifact:trained_length"),
     ),
     Reader(
         *("scores-npz", "scores.npz", formats.NPZ, lambda: cases.npz(cases.scores()), cases.read_scores),
@@ -73,6 +73,7 @@ READERS = (
         *("training", "checkpoint.safetensors", formats.TRAINING, cases.training, cases.read_training),
         tuple(f"train.snapshot:{name}" for name in ("_read_metadata", "read_config", "read_weights", "resume")),
     ),
+    Reader("journal", "log.jsonl", formats.LINES, cases.journal, cases.cut_journal, ("train.journal:read",)),
     Reader(
         *("codec", "a.ngc", formats.CODEC, cases.codec, cases.decompress),
         ("codec.container:read", "cli.codec:_read"),
@@ -99,6 +100,10 @@ READERS = (
     Reader(
         *("hf-weights", "model.safetensors", formats.TENSORS, partial(cases.hf_file, "model.safetensors")),
         cases.read_hf,
+    ),
+    Reader(
+        *("hf-text", "a.txt", formats.LINES, lambda: [cases.TEXT], cases.read_hf_text),
+        ("models.hf.tokenizer:_read",),
     ),
     Reader("gguf", "a.gguf", formats.BYTES, cases.gguf, cases.read_gguf),
 )
