@@ -57,7 +57,8 @@ FAILED: tuple[tuple[str, str, Callable[[bytes], bytes]], ...] = (
         *("scores-safetensors", "dtype with a line break"),
         _changed(formats.TENSORS, lambda tree: tree["header"]["p_target"].update(dtype="F\n64")),
     ),
-    ("tokenizer", "piece that is not UTF-8", lambda seed: seed.replace(b"<0x41>", b"\xff0x41>", 1)),
+    ("tokenizer", "byte piece that is not UTF-8", lambda seed: seed.replace(b"<0x41>", b"\xff0x41>", 1)),
+    ("tokenizer", "piece that is not UTF-8", lambda seed: seed.replace(b"\xe2\x96\x81the", b"\xe2\x96\xffthe", 1)),
     (
         *("tokenizer", "byte piece with a line break"),
         _changed(formats.MODEL, lambda tree: next(p for p in tree["pieces"] if p[2] == 6).__setitem__(0, "<0x\n1>")),
