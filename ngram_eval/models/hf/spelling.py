@@ -81,7 +81,12 @@ class Spelling:
     def decode(self, tokens: Sequence[int]) -> str:
         """What the library's own decoder writes for tokens within a text."""
         text: str = self._backend.decode([self.anchor, *tokens], skip_special_tokens=False)
-        return text.removeprefix((self.surfaces[self.anchor] or b"").decode())
+        return text.removeprefix(self._backend.decode([self.anchor]))
+
+    @property
+    def word(self) -> str:
+        """The text of the anchor."""
+        return self.join([self.anchor]).decode().strip()
 
     def _spell(self, special: set[int]) -> list[bytes | None]:
         is_bytes, spelt, self._mark = self._kind()
@@ -131,7 +136,8 @@ class Spelling:
         plain = (
             token
             for piece, token in self.vocabulary.items()
-            if piece.isascii() and piece.isalnum() and token not in self._added and token not in special
+            if token not in self._added and token not in special
+            if (word := (self.surfaces[token] or b"").strip()).isalnum() and piece.encode().endswith(word)
         )
         if (found := min(plain, default=None)) is None:
             raise InputError(f"{self._source} has no token that is a plain word or letter: its bytes can't be checked")
@@ -153,8 +159,7 @@ class Spelling:
 
     def _cuts_with(self, token: int) -> list[tuple[str, list[int]]]:
         """(text, tokens) of probes that hold the token's text, within words, and are cut into that token."""
-        word, own = (self.surfaces[one] or b"" for one in (self.anchor, token))
-        text, around = own.decode("utf-8", "replace"), word.decode()
+        text, around = self.join([token]).decode("utf-8", "replace"), self.word
         normalizer = self._backend.normalizer
         texts = {text} if normalizer is None else {text, normalizer.normalize_str(text)}
         probes = [f"{around}{gap}{one}{gap}{around}" for one in sorted(texts) for gap in ("", " ")]

@@ -81,9 +81,8 @@ class HfTokenizer:
         special = np.array([one is None for one in spelling.surfaces])
         before = [given.bos_token_id, given.eos_token_id, *given("a")["input_ids"]]
         leads[[token for token in before if token is not None]] = True
-        word = spelling.join([spelling.anchor]).decode()
         for name in (piece for piece, token in spelling.vocabulary.items() if special[token]):
-            within = spelling.cut(f"{word}{name}{word}", names=True)
+            within = spelling.cut(f"{spelling.word}{name}{spelling.word}", names=True)
             if any(special[a] and self._spaced[b] for a, b in pairwise(within)):
                 return special
         return leads & special
