@@ -157,6 +157,8 @@ class HfTokenizer:
         why = "it drops or rewrites text"
         if len(unknown):
             why = f"its unknown token replaces text it has no token for ({len(unknown):,} times)"
+        elif named := [token for token in tokens.tolist() if self._spelling.surfaces[token] is None]:
+            why = f"it cuts text into the special token {named[0]}"
         raise InputError(
             f"{source}: {self._source} is lossy, {why}. At byte {at:,} (line {line:,}) the text has {was!r}, its "
             f"tokens spell {became!r}. Bits per byte of a text need every byte of it: change the text there, or give a "
@@ -171,9 +173,18 @@ class HfTokenizer:
         lead = [] if self.start_id is None else [np.array([self.start_id], self.dtype)]
         if not lead and len(paths) > 1:
             raise InputError(f"{self._source} has neither BOS nor EOS to separate documents with: give one --text")
-        parts = [part for path in paths for part in (*lead, self.encode(_read(path), str(path)))]
-        tokens: Tokens = np.concatenate(parts)
-        self._compare_with_decoder(tokens)
+        texts = [_read(path) for path in paths]
+        cut = [self.encode(text, str(path)) for text, path in zip(texts, paths, strict=True)]
+        tokens: Tokens = np.concatenate([part for one in cut for part in (*lead, one)])
+        counted = int(self.target_bytes(tokens, 0, len(tokens) - 1, "decoded").sum())
+        expected = sum(len(text.encode()) for text in texts)
+        if not lead:  # the first token is not a target
+            expected -= len(self._spelling.spells(cut[0][:1]))
+        if counted != expected:
+            raise InputError(
+                f"{paths[0]}: {self._source} counts {counted:,} bytes, the text has {expected:,}: the bytes of its "
+                "tokens are unknown"
+            )
         return TokenStream(tokens[:max_tokens], tuple(paths), len(tokens))
 
     def check(self, tokens: Stream, part: tuple[int, int] = (0, 1)) -> None:
@@ -194,10 +205,7 @@ class HfTokenizer:
                     f"{self._source}: the bytes of token {chunk[at]} at position {start + at} are unknown: "
                     f"{self._spelling.doubtful[int(chunk[at])]}. Give the text itself (--text)"
                 )
-        self._compare_with_decoder(np.asarray(tokens[:_CHECKED]))
-
-    def _compare_with_decoder(self, tokens: Tokens) -> None:
-        for run in self._runs(tokens[:_CHECKED]):
+        for run in self._runs(np.asarray(tokens[:_CHECKED])):
             spelt, written = self._spelling.join(run), self._written(run)
             if spelt != written:
                 at = _first_difference(spelt, written)
