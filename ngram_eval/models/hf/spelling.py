@@ -38,8 +38,11 @@ def byte_table() -> dict[str, int]:
 class Spelling:
     """The bytes of the tokens of a `tokenizers.Tokenizer`; raises `InputError`, naming `source`, where unknown."""
 
-    def __init__(self, backend: Any, named: Iterable[int], source: str) -> None:
-        """`named` are tokens that someone calls special; one that ordinary text is cut into is a word all the same."""
+    def __init__(self, backend: Any, named: Iterable[int], starts: Iterable[int], source: str) -> None:
+        """`named` are tokens that someone calls special, `starts` those of them that a document may start with.
+
+        A special token that ordinary text is cut into is a word all the same, unless documents start with it.
+        """
         self._backend, self._source = backend, source
         self.definition: dict[str, Any] = json.loads(backend.to_str())
         self.vocabulary: dict[str, int] = backend.get_vocab(with_added_tokens=True)
@@ -49,12 +52,12 @@ class Spelling:
         """The bytes of each token within a text; None for special tokens, b"" for the unknown token."""
         self.anchor = self._find_anchor(special)
         """A token that is plain text: what follows it is not at the start of a text."""
-        self._keep_words(special)
+        self.doubtful: dict[int, str] = {}
+        """Tokens that stand for different bytes in different texts -> why; a text shows which, tokens alone do not."""
+        self._keep_words(special, frozenset(starts))
         words = (one.decode().strip() for one in self.surfaces if one and one.isascii() and one.strip().isalnum())
         self.prefixed = any(self.join(self.cut(word)).startswith(b" ") for word in islice(words, _WORDS))
         """Whether the encoder puts a space before a text."""
-        self.doubtful: dict[int, str] = {}
-        """Tokens that stand for different bytes in different texts -> why; a text shows which, tokens alone do not."""
         self._ask_encoder(special)
         self._ask_decoder()
 
@@ -135,25 +138,33 @@ class Spelling:
     def _find_anchor(self, special: set[int]) -> int:
         plain = (
             token
-            for piece, token in self.vocabulary.items()
-            if token not in self._added and token not in special
-            if (word := (self.surfaces[token] or b"").strip()).isalnum() and piece.encode().endswith(word)
+            for token, one in enumerate(self.surfaces)
+            if one and (word := one.strip()).isalnum() and token not in self._added and token not in special
+            if self._backend.id_to_token(token).encode().endswith(word)  # not a byte
         )
-        if (found := min(plain, default=None)) is None:
+        if (found := next(plain, None)) is None:
             raise InputError(f"{self._source} has no token that is a plain word or letter: its bytes can't be checked")
         return found
 
-    def _keep_words(self, special: set[int]) -> None:
+    def _keep_words(self, special: set[int], starts: frozenset[int]) -> None:
         """Take the bytes from special tokens, but for those that are words, and from the unknown token."""
         model = self.definition["model"]
         piece = model.get("unk_token")
         if piece is None and isinstance(number := model.get("unk_id"), int):
             piece = model["vocab"][number][0]
         self.unknown_id: int | None = None if piece is None else self.vocabulary.get(piece)
-        for token in special & set(self.vocabulary.values()):
-            # Only merges tell a word from a name that stands in the vocabulary, too.
-            if model["type"] != "BPE" or token == self.unknown_id or not self._cuts_with(token):
+        # Only merges tell a word from a name that stands in the vocabulary, too.
+        is_merges = model["type"] == "BPE"
+        merges = model["merges"] if is_merges else []
+        merged = {one.replace(" ", "", 1) if isinstance(one, str) else "".join(one) for one in merges}
+        for piece, token in self.vocabulary.items():
+            if token not in special:
+                continue
+            is_word = piece in merged or (is_merges and len(piece) == 1 and piece in model["vocab"])
+            if token in starts or token == self.unknown_id or not is_word:
                 self.surfaces[token] = None
+            if token in starts and is_word:
+                self.doubtful[token] = f"documents start with {piece!r}, and ordinary text is cut into it as well"
         if self.unknown_id is not None and self.surfaces[self.unknown_id] is not None:
             self.surfaces[self.unknown_id] = b""  # its text is lost
 

@@ -52,13 +52,13 @@ class HfTokenizer:
                 f"{source} is a {type(tokenizer).__name__} without a backend of the tokenizers library: the bytes of "
                 "its tokens are unknown; convert it to a tokenizer.json"
             )
-        self.vocab_size = max(backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        self._spelling = Spelling(backend, tokenizer.all_special_ids, self._starts, source)
+        surfaces = self._spelling.surfaces
+        self.vocab_size = len(surfaces)
         if not 1 <= self.vocab_size <= MAX_VOCABULARY:
             raise InputError(f"{source} has {self.vocab_size:,} tokens: give 1 to {MAX_VOCABULARY:,}")
         self.dtype: DTypeLike = np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
-        self._spelling = Spelling(backend, tokenizer.all_special_ids, source)
         self.unknown_id = self._spelling.unknown_id
-        surfaces = self._spelling.surfaces
         self._sizes = np.array([len(one or b"") for one in surfaces], np.int64)
         self._spaced = np.array([(one or b"").startswith(b" ") for one in surfaces])
         self._leads = self._find_leads()
@@ -79,8 +79,7 @@ class HfTokenizer:
         if not spelling.prefixed:
             return leads
         special = np.array([one is None for one in spelling.surfaces])
-        before = [given.bos_token_id, given.eos_token_id, *given("a")["input_ids"]]
-        leads[[token for token in before if token is not None]] = True
+        leads[[*self._starts, *given("a")["input_ids"]]] = True
         for name in (piece for piece, token in spelling.vocabulary.items() if special[token]):
             within = spelling.cut(f"{spelling.word}{name}{spelling.word}", names=True)
             if any(special[a] and self._spaced[b] for a, b in pairwise(within)):
@@ -121,11 +120,13 @@ class HfTokenizer:
 
     @property
     def start_id(self) -> int | None:
-        """The token that starts a document: BOS, else EOS, else None; never one that is a word."""
-        for token in (self._tokenizer.bos_token_id, self._tokenizer.eos_token_id):
-            if token is not None and self._spelling.surfaces[token] is None:
-                return int(token)
-        return None
+        """The token that starts a document: BOS, else EOS, else None."""
+        return self._starts[0] if self._starts else None
+
+    @property
+    def _starts(self) -> list[int]:
+        named = (self._tokenizer.bos_token_id, self._tokenizer.eos_token_id)
+        return [int(token) for token in named if token is not None]
 
     @cached_property
     def lead_id(self) -> int | None:
