@@ -166,18 +166,19 @@ class Tokenizer:
         """Raise `InputError` unless the first 16,384 tokens count as many bytes as the decoder makes of them."""
         first: Tokens = np.asarray(tokens[:_CHECKED])
 
-        def differ(stop: int) -> int:
+        def sizes(stop: int) -> tuple[int, int]:
             counted = int(self.target_bytes(first, 0, stop, "decoded").sum())
-            return counted - self.text_bytes(first[: stop + 1])
+            return counted, self.text_bytes(first[: stop + 1])
 
-        if (more := differ(len(first) - 1)) == 0:
+        counted, decoded = sizes(len(first) - 1)
+        if counted == decoded:
             return
-        at = bisect.bisect_left(range(len(first)), True, key=lambda stop: differ(stop) != 0)
+        at = bisect.bisect_left(range(len(first)), True, key=lambda stop: len(set(sizes(stop))) > 1)
         shown = first[max(at - 2, 0) : at + 2]
         raise InputError(
-            f"{self._source} contradicts itself: its pieces count {more:+,} bytes more than its decoder writes for the "
-            f"first {len(first):,} tokens, from position {at - 1} on: tokens {shown.tolist()}, pieces "
-            f"{[self._pieces[token] for token in shown]}, decoded {self.decode(shown)!r}. Their bytes are unknown"
+            f"{self._source} contradicts itself: by its pieces the first {len(first):,} tokens have {counted:,} bytes, "
+            f"its decoder writes {decoded:,}. They part at position {at - 1}: tokens {shown.tolist()}, pieces "
+            f"{[self._pieces[token] for token in shown]}, decoded {self.decode(shown)!r}"
         )
 
     @property
