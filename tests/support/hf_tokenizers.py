@@ -11,12 +11,13 @@ SCHEMES = ("first", "always", "never")
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 
 
-def byte_level(prefix: bool) -> Any:
-    """Byte-level BPE; with `prefix` a space is put before a text."""
+def byte_level(prefix: bool, words: bool = True) -> Any:
+    """Byte-level BPE; with `prefix` a space is put before a text, without `words` tokens may reach over several."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     made = Tokenizer(models.BPE())
-    made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=prefix), decoders.ByteLevel()
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix, use_regex=words)
+    made.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
         vocab_size=360, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet, show_progress=False

@@ -139,7 +139,7 @@ class Spelling:
         plain = (
             token
             for token, one in enumerate(self.surfaces)
-            if one and (word := one.strip()).isalnum() and token not in self._added and token not in special
+            if one and (word := one.strip()).isalpha() and token not in self._added and token not in special
             if self._backend.id_to_token(token).encode().endswith(word)  # not a byte
         )
         if (found := next(plain, None)) is None:
