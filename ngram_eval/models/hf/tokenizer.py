@@ -34,7 +34,7 @@ _LONGEST = 4
 """Bytes of the longest character: no more tokens end within one."""
 _SHOWN = 24
 _PROBE = " The quick  brown fox's 12,345 náïve cafés\n\tsaid: “déjà vu” 東京 🦊 e\u0301\r\n  def f(x):  return x_1\n"
-"""Text that two definitions of one tokenizer must cut alike. Whether either puts a space before it does not matter."""
+"""Text that two definitions of one tokenizer must cut alike after a word; before a text, one may put a space."""
 
 
 class HfTokenizer:
@@ -78,7 +78,7 @@ class HfTokenizer:
         leads = np.zeros(self.vocab_size, np.bool_)
         if not spelling.prefixed:
             return leads
-        special = np.array([one is None for one in spelling.surfaces])
+        special = np.array([one is None and at != self.unknown_id for at, one in enumerate(spelling.surfaces)])
         leads[[*self._starts, *given("a")["input_ids"]]] = True
         for name in (piece for piece, token in spelling.vocabulary.items() if special[token]):
             within = spelling.cut(f"{spelling.word}{name}{spelling.word}", names=True)
@@ -98,14 +98,21 @@ class HfTokenizer:
         saved.encode_special_tokens = True
         saved.no_truncation()
         saved.no_padding()
-        expected, found = saved.encode(_PROBE, add_special_tokens=False).ids, self._spelling.cut(_PROBE)
+
+        def cut_by_file(text: str) -> list[int]:
+            ids: list[int] = saved.encode(text, add_special_tokens=False).ids
+            return ids
+
+        word = self._spelling.word
+        expected, found = (cut(word + _PROBE)[len(cut(word)) :] for cut in (cut_by_file, self._spelling.cut))
         if found != expected:
             at = _first_difference(found, expected)
+            ours, theirs = found[at : at + 4], expected[at : at + 4]
             raise InputError(
-                f"{self._source} contradicts itself: as a {type(given).__name__} it cuts {_PROBE!r} into "
-                f"{found[at : at + 4]} from token {at} on ({self._spelling.join(found[at : at + 4])!r}), by its "
-                f"{file.name} into {expected[at : at + 4]}. In its tokenizer_config.json, tokenizer_class "
-                '"PreTrainedTokenizerFast" takes tokenizer.json as it stands'
+                f"{self._source} contradicts itself: as a {type(given).__name__} it cuts {_PROBE!r} from token {at} on "
+                f"into {ours}, which spell {self._spelling.join(ours).decode(errors='replace')!r}, by its {file.name} "
+                f'into {theirs}. In its tokenizer_config.json, tokenizer_class "PreTrainedTokenizerFast" takes '
+                "tokenizer.json as it stands"
             )
 
     @cached_property

@@ -65,6 +65,20 @@ def test_a_text_that_is_cut_otherwise_than_the_definition_says_is_refused(tmp_pa
         HfTokenizer.load(labelled(made, tmp_path / "gpt2", "GPT2Tokenizer"))
 
 
+@pytest.mark.parametrize("prefix", [True, False])
+def test_llama_is_known_by_its_older_definition_too(models: dict[str, Path], tmp_path: Path, prefix: bool) -> None:
+    """Spaces by a normaliser; transformers puts one before a text whether the definition does or not."""
+    definition = json.loads((models["llama"] / "tokenizer.json").read_text())
+    spaces = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+    prepended = [{"type": "Prepend", "prepend": "▁"}] if prefix else []
+    definition |= {"pre_tokenizer": None, "normalizer": {"type": "Sequence", "normalizers": [*prepended, spaces]}}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(definition))
+    config = json.loads((models["llama"] / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**config, "tokenizer_class": "LlamaTokenizer"}))
+    own = HfTokenizer.load(str(tmp_path))
+    assert counted(own, [1, *own.encode(TEXT).tolist()]) == len(TEXT.encode())
+
+
 @pytest.mark.parametrize("word", [".", "Ġdog", "é"])
 def test_a_pad_token_that_is_a_word_is_a_word(word: str) -> None:
     """The third is the byte 0xE9, which is a part of other characters."""
@@ -101,6 +115,14 @@ def test_a_space_after_a_special_token_is_of_the_text_unless_the_encoder_put_it_
     tokens = own._spelling.cut(text, names=True)
     assert counted(own, [bos, *tokens]) == size
     assert counted(own, [bos, *tokens, bos, *tokens]) == 2 * size
+
+
+def test_a_space_after_an_unknown_character_is_of_the_text() -> None:
+    own = HfTokenizer(wrapped(metaspace("always", fallback=False)))
+    for text in ("the ☃ fox", "☃ fox"):
+        tokens = own._spelling.cut(text)
+        assert own.unknown_id in tokens
+        assert counted(own, [1, *tokens]) == len(text.encode()) - len("☃".encode())
 
 
 def test_a_tokenizer_that_writes_a_space_in_three_bytes_is_refused() -> None:
