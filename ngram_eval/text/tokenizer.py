@@ -44,6 +44,12 @@ def check_vocabulary(
             )
 
 
+def first_difference(a: Sequence[int], b: Sequence[int]) -> int:
+    """Where two sequences begin to differ; the length of the shorter if that is how the longer begins."""
+    x, y = (np.array(memoryview(one) if isinstance(one, bytes) else one)[: min(len(a), len(b))] for one in (a, b))
+    return int(np.argmax(x != y)) if (x != y).any() else len(x)
+
+
 class TextTokenizer(Protocol):
     """What an evaluation needs of a tokenizer: the bytes that tokens decode to."""
 
@@ -65,6 +71,9 @@ class TextTokenizer(Protocol):
 
     def text_bytes(self, tokens: Tokens) -> int:
         """Bytes of the text of all tokens except the first, from the decoder alone."""
+
+    def written(self, tokens: Tokens) -> bytes:
+        """What the decoder writes for a stream's first tokens."""
 
     def check(self, tokens: Stream, part: tuple[int, int] = (0, 1)) -> None:
         """Raise `InputError` for tokens whose bytes are unknown; of a long stream only `part` (rank, world) is read."""
@@ -154,6 +163,10 @@ class Tokenizer:
         Equals the sum of `target_bytes`. Unknown tokens have no bytes; a byte that is not part of a character counts 1.
         """
         return self._decoded_bytes(tokens) - self._decoded_bytes(tokens[:1])
+
+    def written(self, tokens: Tokens) -> bytes:
+        """What the decoder writes for a stream's first tokens; U+FFFD for a byte that is not part of a character."""
+        return self.decode(tokens).encode()
 
     def _decoded_bytes(self, tokens: Tokens) -> int:
         text = self.decode(tokens)

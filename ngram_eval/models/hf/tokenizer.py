@@ -24,6 +24,7 @@ from ngram_eval.models.hf.loading import load_tokenizer
 from ngram_eval.models.hf.spelling import Spelling
 from ngram_eval.text.shards import TokenStream
 from ngram_eval.text.stream import Stream, Tokens, check_span
+from ngram_eval.text.tokenizer import first_difference
 
 MAX_VOCABULARY = 1 << 18
 """Largest vocabulary of the exact counts."""
@@ -106,7 +107,7 @@ class HfTokenizer:
         word = self._spelling.word
         expected, found = (cut(word + _PROBE)[len(cut(word)) :] for cut in (cut_by_file, self._spelling.cut))
         if found != expected:
-            at = _first_difference(found, expected)
+            at = first_difference(found, expected)
             ours, theirs = found[at : at + 4], expected[at : at + 4]
             raise InputError(
                 f"{self._source} contradicts itself: as a {type(given).__name__} it cuts {_PROBE!r} from token {at} on "
@@ -156,7 +157,7 @@ class HfTokenizer:
 
     def _explain(self, tokens: Tokens, spelt: bytes, expected: bytes, source: str) -> None:
         """Raise `InputError` with the place where a text and its tokens differ."""
-        at = _first_difference(spelt, expected)
+        at = first_difference(spelt, expected)
         while at > 0 and expected[at : at + 1] > b"\x7f" and expected[at] & 0xC0 == 0x80:  # within a character
             at -= 1
         line = expected[:at].count(b"\n") + 1
@@ -193,7 +194,7 @@ class HfTokenizer:
                 f"{paths[0]}: {self._source} counts {counted:,} bytes, the text has {expected:,}: the bytes of its "
                 "tokens are unknown"
             )
-        return TokenStream(tokens[:max_tokens], tuple(paths), len(tokens))
+        return TokenStream(tokens[:max_tokens], tuple(paths), len(tokens), "".join(texts).encode())
 
     def check(self, tokens: Stream, part: tuple[int, int] = (0, 1)) -> None:
         """Raise `InputError` for a stream whose tokens have unknown bytes; a text's own tokens are known by the text.
@@ -213,10 +214,10 @@ class HfTokenizer:
                     f"{self._source}: the bytes of token {chunk[at]} at position {start + at} are unknown: "
                     f"{self._spelling.doubtful[int(chunk[at])]}. Give the text itself (--text)"
                 )
-        for run in self._runs(np.asarray(tokens[:_CHECKED])):
+        for _, run in self._runs(np.asarray(tokens[:_CHECKED])):
             spelt, written = self._spelling.join(run), self._written(run)
             if spelt != written:
-                at = _first_difference(spelt, written)
+                at = first_difference(spelt, written)
                 token = int(np.searchsorted(np.cumsum(self._sizes[run]), at, "right"))
                 raise InputError(
                     f"{self._source} contradicts itself: by its definition the tokens {run[token : token + 4]} spell "
@@ -240,7 +241,7 @@ class HfTokenizer:
             high = min(low + _CHUNK, stop)
             read = tokens[low : high + 1]
             sizes[low - start : high - start] = self._sizes[read[1:]]
-            sizes[low - start : high - start] -= self._prefixes(read)
+            sizes[low - start : high - start] -= self._spaced[read[1:]] & self._leads[read[:-1]]
         return sizes
 
     def unknown_targets(self, tokens: Stream, start: int, stop: int) -> int:
@@ -255,20 +256,20 @@ class HfTokenizer:
 
         For tokens that end within a character, which the decoder can't show, these are the bytes that they spell.
         """
-        whole, first = (sum(len(self._written(run)) for run in self._runs(part)) for part in (tokens, tokens[:1]))
-        return whole - first - int(np.count_nonzero(self._prefixes(tokens)))
+        return len(self.written(tokens)) - len(self.written(tokens[:1]))
 
-    def _prefixes(self, tokens: Tokens) -> NDArray[np.bool_]:
-        """Which of tokens[1:] begin with a space that is not of the text, (N - 1,)."""
-        prefixes: NDArray[np.bool_] = self._spaced[tokens[1:]] & self._leads[tokens[:-1]]
-        return prefixes
+    def written(self, tokens: Tokens) -> bytes:
+        """What the tokenizer's own decoder writes for a stream's first tokens, without special and unknown tokens."""
+        led = np.append(self._spelling.prefixed, self._leads[tokens[:-1]])
+        runs = ((start, self._written(run)) for start, run in self._runs(tokens))
+        return b"".join(text.removeprefix(b" ") if led[start] else text for start, text in runs)
 
-    def _runs(self, tokens: Tokens) -> Iterator[list[int]]:
-        """The tokens with text between those without."""
+    def _runs(self, tokens: Tokens) -> Iterator[tuple[int, list[int]]]:
+        """(start, tokens) of each run of tokens with text, between those without."""
         silent = np.flatnonzero(self._sizes[tokens] == 0)
-        for run in np.split(tokens, np.unique([*silent, *silent + 1])):
-            if len(run) and self._sizes[run[0]]:
-                yield run.tolist()
+        for start, stop in zip([0, *silent + 1], [*silent, len(tokens)], strict=True):
+            if start < stop:
+                yield int(start), tokens[start:stop].tolist()
 
     def _written(self, run: list[int]) -> bytes:
         """What the decoder writes for tokens within a text; what it can't, a character cut off, as it is spelt."""
@@ -277,12 +278,6 @@ class HfTokenizer:
             if text.count("\ufffd") == self._spelling.join(run[:stop]).decode("utf-8", "ignore").count("\ufffd"):
                 return text.encode() + rest
         return self._spelling.join(run)  # not a text
-
-
-def _first_difference(a: Sequence[int], b: Sequence[int]) -> int:
-    """Where two sequences begin to differ; the length of the shorter if that is how the longer begins."""
-    x, y = (np.array(memoryview(one) if isinstance(one, bytes) else one)[: min(len(a), len(b))] for one in (a, b))
-    return int(np.argmax(x != y)) if (x != y).any() else len(x)
 
 
 def _definition_of(name: str) -> Path | None:
