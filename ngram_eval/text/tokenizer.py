@@ -177,7 +177,7 @@ class Tokenizer:
 
     def check(self, tokens: Stream, part: tuple[int, int] = (0, 1)) -> None:
         """Raise `InputError` unless the first 16,384 tokens count as many bytes as the decoder makes of them."""
-        first: Tokens = np.asarray(tokens[:_CHECKED])
+        first = tokens[:_CHECKED]
 
         def sizes(stop: int) -> tuple[int, int]:
             counted = int(self.target_bytes(first, 0, stop, "decoded").sum())

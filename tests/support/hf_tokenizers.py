@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from tests.support.hf_models import TEXT
@@ -68,8 +69,8 @@ MADE: dict[str, Callable[[], Any]] = {
     "byte-level": lambda: byte_level(False),
     "byte-level, prefix space": lambda: byte_level(True),
     **{
-        f"{model}, Metaspace {scheme}{', bytes' if fallback else ''}{', own decoder' if own else ''}": (
-            lambda model=model, scheme=scheme, fallback=fallback, own=own: metaspace(scheme, model, fallback, own)
+        f"{model}, Metaspace {scheme}{', bytes' if fallback else ''}{', own decoder' if own else ''}": partial(
+            metaspace, scheme, model, fallback, own
         )
         for model in ("BPE", "Unigram")
         for scheme in SCHEMES

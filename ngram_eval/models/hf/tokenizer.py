@@ -79,7 +79,10 @@ class HfTokenizer:
         leads = np.zeros(self.vocab_size, np.bool_)
         if not spelling.prefixed:
             return leads
-        special = np.array([one is None and at != self.unknown_id for at, one in enumerate(spelling.surfaces)])
+        special = np.zeros(self.vocab_size, np.bool_)
+        special[[token for token, one in enumerate(spelling.surfaces) if one is None and token != self.unknown_id]] = (
+            True
+        )
         leads[[*self._starts, *given("a")["input_ids"]]] = True
         for name in (piece for piece, token in spelling.vocabulary.items() if special[token]):
             within = spelling.cut(f"{spelling.word}{name}{spelling.word}", names=True)
@@ -214,7 +217,7 @@ class HfTokenizer:
                     f"{self._source}: the bytes of token {chunk[at]} at position {start + at} are unknown: "
                     f"{self._spelling.doubtful[int(chunk[at])]}. Give the text itself (--text)"
                 )
-        for _, run in self._runs(np.asarray(tokens[:_CHECKED])):
+        for _, run in self._runs(tokens[:_CHECKED]):
             spelt, written = self._spelling.join(run), self._written(run)
             if spelt != written:
                 at = first_difference(spelt, written)
