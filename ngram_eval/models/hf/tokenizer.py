@@ -80,9 +80,8 @@ class HfTokenizer:
         if not spelling.prefixed:
             return leads
         special = np.zeros(self.vocab_size, np.bool_)
-        special[[token for token, one in enumerate(spelling.surfaces) if one is None and token != self.unknown_id]] = (
-            True
-        )
+        silent = (token for token, one in enumerate(spelling.surfaces) if one is None and token != self.unknown_id)
+        special[list(silent)] = True
         leads[[*self._starts, *given("a")["input_ids"]]] = True
         for name in (piece for piece, token in spelling.vocabulary.items() if special[token]):
             within = spelling.cut(f"{spelling.word}{name}{spelling.word}", names=True)
