@@ -12,24 +12,28 @@ SCHEMES = ("first", "always", "never")
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 
 
+def _trainer(model: str, vocab_size: int, names: list[str], **more: Any) -> Any:
+    from tokenizers import trainers
+
+    kind = getattr(trainers, "BpeTrainer" if model == "BPE" else f"{model}Trainer")
+    return kind(vocab_size=vocab_size, special_tokens=names, show_progress=False, **more)
+
+
 def byte_level(prefix: bool, words: bool = True) -> Any:
     """Byte-level BPE; with `prefix` a space is put before a text, without `words` tokens may reach over several."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix, use_regex=words)
     made.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=360, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet, show_progress=False
-    )
-    made.train_from_iterator([TEXT], trainer)
+    made.train_from_iterator([TEXT], _trainer("BPE", 360, ["<s>", "</s>"], initial_alphabet=alphabet))
     return made
 
 
 def metaspace(scheme: str, model: str = "BPE", fallback: bool = True, own_decoder: bool = False) -> Any:
     """SentencePiece's kind; `own_decoder` is Metaspace's instead of Llama's sequence."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     unknown = {} if model == "Unigram" else {"unk_token": "<unk>"}
     made = Tokenizer(getattr(models, model)(**unknown))
@@ -40,9 +44,7 @@ def metaspace(scheme: str, model: str = "BPE", fallback: bool = True, own_decode
     made.decoder = decoders.Sequence(own if own_decoder else llama)
     names = ["<unk>", "<s>", "</s>", *(BYTES if fallback else [])]
     more = {"unk_token": "<unk>"} if model == "Unigram" else {}
-    kind = "BpeTrainer" if model == "BPE" else f"{model}Trainer"
-    trainer = getattr(trainers, kind)(vocab_size=len(names) + 150, special_tokens=names, show_progress=False, **more)
-    made.train_from_iterator(TEXT.splitlines(), trainer)
+    made.train_from_iterator(TEXT.splitlines(), _trainer(model, len(names) + 150, names, **more))
     definition = json.loads(made.to_str())
     definition["added_tokens"] = [one for one in definition["added_tokens"] if one["content"] in names[:3]]
     if model != "WordLevel":
@@ -51,17 +53,17 @@ def metaspace(scheme: str, model: str = "BPE", fallback: bool = True, own_decode
 
 
 def pieces(model: str) -> Any:
-    """WordPiece or WordLevel as they come: text is lost, whatever it is."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    """WordPiece, WordLevel, or BPE with suffixes, as they come: text is lost, whatever it is."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     made = Tokenizer(getattr(models, model)(unk_token="<unk>"))
     made.pre_tokenizer = pre_tokenizers.Whitespace()
+    more: dict[str, str] = {}
     if model == "WordPiece":
         made.decoder = decoders.WordPiece()
-    trainer = getattr(trainers, f"{model}Trainer")(
-        vocab_size=200, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False
-    )
-    made.train_from_iterator([TEXT], trainer)
+    if model == "BPE":
+        made.decoder, more = decoders.BPEDecoder(), {"end_of_word_suffix": "</w>"}
+    made.train_from_iterator([TEXT], _trainer(model, 200, ["<unk>", "<s>", "</s>"], **more))
     return made
 
 

@@ -153,6 +153,15 @@ def test_tokens_that_are_not_what_they_decode_to_are_refused_on_use() -> None:
         own.check(tokens)
 
 
+def test_a_text_whose_bytes_are_counted_otherwise_is_refused(tmp_path: Path) -> None:
+    own = HfTokenizer(wrapped(byte_level(False)))
+    (tmp_path / "text.txt").write_text("The lazy dog")
+    own.read_texts([tmp_path / "text.txt"])
+    own._sizes[own.encode("The lazy dog")[1]] += 1
+    with pytest.raises(InputError, match=r"text\.txt: the tokenizer counts 13 bytes, the text has 12"):
+        own.read_texts([tmp_path / "text.txt"])
+
+
 # Tokens of which only a text shows what they stand for
 
 

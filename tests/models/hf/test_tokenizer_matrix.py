@@ -175,9 +175,11 @@ def test_added_tokens_in_any_text(
     assert_right_or_refused(with_added(base, lstrip, rstrip, normalized, special), text)
 
 
-@pytest.mark.parametrize("model", ["WordPiece", "WordLevel"])
+@pytest.mark.parametrize("model", ["WordPiece", "WordLevel", "BPE"])
 def test_words_alone_are_refused(model: str) -> None:
-    with pytest.raises(InputError, match=r"decodes by (WordPiece|nothing): the bytes of tokens are known only"):
+    with pytest.raises(
+        InputError, match=r"decodes by (WordPiece|nothing|BPEDecoder): the bytes of tokens are known only"
+    ):
         HfTokenizer(wrapped(pieces(model)))
 
 
