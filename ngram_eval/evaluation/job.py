@@ -129,6 +129,7 @@ def load_stream(settings: Settings, ranks: Ranks) -> tuple[TokenStream, TextToke
     if tokenizer is not None:
         source = str(data.tokenizer or f"the tokenizer of --hf {hf}")
         check_vocabulary(stream.tokens, tokenizer.vocab_size, source, ranks.part)
+        tokenizer.check(stream.tokens, ranks.part)
     return stream, tokenizer
 
 

@@ -45,7 +45,7 @@ def test_text_and_shards_give_the_same_result(
     for name, result in of_text.items():
         assert result["neural_source"] == "hf"
         assert result["neural_nats"] == pytest.approx(-np.log(p).sum(), rel=1e-6)
-        spelt = tokenizer._join(tokens[: positions + 1].tolist())
+        spelt = tokenizer._spelling.join(tokens[: positions + 1].tolist())
         assert result["bytes"] == len(spelt) - (kind == "llama")
         assert result["vocabulary_sum"] == pytest.approx(1, abs=1e-6) or name == "hashed"
         assert result["unknown_targets"] == 0
