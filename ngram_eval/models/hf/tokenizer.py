@@ -122,12 +122,10 @@ class HfTokenizer:
                 return int(token)
         return None
 
-    @cached_property
-    def lead_id(self) -> int | None:
-        """BOS if the tokenizer itself puts it before every text, as the model then expects it before every window."""
-        bos = self._tokenizer.bos_token_id
-        found = self._tokenizer("a")["input_ids"]
-        return int(bos) if bos is not None and found and found[0] == bos else None
+    @property
+    def hf(self) -> Any:
+        """The `transformers` tokenizer itself."""
+        return self._tokenizer
 
     def _cut(self, text: str) -> Tokens:
         """Tokens of a text, without special tokens."""
