@@ -1,10 +1,10 @@
-# Targets: demo, test, test-all, check, bench, docs. Each makes and reuses .venv; PYTHON chooses its interpreter (3.10 to 3.13).
+# Targets: demo, test, test-all, check, bench, docs. Each makes and reuses .venv; PYTHON chooses its interpreter (3.10 to 3.14).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Files of tests at a time; those of one file run one after another.
+# Tests at a time; a job that has none left takes over half of what another still has.
 JOBS ?= 2
-SIDE_BY_SIDE := -n $(JOBS) --dist loadfile
+SIDE_BY_SIDE := -n $(JOBS) --dist worksteal
 TYPED := build/typed
 SOURCES := setup.py pyproject.toml requirements.txt $(wildcard csrc/*/*)
 # The only files that may have more than 400 lines.

@@ -42,6 +42,11 @@ class ModelSettings:
     hf: str | None = None
     """Neural source: a Hugging Face causal language model with its tokenizer: a folder, a .gguf file, or a name on the
     hub. Needs `pip install ngram_eval[hf]`."""
+    lead: str = "auto"
+    """Tokens put before every window of --hf that does not begin with them: auto, those that its tokenizer puts before
+    a text; none; or their names or numbers, separated by commas."""
+    weights_prefix: str = ""
+    """Prefix to remove from the names of the weights of --hf: _orig_mod. (torch.compile), module. (a wrapper)."""
     uniform: bool = False
     """Neural source: 1/V for every token, so the n-gram memory works alone."""
     vocab_size: int | None = None
@@ -121,6 +126,16 @@ class Settings:
         """Whether the embedded default is evaluated: neither data nor a neural source is given."""
         return not self.data.data and not self.data.text and not self.model.sources
 
+    def trained_length(self) -> int:
+        """The sequence length that the artifact was trained on; 0 for other neural sources. Windows default to it."""
+        if self.embedded:
+            return EMBEDDED_SEQ_LEN
+        if self.model.artifact is None:
+            return 0
+        from ngram_eval.models.artifact import trained_length  # imports torch, which takes seconds
+
+        return trained_length(self.model.artifact)
+
     def check(self) -> None:
         """Raise `InputError` for settings that do not go together or are out of range."""
         data, model, hardware, sources = self.data, self.model, self.hardware, self.model.sources
@@ -133,6 +148,8 @@ class Settings:
             )
         if data.text and (not model.hf or data.data or data.tokenizer):
             raise InputError("--text needs the tokenizer of --hf: give --hf, and neither --data nor --tokenizer")
+        if not model.hf and (model.lead != "auto" or model.weights_prefix):
+            raise InputError("--lead and --weights-prefix describe the model of --hf: give --hf, or leave them out")
         if model.hf and not data.data and not data.text:
             raise InputError("--hf needs something to score: --text FILE, or the tokens, --data 'PATTERN'")
         if sources and not data.data and not data.text:

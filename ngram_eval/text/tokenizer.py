@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ngram_eval.config import ByteRule
-from ngram_eval.errors import InputError
+from ngram_eval.errors import InputError, refusing
 from ngram_eval.files import read_input
 from ngram_eval.text.stream import Stream, Tokens, check_span
 
@@ -105,10 +105,8 @@ class Tokenizer:
             raise InputError(f"{source} is empty, not a SentencePiece model: give a .model file")
         import sentencepiece  # not at the top: reading shards does not need it
 
-        try:
+        with refusing(source, "is not a SentencePiece model", "give a .model file"):
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-        except RuntimeError as error:
-            raise InputError(f"{source} is not a SentencePiece model ({error}): give a .model file") from error
         self.sha256 = hashlib.sha256(model).hexdigest()
         self.vocab_size: int = self._processor.get_piece_size()
         self.dtype: DTypeLike = np.uint16 if self.vocab_size <= 1 << 16 else np.uint32

@@ -1,5 +1,6 @@
 """The device code of `csrc/cuda` compiled for threads of the host: what tests run where there is no GPU."""
 
+import fcntl
 import importlib.util
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ import torch
 from tests.support.places import ROOT
 
 BUILT = ROOT / "build" / "host_cuda"
-FLAGS = ["-std=c++20", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-Icsrc"]
+FLAGS = ["-std=c++20", "-O1", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-Icsrc"]
 KERNELS = ("-x", "c++", "csrc/cuda/device.cu", "csrc/cuda/exact.cu", "csrc/cuda/hashed.cu")
 
 
@@ -24,21 +25,25 @@ def compiler() -> str | None:
 
 
 def compiled(out: Path, *arguments: str) -> Path:
-    """`out` of the compiler's arguments, made again if a source is newer."""
+    """`out` of the compiler's arguments, made again if a source is newer; one process makes it, others wait."""
     folders = ("csrc", "tests", "benchmarks/limits")
     sources = [*(path for folder in folders for path in (ROOT / folder).rglob("*.[ch]*")), Path(__file__)]
-    if not out.exists() or out.stat().st_mtime < max(path.stat().st_mtime for path in sources):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        found = compiler()
-        assert found is not None
-        subprocess.run([found, *FLAGS, *arguments, "-o", str(out)], check=True, cwd=ROOT)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.with_name(f"{out.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not out.exists() or out.stat().st_mtime < max(path.stat().st_mtime for path in sources):
+            found = compiler()
+            assert found is not None
+            new = out.with_name(f"{out.name}.new")
+            subprocess.run([found, *FLAGS, *arguments, "-o", str(new)], check=True, cwd=ROOT)
+            new.replace(out)  # a file in use is not written over
     return out
 
 
 def device_check(kind: str, *flags: str) -> Path:
     """`tests/csrc/device_check.cu` for threads of the host, with the flags of a sanitizer."""
     sources = ("csrc/hashed/counts.cc", "csrc/exact/counts.cc", *KERNELS, "tests/csrc/device_check.cu")
-    return compiled(BUILT / f"device_check_{kind}", "-pthread", "-O0", *flags, *sources)
+    return compiled(BUILT / f"device_check_{kind}", "-pthread", "-O0", "-g", *flags, *sources)
 
 
 @cache

@@ -138,12 +138,10 @@ class HfTokenizer:
         named = (self._tokenizer.bos_token_id, self._tokenizer.eos_token_id)
         return [int(token) for token in named if token is not None]
 
-    @cached_property
-    def lead_id(self) -> int | None:
-        """BOS if the tokenizer itself puts it before every text, as the model then expects it before every window."""
-        bos = self._tokenizer.bos_token_id
-        found = self._tokenizer("a")["input_ids"]
-        return int(bos) if bos is not None and found and found[0] == bos else None
+    @property
+    def hf(self) -> Any:
+        """The `transformers` tokenizer itself."""
+        return self._tokenizer
 
     def encode(self, text: str, source: str = "the text") -> Tokens:
         """The tokens of a text, (N,) uint16, or uint32 above 65,536 tokens, without BOS.

@@ -23,8 +23,9 @@ from ngram_eval.text.shards import write_shard
 from ngram_eval.text.windows import plan_windows
 from tests.support.evaluator import Evaluate
 from tests.support.hf_models import KINDS, TEXT, save_gguf, save_gpt2, save_llama
-from tests.support.hf_sources import by_hand
+from tests.support.hf_sources import by_hand, load
 from tests.support.processes import finish, launch
+from tests.support.torch_threads import torch_threads
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -40,7 +41,9 @@ def test_text_and_shards_give_the_same_result(
     of_shards = evaluate("--hf", models[kind], "--data", tmp_path / "data.bin", *flags)
     positions = (len(tokens) - 1) // 32 * 32
     windows = plan_windows(positions, WindowConfig(seq_len=32, stride=8))
-    p = by_hand(models[kind], tokens, windows, tokenizer.lead_id)[np.arange(positions), tokens[1 : positions + 1]]
+    p = by_hand(models[kind], tokens, windows, load(models[kind]).lead.tokens)[
+        np.arange(positions), tokens[1 : positions + 1]
+    ]
     for name, result in of_text.items():
         assert result["neural_source"] == "hf"
         assert result["neural_nats"] == pytest.approx(-np.log(p).sum(), rel=1e-6)
@@ -91,10 +94,12 @@ def test_two_ranks_give_the_same_bits(
     flags += ["--preset", "hashed", "--preset", "tilt"]
     code, _, err = finish(launch(2, *flags, "--json", out))
     assert code == 0, err
-    one = evaluate(*flags)
-    for two in json.loads(out.read_text())["runs"]:
-        for key in ("nats", "neural_nats", "positions", "bytes", "hits_by_order", "vocabulary_sum"):
-            assert two[key] == one[two["preset"]][key], (two["preset"], key)
+    for threads in (1, 2):
+        with torch_threads(threads):
+            one = evaluate(*flags)
+        for two in json.loads(out.read_text())["runs"]:
+            for key in ("nats", "neural_nats", "positions", "bytes", "hits_by_order", "vocabulary_sum"):
+                assert two[key] == one[two["preset"]][key], (two["preset"], key, threads)
 
 
 def test_the_audit_refutes_nothing_of_a_probability(
