@@ -143,7 +143,7 @@ def test_a_decoder_that_writes_something_else_is_refused() -> None:
         rebuilt(made, decoder={**decoder, "decoders": [*decoder["decoders"], replaced]})
 
 
-@pytest.mark.parametrize("text", ["The lazy dog", "The lazy dog \ufffd"])
+@pytest.mark.parametrize("text", ["The lazy dog", "The lazy \ufffd dog"])
 def test_tokens_that_are_not_what_they_decode_to_are_refused_on_use(text: str) -> None:
     own = HfTokenizer(wrapped(byte_level(False)))
     tokens = own.encode(text)
