@@ -25,7 +25,31 @@ where that is read back as the byte."""
 
 
 class InputError(ValueError):
-    """Bad input: names the file or flag, the offending value and the remedy."""
+    """Bad input: names the file or flag, the offending value and the remedy, in one line that any terminal shows.
+
+    What of it comes from a file may hold line breaks, half surrogate pairs and codes for terminals: they are escaped.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__("".join(map(_shown, message)))
+
+
+def _shown(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
+
+
+@contextmanager
+def refusing(source: object, what: str, remedy: str) -> Iterator[None]:
+    """A context for a library that reads a file of a stranger's: whatever it raises becomes an `InputError`.
+
+    Its message is `source what (the error): remedy`. Libraries raise almost any type where a file is damaged.
+    """
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
+        raise InputError(f"{source} {what} ({error or type(error).__name__}): {remedy}") from error
 
 
 def exit_code(error: BaseException) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
 
-from ngram_eval.errors import InputError
+from ngram_eval.errors import InputError, refusing
 from ngram_eval.files import Unchanged, require_input
 
 _npy: Any = np.lib.format  # comes without types
@@ -93,25 +93,17 @@ class Npz:
 
     @contextmanager
     def _read_by_numpy(self) -> Iterator[None]:
-        try:
+        with refusing(self._path, "is not an .npz of plain arrays", f"check {self._flag}; numpy.savez writes them"):
             yield
-        except OSError as error:
-            raise InputError(f"{self._path}: can't be read ({error.strerror or error}); check {self._flag}") from error
-        except Exception as error:  # a damaged file makes zipfile and numpy raise almost anything
-            raise InputError(
-                f"{self._path}: not an .npz of plain arrays ({error!r}); write it with numpy.savez"
-            ) from error
 
 
 class Safetensors:
     """The arrays of a .safetensors file, mapped: slices are read on demand."""
 
     def __init__(self, path: Path, flag: str) -> None:
-        try:
+        with refusing(path, "is not a safetensors file", f"check {flag}"):
             opened: Any = safe_open(path, framework="np")  # comes without types
             slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118  # not a dictionary
-        except Exception as error:  # safetensors' own type, an OSError, a RuntimeError
-            raise InputError(f"{path}: not a safetensors file ({error}); check {flag}") from error
         self._file, self._mapped = opened, Unchanged([path])
         self.headers = {
             name: Header(tuple(one.get_shape()), np.dtype(_DTYPES.get(one.get_dtype(), "V1")))

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 pytest.importorskip("transformers", reason="transformers is not installed: pip install ngram_eval[hf]")
 
 from ngram_eval.errors import InputError
-from ngram_eval.models.hf.tokenizer import HfTokenizer, byte_table
+from ngram_eval.models.hf.spelling import byte_table
+from ngram_eval.models.hf.tokenizer import HfTokenizer
 from tests.support.hf_models import KINDS, TEXT
 
 
