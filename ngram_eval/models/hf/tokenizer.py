@@ -26,10 +26,8 @@ from ngram_eval.errors import InputError
 from ngram_eval.files import read_input
 from ngram_eval.models.hf.loading import load_tokenizer
 from ngram_eval.text.shards import TokenStream
-from ngram_eval.text.stream import Stream, Tokens, check_span
+from ngram_eval.text.stream import MAX_VOCABULARY, Stream, Tokens, check_span
 
-MAX_VOCABULARY = 1 << 18
-"""Largest vocabulary of the exact counts."""
 _CHUNK = 1 << 20
 _SHOWN = 24
 

@@ -13,6 +13,7 @@ pytest.importorskip("transformers", reason="transformers is not installed: pip i
 
 from ngram_eval.errors import InputError
 from ngram_eval.models.hf.tokenizer import HfTokenizer, byte_table
+from ngram_eval.text.stream import MAX_VOCABULARY
 from tests.support.hf_models import KINDS, TEXT
 
 
@@ -133,7 +134,7 @@ def test_a_tokenizer_of_unknown_kind_is_refused(models: dict[str, Path], tmp_pat
         changed(models["gpt2"], tmp_path / "odd", model=odd)
 
 
-def test_vocabularies_up_to_262144(models: dict[str, Path], tmp_path: Path) -> None:
+def test_vocabularies_up_to_the_limit(models: dict[str, Path], tmp_path: Path) -> None:
     definition = json.loads((models["gpt2"] / "tokenizer.json").read_text())
 
     def of(size: int) -> dict[str, Any]:
@@ -141,13 +142,13 @@ def test_vocabularies_up_to_262144(models: dict[str, Path], tmp_path: Path) -> N
         more = {f"a{number}": number for number in range(len(vocabulary), size)}
         return {**definition["model"], "vocab": {**vocabulary, **more}}
 
-    largest = changed(models["gpt2"], tmp_path / "largest", model=of(1 << 18))
-    assert largest.vocab_size == 1 << 18
+    largest = changed(models["gpt2"], tmp_path / "largest", model=of(MAX_VOCABULARY))
+    assert largest.vocab_size == MAX_VOCABULARY
     assert largest.encode("the fox").dtype == np.uint32
-    tokens = np.array([5, 262143, 300], np.uint32)
-    assert largest.target_bytes(tokens, 0, 2, "decoded")[0] == len("a262143")
-    with pytest.raises(InputError, match=r"has 262,145 tokens: give 1 to 262,144"):
-        changed(models["gpt2"], tmp_path / "larger", model=of((1 << 18) + 1))
+    tokens = np.array([5, 524286, 300], np.uint32)
+    assert largest.target_bytes(tokens, 0, 2, "decoded")[0] == len("a524286")
+    with pytest.raises(InputError, match=r"has 524,288 tokens: give 1 to 524,287"):
+        changed(models["gpt2"], tmp_path / "larger", model=of(MAX_VOCABULARY + 1))
 
 
 @pytest.mark.parametrize(
