@@ -153,14 +153,19 @@ class LogitsSource:
             self._check_causal(inputs[0], scored)
             entries = (group[:, None] * scored + np.arange(scored)).ravel()
             at = 0
-            for logits in self.forward(inputs, scored):
-                if logits.shape[-1] != self.vocab_size:
-                    raise InputError(f"{self.name} gave {logits.shape[-1]} logits a position, not {self.vocab_size}")
+            for logits in self._checked(inputs, scored):
                 step = max(1, _SOFTMAX_AT_ONCE // self.vocab_size)
                 for part in logits.split(step):
                     here = slice(at, at + len(part))
                     yield entries[here], part, torch.from_numpy(targets[here])
                     at = here.stop
+
+    def _checked(self, inputs: NDArray[np.int64], scored: int) -> Iterator[Tensor]:
+        """As `forward`; raises `InputError` for another vocabulary."""
+        for logits in self.forward(inputs, scored):
+            if logits.shape[-1] != self.vocab_size:
+                raise InputError(f"{self.name} gave {logits.shape[-1]} logits a position, not {self.vocab_size}")
+            yield logits
 
     def _check_causal(self, window: NDArray[np.int64], scored: int) -> None:
         """Raise `InputError` for a model whose logits at scored positions depend on a later token.
@@ -168,12 +173,13 @@ class LogitsSource:
         `window` (T,) is forwarded beside itself with another last token: its earlier logits must stay the same, up to
         the rounding of the model's precision.
         """
-        if self._causal or scored < 2:
+        last = min(scored, _SOFTMAX_AT_ONCE // (2 * self.vocab_size))
+        if self._causal or last < 2:
             return
         other = window.copy()
-        other[-1] = (other[-1] + 1) % self.vocab_size
-        found = torch.cat([part.cpu() for part in self.forward(np.stack([window, other]), scored)])
-        a, b = found.double().reshape(2, scored, -1)[:, :-1]
+        other[-1] = next((token for token in window if token != window[-1]), (window[-1] + 1) % self.vocab_size)
+        found = torch.cat([part.float().cpu() for part in self._checked(np.stack([window, other]), last)])
+        a, b = found.reshape(2, last, -1)[:, :-1]
         largest = float(torch.where(a.isfinite(), a, 0).abs().max())
         off = float(torch.where(a == b, 0, (a - b).abs()).nan_to_num(0).max())  # NaN is refused where it is scored
         if off > max(_CAUSAL, 4 * torch.finfo(self.dtype).eps) * largest:
