@@ -94,7 +94,12 @@ def measure(options: Options) -> str:
     torch.set_num_threads(1)
     tokenizer = HfTokenizer.load(options.hf)
     source = load_hf_source(
-        options.hf, lead_of_model(options.hf), device="auto", local_rank=0, dtype="auto", batch_windows=options.batch_windows
+        options.hf,
+        lead_of_model(options.hf),
+        device="auto",
+        local_rank=0,
+        dtype="auto",
+        batch_windows=options.batch_windows,
     )
     lines, sizes, seconds = [], [], {"forward passes": 0.0, "n-gram memory, all methods": 0.0}
     for one in options.text:
