@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
 
-from ngram_eval.errors import InputError, refusing
+from ngram_eval.errors import refusing
 from ngram_eval.files import Unchanged, require_input
 
 _npy: Any = np.lib.format  # comes without types
