@@ -137,7 +137,7 @@ class LogitsSource:
             self._answer = _Answer(tokens, windows, parts)
 
     def _read(self, tokens: Stream, windows: Windows) -> Iterator[Part]:
-        self._check_length(windows.seq_len)
+        self._check_fits(windows.seq_len)
         length, scored = int((windows.stop - windows.start)[0]), int((windows.stop - windows.first)[0])
         base = int(windows.start.min())
         read = tokens[base : int(windows.start.max()) + length + 1]
@@ -184,7 +184,13 @@ class LogitsSource:
             )
         self._causal = True
 
-    def _check_length(self, seq_len: int) -> None:
+    def _check_fits(self, seq_len: int) -> None:
+        """Raise `InputError` for a lead or a length of windows that the model does not take."""
+        if self.lead.tokens and max(self.lead.tokens) >= self.vocab_size:
+            raise InputError(
+                f"the lead holds token {max(self.lead.tokens)}, and the model has {self.vocab_size} tokens: give "
+                "--lead auto, none, or tokens of the model"
+            )
         needed = seq_len + len(self.lead.tokens)
         if self.most_positions and needed > self.most_positions:
             lead = f", with {self.lead.names} before it," if self.lead.tokens else ""

@@ -107,8 +107,9 @@ class Tokenizer:
 
         with refusing(source, "is not a SentencePiece model", "give a .model file"):
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+            self.vocab_size: int = self._processor.get_piece_size()
+            self._pieces: list[str] = [self._processor.id_to_piece(i) for i in range(self.vocab_size)]
         self.sha256 = hashlib.sha256(model).hexdigest()
-        self.vocab_size: int = self._processor.get_piece_size()
         self.dtype: DTypeLike = np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
         self.bos_id: int | None = self._processor.bos_id() if self._processor.bos_id() >= 0 else None
         self._source = source
@@ -268,7 +269,6 @@ class Tokenizer:
 
     def _learn_pieces(self) -> None:
         processor, ids = self._processor, range(self.vocab_size)
-        self._pieces = [processor.id_to_piece(i) for i in ids]
         self._byte = np.array([processor.is_byte(i) for i in ids])
         self._unknown = np.array([processor.is_unknown(i) for i in ids])
         self._boundary = self._unknown | [processor.is_control(i) or processor.is_unused(i) for i in ids]

@@ -54,7 +54,7 @@ def dumps(tree: Any) -> bytes:
 
 
 JSON = Format(json.loads, dumps)
-RAW = Format(lambda data: [data], lambda tree: b"".join(tree))
+BYTES = Format(lambda data: [data], lambda tree: b"".join(tree))
 LINES = Format(lambda data: data.splitlines(keepends=True), lambda tree: b"".join(tree))
 
 
@@ -67,6 +67,9 @@ def zstd(inner: Format) -> Format:
     return _zipped(
         inner, zstandard.ZstdCompressor(3).compress, lambda data: zstandard.ZstdDecompressor().decompress(data)
     )
+
+
+ZSTD_LINES = zstd(LINES)
 
 
 def _apart_shard(data: bytes) -> Any:
@@ -139,7 +142,7 @@ TENSORS = Format(_apart_tensors, _together_tensors)
 
 def _together_training(tree: Any) -> bytes:
     named = tree["header"].get("__metadata__")
-    if not isinstance(named, dict) or tree["header"].pop("wrong", False):
+    if not isinstance(named, dict):
         return _together_tensors(tree)
     named["sha256"] = zeros = "0" * 64
     data = _together_tensors(tree)

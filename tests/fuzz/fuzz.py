@@ -2,8 +2,9 @@
 
     python -m tests.fuzz.fuzz --seconds 60 [--readers NAME ...] [--seed N]
 
-File number i of a reader follows from its name, the seed and i, so a failure comes back. Each reader runs in a process of
-its own under a limit of memory and of time a file: what ends the process is a failure, too. Failures are kept in build/fuzz.
+File number i of a reader follows from its name, the seed and i, so a failure comes back. Each reader runs in a process
+of its own under limits of memory and of time a file: what ends the process is a failure, too. Failures are kept in
+build/fuzz.
 """
 
 import argparse
@@ -23,11 +24,15 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 from ngram_eval.errors import InputError
 from tests.fuzz.readers import READERS, Reader
 
-MEMORY = 6 << 30
+MEMORY = 4 << 30
 SECONDS_A_FILE = 30
+LEAST = 5
+"""Files of each reader, however little time there is."""
 KEPT = Path("build/fuzz")
 KINDS = ("refusal", "acceptance", "failure")
 
@@ -57,13 +62,14 @@ def damaged(reader: Reader, seeds: list[bytes], seed: int, number: int) -> bytes
     return reader.format.mutate(chance.choice(seeds), chance)
 
 
-def work(reader: Reader, seed: int, numbers: range, end: float, folder: Path, told: Connection) -> None:
+def work(
+    reader: Reader, seeds: list[bytes], seed: int, numbers: range, end: float, folder: Path, told: Connection
+) -> None:
     """Read so many files until `end`, in a process of its own; tells each number, then what became of it."""
     warnings.simplefilter("ignore")
     errors = os.open(folder / "stderr", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(errors, 1)
     os.dup2(errors, 2)
-    seeds = reader.seeds()
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     path = folder / reader.file
@@ -72,7 +78,7 @@ def work(reader: Reader, seed: int, numbers: range, end: float, folder: Path, to
         kind, _, message = read(reader, path, 0)
         assert kind == "acceptance", f"a valid file: {kind}, {message}"
     for number in numbers:
-        if time.monotonic() > end:
+        if time.monotonic() > end and number >= LEAST:
             break
         path.write_bytes(damaged(reader, seeds, seed, number))
         told.send(number)
@@ -85,10 +91,13 @@ def work(reader: Reader, seed: int, numbers: range, end: float, folder: Path, to
 
 def outcomes(reader: Reader, seed: int, most: int, end: float, folder: Path) -> Iterator[Outcome]:
     """What became of each file of one reader; the file of the last one lies in `folder`."""
+    torch.set_num_threads(1)  # a thread of OpenMP does not outlive the fork
+    seeds = reader.seeds()
     forking, number, ended = multiprocessing.get_context("fork"), -1, False
     while not ended and number + 1 < most:
         ours, theirs = forking.Pipe(duplex=False)
-        process = forking.Process(target=work, args=(reader, seed, range(number + 1, most), end, folder, theirs))
+        arguments = (reader, seeds, seed, range(number + 1, most), end, folder, theirs)
+        process = forking.Process(target=work, args=arguments)
         process.start()
         theirs.close()
         begun = False
@@ -120,9 +129,7 @@ def fuzz(readers: list[Reader], seed: int, seconds: float, most: int) -> dict[st
         counts[reader.name] = count = Counter[str]()
         began = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
-            for outcome in outcomes(
-                reader, seed, most, began + (last - began) / (len(readers) - index), Path(folder)
-            ):
+            for outcome in outcomes(reader, seed, most, began + (last - began) / (len(readers) - index), Path(folder)):
                 count[outcome.kind] += 1
                 if outcome.kind == "failure":
                     keep(reader, seed, outcome, Path(folder))
@@ -145,6 +152,7 @@ def main() -> int:
     """The command line; 1 where anything but refusal and acceptance came of a file."""
     names = {reader.name: reader for reader in READERS}
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads neither
     options.add_argument("--seconds", type=float, default=60.0)
     options.add_argument("--files", type=int, default=1 << 40, help="most files of each reader")
     options.add_argument("--seed", type=int, default=0)

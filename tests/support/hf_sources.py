@@ -26,7 +26,7 @@ def by_hand(folder: Path, tokens: Any, windows: Windows, lead: Sequence[int]) ->
     for start, first, stop in zip(windows.start, windows.first, windows.stop, strict=True):
         for position in range(first, stop):
             given = tokens[start : position + 1].tolist()
-            if given[: len(lead)] != list(lead):
+            if tokens[start : start + len(lead)].tolist() != list(lead):
                 given = [*lead, *given]
             with torch.inference_mode():
                 rows.append(torch.softmax(model(torch.tensor([given])).logits[0, -1].double(), dim=-1).numpy())

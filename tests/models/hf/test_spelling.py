@@ -143,9 +143,10 @@ def test_a_decoder_that_writes_something_else_is_refused() -> None:
         rebuilt(made, decoder={**decoder, "decoders": [*decoder["decoders"], replaced]})
 
 
-def test_tokens_that_are_not_what_they_decode_to_are_refused_on_use() -> None:
+@pytest.mark.parametrize("text", ["The lazy dog", "The lazy \ufffd dog"])
+def test_tokens_that_are_not_what_they_decode_to_are_refused_on_use(text: str) -> None:
     own = HfTokenizer(wrapped(byte_level(False)))
-    tokens = own.encode("The lazy dog")
+    tokens = own.encode(text)
     own.check(tokens)
     own._spelling.surfaces[tokens[1]] = b" diligent"
     own._sizes[tokens[1]] = len(b" diligent")
