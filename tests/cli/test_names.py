@@ -24,7 +24,7 @@ def test_a_run_and_a_run_of_its_result(stream: Stream, tmp_path: Path, capsys: p
     named: dict[str, Any] = {one: tmp_path / f"{NAME}.{one}" for one in ("bin", "npz", "json", "html", "out")}
     shutil.copy(stream.shard, named["bin"])
     shutil.copy(stream.scores, named["npz"])
-    flags = "--preset hashed --seq-len 64 --stride 64 --buckets 256 --json".split()
+    flags = ["--preset", "hashed", "--seq-len", "64", "--stride", "64", "--buckets", "256", "--json"]
     outputs = [named["json"], "--report", named["html"], "--save-scores", named["out"]]
     cli.main(["run", "--data", str(named["bin"]), "--scores", str(named["npz"]), *map(str, [*flags, *outputs])])
     assert f"{ESCAPE}.bin" in named["html"].read_text(encoding="utf-8")
