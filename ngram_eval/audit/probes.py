@@ -21,7 +21,7 @@ from ngram_eval.bpb import bits_per_byte, nats_of
 from ngram_eval.config import WindowConfig
 from ngram_eval.text.samples import choose_samples
 from ngram_eval.text.stream import Tokens
-from ngram_eval.text.tokenizer import TextTokenizer
+from ngram_eval.text.tokenizer import TextTokenizer, first_difference
 
 SAME, CLOSE, UNIT = 1e-6, 1e-4, 1e-6
 """Tolerances: nats, nats, and distance from 1 (see above)."""
@@ -70,8 +70,10 @@ class Case:
         stride: int = 32,
         claim: Claim | None = None,
         artifact: Path | None = None,
+        text: bytes | None = None,
     ) -> None:
         self.subject, self.tokens, self.tokenizer, self.artifact = subject, tokens, tokenizer, artifact
+        self.text = text
         self.expected = subject.expected(tokens)
         self._claim, self._seed = claim or Claim(), seed
         # The same samples for every subject of an audit, also for those that score the last stride repeatedly.
@@ -145,11 +147,11 @@ def sums_to_one(case: Case) -> Finding:
     off = np.abs(sums - 1)
     worst = int(np.nanargmax(np.where(np.isnan(off), np.inf, off)))
     holds = bool((off <= UNIT + np.minimum(missed, SOFTMAX)).all()) and lowest >= 0
-    text = f"mean {sums.mean():.7g}, {sums.min():.7g} to {sums.max():.7g} at {len(sums)} positions; "
-    text += f"{sums[worst]:.7g} at position {case.samples[worst]}"
+    text = f"|Σ - 1| ≤ {off[worst]:.2g} at {len(sums)} positions, the most at position {case.samples[worst]}; "
+    text += f"mean {sums.mean():.7g}"
     text += f"; a token has {lowest:g}" if lowest < 0 else ""
     return finding(
-        holds, float(sums.mean()), text, mean=float(sums.mean()), least=float(sums.min()), most=float(sums.max())
+        holds, float(off.mean()), text, mean=float(sums.mean()), least=float(sums.min()), most=float(sums.max())
     )
 
 
@@ -230,13 +232,18 @@ def each_position_once(case: Case) -> Finding:
 
 
 def bytes_are_the_text_s(case: Case) -> Finding:
-    """The claimed number of bytes is that of the text."""
+    """The claimed number of bytes is that of the text, which the decoder writes; if the text is at hand, that is it."""
     if case.tokenizer is None:
         raise NotApplicable("there are no bytes without a --tokenizer")
     if case.claim.bytes is None:
         raise NotApplicable("it claims no bytes")
     charged = len(np.unique(case.trace.positions)) if case.claim.subset else case.expected
-    size = case.tokenizer.text_bytes(case.tokens[: charged + 1])
+    tokens = case.tokens[: charged + 1]
+    size = case.tokenizer.text_bytes(tokens)
+    if case.text is not None and not case.text.startswith(written := case.tokenizer.written(tokens)):
+        at = first_difference(case.text, written)
+        text = f"the text has {case.text[at : at + 24]!r} at byte {at:,}, the decoder writes {written[at : at + 24]!r}"
+        return finding(False, float(len(written) - at), text)
     text = f"{case.claim.bytes:,} bytes are claimed, the text has {size:,} ({case.claim.bytes / size - 1:+.2%})"
     return finding(case.claim.bytes == size, float(case.claim.bytes - size), text)
 
@@ -337,7 +344,7 @@ class Probe(NamedTuple):
 
 
 PROBES = (
-    Probe("sum to 1", "mean", sums_to_one),
+    Probe("sum to 1", "mean |Σ - 1|", sums_to_one),
     Probe("future unseen", "nats", future_is_unseen),
     Probe("target unseen", "change", target_changes_no_other),
     Probe("scored, then counted", "nats", scores_before_counting),

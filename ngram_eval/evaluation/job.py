@@ -129,6 +129,7 @@ def load_stream(settings: Settings, ranks: Ranks) -> tuple[TokenStream, TextToke
     if tokenizer is not None:
         source = str(data.tokenizer or f"the tokenizer of --hf {hf}")
         check_vocabulary(stream.tokens, tokenizer.vocab_size, source, ranks.part)
+        tokenizer.check(stream.tokens, ranks.part)
     return stream, tokenizer
 
 
@@ -172,10 +173,13 @@ def _load_source(
         "batch_windows": hardware.batch_windows,
     }
     if model.hf is not None:
-        from ngram_eval.models.hf.source import load_hf_source  # needs transformers
+        from ngram_eval.models.hf.lead import lead_of_model  # these need transformers
+        from ngram_eval.models.hf.source import load_hf_source
         from ngram_eval.models.hf.tokenizer import HfTokenizer
 
-        hf = load_hf_source(model.hf, tokenizer if isinstance(tokenizer, HfTokenizer) else None, **run_on)
+        own = tokenizer.hf if isinstance(tokenizer, HfTokenizer) else None
+        lead = lead_of_model(model.hf, model.lead, own)
+        hf = load_hf_source(model.hf, lead, prefix=model.weights_prefix, **run_on)
         # A model's vocabulary may be larger than its tokenizer's: sizes are often rounded up.
         check_vocabulary(stream.tokens, hf.vocab_size, f"--hf {model.hf}", ranks.part)
         return hf

@@ -38,6 +38,8 @@ class TokenStream(NamedTuple):
     """The shards, in order."""
     total: int
     """Tokens in all shards, before any cut: `total > len(tokens)` means a subset."""
+    text: bytes | None = None
+    """The text that they were cut from, from its start, if it is known."""
 
 
 class _Shard(NamedTuple):
