@@ -5,24 +5,13 @@ import re
 import pytest
 
 from ngram_eval.cli import main as cli
+from tests.support.flags import NAMES, flags_of
 
-NAMES = [[name] for name in cli.COMMANDS if name != "codec"] + [["codec", name] for name in ("compress", "decompress")]
-
-
-@pytest.fixture(autouse=True)
-def wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "4000")  # nothing is broken into lines
+pytestmark = pytest.mark.usefixtures("wide")
 
 
-def flags_of(command: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
-    """Flag of a command, as its help lists them -> a value for it, or nothing."""
-    with pytest.raises(SystemExit, match="0"):
-        cli.main([*command, "--help-all"])
-    flags = {}
-    for names, kind in re.findall(r"(?m)^  ((?:-\w, )?--\w[\w-]*(?:, --[\w-]+)*)(?: (\S+))?", capsys.readouterr().out):
-        choices = re.findall(r"[\w-]+", kind) if kind.startswith("{") else ["x"]
-        flags |= {flag: kind and choices[0] for flag in names.split(", ") if flag.startswith("--") and flag != "--help"}
-    return flags
+def value_of(kind: str) -> str:
+    return re.findall(r"[\w-]+", kind)[0] if kind.startswith("{") else "x"
 
 
 def unrecognized(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -37,7 +26,9 @@ def unrecognized(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> li
 def test_every_flag_is_known_by_its_names_alone(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     flags = flags_of(command, capsys)
     assert len(flags) >= 3
-    values = flags | ({"--preset": "small" if command == ["train"] else "exact"} if "--preset" in flags else {})
+    values = {flag: kind and value_of(kind) for flag, kind in flags.items()}
+    if "--preset" in flags:
+        values["--preset"] = "small" if command == ["train"] else "exact"
     values.pop("--from-result", None)  # it is read before the others
     given = [f"{flag}={value}" if value else flag for flag, value in values.items()]
     given += {"codec": ["a", "b"], "convert": ["a"]}.get(command[0], [])
