@@ -159,9 +159,7 @@ def test_data_that_the_tokenizer_would_not_give_are_refused() -> None:
     own = rebuilt(byte_level(False), normalizer={"type": "Lowercase"})
     other = HfTokenizer(wrapped(byte_level(False)))
     own.check(other.encode("the lazy dog"))
-    with pytest.raises(
-        InputError, match=r"the text of the data: .* lossy, .* has 'The lazy', its tokens spell"
-    ):
+    with pytest.raises(InputError, match=r"the text of the data: .* lossy, .* has 'The lazy', its tokens spell"):
         own.check(other.encode("so: The lazy"))
 
 
