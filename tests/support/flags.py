@@ -15,7 +15,7 @@ def flags_of(command: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str
     """Flag -> the kind of its value, or nothing. The terminal must be wide (the fixture `wide`)."""
     with pytest.raises(SystemExit, match="0"):
         cli.main([*command, "--help-all"])
-    flags = {}
+    flags: dict[str, str] = {}
     for names, kind in re.findall(r"(?m)^  ((?:-\w, )?--\w[\w-]*(?:, --[\w-]+)*)(?: (\S+))?", capsys.readouterr().out):
         flags |= {flag: kind for flag in names.split(", ") if flag.startswith("--") and flag != "--help"}
     return flags
