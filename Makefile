@@ -1,17 +1,17 @@
-# Targets: demo, test, test-all, check, bench, docs. Each makes and reuses .venv; PYTHON chooses its interpreter (3.10 to 3.13).
+# Targets: demo, test, test-all, check, fuzz, sanitize, bench, docs. Each makes and reuses .venv; PYTHON chooses its interpreter (3.10 to 3.14).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Files of tests at a time; those of one file run one after another.
+# Tests at a time; a job that has none left takes over half of what another still has.
 JOBS ?= 2
-SIDE_BY_SIDE := -n $(JOBS) --dist loadfile
+SIDE_BY_SIDE := -n $(JOBS) --dist worksteal
 TYPED := build/typed
 SOURCES := setup.py pyproject.toml requirements.txt $(wildcard csrc/*/*)
 # The only files that may have more than 400 lines.
 LONG := csrc/mixer/mixer.cc csrc/cuda/parallel.h $(wildcard ngram_eval/scorers/*/reference.py)
 CPP := $(wildcard $(addprefix csrc/*/*.,cc h cu) tests/csrc/*.cu $(addprefix benchmarks/limits/*.,cc h cu))
 
-.PHONY: demo test test-all check bench docs
+.PHONY: demo test test-all check fuzz sanitize bench docs
 
 demo: $(VENV)/installed
 	$(BIN)/python -m ngram_eval.run
@@ -19,8 +19,17 @@ demo: $(VENV)/installed
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -m "not slow" $(SIDE_BY_SIDE)
 
-test-all: $(VENV)/installed
+test-all: $(VENV)/installed sanitize
 	$(BIN)/python -m pytest
+
+# SEED: of other files; each reader's file i follows from it. Failures are kept in build/fuzz.
+SECONDS ?= 60
+SEED ?= 0
+fuzz: $(VENV)/installed
+	$(BIN)/python -m tests.fuzz.fuzz --seconds $(SECONDS) --seed $(SEED)
+
+sanitize: $(VENV)/installed
+	$(BIN)/python -m tests.sanitize
 
 # mypy reads folders, not package mappings: it is given the package in its installed shape.
 check: $(VENV)/installed

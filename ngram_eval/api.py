@@ -76,6 +76,7 @@ def evaluate(
         check_vocabulary(stream, source.vocab_size, "the model")
     if counted is not None:
         check_vocabulary(stream, counted.vocab_size, "the tokenizer")
+        counted.check(stream)
     hardware = HardwareSettings(backend=backend, threads=threads, batch_windows=batch_windows)
     settings = Settings(hardware=hardware)
     settings.check_numbers()

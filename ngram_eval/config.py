@@ -36,6 +36,10 @@ class WindowConfig:
     rescore_tail: bool = False
     """Quirk 3 of PR #890: windows that run past the end score the last `stride` positions again, and count them."""
 
+    def of_length(self, seq_len: int) -> "WindowConfig":
+        """These windows with another length, and a stride that is no longer."""
+        return replace(self, seq_len=seq_len, stride=min(self.stride, seq_len))
+
     def __post_init__(self) -> None:
         _require(1 <= self.seq_len < 1 << 31, "seq_len", self.seq_len, "give 1 to 2147483647 positions")
         _require(self.stride >= 1, "stride", self.stride, "give at least 1 position")

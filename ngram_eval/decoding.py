@@ -69,6 +69,9 @@ class NgramMemory:
         self._length = 0
         self._lock = threading.Lock()
 
+    def __repr__(self) -> str:
+        return f"<NgramMemory: {self.config.scorer}, {self._length:,} tokens observed, backend {self._backend}>"
+
     def __len__(self) -> int:
         """Number of tokens observed."""
         return self._length

@@ -20,6 +20,10 @@ from tests.support.host_cuda import compiler, host_extension
 from tests.support.places import SAMPLE_PATH
 from tests.support.streams import Stream
 
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+if WORKERS > 1 and "OMP_NUM_THREADS" not in os.environ:  # threads beyond the cores only wait for each other
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // WORKERS))
+
 if find_spec("hypothesis"):  # benchmarks/gpu/suite.sh runs some of the tests where little is installed
     from hypothesis import HealthCheck, settings
 
@@ -99,3 +103,9 @@ def other_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
             bos_id=bos_id,
         )
     return folder
+
+
+@pytest.fixture
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal on which no line is broken."""
+    monkeypatch.setenv("COLUMNS", "4000")

@@ -69,6 +69,7 @@ def test_a_loop_is_charged_as_the_evaluator_charges(method: str) -> None:
     np.testing.assert_allclose(found, charged(config, tokens, rows), rtol=1e-12)
     assert memory.tokens.tolist() == tokens.tolist()
     assert len(memory) == len(tokens)
+    assert repr(memory) == f"<NgramMemory: {config.scorer}, {len(tokens)} tokens observed, backend cpu>"
 
 
 @given(cuts=st.lists(st.integers(1, 78), max_size=5), counted=st.integers(0, 60))

@@ -45,6 +45,8 @@ class Options:
 
     targets: tuple[str, ...] = tuple(TARGETS)
     """Which of sm_80, sm_90, sm_100, gfx942."""
+    variants: str = ""
+    """Only variants whose name this regular expression finds."""
     out: Path | None = None
     """Write the result here as Markdown; default: print it."""
 
@@ -161,7 +163,7 @@ def variants() -> Iterator[tuple[str, Callable[[], None]]]:
             yield f"no softcap, {of}", reduce
 
 
-def compile_all(target: str, only: Callable[[str], bool] = lambda name: True) -> Iterator[Compiled]:
+def compile_all(target: str, only: Callable[[str], object] = lambda name: True) -> Iterator[Compiled]:
     """Every kernel of the variants whose name `only` accepts, compiled for `target`; each once."""
     if INTERPRETED:
         raise InputError("TRITON_INTERPRET is set, so kernels are not compiled: unset it")
@@ -280,7 +282,8 @@ def main() -> None:
         unknown = set(options.targets) - set(TARGETS)
         if unknown:
             raise InputError(f"--targets has {', '.join(unknown)}: choose from {', '.join(TARGETS)}")
-        found = [compiled for target in options.targets for compiled in compile_all(target)]
+        of_name = partial(re.search, options.variants)
+        found = [compiled for target in options.targets for compiled in compile_all(target, of_name)]
         publish(report(found), options.out)
         sys.exit(int(any(c.spilled_bytes for c in found)))
 

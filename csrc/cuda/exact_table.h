@@ -30,7 +30,8 @@ struct Key {
 
   NGRAM_HOST_DEVICE std::uint64_t packed() const { return (std::uint64_t{parent} << kTokenBits | token) + 1; }
   static NGRAM_HOST_DEVICE Key of(std::uint64_t packed) {
-    return {static_cast<std::uint32_t>((packed - 1) >> kTokenBits), static_cast<std::uint32_t>(packed - 1) & ((1u << kTokenBits) - 1)};
+    return {static_cast<std::uint32_t>((packed - 1) >> kTokenBits),
+            static_cast<std::uint32_t>(packed - 1) & ((1u << kTokenBits) - 1)};
   }
 };
 

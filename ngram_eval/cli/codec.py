@@ -16,10 +16,9 @@ from rich.table import Table
 from ngram_eval.cli.console import show_help, table_console, tracked
 from ngram_eval.codec import container, packing
 from ngram_eval.codec.method import Method, code_presets
-from ngram_eval.codec.packing import PACKAGED, Backend, Packed
+from ngram_eval.codec.packing import PACKAGED, Backend, Packed, artifact_path
 from ngram_eval.config import ExactConfig, MixerConfig, WindowConfig, preset
 from ngram_eval.errors import InputError, exit_on_input_error
-from ngram_eval.evaluation.settings import EMBEDDED_SEQ_LEN
 from ngram_eval.extensions import require_extension
 from ngram_eval.files import STDOUT, read_input, replacing, require_writable, write_text
 from ngram_eval.timing import Track
@@ -132,7 +131,11 @@ def parse(arguments: list[str], prog: str) -> Command:
         return command
     if command.preset in code_presets():
         base = preset(command.preset)
-        window = replace(base.window, seq_len=EMBEDDED_SEQ_LEN) if command.artifact == PACKAGED else base.window
+        window = base.window
+        if command.artifact is not None:
+            from ngram_eval.models.artifact import trained_length  # imports torch, which takes seconds
+
+            window = window.of_length(trained_length(artifact_path(command.artifact)))
         default = replace(command, max_order=base.ngram.max_order, exact=base.exact, mixer=base.mixer, window=window)
         command = tyro.cli(Compress, prog=f"{prog} compress", args=arguments[1:], default=default, config=_CONFIG)
     command.check()

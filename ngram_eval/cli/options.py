@@ -16,7 +16,6 @@ from ngram_eval import __version__
 from ngram_eval.config import DEFAULT_PRESETS, EvalConfig, preset
 from ngram_eval.errors import InputError
 from ngram_eval.evaluation.settings import (
-    EMBEDDED_SEQ_LEN,
     DataSettings,
     HardwareSettings,
     ModelSettings,
@@ -115,8 +114,8 @@ def parse(
             print(f"ngram_eval {__version__}")
             sys.exit(0)
         options.check()
-        if options.settings.embedded and presets is None:
-            config = replace(config, window=replace(config.window, seq_len=EMBEDDED_SEQ_LEN))
+        if presets is None and (length := options.settings.trained_length()):
+            config = replace(config, window=config.window.of_length(length))
             options = _parse(arguments, _with(default, config), prog)
         configs[name] = options.method.config
     return options, configs

@@ -66,8 +66,8 @@ class Options(JobOptions):
             raise InputError(f"--rank-timeout is {self.rank_timeout}: give at least 1 second")
 
 
-def run(options: Options, configs: dict[str, EvalConfig], ranks: Ranks, again: Again | None) -> int:
-    """Evaluate every preset and report on rank 0; returns the exit code."""
+def run(options: Options, configs: dict[str, EvalConfig], ranks: Ranks, again: Again | None, given: list[str]) -> int:
+    """Evaluate every preset and report on rank 0; returns the exit code. `given`: the flags, kept in the result."""
     output, quiet = options.output, options.output.quiet or ranks.rank > 0
     configs = options.runnable(configs, quiet=ranks.rank > 0)
     for name, config in configs.items():  # raises before any preset is evaluated
@@ -86,17 +86,25 @@ def run(options: Options, configs: dict[str, EvalConfig], ranks: Ranks, again: A
             inputs = read_inputs(job, track)
         if again is not None:
             again.check_inputs(inputs)
-        for config in configs.values():
-            check_source(config, job.source)
         runs_model = options.model.artifact is not None or options.model.hf is not None or options.settings.embedded
+        for name, config in configs.items():
+            check_source(config, job.source)
+            if runs_model and not quiet and 0 < job.source.train_seq_len < config.window.seq_len:
+                print(
+                    f"warning: {name} has windows of {config.window.seq_len:,} positions, and the model was trained on "
+                    f"{job.source.train_seq_len:,}: it is probably worse and slower than with --seq-len "
+                    f"{job.source.train_seq_len}",
+                    file=sys.stderr,
+                )
         remembering = None
         if output.save_scores is not None or (runs_model and len(configs) > 1):
             seq_len = next(iter(configs.values())).window.seq_len
             remembering = RememberingSource(job.source, len(job.stream.tokens) - 1, seq_len)
             job = replace(job, source=remembering)
         with interrupt or nullcontext():
-            results = list(
-                evaluate_all(
+            results = [
+                replace(result, arguments=given)
+                for result in evaluate_all(
                     job,
                     configs,
                     inputs,
@@ -107,7 +115,7 @@ def run(options: Options, configs: dict[str, EvalConfig], ranks: Ranks, again: A
                     track=track,
                     interrupt=interrupt,
                 )
-            )
+            ]
     interrupted = interrupt is not None and interrupt.asked
     if interrupted:
         print("interrupted: the results so far follow" if results else "interrupted", file=sys.stderr)
@@ -160,12 +168,11 @@ def parse_run(given: list[str], prog: str) -> tuple[Options, dict[str, EvalConfi
     if path is None:
         return *parse(given, Options(), prog), None
     again = Again.read(path)
-    settings, presets = again.settings, again.configs
+    settings = again.settings
     if settings is None:  # a file of version 0.1, which holds its command line
-        old, presets = parse(again.arguments, Options(), prog)
-        settings = old.settings
+        settings = parse(again.arguments, Options(), prog)[0].settings
     default = Options(data=settings.data, model=settings.model, hardware=settings.hardware)
-    return *parse(given, default, prog, presets), again
+    return *parse(given, default, prog, again.configs), again
 
 
 HELP = """\
@@ -211,6 +218,6 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m ngram_ev
             show_help(given, HELP, prog)
             options, configs, again = parse_run(given, prog)
         with joined_ranks(options.rank_timeout) as ranks:
-            code = run(options, configs, ranks, again)
+            code = run(options, configs, ranks, again, given)
     if code:
         sys.exit(code)

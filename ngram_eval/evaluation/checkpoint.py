@@ -141,7 +141,7 @@ class Checkpoint:
 
     def _take_over(self, resume: bool) -> Record:
         self._folder.mkdir(parents=True, exist_ok=True)
-        for unfinished in self._folder.glob(".*.ckpt.*"):
+        for unfinished in self._folder.glob(".*.ckpt.*"):  # no other run is at work here
             unfinished.unlink()
         starts = sorted(self._folder.glob("start-*.ckpt"))
         if starts and not resume:

@@ -133,7 +133,7 @@ class Profile:
     def gain_by_order(self) -> dict[int, float]:
         """Matched order -> nats that the memory saved against the model alone; order 0: no order matched."""
         _, nats, neural, _ = self.cells.sum(axis=2)
-        return {order: (neural[order] - nats[order]) / UNIT for order in range(ORDERS)}
+        return {order: gain / UNIT for order, gain in enumerate((neural - nats).tolist())}
 
     def packed(self) -> dict[str, Any]:
         """The profile as plain JSON; arrays are base64 of zlib of little-endian int64, row after row."""

@@ -1,9 +1,9 @@
 """The result of one preset, as `--json` writes it."""
 
 import platform
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from html import escape
 from importlib.metadata import distributions
 from typing import Any
 
@@ -16,7 +16,7 @@ from ngram_eval.evaluation.settings import Settings
 _PACKAGES = ("ngram_eval", "numpy", "torch", "triton", "sentencepiece", "transformers", "tokenizers")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class Result:
     """One object of the JSON's `runs`. Without a tokenizer, bytes and quantities per byte are None."""
 
@@ -84,9 +84,33 @@ class Result:
     config: dict[str, Any]
     """The method (`EvalConfig`)."""
     versions: dict[str, str]
-    command: list[str]
+    arguments: list[str] | None = None
+    """The flags of `ngram-eval run`, for a reader; None for a result of `ngram_eval.evaluate`."""
     profile: dict[str, Any]
     """Sums of each window and more, packed (docs/formats.md)."""
+
+    def __repr__(self) -> str:
+        return f"<{'; '.join(f'{name}: {value}' for name, value in self._told())}>"
+
+    def _repr_html_(self) -> str:
+        """The same as a table, for notebooks."""
+        rows = (f"<tr><th style='text-align:left'>{escape(n)}</th><td>{escape(v)}</td></tr>" for n, v in self._told())
+        return f"<table>{''.join(rows)}</table>"
+
+    def _told(self) -> list[tuple[str, str]]:
+        """(name, value) of what a reader asks first; a pseudo-probability's bits are called a score."""
+        unit, of_all, neural = "bits per byte", self.val_bpb, self.neural_bpb
+        if of_all is None:
+            unit, of_all, neural = "nats per token", self.val_loss, self.neural_nats / self.positions
+        name = unit if self.normalised else f"score ({unit}, not normalised)"
+        partial = "" if self.complete else ", PARTIAL"
+        return [
+            ("preset", self.preset + partial),
+            (name, f"{of_all:.4f}"),
+            (f"neural only: {unit}", f"{neural:.4f}"),
+            ("positions", f"{self.positions:,}"),
+            ("hit rate", f"{self.hit_rate:.2%}"),
+        ]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,7 +180,6 @@ def summarise(
         settings=None if settings is None else settings.to_json(),
         config=asdict(config),
         versions={"python": platform.python_version(), **installed_versions()},
-        command=sys.argv,
         profile=profile.packed(),
     )
 

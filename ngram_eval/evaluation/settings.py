@@ -126,6 +126,16 @@ class Settings:
         """Whether the embedded default is evaluated: neither data nor a neural source is given."""
         return not self.data.data and not self.data.text and not self.model.sources
 
+    def trained_length(self) -> int:
+        """The sequence length that the artifact was trained on; 0 for other neural sources. Windows default to it."""
+        if self.embedded:
+            return EMBEDDED_SEQ_LEN
+        if self.model.artifact is None:
+            return 0
+        from ngram_eval.models.artifact import trained_length  # imports torch, which takes seconds
+
+        return trained_length(self.model.artifact)
+
     def check(self) -> None:
         """Raise `InputError` for settings that do not go together or are out of range."""
         data, model, hardware, sources = self.data, self.model, self.hardware, self.model.sources

@@ -297,15 +297,25 @@ def load(path: Path) -> tuple[Transformer, int]:
     return decode(path, read_input(path, "check --artifact", 6 * MAX_PARAMETERS))
 
 
-def decode(path: Path, data: bytes) -> tuple[Transformer, int]:
-    """The same of the bytes that `path` holds, or is going to hold."""
+def trained_length(path: Path) -> int:
+    """The sequence length that the model was trained on; raises `InputError` as `load` does."""
+    return _read_header(path, read_input(path, "check --artifact", 6 * MAX_PARAMETERS))[0].train_seq_len
+
+
+def _read_header(path: Path, data: bytes) -> tuple[_Header, bytes]:
+    """(header, payload)."""
     try:
         stored, payload = _verify(path, data)
-        header = _interpret(path, stored)
+        return _interpret(path, stored), payload
     except InputError:
         raise
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise InputError(f"{path}: corrupted, its header can't be read ({error!r}); export it again") from error
+
+
+def decode(path: Path, data: bytes) -> tuple[Transformer, int]:
+    """The same of the bytes that `path` holds, or is going to hold."""
+    header, payload = _read_header(path, data)
     with torch.device("meta"):
         model = Transformer(header.config)
     parameters, size = parameter_count(model), header.unpacked_bytes

@@ -48,7 +48,7 @@ class Fields:
     config: Method
     settings: dict[str, Any] | None = None
     arguments: tuple[str, ...] | None = None
-    """The command line, in a file of version 0.1."""
+    """The flags of `ngram-eval run`: of a file of version 0.1, what a re-run reads."""
     profile: dict[str, Any]
 
 

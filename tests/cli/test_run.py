@@ -12,8 +12,13 @@ import pytest
 import sentencepiece
 
 from ngram_eval.assets import asset
+from ngram_eval.cli.codec import Compress, parse
 from ngram_eval.config import preset
 from ngram_eval.evaluation.settings import HardwareSettings
+from ngram_eval.models import artifact
+from ngram_eval.models.artifact import QuantConfig
+from ngram_eval.models.transformer import Transformer
+from ngram_eval.models.transformer_config import ModelConfig
 from ngram_eval.text.shards import write_shard
 from tests.support.evaluator import Evaluate, fails, small
 from tests.support.streams import Stream
@@ -181,3 +186,19 @@ def test_console_shows_which_is_a_probability(stream: Stream, evaluate: Evaluate
     assert "pr890, hashed: a pseudo-probability" in text
     assert "No bytes, so no bits per byte" in text
     assert "order 9" in text
+
+
+def test_windows_are_as_long_as_the_artifact_was_trained_on(
+    evaluate: Evaluate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = ModelConfig(vocab_size=50, width=32, layers=2, heads=2, kv_heads=2, value_layers=())
+    artifact.save(tmp_path / "m.ngev", Transformer(config), QuantConfig(), 24)
+    write_shard(tmp_path / "d.bin", (np.arange(300) % 50).astype(np.uint16))
+    flags = ("--data", tmp_path / "d.bin", "--artifact", tmp_path / "m.ngev", "--preset", "exact")
+    assert evaluate(*flags)["exact"]["config"]["window"] == {"seq_len": 24, "stride": 24, "rescore_tail": False}
+    assert "warning" not in capsys.readouterr().err
+    assert evaluate(*flags, "--seq-len", 48)["exact"]["config"]["window"]["seq_len"] == 48
+    assert "warning: exact has windows of 48 positions, and the model was trained on 24" in capsys.readouterr().err
+    command = parse(["compress", "--artifact", str(tmp_path / "m.ngev"), "IN", "OUT"], "codec")
+    assert isinstance(command, Compress)
+    assert command.window.seq_len == 24

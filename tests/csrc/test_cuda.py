@@ -20,6 +20,7 @@ needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
 
 
 @needs_compiler
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "flags", "cases", "threads"),
     [

@@ -2,13 +2,19 @@
 
 import json
 import sys
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+import numpy as np
 import pytest
 
+from ngram_eval import evaluate as evaluate_api
+from ngram_eval import preset
 from ngram_eval.evaluation.result import Result
 from tests.support.evaluator import Evaluate, small
 from tests.support.streams import Stream
@@ -63,3 +69,22 @@ def test_an_interrupted_write_leaves_the_old_result(stream: Stream, evaluate: Ev
     out = Path(sys.argv[-1])
     assert json.loads(out.read_text())["runs"][0] == before["hashed"]
     assert [file.name for file in out.parent.iterdir()] == ["out.json"]
+
+
+def test_a_result_is_plain_and_prints_what_is_asked_first(stream: Stream) -> None:
+    rows = np.random.default_rng(0).normal(size=(len(stream.tokens) - 1, 50))
+    config = preset("hashed")
+    config = replace(config, window=replace(config.window, seq_len=256))
+    result = evaluate_api(rows, stream.tokens, config)
+    assert f"score (nats per token, not normalised): {result.val_loss:.4f}" in repr(result)
+    assert len(repr(result)) < 200
+    assert f"<td>{result.hit_rate:.2%}</td>" in result._repr_html_()
+    told = repr(replace(result, complete=False, normalised=True, val_bpb=1.5, neural_bpb=2.25, preset="<b>"))
+    assert told.startswith("<preset: <b>, PARTIAL; bits per byte: 1.5000; neural only: bits per byte: 2.2500;")
+    assert "&lt;b&gt;" in replace(result, preset="<b>")._repr_html_()
+
+    def leaves(value: Any) -> Iterator[Any]:
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else None
+        yield from (value,) if inner is None else chain.from_iterable(map(leaves, inner))
+
+    assert {type(leaf) for leaf in leaves(asdict(result))} <= {str, int, float, bool, type(None)}

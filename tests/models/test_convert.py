@@ -163,8 +163,9 @@ def run(*flags: object) -> None:
 TOKENS = torch.tensor([5, 66, 3, 3, 5, 66, 0, 41, 12, 5, 66])
 
 
-@pytest.mark.parametrize("compress", [zstd22, zlib.compress], ids=["zstd", "zlib"])
-@pytest.mark.parametrize("gate", [False, True], ids=["plain", "depth gate"])
+@pytest.mark.parametrize(
+    ("compress", "gate"), [(zstd22, False), (zlib.compress, True)], ids=["plain, zstd", "depth gate, zlib"]
+)
 def test_a_quantised_file_gives_the_same_logits(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], compress: Callable[[bytes], bytes], gate: bool
 ) -> None:

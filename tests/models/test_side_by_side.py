@@ -147,8 +147,8 @@ def test_the_softmax_over_a_large_vocabulary() -> None:
 @pytest.mark.parametrize(
     "flags",
     [
-        ["--max-tokens", 900, "--stride", 64, "--batch-windows", 4],
-        ["--max-tokens", 700, "--seq-len", 93, "--stride", 7, "--batch-windows", 30],
+        ["--max-tokens", 700, "--stride", 64, "--batch-windows", 4],
+        ["--max-tokens", 300, "--seq-len", 93, "--stride", 7, "--batch-windows", 15],
     ],
 )
 def test_the_evaluator(evaluate: Callable[..., Any], tmp_path: Path, flags: list[object]) -> None:
@@ -156,7 +156,7 @@ def test_the_evaluator(evaluate: Callable[..., Any], tmp_path: Path, flags: list
 
     def work() -> dict[str, Any]:
         scores = tmp_path / f"{torch.get_num_threads()}.npz"
-        presets = ["--preset", "hashed", "--preset", "exact"]
+        presets = ["--preset", "hashed", "--preset", "exact", "--buckets", 4096]
         runs = evaluate(*flags, *presets, "--save-scores", scores)
         keys = ("nats", "neural_nats", "vocabulary_sum", "val_bpb", "profile")
         found = {f"{name} {key}": runs[name][key] for name in ("hashed", "exact") for key in keys}

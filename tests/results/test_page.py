@@ -94,7 +94,7 @@ def test_the_page_asks_for_nothing(results: list[Result], tmp_path: Path) -> Non
 
 
 def test_what_a_user_names_is_escaped(results: list[Result]) -> None:
-    text = page([replace(results[0], data=["<script>.bin"], command=["a", "<b>"])])
+    text = page([replace(results[0], data=["<script>.bin"], arguments=["a", "<b>"])])
     assert "<script" not in text
     assert "&lt;script&gt;" in text
 

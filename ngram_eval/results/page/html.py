@@ -1,6 +1,7 @@
 """The page of `--report`: one file that loads nothing else; it follows the reader's light or dark theme."""
 
 import json
+import shlex
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
@@ -78,8 +79,9 @@ def _body(results: list[Result]) -> Iterator[str]:
     yield "<h2>Configuration and versions</h2>"
     for result in results:
         yield f"<details><summary>{escape(result.preset)}</summary>{_settings(result.config)}</details>"
+    flags = first.arguments
     about: dict[str, Any] = {
-        "command": " ".join(first.command),
+        "command": "ngram_eval.evaluate(...)" if flags is None else shlex.join(["ngram-eval", "run", *flags]),
         "versions": first.versions,
         "backend": first.backend,
         "threads": first.threads,
