@@ -1,0 +1,130 @@
+"""Every family that transformers maps to causal language models, each as a small random model, saved and scored.
+
+`python -m tests.support.hf_families` tries all of them and prints what came of it, as docs/models.md has it.
+"""
+
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from ngram_eval import evaluate
+from ngram_eval.config import EvalConfig, WindowConfig
+from ngram_eval.errors import InputError
+from ngram_eval.models.hf.loading import load_model, quietly
+from ngram_eval.models.hf.source import HfSource
+from ngram_eval.text.windows import batches, plan_windows
+
+VOCABULARY = 96
+LENGTH = 24
+_MOST = 20_000_000
+"""Parameters of the largest model that is tried."""
+_SMALL: dict[str, Any] = {
+    **dict.fromkeys(
+        ("hidden_size", "d_model", "n_embd", "dim", "embedding_size", "emb_dim", "word_embed_proj_dim"), 32
+    ),
+    **dict.fromkeys(("num_hidden_layers", "num_layers", "n_layer", "n_layers", "decoder_layers", "encoder_layers"), 2),
+    **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads", "decoder_attention_heads"), 4),
+    **dict.fromkeys(("encoder_attention_heads", "num_decoder_attention_heads", "num_encoder_attention_heads"), 4),
+    **dict.fromkeys(("num_decoder_layers", "num_encoder_layers"), 2),
+    **dict.fromkeys(("num_key_value_heads", "num_kv_heads"), 2),
+    **dict.fromkeys(("intermediate_size", "ffn_dim", "decoder_ffn_dim", "encoder_ffn_dim", "n_inner", "dff"), 64),
+    **dict.fromkeys(("ffn_hidden_size", "moe_intermediate_size", "shared_expert_intermediate_size", "d_ff"), 64),
+    **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"), 4),
+    **dict.fromkeys(("num_experts_per_tok", "moe_topk", "moe_k", "top_k_experts", "n_group", "topk_group"), 1),
+    **dict.fromkeys(("head_dim", "v_head_dim", "kv_channels", "attention_head_dim", "global_head_dim"), 8),
+    **dict.fromkeys(("vocab_size", "vocab_size_per_layer_input"), VOCABULARY),
+    **dict.fromkeys(("max_position_embeddings", "n_positions", "max_target_positions", "max_seq_len"), 64),
+    **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"), 1),
+}
+
+
+class Tried(NamedTuple):
+    """What came of a family."""
+
+    verdict: str
+    """scored, refused, or not tried: why."""
+    reason: str = ""
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    with warnings.catch_warnings(), quietly():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def families() -> list[str]:
+    """All of them, by the names of their configurations."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    return sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+
+
+def small_model(family: str) -> Any:
+    """A random model of the family, or the reason why there is none."""
+    import transformers
+
+    kind: Any = transformers.CONFIG_MAPPING[family]
+    known = {*kind().to_dict(), *kind.attribute_map}
+    config = kind(**{name: value for name, value in _SMALL.items() if name in known})
+    with torch.device("meta"):
+        size = sum(one.numel() for one in transformers.AutoModelForCausalLM.from_config(config).parameters())
+    if size > _MOST:
+        return f"{size:,} parameters at the smallest settings known here"
+    torch.manual_seed(0)
+    return transformers.AutoModelForCausalLM.from_config(config).eval()
+
+
+def try_family(family: str, folder: Path) -> Tried:
+    """Save a small model, load it and score tokens; what is scored must be what a plain loop of forwards gives."""
+    with _silence():
+        try:
+            model = small_model(family)
+            if isinstance(model, str):
+                return Tried("not tried", model)
+            model.save_pretrained(folder)
+        except Exception as error:  # of transformers: the settings here are not for it
+            return Tried(
+                "not tried", f"{type(error).__name__}: {str(error).splitlines()[0][:80] if str(error) else ''}"
+            )
+    tokens = np.random.default_rng(0).integers(3, VOCABULARY, LENGTH + 1).astype(np.uint16)
+    try:
+        loaded = load_model(str(folder), torch.float32)
+        config = EvalConfig(scorer="exact", window=WindowConfig(seq_len=LENGTH, stride=LENGTH))
+        nats = evaluate(loaded, tokens, config).neural_nats
+        (windows,) = batches(plan_windows(LENGTH, config.window), 1)
+        found = HfSource(loaded, batch_windows=1).stats(tokens, windows).p_target
+    except InputError as error:
+        return Tried("refused", str(error).removeprefix(f"--hf {folder}: "))
+    expected = []
+    with torch.inference_mode(), _silence():
+        for position in range(LENGTH):
+            logits = loaded(
+                input_ids=torch.tensor(tokens[None, : position + 1].astype(np.int64)), use_cache=False
+            ).logits
+            expected.append(torch.softmax(logits[0, -1].double(), dim=-1)[int(tokens[position + 1])].item())
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(nats, -np.log(expected).sum(), rtol=1e-6)
+    return Tried("scored")
+
+
+def main() -> None:
+    """Try all, or those named, and print a line for each."""
+    for family in sys.argv[1:] or families():
+        with TemporaryDirectory() as folder:
+            try:
+                tried = try_family(family, Path(folder))
+            except Exception as error:
+                tried = Tried("WRONG", f"{type(error).__name__}: {str(error)[:300]}")
+        print(f"{family}: {tried.verdict} {tried.reason}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
