@@ -2,10 +2,11 @@
 
 What is scored must be what one forward says, and must not change with any later token.
 
-`python -m tests.support.hf_families` tries all of them and prints what came of it, as docs/models.md has it.
+`python -m tests.support.hf_families docs/models.md` tries all of them, and writes what came of it into that page.
 """
 
 import sys
+import textwrap
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -146,15 +147,50 @@ def _logits(model: Any, tokens: Any) -> torch.Tensor:
     return logits[0].float()
 
 
+def as_list(tried: dict[str, Tried]) -> str:
+    """The list of docs/models.md."""
+    import transformers
+
+    def those(verdict: str, containing: str = "") -> str:
+        return ", ".join(
+            sorted(name for name, one in tried.items() if one.verdict == verdict and containing in one.reason)
+        )
+
+    other = {
+        name: one.reason
+        for name, one in tried.items()
+        if one.verdict == "refused" and "is not causal" not in one.reason
+    }
+    lines = [
+        f"With transformers {transformers.__version__} and torch {torch.__version__.split('+')[0]}, a small random model of each family, saved, loaded and scored:",
+        f"- scored as the model itself says, and unchanged by any later token: {those('scored')};",
+        f"- refused, since they see later tokens unless their configuration says `is_decoder`: {those('refused', 'is not causal')};",
+        *(f"- refused: {name} ({reason.split(': give')[0]});" for name, reason in sorted(other.items())),
+        f"- not tried, since no small model of them could be made: {those('not tried')}.",
+    ]
+    return "\n\n".join(
+        [
+            lines[0],
+            "\n".join(
+                textwrap.fill(one, 124, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+                for one in lines[1:]
+            ),
+        ]
+    )
+
+
 def main() -> None:
-    """Try all, or those named, and print a line for each."""
-    for family in sys.argv[1:] or families():
+    """Try all, print a line for each, and write the list into the page that is named."""
+    tried = {}
+    for family in families():
         with TemporaryDirectory() as folder:
-            try:
-                tried = try_family(family, Path(folder))
-            except Exception as error:
-                tried = Tried("WRONG", f"{type(error).__name__}: {str(error)[:300]}")
-        print(f"{family}: {tried.verdict} {tried.reason}", flush=True)
+            tried[family] = try_family(family, Path(folder))
+        print(f"{family}: {tried[family].verdict} {tried[family].reason}", flush=True)
+    page = Path(sys.argv[1])
+    before, rest = page.read_text().split("writes this list -->\n")
+    page.write_text(
+        f"{before}writes this list -->\n\n{as_list(tried)}\n\n<!-- end -->{rest.partition('<!-- end -->')[2]}"
+    )
 
 
 if __name__ == "__main__":

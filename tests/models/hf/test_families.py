@@ -1,4 +1,4 @@
-"""Small random models of every family: each is scored as the model itself says, without sight of the future, or refused."""
+"""Small random models of every family: each is scored as it says itself, without the future, or refused."""
 
 from pathlib import Path
 
