@@ -69,7 +69,8 @@ def quietly() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """What another library says is wrong, in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
@@ -81,7 +82,7 @@ def _load(name: str, what: str, load: Callable[..., Loaded], **settings: Any) ->
     except Exception as error:  # loaders raise any type for a damaged file
         if isinstance(error, MemoryError):
             raise
-        reason = _reason(error)
+        reason = reason_of(error)
         if found["local_files_only"]:
             raise InputError(f"--hf {name}: transformers can't load its {what} ({reason})") from error
         raise InputError(
@@ -159,7 +160,7 @@ def gguf_field(name: str, field: str) -> Any:
     try:
         found = GGUFReader(path).get_field(field)
     except (ValueError, IndexError, KeyError) as error:
-        raise InputError(f"--hf {name}: not a whole GGUF file ({_reason(error)}); fetch it again") from error
+        raise InputError(f"--hf {name}: not a whole GGUF file ({reason_of(error)}); fetch it again") from error
     return None if found is None else found.contents()
 
 
