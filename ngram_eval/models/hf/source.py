@@ -89,7 +89,7 @@ class HfSource(LogitsSource):
 def _positions(model: Any) -> int:
     """Most positions of a window, 0 if there is no limit."""
     named = int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 0)
-    tables = [
+    tables: list[int] = [
         one.num_embeddings - one.padding_idx - 1  # RoBERTa and kin number positions from there on
         for name, one in model.named_modules()
         if name.endswith("position_embeddings") and getattr(one, "padding_idx", None) is not None
