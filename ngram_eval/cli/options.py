@@ -83,6 +83,8 @@ class JobOptions:
                         f"--preset {name} counts bytes by a formula for SentencePiece models: --hf needs --byte-rule "
                         "decoded"
                     )
+                if name == "pr890" and self.model.forward == "banded" and not self.method.preset:
+                    raise InputError("it is defined by windows; --preset pr890 scores --forward banded by its rule")
             except InputError as error:
                 if self.method.preset:
                     raise

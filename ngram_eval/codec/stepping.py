@@ -1,7 +1,7 @@
 """The neural base: a transformer that gets one token after another.
 
 Writer and reader run the same forwards: first the known tokens of a window together, then each new token alone, with
-kept keys and values (`transformer.Cache`). No forward holds a token that the reader does not know yet, or another
+kept keys and values (`cache.Cache`). No forward holds a token that the reader does not know yet, or another
 number of tokens than the reader's, so results do not depend on how kernels treat padding. It runs on the CPU in float32
 on one thread: the same build of torch on the same kind of processor gives the same bits. `probe` checks this.
 """
@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from ngram_eval.codec.base import UniformBase
 from ngram_eval.config import WindowConfig
 from ngram_eval.models import artifact
+from ngram_eval.models.cache import Cache
 from ngram_eval.models.source import nan_statistics
-from ngram_eval.models.transformer import Cache, Transformer
+from ngram_eval.models.transformer import Transformer
 from ngram_eval.text.stream import Tokens
 
 _PROBE_STRIDES = 2
