@@ -121,7 +121,7 @@ def slow_attention(
 def slow_forward(
     model: Transformer, tokens: list[int], length: int | None = None, band: Band | None = None
 ) -> tuple[Array, list[Array]]:
-    """(logits (T, V), logits (T, V) of each multi-token-prediction head); a position sees its `band`, if one is given."""
+    """(logits (T, V), logits (T, V) of each multi-token-prediction head), where a position sees its `band` if given."""
     c = model.config
     p = {name: value.double().numpy() for name, value in model.state_dict().items()}
     length = len(tokens) if length is None else length
