@@ -30,6 +30,8 @@ _CHUNKS_AT_ONCE = 8
 _DEFAULT_STRIDE = 32
 _ROWS_AT_ONCE = 256
 """Rows of logits at once on the CPU. Their product may have other bits for another number of rows, so it is fixed."""
+_KEPT_BYTES = 1 << 28
+"""Memory of the hidden states that are kept for further questions, besides those of the last call."""
 _CHUNK_BYTES = {"cpu": 1 << 30, "cuda": 1 << 33}
 """Memory that a chunk of the default size may take: on the CPU each thread has one."""
 _LEAD_INS = 8
@@ -73,7 +75,7 @@ class _Chunk(NamedTuple):
 class BandedSource(TransformerSource):
     """`ngram_eval.models.source.NeuralSource` of a transformer that sees, at every position, the last `seq_len`.
 
-    It keeps the hidden states of the chunks of the last call: whole distributions, and batches that end inside a chunk,
+    It keeps the hidden states of the newest chunks: whole distributions, and batches that end inside a chunk,
     cost no second forward. With `compiled`, chunks of C positions run through `torch.compile`, and those that the ends
     of the stream cut short do not.
     """
@@ -102,6 +104,7 @@ class BandedSource(TransformerSource):
         if compiled:
             self.settings["compiled"] = "full chunks"
         self._kept: dict[int, _Chunk] = {}
+        self._spare = _KEPT_BYTES // (4 * chunk * model.config.width)
 
     @torch.inference_mode()
     def stats(self, tokens: Stream, windows: Windows) -> NeuralStats:
@@ -163,8 +166,8 @@ class BandedSource(TransformerSource):
                 done = side_by_side(self._run, [missing[i] for i in indices], self.device)
                 chunks |= dict(zip(indices, done, strict=True))
         self._has_compiled |= bool(first_compiled)
-        newest = {i: chunk for i, chunk in self._kept.items() if i not in chunks} | chunks
-        self._kept = dict(list(newest.items())[-max(len(chunks), _CHUNKS_AT_ONCE + 1) :])
+        others = [(index, chunk) for index, chunk in self._kept.items() if index not in chunks]
+        self._kept = dict(others[max(len(others) - self._spare, 0) :]) | chunks
         return chunks
 
     def _compiles(self, job: _Job) -> bool:
