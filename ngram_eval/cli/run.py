@@ -96,6 +96,9 @@ def run(options: Options, configs: dict[str, EvalConfig], ranks: Ranks, again: A
                     f"{job.source.train_seq_len}",
                     file=sys.stderr,
                 )
+        if runs_model and not quiet and options.model.forward == "windows" and options.model.ttt == "off":
+            for line in advice(job, next(iter(configs.values())))[: options.model.hf is None]:
+                print(line, file=sys.stderr)
         remembering = None
         if output.save_scores is not None or (runs_model and len(configs) > 1):
             seq_len = next(iter(configs.values())).window.seq_len
@@ -188,6 +191,7 @@ data (default: the embedded novel)
   --max-tokens N      only the first N tokens; the result is flagged as a subset
 model (default: the embedded model)
   --artifact FILE     a model (.ngev); --ttt legal adapts it to the text that it has scored
+  --forward banded    each position is forwarded once and sees the last --seq-len: far faster
   --scores FILE       .npz or .safetensors with p_target and entropy of every position
   --logits FILE       .npy of logits, (positions, vocabulary), from any model
   --hf NAME           a Hugging Face model, with --text FILE ... or --data

@@ -93,7 +93,7 @@ class BandedSource(TransformerSource):
         """`others` as for `TransformerSource`."""
         batch_windows = max(batch_windows, _CHUNKS_AT_ONCE * chunk // _DEFAULT_STRIDE)
         super().__init__(model, batch_windows=batch_windows, compiled=compiled, **others)
-        self._chunk, self._sinks = chunk, sinks
+        self.chunk, self._sinks = chunk, sinks
         self._kernel = band_kernel(self.device, self.dtype, sinks, compiled=compiled)
         self.settings |= {
             "forward": "banded",
@@ -140,7 +140,7 @@ class BandedSource(TransformerSource):
     def _at(self, tokens: Stream, windows: Windows) -> Iterator[tuple[_Chunk, NDArray[np.int64]]]:
         """Each chunk of the windows' scored positions, and the rows of these in it, (positions,), ascending."""
         length, positions = windows.seq_len, windows.positions()
-        index = np.where(positions < length, 0, (positions - length) // self._chunk + 1)
+        index = np.where(positions < length, 0, (positions - length) // self.chunk + 1)
         chunks = self._computed(tokens, np.unique(index).tolist(), length)
         # A rescored tail repeats positions; runs that ascend keep the order.
         bounds = [0, *(np.flatnonzero((np.diff(index) != 0) | (np.diff(positions) <= 0)) + 1).tolist(), len(index)]
@@ -152,8 +152,8 @@ class BandedSource(TransformerSource):
         """The chunks of these indices; those that are not kept are forwarded."""
         chunks, missing = dict[int, _Chunk](), dict[int, _Job]()
         for index in wanted:
-            first = length + (index - 1) * self._chunk if index else 0
-            stop = min(first + (self._chunk if index else length), len(tokens) - 1)
+            first = length + (index - 1) * self.chunk if index else 0
+            stop = min(first + (self.chunk if index else length), len(tokens) - 1)
             job = _Job(first, tokens[max(first - length, 0) : stop + 1], length)
             known = self._kept.get(index)
             if known is not None and known.job.first == first and np.array_equal(known.job.tokens, job.tokens):
@@ -171,7 +171,7 @@ class BandedSource(TransformerSource):
         return chunks
 
     def _compiles(self, job: _Job) -> bool:
-        return self._compiled is not None and len(job.tokens) - 1 == job.length + self._chunk
+        return self._compiled is not None and len(job.tokens) - 1 == job.length + self.chunk
 
     def _run(self, job: _Job) -> _Chunk:
         """Forward a chunk."""
