@@ -103,7 +103,7 @@ def verdict(one: Budget) -> list[str]:
     if not one.changes:
         return [
             *lines,
-            "No single one of --ranks (to 1,024), --forward, --stride, --seq-len, --ngram would make it fit (predicted).",
+            "None of --ranks (to 1,024), --forward, --stride, --seq-len, --ngram alone would make it fit (predicted).",
         ]
     lines.append("Each of these alone would make it fit (predicted):")
     for change in one.changes:

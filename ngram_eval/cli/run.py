@@ -15,6 +15,7 @@ from ngram_eval.cli.options import JobOptions, Output, parse, peek
 from ngram_eval.config import EvalConfig
 from ngram_eval.distributed.ranks import Ranks, first_rank_speaks, joined_ranks
 from ngram_eval.errors import FAILED, INTERRUPTED, InputError, exit_on_input_error
+from ngram_eval.evaluation.budget.advice import advice
 from ngram_eval.evaluation.evaluate import evaluate_all
 from ngram_eval.evaluation.interrupt import Interrupt
 from ngram_eval.evaluation.job import load_job, read_inputs
@@ -96,8 +97,10 @@ def run(options: Options, configs: dict[str, EvalConfig], ranks: Ranks, again: A
                     f"{job.source.train_seq_len}",
                     file=sys.stderr,
                 )
-        if runs_model and not quiet and options.model.forward == "windows" and options.model.ttt == "off":
-            for line in advice(job, next(iter(configs.values())))[: options.model.hf is None]:
+        model = options.model
+        if runs_model and not quiet and model.hf is None and model.ttt == "off" and model.forward == "windows":
+            line = advice(job, next(iter(configs.values())))
+            if line is not None:
                 print(line, file=sys.stderr)
         remembering = None
         if output.save_scores is not None or (runs_model and len(configs) > 1):

@@ -76,7 +76,9 @@ def budget(settings: Settings, name: str, config: EvalConfig, asked: Asked, step
     check_source(config, job.source)
     windows, banded = job, None
     if settings.embedded or settings.model.artifact is not None:
-        windows, banded = (load_job(_forwarding(settings, way), ALONE) for way in ("windows", "banded"))
+        windows, banded = (
+            job if way == settings.model.forward else load_job(_forwarding(settings, way), ALONE) for way in WAYS
+        )
     targets = target_count(asked.tokens, max(config.window.seq_len, job.source.train_seq_len))
     setting = Setting(
         config=config,
@@ -113,7 +115,8 @@ def budget(settings: Settings, name: str, config: EvalConfig, asked: Asked, step
     )
 
 
+WAYS: tuple[Literal["windows", "banded"], ...] = ("windows", "banded")
+
+
 def _forwarding(settings: Settings, way: Literal["windows", "banded"]) -> Settings:
-    model = settings.model
-    chunk, sinks = (model.chunk, model.sinks) if way == "banded" else (None, 0)
-    return replace(settings, model=replace(model, forward=way, chunk=chunk, sinks=sinks))
+    return replace(settings, model=replace(settings.model, forward=way, chunk=None, sinks=0))

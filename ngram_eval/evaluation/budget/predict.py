@@ -52,9 +52,9 @@ class Prediction:
 def predict(costs: Costs, setting: Setting) -> Prediction:
     """The time of an evaluation in which each rank is as fast as this machine.
 
-    The forward side is first window + windows x cost, or banded positions x cost, + samples; the engine's side is prefill + scan + positions x cost.
-    Sharded, each rank has an equal part of both; pipelined, all ranks share one engine. The last rank is the slowest:
-    it counts everything before its stretch.
+    The forward side is first window + windows x cost + samples, or with a banded forward positions x cost + samples;
+    the engine's side is prefill + scan + positions x cost. Sharded, each rank has an equal part of both; pipelined, all
+    ranks share one engine. The last rank is the slowest: it counts everything before its stretch.
     """
     config, ranks = setting.config, setting.ranks
     plan = Plan(setting.targets, config.window)
