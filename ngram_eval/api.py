@@ -14,7 +14,7 @@ from ngram_eval.evaluation.evaluate import evaluate_all
 from ngram_eval.evaluation.job import Input, Job
 from ngram_eval.evaluation.result import Result
 from ngram_eval.evaluation.settings import HardwareSettings, Settings
-from ngram_eval.models.logits_source import CallableSource
+from ngram_eval.models.logits_source import CallableSource, Lead
 from ngram_eval.models.saved_logits import SavedLogits
 from ngram_eval.models.source import NeuralSource
 from ngram_eval.scorers.backends import resolve_backend
@@ -36,6 +36,7 @@ def evaluate(
     config: EvalConfig | str = "exact",
     *,
     tokenizer: Any = None,
+    lead: str = "auto",
     batch_windows: int = 32,
     backend: str = "auto",
     threads: int | None = None,
@@ -52,7 +53,10 @@ def evaluate(
         tokens: (N,) integers; token p + 1 is predicted from tokens up to p.
         config: An `EvalConfig`, or the name of a preset.
         tokenizer: The tokenizer of the tokens, for bits per byte: a `transformers` tokenizer, or
-            `ngram_eval.Tokenizer.load(path)`. If it puts BOS before every text, BOS also leads every window.
+            `ngram_eval.Tokenizer.load(path)`.
+        lead: Tokens put before every window that does not begin with them, for every model that is run here: auto,
+            those that a `transformers` tokenizer puts before a text; none; or their names or numbers, separated by
+            commas.
         batch_windows: Windows of one forward pass.
         backend: Backend of the count tables, as on the command line.
         threads: Threads of the count tables, as on the command line.
@@ -66,12 +70,13 @@ def evaluate(
     method = preset(config) if isinstance(config, str) else config
     stream = _stream(tokens)
     counted = _tokenizer(tokenizer)
-    source = _source(model, stream, counted, batch_windows)
+    source = _source(model, stream, counted, lead, batch_windows)
     check_source(method, source)
     if source.vocab_size:
         check_vocabulary(stream, source.vocab_size, "the model")
     if counted is not None:
         check_vocabulary(stream, counted.vocab_size, "the tokenizer")
+        counted.check(stream)
     hardware = HardwareSettings(backend=backend, threads=threads, batch_windows=batch_windows)
     settings = Settings(hardware=hardware)
     settings.check_numbers()
@@ -120,7 +125,23 @@ def _tokenizer(tokenizer: Any) -> TextTokenizer | None:
     return HfTokenizer(tokenizer)
 
 
-def _source(model: Model, stream: Tokens, tokenizer: TextTokenizer | None, batch_windows: int) -> NeuralSource:
+def _lead(given: str, tokenizer: TextTokenizer | None) -> Lead:
+    own = getattr(tokenizer, "hf", None)
+    if own is not None:
+        from ngram_eval.models.hf.lead import lead_of  # needs transformers
+
+        return lead_of(own, given)
+    if given in ("auto", "none"):
+        return Lead()
+    tokens = given.split(",")
+    if not all(one.isdecimal() for one in tokens):
+        raise InputError(f"lead is {given!r}: without a transformers tokenizer give auto, none, or numbers of tokens")
+    return Lead(tuple(map(int, tokens)), given)
+
+
+def _source(
+    model: Model, stream: Tokens, tokenizer: TextTokenizer | None, lead: str, batch_windows: int
+) -> NeuralSource:
     if isinstance(model, np.ndarray):
         if model.ndim != 2 or model.dtype.kind != "f" or len(model) != len(stream) - 1:
             raise InputError(
@@ -130,9 +151,9 @@ def _source(model: Model, stream: Tokens, tokenizer: TextTokenizer | None, batch
     if _is_transformers(model, "PreTrainedModel"):
         from ngram_eval.models.hf.source import HfSource  # needs transformers
 
-        return HfSource(model, lead_id=getattr(tokenizer, "lead_id", None), batch_windows=batch_windows)
+        return HfSource(model, lead=_lead(lead, tokenizer), batch_windows=batch_windows)
     if callable(model):
-        return CallableSource(model, batch_windows)
+        return CallableSource(model, batch_windows, _lead(lead, tokenizer))
     if not hasattr(model, "stats"):
         raise InputError(f"model is a {type(model).__name__}: give a model, a function of windows, or logits")
     return model

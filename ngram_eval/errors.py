@@ -5,6 +5,7 @@ file or flag, the value found, and the remedy. Any other exception is a bug and 
 """
 
 import errno
+import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,8 +19,37 @@ BAD_INPUT, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 """Exit codes; the last two are the shell's for SIGINT and SIGTERM."""
 
 
+ESCAPED = "backslashreplace"
+"""How what names files is encoded. A byte of a name that is not UTF-8 is \\udc and its hexadecimal digits, in JSON too,
+where that is read back as the byte."""
+
+
 class InputError(ValueError):
-    """Bad input: names the file or flag, the offending value and the remedy."""
+    """Bad input: names the file or flag, the offending value and the remedy, in one line that any terminal shows.
+
+    What of it comes from a file may hold line breaks, half surrogate pairs and codes for terminals: they are escaped.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__("".join(map(_shown, message)))
+
+
+def _shown(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
+
+
+@contextmanager
+def refusing(source: object, what: str, remedy: str) -> Iterator[None]:
+    """A context for a library that reads a file of a stranger's: whatever it raises becomes an `InputError`.
+
+    Its message is `source what (the error): remedy`. Libraries raise almost any type where a file is damaged.
+    """
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
+        raise InputError(f"{source} {what} ({error or type(error).__name__}): {remedy}") from error
 
 
 def exit_code(error: BaseException) -> int:
@@ -47,7 +77,10 @@ def exit_on_input_error() -> Iterator[None]:
     """A context for a command line: bad input and files, disk or memory that the system refuses exit with code 2.
 
     The error is one line on stderr. Ctrl-C exits with 130, the shell's code for it. Other exceptions pass through.
+    Names of files that are not UTF-8 are printed with escapes, as stderr does by itself.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors=ESCAPED)
     try:
         yield
     except (InputError, OSError, MemoryError, KeyboardInterrupt) as error:

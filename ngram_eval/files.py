@@ -5,15 +5,16 @@ import glob
 import hashlib
 import io
 import os
+import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
-from ngram_eval.errors import InputError
+from ngram_eval.errors import ESCAPED, InputError
 
 
 @contextmanager
@@ -31,7 +32,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
                 stream.write(content.getbuffer())
             return
         target = Path(os.path.realpath(path))
-        _remove_abandoned(target)
+        remove_abandoned(target)
         descriptor, temporary = _temporary(target)
         try:
             with os.fdopen(descriptor, "wb") as file:
@@ -101,21 +102,65 @@ def _temporary(target: Path) -> tuple[int, str]:
         os.close(descriptor)
 
 
-def _remove_abandoned(target: Path) -> None:
-    """Remove what killed processes left of the same file."""
+@contextmanager
+def temporary_folder(target: Path) -> Iterator[Path]:
+    """A new folder beside `target`, for what is to be moved into place; removed at the end, unless it was moved."""
+    with ExitStack() as stack:
+        with locked(target.parent):  # else another one may take it for abandoned before it is locked
+            remove_abandoned(target)
+            folder = Path(tempfile.mkdtemp(prefix=_prefix(target), suffix=_SUFFIX, dir=target.parent))
+            stack.enter_context(locked(folder))
+            stack.callback(_remove, folder)
+        yield folder
+
+
+def remove_abandoned(target: Path) -> None:
+    """Remove what killed processes left beside `target` as they made it: the system releases a dead one's lock."""
     for left in target.parent.glob(f"{glob.escape(_prefix(target))}????????{_SUFFIX}"):
-        if abandoned(left):
-            left.unlink(missing_ok=True)
+        try:
+            descriptor = os.open(left, os.O_RDONLY if left.is_dir() else os.O_RDWR)
+        except OSError:  # another process was faster, or it is another user's
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # a process is at work on it, or the file system has no locks
+            continue
+        else:
+            _remove(left)
+        finally:
+            os.close(descriptor)
 
 
-def abandoned(path: Path) -> bool:
-    """Whether no process holds the lock of this file any more: the system releases it when one dies."""
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path, refusal: str | None = None) -> Iterator[None]:
+    """Hold the lock of a folder; where another process holds it, wait, or raise `InputError` of a `refusal`."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with path.open("rb+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-    except OSError:
-        return False
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (fcntl.LOCK_NB if refusal else 0))
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise InputError(refusal) from error
+    except OSError:  # a file system without locks keeps nobody out
+        pass
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def working_in(flag: str, folder: Path) -> Iterator[None]:
+    """Make a folder and keep other runs out of it; raises `InputError` where one is at work there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder, f"{flag} is {folder}, where another run is at work: wait for its end, or give another folder"):
+        yield
 
 
 def _umask() -> int:
@@ -137,7 +182,7 @@ def write_text(path: Path, text: str) -> None:
             sys.stdout.flush()
         return
     with replacing(path) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors=ESCAPED))
 
 
 def require_writable(flag: str, path: Path | None) -> None:
@@ -172,7 +217,7 @@ def open_input(path: Path, remedy: str) -> BinaryIO:
         raise
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name, or half a surrogate pair
         why = error.strerror if isinstance(error, OSError) else error
-        raise InputError(f"{str(path).encode(errors='replace').decode()} can't be read ({why}): {remedy}") from error
+        raise InputError(f"{path} can't be read ({why}): {remedy}") from error
 
 
 def require_input(path: Path, remedy: str) -> None:
@@ -187,6 +232,45 @@ def read_input(path: Path, remedy: str, most: int | None = None) -> bytes:
         if most is not None and size > most:
             raise InputError(f"{path} has {size:,} bytes, no file of its kind more than {most:,}: {remedy}")
         return file.read()
+
+
+class Stamp(NamedTuple):
+    """What another process changes as it writes to a file or replaces it."""
+
+    size: int
+    modified: int
+    """Nanoseconds."""
+    inode: int
+
+
+def stamp(status: os.stat_result) -> Stamp:
+    """The stamp of a file."""
+    return Stamp(status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+def require_unchanged(path: Path, before: Stamp, now: Stamp) -> None:
+    """Raise `InputError` unless the stamps of a file, at two times, are the same."""
+    if now != before:
+        what = f"{before.size:,} bytes then, {now.size:,} now" if now.size != before.size else "as many bytes as before"
+        raise InputError(f"{path} was changed while it was in use ({what}): run again once nothing writes to it")
+
+
+class Unchanged:
+    """Files that must stay as they are while they are used."""
+
+    def __init__(self, paths: Iterable[Path] = ()) -> None:
+        """Raises `InputError` for a file that can't be read."""
+        self._before = {path: _stamp_of(path) for path in paths}
+
+    def check(self) -> None:
+        """Raise `InputError` for a file that was changed, replaced or removed."""
+        for path, before in self._before.items():
+            require_unchanged(path, before, _stamp_of(path))
+
+
+def _stamp_of(path: Path) -> Stamp:
+    with open_input(path, "check the path") as file:
+        return stamp(os.fstat(file.fileno()))
 
 
 def file_sha256(path: Path, advance: Callable[[int], None] = lambda size: None) -> str:

@@ -103,3 +103,9 @@ def other_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
             bos_id=bos_id,
         )
     return folder
+
+
+@pytest.fixture
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal on which no line is broken."""
+    monkeypatch.setenv("COLUMNS", "4000")

@@ -199,6 +199,7 @@ def test_gpu_suite_dry_run(tmp_path: Path) -> None:
     assert "skipped" not in text
 
 
+@pytest.mark.slow
 def test_scaling(tmp_path: Path) -> None:
     options = scaling.Options(toy=True, plot=tmp_path / "curves.svg")
     groups, evaluations = scaling.measure(options)

@@ -58,7 +58,7 @@ HEAVY = {"ngram_eval.cli.budget"}
 def small_training(name: str) -> Callable[[], TrainConfig]:
     """A preset of training with a small model and few steps."""
     whole = getattr(training, name)()
-    return lambda: replace(whole, model=SMALL, seq_len=256, batch=1, steps=4, max_seconds=0.0)
+    return lambda: replace(whole, model=SMALL, seq_len=64, batch=1, steps=4, max_seconds=0.0)
 
 
 @lru_cache(maxsize=1)

@@ -3,7 +3,6 @@
 On several GPUs: `torchrun --nproc_per_node=8 -m ngram_eval.train --preset pr890 ...`.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -15,6 +14,7 @@ import torch
 import tyro
 
 from ngram_eval.cli.console import show_help
+from ngram_eval.cli.options import peek
 from ngram_eval.distributed.ranks import ALONE, Ranks, first_rank_speaks, joined_ranks
 from ngram_eval.errors import INTERRUPTED, InputError, exit_on_input_error
 from ngram_eval.evaluation.interrupt import Interrupt
@@ -67,11 +67,14 @@ class Options(RunOptions):
             require_matplotlib("--curve")
 
 
+@dataclass(frozen=True)
+class _Named:
+    preset: str = "embedded"
+
+
 def parse(arguments: list[str], prog: str) -> Options:
     """Parse the command line, with the defaults of its preset; raises `InputError`."""
-    first = argparse.ArgumentParser(add_help=False)
-    first.add_argument("--preset", default="embedded")
-    pick = first.parse_known_args(arguments)[0].preset
+    pick = peek(arguments, _Named).preset
     if pick not in PRESETS:
         raise InputError(f"--preset is {pick!r}: choose from {', '.join(PRESETS)}")
     options = tyro.cli(

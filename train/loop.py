@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ngram_eval.errors import InputError
 from ngram_eval.evaluation.interrupt import Interrupt
+from ngram_eval.files import working_in
 from ngram_eval.models.transformer import Transformer
 from ngram_eval.train import snapshot
 from ngram_eval.train.averaging import put
@@ -70,18 +71,19 @@ def train(
     """
     config, leading = trainer.config, trainer.ranks.rank == 0
     path = None if options.folder is None else options.folder / CHECKPOINT
-    if options.resume and path is not None:
-        snapshot.resume(path, trainer)
-    else:
-        trainer.warm_up()
-    if options.stop_after and trainer.step >= options.stop_after:
-        raise InputError(f"--stop-after is {options.stop_after}: the checkpoint is at step {trainer.step} already")
-    judged = Transformer(config.model) if validation is not None else None  # holds the averages that are scored
     with ExitStack() as stack:
+        if leading and options.folder is not None:
+            stack.enter_context(working_in("--folder", options.folder))
+        if options.resume and path is not None:
+            snapshot.resume(path, trainer)
+        else:
+            trainer.warm_up()
+        if options.stop_after and trainer.step >= options.stop_after:
+            raise InputError(f"--stop-after is {options.stop_after}: the checkpoint is at step {trainer.step} already")
+        judged = Transformer(config.model) if validation is not None else None  # holds the averages that are scored
         sinks: list[Sink] = []
         live = stack.enter_context(Live(config.steps, options.quiet)) if leading else None
         if leading and options.folder is not None:
-            options.folder.mkdir(parents=True, exist_ok=True)
             cut(options.folder, trainer.step)
             sinks = stack.enter_context(open_sinks(options.folder, options.log))
         logged_step, logged_seconds = trainer.step, trainer.seconds

@@ -23,8 +23,8 @@ from ngram_eval.train.objective import Objective
 from ngram_eval.train.optim import make_optimizers
 from ngram_eval.train.schedule import lr_multiplier, momentum_at
 
-SWA_COUNT = 2
-"""Index of SWA's count in the state's `counters`."""
+COUNTERS, SWA_COUNT = 6, 2
+"""Number of `counters` in the state, and the index of SWA's count in them."""
 
 
 class Trainer:
@@ -153,22 +153,26 @@ class Trainer:
 
     @torch.no_grad()
     def load_state(self, tensors: dict[str, Tensor]) -> None:
-        """Load what `state` returned. Raises `KeyError` for a missing tensor."""
+        """Load what `state` returned. Raises `KeyError` or `ValueError` for tensors of another run."""
         for name, parameter in self.model.named_parameters():
             parameter.copy_(tensors[f"model.{name}"])
             self.ema.average[name].copy_(tensors[f"ema.{name}"])
             self.swa.average[name].copy_(tensors[f"swa.{name}"])
         for optimizer in self.optimizers:
             states: dict[int, dict[str, Tensor]] = {}
-            for i, (_, name) in enumerate(self._places(optimizer)):
+            for i, (parameter, name) in enumerate(self._places(optimizer)):
                 prefix = f"{type(optimizer).__name__}.{name}."
                 fields = {
                     key.removeprefix(prefix): value.clone() for key, value in tensors.items() if key.startswith(prefix)
                 }
+                if wrong := [key for key, value in fields.items() if value.shape not in ((), parameter.shape)]:
+                    raise ValueError(f"{prefix}{wrong[0]} has the shape {tuple(fields[wrong[0]].shape)}")
                 if fields:
                     states[i] = fields
             optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
         step, self.seconds, count, counted, nats, quantising = tensors["counters"].tolist()
+        if min(step, count, counted) < 0:
+            raise ValueError(f"its counters are {step}, {count} and {counted}")
         self.step, self.swa.count, self._counted = int(step), int(count), int(counted)
         self._nats.fill_(nats)
         qat.disable(self.model)

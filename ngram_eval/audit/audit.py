@@ -83,12 +83,13 @@ def audit(
     probing: Probing,
     *,
     artifact: Path | None,
+    text: bytes | None,
     track: Track,
     interrupt: Interrupt,
 ) -> list[Audited]:
     """The findings of all probes for each subject; after an interrupt, for the subjects that were finished.
 
-    `artifact` is the model's file; a claim may state its size.
+    `artifact` is the model's file; a claim may state its size. `text` is what the tokens were cut from, if known.
     """
     audited = []
     for subject in interrupt.until(iter(subjects)):
@@ -101,6 +102,7 @@ def audit(
             seed=probing.seed,
             claim=claim if subject.name != "neural" else replace(claim, positions=None, nats=None, bytes=None),
             artifact=artifact,
+            text=text,
         )
         advance = track(subject.name, len(PROBES))
         findings = []

@@ -21,7 +21,7 @@ from ngram_eval.bpb import bits_per_byte, nats_of
 from ngram_eval.config import WindowConfig
 from ngram_eval.text.samples import choose_samples
 from ngram_eval.text.stream import Tokens
-from ngram_eval.text.tokenizer import TextTokenizer
+from ngram_eval.text.tokenizer import TextTokenizer, first_difference
 
 SAME, CLOSE, UNIT = 1e-6, 1e-4, 1e-6
 """Tolerances: nats, nats, and distance from 1 (see above)."""
@@ -70,8 +70,10 @@ class Case:
         stride: int = 32,
         claim: Claim | None = None,
         artifact: Path | None = None,
+        text: bytes | None = None,
     ) -> None:
         self.subject, self.tokens, self.tokenizer, self.artifact = subject, tokens, tokenizer, artifact
+        self.text = text
         self.expected = subject.expected(tokens)
         self._claim, self._seed = claim or Claim(), seed
         # The same samples for every subject of an audit, also for those that score the last stride repeatedly.
@@ -230,13 +232,18 @@ def each_position_once(case: Case) -> Finding:
 
 
 def bytes_are_the_text_s(case: Case) -> Finding:
-    """The claimed number of bytes is that of the text."""
+    """The claimed number of bytes is that of the text, which the decoder writes; if the text is at hand, that is it."""
     if case.tokenizer is None:
         raise NotApplicable("there are no bytes without a --tokenizer")
     if case.claim.bytes is None:
         raise NotApplicable("it claims no bytes")
     charged = len(np.unique(case.trace.positions)) if case.claim.subset else case.expected
-    size = case.tokenizer.text_bytes(case.tokens[: charged + 1])
+    tokens = case.tokens[: charged + 1]
+    size = case.tokenizer.text_bytes(tokens)
+    if case.text is not None and not case.text.startswith(written := case.tokenizer.written(tokens)):
+        at = first_difference(case.text, written)
+        text = f"the text has {case.text[at : at + 24]!r} at byte {at:,}, the decoder writes {written[at : at + 24]!r}"
+        return finding(False, float(len(written) - at), text)
     text = f"{case.claim.bytes:,} bytes are claimed, the text has {size:,} ({case.claim.bytes / size - 1:+.2%})"
     return finding(case.claim.bytes == size, float(case.claim.bytes - size), text)
 

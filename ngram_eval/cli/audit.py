@@ -99,7 +99,15 @@ def run(options: AuditOptions, configs: dict[str, EvalConfig]) -> int:
     artifact = asset("model.ngev") if options.settings.embedded else options.model.artifact
     with tracked(quiet=output.quiet) as track, Interrupt() as interrupt:
         audited = audit(
-            subjects, tokens, tokenizer, claim, options.probing, artifact=artifact, track=track, interrupt=interrupt
+            subjects,
+            tokens,
+            tokenizer,
+            claim,
+            options.probing,
+            artifact=artifact,
+            text=stream.text,
+            track=track,
+            interrupt=interrupt,
         )
     if interrupt.asked:
         print_table(audited, console)

@@ -2,6 +2,7 @@
 
 import io
 import os
+import socket
 import sys
 import time
 import traceback
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from datetime import timedelta
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,11 @@ P = ParamSpec("P")
 
 _TIME_TO_SPEAK = 5.0
 """Seconds that rank 0 has to print an error that all ranks raise."""
+_AGENTS_PATIENCE = 1800.0
+"""Seconds to wait for ranks that torchrun has started."""
+_BETWEEN_TRIES = 0.2
+"""Seconds."""
+_REMEDY = "start it with torchrun, or unset RANK and WORLD_SIZE for a run of one process"
 
 
 class RankLostError(RuntimeError):
@@ -136,21 +142,25 @@ def joined_ranks(timeout: float) -> Iterator[Ranks]:
     """Join the other ranks if torchrun (or a launcher that sets the same variables) started this process.
 
     gloo sends tensors on the CPU, NCCL tensors on GPUs. If a rank fails, all ranks end with one message that names it
-    (`ngram_eval.distributed.watchdog`); `timeout` is the seconds that a rank may be unreachable.
+    (`ngram_eval.distributed.watchdog`); `timeout` is the seconds that a rank may be unreachable, and, unless torchrun
+    has started it, late. Raises `InputError` where ranks can't meet.
     """
     if not _launched():
         yield ALONE
         return
+    place = _place()
     import torch
-    from torch.distributed import destroy_process_group, rendezvous  # type: ignore[attr-defined]  # public
+    from torch.distributed import destroy_process_group
 
     from ngram_eval.distributed.watchdog import Watch
 
-    store, rank, world = next(rendezvous("env://"))
-    watch = Watch(rank, world, timeout)
+    # The agents of torchrun have met, and know of every process that ends; no others do.
+    patience = _AGENTS_PATIENCE if place.agents else timeout
+    store = _connect(place, patience)
+    watch = Watch(place.rank, place.world, timeout)
     try:
-        _join(store, watch, "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
-        yield Ranks(rank, world, int(os.environ.get("LOCAL_RANK", "0")))
+        _join(store, watch, "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", patience)
+        yield Ranks(place.rank, place.world, place.local_rank)
     except BaseException as error:  # torch.distributed can't be left in good order while calls are pending
         if _says_a_rank_is_lost(error):
             watch.await_cause(str(error))
@@ -159,11 +169,80 @@ def joined_ranks(timeout: float) -> Iterator[Ranks]:
     destroy_process_group()
 
 
-def _join(store: Any, watch: "Watch", backend: str) -> None:
+class _Place(NamedTuple):
+    """What the environment says of this process."""
+
+    rank: int
+    world: int
+    local_rank: int
+    host: str
+    port: int
+    agents: bool
+    """Whether torchrun holds the store, and not rank 0."""
+
+
+def _place() -> _Place:
+    """Raises `InputError`, naming the variable that is wrong or missing."""
+
+    def number(name: str, least: int, most: int, default: str = "") -> int:
+        text = os.environ.get(name, default)
+        if not (text.isdecimal() and len(text) < 10 and least <= int(text) <= most):
+            raise InputError(f"{name} is {text!r} in the environment, and not {least} to {most}: {_REMEDY}")
+        return int(text)
+
+    world = number("WORLD_SIZE", 1, 1 << 20)
+    if not (host := os.environ.get("MASTER_ADDR", "")):
+        raise InputError(f"RANK and WORLD_SIZE are set in the environment, and MASTER_ADDR is not: {_REMEDY}")
+    return _Place(
+        rank=number("RANK", 0, world - 1),
+        world=world,
+        local_rank=number("LOCAL_RANK", 0, world - 1, "0"),
+        host=host,
+        port=number("MASTER_PORT", 1, (1 << 16) - 1),
+        agents=os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == str(True),
+    )
+
+
+def _connect(place: _Place, patience: float) -> Any:
+    """The store of the process group; raises `InputError` unless it is there within `patience` seconds."""
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, but defined in C++
+
+    leads, limit = place.rank == 0 and not place.agents, timedelta(seconds=patience)
+    try:  # plain sockets first: torch says at length what they say in a word
+        if leads:
+            socket.create_server(("", place.port)).close()
+        else:
+            _await_server(place, patience)
+        # It is the watch that waits for the others, and names them.
+        store = TCPStore(place.host, place.port, place.world, leads, limit, wait_for_workers=False, multi_tenant=True)
+    except (OSError, RuntimeError) as error:
+        what = "can't be listened on" if leads else f"has no answer within {patience:g} seconds"
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"rank {place.rank}: MASTER_ADDR={place.host} MASTER_PORT={place.port} {what} ({reason}): start rank 0 "
+            "there with a free port, or give a longer --rank-timeout"
+        ) from error
+    return store
+
+
+def _await_server(place: _Place, patience: float) -> None:
+    """Wait until somebody listens; raises `OSError` if nobody does within `patience` seconds."""
+    until = time.monotonic() + patience
+    while True:
+        try:
+            socket.create_connection((place.host, place.port), timeout=patience).close()
+            return
+        except OSError:
+            if time.monotonic() > until:
+                raise
+        time.sleep(_BETWEEN_TRIES)
+
+
+def _join(store: Any, watch: "Watch", backend: str, patience: float) -> None:
     """Form the process group. Exchanges have no time limit of their own: the watch detects a rank that is lost."""
     from torch.distributed import init_process_group
 
-    watch.await_all()
+    watch.await_all(patience)
     try:
         init_process_group(backend, store=store, rank=watch.rank, world_size=watch.world, timeout=timedelta(days=30))
     except RuntimeError as error:

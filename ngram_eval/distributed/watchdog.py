@@ -17,7 +17,6 @@ import socket
 import sys
 import threading
 import time
-from datetime import timedelta
 from pathlib import Path
 from typing import NoReturn
 
@@ -63,13 +62,17 @@ class Watch:
         client = TCPStore(host, port, is_master=False, wait_for_workers=False)
         return PrefixStore(f"ngram_eval/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", client)
 
-    def await_all(self) -> None:
-        """Wait until every rank has its own watch; raises `InputError`, naming the rank, after half an hour."""
+    def await_all(self, patience: float) -> None:
+        """Wait until every rank has its own watch; raises `InputError`, naming one that has not, after some seconds."""
+        until = time.monotonic() + patience
         for rank in self._others:
-            try:
-                self._waiting_store.wait([f"process/{rank}"], timedelta(minutes=30))
-            except RuntimeError as error:
-                raise InputError(f"rank {rank} has not come within half an hour: see why it did not start") from error
+            while not self._waiting_store.check([f"process/{rank}"]):
+                if time.monotonic() > until:
+                    raise InputError(
+                        f"rank {rank} has not come within {patience:g} seconds: see why it did not start, or give a "
+                        "longer --rank-timeout"
+                    )
+                time.sleep(BEAT / 10)
 
     def announce(self, message: str, code: int) -> bool:
         """Announce to every rank that the run has failed; returns whether this rank is the first, which prints it."""

@@ -141,7 +141,7 @@ class Checkpoint:
 
     def _take_over(self, resume: bool) -> Record:
         self._folder.mkdir(parents=True, exist_ok=True)
-        for unfinished in self._folder.glob(".*.ckpt.*"):
+        for unfinished in self._folder.glob(".*.ckpt.*"):  # no other run is at work here
             unfinished.unlink()
         starts = sorted(self._folder.glob("start-*.ckpt"))
         if starts and not resume:
@@ -237,7 +237,9 @@ def fingerprint(job: Job, config: EvalConfig, sharing: str) -> dict[str, Any]:
             "train_seq_len": job.source.train_seq_len,
             "vocab_size": job.source.vocab_size,
             "batch_windows": job.source.batch_windows,
-            "settings": {name: value.split(":")[0] for name, value in job.source.settings.items()},
+            "settings": {
+                name: value.split(":")[0] if name == "device" else value for name, value in job.source.settings.items()
+            },
         },
         "backend": job.backend if job.backend in ON_DEVICE else "cpu",  # cpu and reference: equal floats, bit for bit
         "number of ranks": ranks.world if by_ranks else "any",

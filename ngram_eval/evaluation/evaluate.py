@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -23,6 +24,7 @@ from ngram_eval.evaluation.reader import Reader
 from ngram_eval.evaluation.result import Found, Result, summarise
 from ngram_eval.evaluation.schedule import pipelined, sharded, sharing_of
 from ngram_eval.evaluation.settings import CheckpointSettings, Settings
+from ngram_eval.files import working_in
 from ngram_eval.models.saved_scores import RememberingSource
 from ngram_eval.scorers.base import Scorer
 from ngram_eval.scorers.make import make_scorer, windows_at_once
@@ -101,6 +103,13 @@ def evaluate(
     )
 
 
+def _alone(saving: CheckpointSettings, name: str, ranks: Ranks) -> AbstractContextManager[None]:
+    """A context in which no other run uses the checkpoint of this preset; it is rank 0 that holds the lock."""
+    if saving.checkpoint is None or ranks.rank > 0:
+        return nullcontext()
+    return working_in("--checkpoint", saving.checkpoint / name)
+
+
 def load_learned(scorer: Scorer, learned: dict[str, NDArray[Any]], source: str) -> None:
     """Hand a scorer what a checkpoint's had learned; raises `InputError` where it is of another."""
     try:
@@ -126,14 +135,16 @@ def evaluate_all(
 
     `inputs` and `settings` are recorded in the result; without settings it can't be run again. A `RememberingSource`
     gives the statistics of one preset to the next; with `keep_scores` every rank has all of them at the end. An
-    interrupt ends the results with a partial one, if anything was scored.
+    interrupt ends the results with a partial one, if anything was scored. Raises `InputError` if a file of the job was
+    changed meanwhile.
     """
     source = job.source if isinstance(job.source, RememberingSource) else None
+    saving = saving or CheckpointSettings()
     for name, config in configs.items():
         reused_before = source.reused if source else 0
-        share = evaluate(
-            job, name, config, saving=saving or CheckpointSettings(), clock=clock, track=track, interrupt=interrupt
-        )
+        with _alone(saving, name, job.ranks):
+            share = evaluate(job, name, config, saving=saving, clock=clock, track=track, interrupt=interrupt)
+        job.files.check()  # their sha256s are of the time before
         if not share.complete and not (share.tally + share.before.tally).positions:
             return
         if source is not None and job.ranks.world > 1 and (keep_scores or name != list(configs)[-1]):

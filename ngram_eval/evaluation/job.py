@@ -1,13 +1,14 @@
 """Loading: the token stream, tokenizer and neural source of an evaluation, checked against each other."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ngram_eval.assets import asset
 from ngram_eval.distributed.ranks import Ranks
 from ngram_eval.errors import InputError
 from ngram_eval.evaluation.settings import Settings
-from ngram_eval.files import file_sha256
+from ngram_eval.files import Unchanged, file_sha256
 from ngram_eval.models.saved_logits import load_logits
 from ngram_eval.models.saved_scores import load_scores
 from ngram_eval.models.source import NeuralSource, UniformSource
@@ -32,6 +33,8 @@ class Job:
     source: NeuralSource
     backend: str
     """The backend of the counts, `auto` resolved."""
+    files: Unchanged = field(default_factory=Unchanged)
+    """What it was loaded from, except the folder of --hf."""
 
     @property
     def threads(self) -> int:
@@ -65,15 +68,20 @@ _NOTICEABLE = 1 << 28
 """Bytes from which on reading shows a progress bar."""
 
 
-def read_inputs(job: Job, track: Track = untracked) -> list[Input]:
-    """Every file that decides the result, with its sha256. Ranks share the reading; all ranks call this."""
-    settings, ranks = job.settings, job.ranks
-    shards = [("data", path) for path in job.stream.paths]
+def _named(settings: Settings) -> list[tuple[str, Path]]:
+    """(role, path) of each file that the settings name, but for data and texts."""
     named = {name: getattr(settings.model, name) for name in ("artifact", "scores", "logits")}
     named["tokenizer"] = settings.data.tokenizer
     if settings.embedded:
         named |= {"artifact": asset("model.ngev"), "tokenizer": asset("tokenizer.model")}
-    others = [(role, path) for role, path in named.items() if path is not None]
+    return [(role, path) for role, path in named.items() if path is not None]
+
+
+def read_inputs(job: Job, track: Track = untracked) -> list[Input]:
+    """Every file that decides the result, with its sha256. Ranks share the reading; all ranks call this."""
+    settings, ranks = job.settings, job.ranks
+    shards = [("data", path) for path in job.stream.paths]
+    others = _named(settings)
     mine = [*shards[ranks.rank :: ranks.world], *(others if ranks.rank == 0 else [])]
     total = sum(path.stat().st_size for _, path in mine)
     advance = (track if total >= _NOTICEABLE else untracked)("reading", total)
@@ -91,6 +99,7 @@ def load_job(settings: Settings, ranks: Ranks) -> Job:
     """Load what the settings name; raises `InputError` for files that are missing, damaged or do not fit together."""
     backend = resolve_backend(settings.hardware.backend)
     stream, tokenizer = load_stream(settings, ranks)
+    files = Unchanged([*stream.paths, *(path for _, path in _named(settings))])
     return Job(
         settings=settings,
         ranks=ranks,
@@ -99,6 +108,7 @@ def load_job(settings: Settings, ranks: Ranks) -> Job:
         manifest=_load_manifest(stream, tokenizer, ranks),
         source=_load_source(settings, stream, tokenizer, ranks, backend),
         backend=backend,
+        files=files,
     )
 
 
@@ -119,6 +129,7 @@ def load_stream(settings: Settings, ranks: Ranks) -> tuple[TokenStream, TextToke
     if tokenizer is not None:
         source = str(data.tokenizer or f"the tokenizer of --hf {hf}")
         check_vocabulary(stream.tokens, tokenizer.vocab_size, source, ranks.part)
+        tokenizer.check(stream.tokens, ranks.part)
     return stream, tokenizer
 
 
@@ -163,10 +174,13 @@ def _load_source(
     }
     ours = {**run_on, "use_kernels": backend in ON_DEVICE, "compiled": hardware.compile}
     if model.hf is not None:
-        from ngram_eval.models.hf.source import load_hf_source  # needs transformers
+        from ngram_eval.models.hf.lead import lead_of_model  # these need transformers
+        from ngram_eval.models.hf.source import load_hf_source
         from ngram_eval.models.hf.tokenizer import HfTokenizer
 
-        hf = load_hf_source(model.hf, tokenizer if isinstance(tokenizer, HfTokenizer) else None, **run_on)
+        own = tokenizer.hf if isinstance(tokenizer, HfTokenizer) else None
+        lead = lead_of_model(model.hf, model.lead, own)
+        hf = load_hf_source(model.hf, lead, prefix=model.weights_prefix, **run_on)
         # A model's vocabulary may be larger than its tokenizer's: sizes are often rounded up.
         check_vocabulary(stream.tokens, hf.vocab_size, f"--hf {model.hf}", ranks.part)
         return hf

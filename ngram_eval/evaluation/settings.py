@@ -42,6 +42,11 @@ class ModelSettings:
     hf: str | None = None
     """Neural source: a Hugging Face causal language model with its tokenizer: a folder, a .gguf file, or a name on the
     hub. Needs `pip install ngram_eval[hf]`."""
+    lead: str = "auto"
+    """Tokens put before every window of --hf that does not begin with them: auto, those that its tokenizer puts before
+    a text; none; or their names or numbers, separated by commas."""
+    weights_prefix: str = ""
+    """Prefix to remove from the names of the weights of --hf: _orig_mod. (torch.compile), module. (a wrapper)."""
     uniform: bool = False
     """Neural source: 1/V for every token, so the n-gram memory works alone."""
     vocab_size: int | None = None
@@ -151,6 +156,8 @@ class Settings:
             )
         if data.text and (not model.hf or data.data or data.tokenizer):
             raise InputError("--text needs the tokenizer of --hf: give --hf, and neither --data nor --tokenizer")
+        if not model.hf and (model.lead != "auto" or model.weights_prefix):
+            raise InputError("--lead and --weights-prefix describe the model of --hf: give --hf, or leave them out")
         if model.hf and not data.data and not data.text:
             raise InputError("--hf needs something to score: --text FILE, or the tokens, --data 'PATTERN'")
         if sources and not data.data and not data.text:

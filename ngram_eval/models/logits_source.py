@@ -21,6 +21,8 @@ _KEPT = 1 << 28
 """Most logits that are kept for another call with the same windows (1 GiB in float32)."""
 _SOFTMAX_A_THREAD = 1 << 21
 """Most logits whose softmax one thread of the CPU holds at a time (8 MiB in float32)."""
+_CAUSAL = 2.0**-16
+"""Largest change of a logit, as a share of the largest logit, that is rounding and not sight of a later token."""
 
 Part = tuple[NDArray[np.int64], Tensor, Tensor]
 """Entries among the scored positions, their logits (n, V), their targets (n,)."""
@@ -56,20 +58,34 @@ class _Answer(NamedTuple):
         return found
 
 
+class Lead(NamedTuple):
+    """Tokens put before every window that does not begin with them; they take positions of the model's context."""
+
+    tokens: tuple[int, ...] = ()
+    names: str = "none"
+    """The same in words."""
+
+
 class LogitsSource:
-    """`ngram_eval.models.source.NeuralSource` of a model that gives logits; subclasses define `forward`."""
+    """`ngram_eval.models.source.NeuralSource` of a model that gives logits; subclasses define `forward`.
+
+    Before the first window with more than one scored position is used, the model must show that it is causal.
+    """
 
     name: str
     train_seq_len = 0
     gives_all = True
-    lead_id: int | None = None
-    """Token put before every window that does not start with it; it takes one position of the model's context."""
     most_positions = 0
-    """Most positions of a window with its lead token; 0: no limit."""
+    """Most positions of a window with its lead; 0: no limit."""
+    dtype = torch.float32
+    """Precision of the model, whose rounding may differ where only a later token does."""
 
-    def __init__(self, vocab_size: int, batch_windows: int, settings: dict[str, str]) -> None:
-        self.vocab_size, self.batch_windows, self.settings = vocab_size, batch_windows, settings
+    def __init__(self, vocab_size: int, batch_windows: int, settings: dict[str, str], lead: Lead) -> None:
+        """`settings` name the model first; the lead is added to them."""
+        self.vocab_size, self.batch_windows, self.lead = vocab_size, batch_windows, lead
+        self.settings = {**settings, "lead": f"lead: {lead.names}"}
         self._answer: _Answer | None = None
+        self._causal = False
 
     def forward(self, tokens: NDArray[np.int64], last: int) -> Iterator[Tensor]:
         """Logits of the `last` last positions of each row of tokens (B, T), in order, in pieces of shape (n, V)."""
@@ -121,18 +137,20 @@ class LogitsSource:
             self._answer = _Answer(tokens, windows, parts)
 
     def _read(self, tokens: Stream, windows: Windows) -> Iterator[Part]:
-        self._check_length(windows.seq_len)
+        self._check_fits(windows.seq_len)
         length, scored = int((windows.stop - windows.start)[0]), int((windows.stop - windows.first)[0])
         base = int(windows.start.min())
         read = tokens[base : int(windows.start.max()) + length + 1]
         rows = read[windows.start[:, None] - base + np.arange(length + 1)].astype(np.int64)  # (B, length + 1)
-        led = rows[:, 0] == self.lead_id
+        lead = np.array(self.lead.tokens, np.int64)
+        led = (rows[:, : len(lead)] == lead).all(axis=1) if length >= len(lead) else np.zeros(len(rows), np.bool_)
         for group in (np.flatnonzero(led), np.flatnonzero(~led)):  # rows of a group have equally many tokens
             if len(group) == 0:
                 continue
             inputs, targets = rows[group, :-1], rows[group, -scored:].ravel()
-            if self.lead_id is not None and not led[group[0]]:
-                inputs = np.insert(inputs, 0, self.lead_id, axis=1)
+            if not led[group[0]]:
+                inputs = np.concatenate([np.broadcast_to(lead, (len(group), len(lead))), inputs], axis=1)
+            self._check_causal(inputs[0], scored)
             entries = (group[:, None] * scored + np.arange(scored)).ravel()
             at = 0
             for logits in self.forward(inputs, scored):
@@ -144,10 +162,38 @@ class LogitsSource:
                     yield entries[here], part, torch.from_numpy(targets[here])
                     at = here.stop
 
-    def _check_length(self, seq_len: int) -> None:
-        needed = seq_len + (self.lead_id is not None)
+    def _check_causal(self, window: NDArray[np.int64], scored: int) -> None:
+        """Raise `InputError` for a model whose logits at scored positions depend on a later token.
+
+        `window` (T,) is forwarded beside itself with another last token: its earlier logits must stay the same, up to
+        the rounding of the model's precision.
+        """
+        if self._causal or scored < 2:
+            return
+        other = window.copy()
+        other[-1] = (other[-1] + 1) % self.vocab_size
+        found = torch.cat([part.cpu() for part in self.forward(np.stack([window, other]), scored)])
+        a, b = found.double().reshape(2, scored, -1)[:, :-1]
+        largest = float(torch.where(a.isfinite(), a, 0).abs().max())
+        off = float(torch.where(a == b, 0, (a - b).abs()).nan_to_num(0).max())  # NaN is refused where it is scored
+        if off > max(_CAUSAL, 4 * torch.finfo(self.dtype).eps) * largest:
+            raise InputError(
+                f"the model, a {next(iter(self.settings.values()))}, is not causal: with another last token of a "
+                f"window, logits before it change by up to {off:.2g}, so it has seen the tokens that it predicts; give "
+                "a causal language model"
+            )
+        self._causal = True
+
+    def _check_fits(self, seq_len: int) -> None:
+        """Raise `InputError` for a lead or a length of windows that the model does not take."""
+        if self.lead.tokens and max(self.lead.tokens) >= self.vocab_size:
+            raise InputError(
+                f"the lead holds token {max(self.lead.tokens)}, and the model has {self.vocab_size} tokens: give "
+                "--lead auto, none, or tokens of the model"
+            )
+        needed = seq_len + len(self.lead.tokens)
         if self.most_positions and needed > self.most_positions:
-            lead = "" if self.lead_id is None else f", with token {self.lead_id} before it,"
+            lead = f", with {self.lead.names} before it," if self.lead.tokens else ""
             raise InputError(
                 f"--seq-len is {seq_len}: a window{lead} has {needed:,} tokens, and the model {self.most_positions:,} "
                 f"positions; give at most {self.most_positions - needed + seq_len:,}"
@@ -166,7 +212,7 @@ class CallableSource(LogitsSource):
 
     name = "callable"
 
-    def __init__(self, function: Callable[[Any], Any], batch_windows: int) -> None:
+    def __init__(self, function: Callable[[Any], Any], batch_windows: int, lead: Lead | None = None) -> None:
         """Call the function with a window of the token 0; raises `InputError` if the result has another form."""
         self._function = function
         self._device: torch.device | None = None
@@ -174,8 +220,9 @@ class CallableSource(LogitsSource):
             if function.training:
                 raise InputError(f"the module, a {type(function).__name__}, is in training mode: call its eval() first")
             self._device = next((one.device for one in function.parameters()), torch.device("cpu"))
+            self.dtype = next((one.dtype for one in function.parameters() if one.is_floating_point()), self.dtype)
         settings = {"function": getattr(function, "__qualname__", type(function).__qualname__)}
-        super().__init__(0, batch_windows, settings)
+        super().__init__(0, batch_windows, settings, lead or Lead())
         with torch.inference_mode():
             self.vocab_size = int(self._answers(np.zeros((1, 1), np.int64), 1).shape[-1])
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
 
-from ngram_eval.errors import InputError
-from ngram_eval.files import require_input
+from ngram_eval.errors import refusing
+from ngram_eval.files import Unchanged, require_input
 
 _npy: Any = np.lib.format  # comes without types
 
@@ -93,26 +93,18 @@ class Npz:
 
     @contextmanager
     def _read_by_numpy(self) -> Iterator[None]:
-        try:
+        with refusing(self._path, "is not an .npz of plain arrays", f"check {self._flag}; numpy.savez writes them"):
             yield
-        except OSError as error:
-            raise InputError(f"{self._path}: can't be read ({error.strerror or error}); check {self._flag}") from error
-        except Exception as error:  # a damaged file makes zipfile and numpy raise almost anything
-            raise InputError(
-                f"{self._path}: not an .npz of plain arrays ({error!r}); write it with numpy.savez"
-            ) from error
 
 
 class Safetensors:
     """The arrays of a .safetensors file, mapped: slices are read on demand."""
 
     def __init__(self, path: Path, flag: str) -> None:
-        try:
+        with refusing(path, "is not a safetensors file", f"check {flag}"):
             opened: Any = safe_open(path, framework="np")  # comes without types
             slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118  # not a dictionary
-        except Exception as error:  # safetensors' own type, an OSError, a RuntimeError
-            raise InputError(f"{path}: not a safetensors file ({error}); check {flag}") from error
-        self._file = opened
+        self._file, self._mapped = opened, Unchanged([path])
         self.headers = {
             name: Header(tuple(one.get_shape()), np.dtype(_DTYPES.get(one.get_dtype(), "V1")))
             for name, one in slices.items()
@@ -125,7 +117,7 @@ class Safetensors:
 
     def floats(self, name: str) -> Floats:
         """The array, read slice by slice."""
-        return _Mapped(self._file.get_slice(name))
+        return _Mapped(self._file.get_slice(name), self._mapped)
 
 
 _DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64, "I32": np.int32}
@@ -134,8 +126,8 @@ _DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.in
 class _Mapped:
     """A tensor of a safetensors file, as `Floats`."""
 
-    def __init__(self, tensor: Any) -> None:
-        self._tensor, self._length = tensor, int(tensor.get_shape()[0])
+    def __init__(self, tensor: Any, file: Unchanged) -> None:
+        self._tensor, self._length, self._file = tensor, int(tensor.get_shape()[0]), file
 
     def __len__(self) -> int:
         return self._length
@@ -144,5 +136,6 @@ class _Mapped:
         start, stop, _ = positions.indices(self._length)
         if stop <= start:
             return np.zeros(0)
+        self._file.check()  # the system kills who reads a mapping beyond the end of its file
         part: NDArray[np.floating] = self._tensor[start:stop]
         return part

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ngram_eval.errors import InputError
-from ngram_eval.files import open_input
+from ngram_eval.files import Unchanged, open_input
 from ngram_eval.models.saved_arrays import npy_header
 from ngram_eval.models.source import Stats
 from ngram_eval.text.stream import Stream
@@ -23,11 +23,13 @@ class SavedLogits:
     train_seq_len = 0
     gives_all = True
 
-    def __init__(self, logits: NDArray[np.floating], path: Path | str) -> None:
-        self.logits, self.vocab_size, self._path = logits, logits.shape[1], path
+    def __init__(self, logits: NDArray[np.floating], path: Path | str, file: Unchanged | None = None) -> None:
+        """`file`: what `logits` are mapped from."""
+        self.logits, self.vocab_size, self._path, self._file = logits, logits.shape[1], path, file or Unchanged()
         self.settings: dict[str, str] = {}
 
     def _log_probs(self, windows: Windows) -> NDArray[np.float64]:
+        self._file.check()  # the system kills who reads a mapping beyond the end of its file
         rows = np.concatenate([self.logits[first:stop] for first, stop in windows.spans()]).astype(np.float64)
         top = rows.max(axis=1, keepdims=True)
         if not np.isfinite(top).all():
@@ -67,6 +69,7 @@ def load_logits(path: Path, lengths: tuple[int, ...]) -> SavedLogits:
         raise InputError(f"{path}: holds {dtype} of shape {shape}; give one array of floats, (positions, vocabulary)")
     if size != start + math.prod(shape) * dtype.itemsize:
         raise InputError(f"{path}: {size:,} bytes are not the {dtype} of shape {shape} of its header; write it again")
+    mapped = Unchanged([path])
     logits = np.memmap(path, dtype, "r", offset=start, shape=shape, order="F" if by_column else "C")
     if len(logits) not in lengths:
         expected = " or ".join(f"{length:,}" for length in dict.fromkeys(lengths))
@@ -74,4 +77,4 @@ def load_logits(path: Path, lengths: tuple[int, ...]) -> SavedLogits:
             f"{path}: {len(logits):,} rows, the data needs {expected} (one less than its tokens); "
             "these logits are of another stream"
         )
-    return SavedLogits(logits, path)
+    return SavedLogits(logits, path, mapped)

@@ -61,7 +61,9 @@ class Compared:
     against: str | None
     """The run it is compared with; None for the first."""
     difference: float | None
-    """Difference of `bits`; negative if this run has fewer."""
+    """Difference of `bits`, negative if this run has fewer; None if the runs have no text in common."""
+    within: int | None
+    """The difference is over this many first positions, because only these were scored by both; None: over all."""
     mixed: bool
     """Whether a score is compared with bits per byte."""
     interval: Interval | None
@@ -93,24 +95,52 @@ class _Side:
         return np.diff(bits, prepend=0.0), np.diff(sizes, prepend=0.0)
 
 
-def paired(one: Run, other: Run, unit: str, how: Comparison, *, neural: bool) -> tuple[Interval | None, str | None]:
-    """(interval of one's rate minus the other's, or why there is none). With `neural`, the other is its model alone."""
-    for what in ("data", "tokens"):
-        if _stream(one)[what] != _stream(other)[what]:
-            return None, f"other {what}"
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Paired:
+    """Two runs over the positions that both scored once."""
+
+    positions: int = 0
+    """They are the first ones of the stream."""
+    estimate: float | None = None
+    """One's rate minus the other's over these."""
+    interval: Interval | None = None
+    unpaired: str | None = None
+    """The reason why there is no interval."""
+
+
+def paired(one: Run, other: Run, unit: str, how: Comparison, *, neural: bool) -> Paired:
+    """The runs over what both scored; with `neural`, the other is its model alone.
+
+    Of the same shards, one may have scored more than the other: what a position is charged depends on the past alone.
+    """
+    if _shards(one) != _shards(other):
+        return Paired(unpaired="other data")
     a, b = _Side(one, neural=False), _Side(other, neural=neural)
     common = np.intersect1d(a.ends, b.ends)
     common = common[common <= min(a.reach, b.reach)]
     if len(common) == 0:
-        return None, "no stretch in common"
-    (nats_a, over_a), (nats_b, over_b) = a.at(common, unit), b.at(common, unit)
-    found = difference(nats_a, nats_b, over_a, over_b, draws=how.draws, confidence=how.confidence, seed=how.seed)
-    return found, None if found else f"fewer than {FEWEST_UNITS} stretches"
+        return Paired(unpaired="no stretch in common")
+    (bits_a, over_a), (bits_b, over_b) = a.at(common, unit), b.at(common, unit)
+    found = difference(bits_a, bits_b, over_a, over_b, draws=how.draws, confidence=how.confidence, seed=how.seed)
+    return Paired(
+        positions=int(common[-1]),
+        estimate=float(bits_a.sum() / over_a.sum() - bits_b.sum() / over_b.sum()),
+        interval=found,
+        unpaired=None if found else f"fewer than {FEWEST_UNITS} stretches",
+    )
 
 
-def _stream(run: Run) -> dict[str, object]:
-    shards = [one.sha256 for one in run.inputs if one.role == "data"]
-    return {"data": shards, "tokens": run.tokens}
+def _shards(run: Run) -> list[str]:
+    return [one.sha256 for one in run.inputs if one.role == "data"]
+
+
+def _same_text(one: Run, other: Run, unit: str) -> bool:
+    """Whether totals are over the same text: as many positions of the same shards, or other tokens of as many bytes."""
+    if not (one.complete and other.complete):
+        return False
+    if _shards(one) == _shards(other):
+        return one.sums.targets == other.sums.targets
+    return unit == "byte" and one.bytes == other.bytes
 
 
 def compare(files: Sequence[Path], how: Comparison) -> list[Compared]:
@@ -150,10 +180,10 @@ def _compared(path: Path, run: Run, base: Run, unit: str, how: Comparison, *, al
             "probability: their difference means nothing. Name runs of one kind by --preset, or give --mixed to see it "
             "anyway"
         )
-    interval, unpaired = (None, None) if itself else paired(run, base, unit, how, neural=alone)
-    shift = None if itself else _bits(run, unit) - _bits(base, unit, neural=alone)
-    if not (run.complete and base.complete):
-        shift = interval.estimate if interval else None  # the totals are of different texts
+    both = Paired() if itself else paired(run, base, unit, how, neural=alone)
+    shift, within = both.estimate, both.positions or None
+    if not itself and (alone or _same_text(run, base, unit)):
+        shift, within = _bits(run, unit) - _bits(base, unit, neural=alone), None
     return Compared(
         name=f"{path.stem} {run.preset}" if several else run.preset,
         file=str(path),
@@ -165,9 +195,10 @@ def _compared(path: Path, run: Run, base: Run, unit: str, how: Comparison, *, al
         neural_bits=_bits(run, unit, neural=True),
         against=None if itself else "neural alone" if alone else base.preset,
         difference=shift,
+        within=within,
         mixed=mixed,
-        interval=interval,
-        unpaired=unpaired,
+        interval=both.interval,
+        unpaired=both.unpaired,
     )
 
 
@@ -205,7 +236,12 @@ def _notes(compared: list[Compared], how: Comparison) -> list[str]:
             "They apply to text like this one, not to other text or other training."
         )
     for one in compared:
-        if one.interval and one.difference is not None and abs(one.interval.estimate - one.difference) > 1e-6:
+        if one.within is not None:
+            notes.append(
+                f"{one.name}: the difference is over the first {one.within:,} positions, which both runs scored; the "
+                "bits beside it are over all that each scored."
+            )
+        elif one.interval and one.difference is not None and abs(one.interval.estimate - one.difference) > 1e-6:
             notes.append(
                 f"{one.name}: the interval covers the positions that both scored once; there the difference "
                 f"is {one.interval.estimate:+.4f}."

@@ -1,5 +1,6 @@
 """Reads documents from text files: plain text or JSON lines, both also as .zst, streamed."""
 
+import codecs
 import io
 import itertools
 import json
@@ -129,13 +130,16 @@ class _Counted(io.RawIOBase):
 
 
 def _lines(raw: BinaryIO, source: Source) -> Iterator[tuple[int, str]]:
-    """Lines with their numbers and newlines. Only a line feed ends a line; a carriage return is text."""
+    """Lines with their numbers and newlines. Only a line feed ends a line; a carriage return is text.
+
+    A byte order mark before the first is no text.
+    """
     lines = io.BufferedReader(_ZstdText(raw, source.label)) if source.zst else raw
     for number, line in enumerate(iter(lambda: lines.readline(_MOST_LINE), b""), 1):
         if len(line) == _MOST_LINE:
             raise InputError(f"{source.label}:{number} is longer than {_MOST_LINE:,} bytes: break the line")
         try:
-            yield number, line.decode()
+            yield number, line.removeprefix(codecs.BOM_UTF8 if number == 1 else b"").decode()
         except UnicodeDecodeError as error:
             raise InputError(
                 f"{source.label}:{number} is not UTF-8 ({error.reason} at byte {error.start} of the line): convert it"

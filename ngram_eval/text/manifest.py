@@ -75,7 +75,7 @@ def read_manifest(paths: Sequence[Path], part: tuple[int, int] = (0, 1)) -> Mani
     source = prefix.with_name(f"{prefix.name}_manifest.json")
     if not source.exists():
         return None
-    manifest = _parse_manifest(source)
+    manifest = parse_manifest(source)
     if {entry.file for entry in manifest.shards} != {path.name for path in paths}:
         return None
     found = {path.name: path for path in paths}
@@ -91,7 +91,8 @@ def read_manifest(paths: Sequence[Path], part: tuple[int, int] = (0, 1)) -> Mani
     return manifest
 
 
-def _parse_manifest(source: Path) -> Manifest:
+def parse_manifest(source: Path) -> Manifest:
+    """The manifest in a file; raises `InputError` for anything else."""
     remedy = "remove it, or make the shards again with `prepare --overwrite`"
     found = parse(read_input(source, remedy, MOST_BYTES), source, remedy)
     manifest = build(found, Manifest, source, remedy)

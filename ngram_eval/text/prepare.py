@@ -1,8 +1,9 @@
 """Turns text into token shards and a manifest (`ngram-eval prepare`).
 
 Writes NAME_000000.bin, NAME_000001.bin, … and NAME_manifest.json into DIR, and with `--train-tokenizer` the trained
-tokenizer.model. All files are made in a hidden folder inside DIR and moved into place at the end, so an error or
-Ctrl-C leaves no files. Text is streamed: memory holds one shard and one batch of text at a time.
+tokenizer.model. All files are made in a hidden folder inside DIR, so an error or Ctrl-C leaves none. Then they are
+moved into place; if that is broken off, the next run of this name finishes it. Text is streamed: memory holds one shard
+and one batch of text at a time.
 """
 
 import io
@@ -20,15 +21,18 @@ import sentencepiece
 
 from ngram_eval import __version__
 from ngram_eval.errors import InputError
-from ngram_eval.files import file_sha256, replacing
+from ngram_eval.files import file_sha256, locked, naming, replacing, temporary_folder, write_text
 from ngram_eval.text.documents import Segment, Source, TextForm, find_sources, read_segments, size_of
-from ngram_eval.text.manifest import MANIFEST_FORMAT, Manifest, ShardEntry
-from ngram_eval.text.shards import MAX_SHARD_TOKENS, read_shards, write_shard
+from ngram_eval.text.manifest import MANIFEST_FORMAT, Manifest, ShardEntry, parse_manifest
+from ngram_eval.text.shards import MAX_SHARD_TOKENS, TokenStream, read_shards, write_shard
 from ngram_eval.text.stream import Tokens
 from ngram_eval.text.tokenizer import Tokenizer
 from ngram_eval.timing import Track, untracked
 
 _BATCH_CHARS = 1 << 22
+
+
+_READ_AT_ONCE = 1 << 22
 
 
 _TRAINING_LINE = 1 << 16
@@ -85,7 +89,7 @@ def train_tokenizer(
 
     The model keeps text unchanged: it does not normalise, adds and removes no space, and spells text without a piece,
     such as newlines, in bytes. The one exception is "▁" (U+2581), SentencePiece's own sign for a space. Raises
-    `InputError` if the text does not allow a vocabulary of this size.
+    `InputError` if the text does not allow a vocabulary of this size, and what `segments` raises.
     """
 
     def lines() -> Iterator[str]:
@@ -98,10 +102,19 @@ def train_tokenizer(
             if left <= 0:
                 return
 
+    unreadable: list[BaseException] = []
+
+    def readable() -> Iterator[str]:
+        try:
+            yield from lines()
+        except BaseException as error:  # SentencePiece raises another in its place
+            unreadable.append(error)
+            raise
+
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=lines(),
+            sentence_iterator=readable(),
             model_writer=model,
             model_type="bpe",
             vocab_size=vocab_size,
@@ -116,6 +129,8 @@ def train_tokenizer(
             minloglevel=2,
         )
     except RuntimeError as error:
+        if unreadable:
+            raise unreadable[0] from None
         raise InputError(
             f"--train-tokenizer {vocab_size}: this text allows no such vocabulary ({error}); choose another size"
         ) from error
@@ -196,6 +211,9 @@ def prepare(config: PrepareConfig, command: str, track: Track = untracked) -> Ma
     Raises `InputError` for input that can't be read and for output that is in the way.
     """
     sources = find_sources(config.inputs, config)
+    if _ready(config).exists():
+        with locked(config.out):
+            _publish(config)
     trained = config.out / "tokenizer.model"
     existing = _existing(config)
     if config.train_tokenizer is not None and trained.exists():
@@ -203,13 +221,16 @@ def prepare(config: PrepareConfig, command: str, track: Track = untracked) -> Ma
     if existing and not config.overwrite:
         raise InputError(f"{existing[0]} already exists: choose another --name or --out, or give --overwrite")
     new_folder = not config.out.exists()
-    staging = config.out / f".{config.name}-{os.getpid()}"  # outside the try: ctrl-C may come while it is made
     try:
-        staging.mkdir(parents=True)
-        return _prepare(config, command, sources, staging, track)
+        config.out.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(config.out / config.name) as staging:
+            manifest = _prepare(config, command, sources, staging, track)
+            with locked(config.out):
+                _publish(config)  # what another run has left meanwhile
+                os.rename(staging, _ready(config))
+                _publish(config)
+            return manifest
     finally:
-        if staging.exists():
-            shutil.rmtree(staging)
         if new_folder and config.out.exists() and not any(config.out.iterdir()):
             config.out.rmdir()
 
@@ -238,17 +259,17 @@ def _prepare(config: PrepareConfig, command: str, sources: list[Source], staging
     if not counts.documents:
         raise InputError(f"{', '.join(config.inputs)}: the input holds no text, so there is nothing to write")
 
-    shards = [read_shards([str(path)]).tokens[:] for path in writer.paths]
-    decoded_bytes = tokenizer.stream_bytes(shards)
-    unknown_tokens = sum(tokenizer.unknown_count(shard) for shard in shards)
+    shards = [read_shards([str(path)]) for path in writer.paths]
+    decoded_bytes = tokenizer.stream_bytes(_parts(shards))
+    unknown_tokens = sum(map(tokenizer.unknown_count, _parts(shards)))
     manifest = Manifest(
         format=MANIFEST_FORMAT,
         name=config.name,
         shards=tuple(
-            ShardEntry(file=path.name, tokens=len(shard), sha256=file_sha256(path))
+            ShardEntry(file=path.name, tokens=shard.total, sha256=file_sha256(path))
             for path, shard in zip(writer.paths, shards, strict=True)
         ),
-        tokens=sum(len(shard) for shard in shards),
+        tokens=sum(shard.total for shard in shards),
         documents=counts.documents,
         original_bytes=counts.original_bytes,
         decoded_bytes=decoded_bytes,
@@ -260,15 +281,21 @@ def _prepare(config: PrepareConfig, command: str, sources: list[Source], staging
         command=command,
         version=__version__,
     )
-    _publish(config, [*writer.paths, *([model] if model.exists() else [])], manifest)
+    write_text(staging / _manifest_name(config), manifest.to_json())
     return manifest
+
+
+def _parts(shards: Iterable[TokenStream]) -> Iterator[Tokens]:
+    for shard in shards:
+        for start in range(0, shard.total, _READ_AT_ONCE):
+            yield shard.tokens[start : start + _READ_AT_ONCE]
 
 
 def _spool(source: Source, staging: Path) -> Source:
     if source.path is not None:
         return source
     path = staging / "stdin"
-    with path.open("wb") as file:
+    with naming(path), path.open("wb") as file:
         shutil.copyfileobj(sys.stdin.buffer, file)
     return source._replace(path=path)
 
@@ -290,8 +317,8 @@ def _warnings(counts: _Counts, decoded_bytes: int, unknown_tokens: int) -> tuple
     return tuple(warnings)
 
 
-def _manifest_path(config: PrepareConfig) -> Path:
-    return config.out / f"{config.name}_manifest.json"
+def _manifest_name(config: PrepareConfig) -> str:
+    return f"{config.name}_manifest.json"
 
 
 def _existing(config: PrepareConfig) -> list[Path]:
@@ -302,12 +329,25 @@ def _existing(config: PrepareConfig) -> list[Path]:
     return sorted(path for path in config.out.iterdir() if pattern.fullmatch(path.name))
 
 
-def _publish(config: PrepareConfig, files: list[Path], manifest: Manifest) -> None:
-    # Old files are removed first: shards of a longer earlier run would match the same pattern. The manifest comes last,
-    # so a manifest always describes the shards beside it.
-    for path in _existing(config):
-        path.unlink()
-    for path in files:
-        os.replace(path, config.out / path.name)
-    with replacing(_manifest_path(config)) as file:
-        file.write(manifest.to_json().encode())
+def _ready(config: PrepareConfig) -> Path:
+    """The folder of a set of files that is whole, while it is published."""
+    return config.out / f".{config.name}.ready"
+
+
+def _publish(config: PrepareConfig) -> None:
+    """Move what is ready into place, shards of a longer earlier set out of it; goes on where another run ended.
+
+    The manifest comes last: until then a mixture of two sets contradicts the old one. Nothing is removed before.
+    """
+    ready, last = _ready(config), _manifest_name(config)
+    if (ready / last).exists():
+        for path in sorted(path for path in ready.iterdir() if path.is_file() and path.name != last):
+            os.replace(path, config.out / path.name)
+        new = {last, *(entry.file for entry in parse_manifest(ready / last).shards)}
+        (ready / "old").mkdir(exist_ok=True)
+        for path in _existing(config):
+            if path.name not in new:
+                os.replace(path, ready / "old" / path.name)
+        os.replace(ready / last, config.out / last)
+    if ready.exists():
+        shutil.rmtree(ready)

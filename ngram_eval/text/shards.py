@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ngram_eval.errors import InputError
-from ngram_eval.files import open_input, replacing
+from ngram_eval.files import Stamp, open_input, replacing, require_unchanged, stamp
 from ngram_eval.text.stream import Stream, Tokens
 
 MAGIC = 20240520
@@ -38,50 +38,50 @@ class TokenStream(NamedTuple):
     """The shards, in order."""
     total: int
     """Tokens in all shards, before any cut: `total > len(tokens)` means a subset."""
+    text: bytes | None = None
+    """The text that they were cut from, from its start, if it is known."""
 
 
 class _Shard(NamedTuple):
     path: Path
     dtype: np.dtype[Any]
     tokens: int
+    stamp: Stamp
 
-    def map(self) -> Tokens:
-        # A plain array over the mapping: indexing np.memmap itself makes a memmap object of every slice.
-        tokens: Tokens = np.asarray(
-            np.memmap(self.path, dtype=self.dtype, mode="r", offset=HEADER_BYTES, shape=(self.tokens,))
-        )
+    def read(self, start: int, stop: int) -> Tokens:
+        """Tokens [start, stop). They are read, not mapped: whatever befalls the file, there is a message."""
+        with open_input(self.path, "it is needed to the end of the run") as file:
+            require_unchanged(self.path, self.stamp, stamp(os.fstat(file.fileno())))
+            offset = HEADER_BYTES + start * self.dtype.itemsize
+            tokens: Tokens = np.fromfile(file, self.dtype, stop - start, offset=offset)
+        if len(tokens) < stop - start:
+            raise InputError(f"{self.path} was cut short while it was read: run again once nothing writes to it")
         return tokens
 
 
 def read_shards(patterns: Sequence[str], max_tokens: int | None = None) -> TokenStream:
     """The token stream of the shards that `patterns` (globs or plain paths) match, sorted, each once.
 
-    Shards are mapped, not read: the stream may be larger than memory. Every header is checked. Raises `InputError` for
-    a pattern without files, for a file that is not a shard or whose size differs from its header, and for `max_tokens`
-    below 1.
+    Only headers are read, and checked: the stream may be larger than memory. Raises `InputError` for a pattern without
+    files, for a file that is not a shard or whose size differs from its header, and for `max_tokens` below 1; slices of
+    the stream raise it for a shard that was changed since.
     """
     if max_tokens is not None and max_tokens < 1:
         raise InputError(f"--max-tokens is {max_tokens}: give at least 1")
     shards = [_read_header(path) for path in _expand(patterns)]
     total = sum(shard.tokens for shard in shards)
     length = total if max_tokens is None else min(total, max_tokens)
-    paths = tuple(shard.path for shard in shards)
-    if length <= shards[0].tokens:
-        return TokenStream(shards[0].map()[:length], paths, total)
-    return TokenStream(Shards(shards, length), paths, total)
+    return TokenStream(Shards(shards, length), tuple(shard.path for shard in shards), total)
 
 
 class Shards:
-    """Shards end to end as one stream (`ngram_eval.text.stream.Stream`); each is mapped when it is first read.
-
-    A slice within one shard is a view of its file; a slice over several shards is a copy.
-    """
+    """Shards end to end as one stream (`ngram_eval.text.stream.Stream`); slices are read from the files, each time."""
 
     def __init__(self, shards: Sequence[_Shard], length: int) -> None:
         self._shards, self._length = shards, length
         self._starts = np.cumsum([0, *(shard.tokens for shard in shards)])
-        self._dtype = max((shard.dtype for shard in shards), key=lambda dtype: dtype.itemsize)
-        self._maps: dict[int, Tokens] = {}
+        needed = zip(shards, self._starts.tolist(), strict=False)
+        self._dtype = max((one.dtype for one, start in needed if start < length), key=lambda dtype: dtype.itemsize)
 
     def __len__(self) -> int:
         return self._length
@@ -90,24 +90,17 @@ class Shards:
         start, stop, step = positions.indices(self._length)
         if step != 1:
             raise ValueError(f"a stream is read in slices without a step, not with step {step}")
-        index = min(int(np.searchsorted(self._starts, start, side="right")), len(self._shards)) - 1
-        parts = []
-        while True:
-            offset = int(self._starts[index])
-            parts.append(self._map(index)[start - offset : max(stop, start) - offset])
-            start += len(parts[-1])
-            index += 1
-            if start >= stop:
-                break
+        if stop <= start:
+            return np.zeros(0, self._dtype)
+        first, last = np.searchsorted(self._starts, [start, stop - 1], side="right") - 1
+        parts = [
+            self._shards[i].read(max(start - offset, 0), min(stop - offset, self._shards[i].tokens))
+            for i, offset in enumerate(self._starts[first : last + 1].tolist(), first)
+        ]
         if len(parts) == 1 and parts[0].dtype == self._dtype:
             return parts[0]
         joined: Tokens = np.concatenate(parts, dtype=self._dtype)
         return joined
-
-    def _map(self, index: int) -> Tokens:
-        if index not in self._maps:
-            self._maps[index] = self._shards[index].map()
-        return self._maps[index]
 
 
 def _expand(patterns: Sequence[str]) -> list[Path]:
@@ -127,7 +120,7 @@ def _read_header(path: Path) -> _Shard:
     if path.is_dir():
         raise InputError(f"{path} is a directory: name the shards in it, such as '{path}/*.bin'")
     with open_input(path, "check the path and its permissions") as file:
-        size = os.fstat(file.fileno()).st_size
+        found = stamp(os.fstat(file.fileno()))
         raw = file.read(HEADER_BYTES)
     if len(raw) < HEADER_BYTES:
         raise InputError(
@@ -146,15 +139,15 @@ def _read_header(path: Path) -> _Shard:
         raise InputError(f"{path} has a token count of {count} in its header: it is damaged; fetch or make it again")
     dtype = _DTYPES[version]
     expected = HEADER_BYTES + count * dtype.itemsize
-    if size != expected:
+    if found.size != expected:
         raise InputError(
-            f"{path} is too {'short' if size < expected else 'long'}: its header promises {count} tokens "
-            f"({expected} bytes), it has {size} bytes ({(size - HEADER_BYTES) / dtype.itemsize:g} tokens); "
+            f"{path} is too {'short' if found.size < expected else 'long'}: its header promises {count} tokens "
+            f"({expected} bytes), it has {found.size} bytes ({(found.size - HEADER_BYTES) / dtype.itemsize:g} tokens); "
             "fetch or make it again"
         )
     if count == 0:
         raise InputError(f"{path} is empty (0 tokens): leave it out, or make it again")
-    return _Shard(path, dtype, count)
+    return _Shard(path, dtype, count, found)
 
 
 def write_shard(path: Path, tokens: Tokens) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Tokens = NDArray[np.uint16] | NDArray[np.uint32]
-"""Tokens in memory or mapped: one dimension, contiguous, uint16 or uint32."""
+"""Tokens in memory: one dimension, contiguous, uint16 or uint32."""
 
 
 class Stream(Protocol):

@@ -1,7 +1,9 @@
 """Tokenizers, and the bytes that each token decodes to; this module holds SentencePiece's."""
 
+import bisect
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -9,12 +11,16 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ngram_eval.config import ByteRule
-from ngram_eval.errors import InputError
+from ngram_eval.errors import InputError, refusing
 from ngram_eval.files import read_input
 from ngram_eval.text.stream import Stream, Tokens, check_span
 
 _CHUNK = 1 << 20
 """Tokens handled at once; temporaries of this size stay in the cache."""
+_CHECKED = 1 << 14
+"""Tokens of a stream that are decoded, about 64 kB of text, to see that their bytes are counted right."""
+_SPACES = "\ue000 \ue000"
+"""A space that is cut on its own: no piece has these characters (for private use)."""
 MOST_MODEL_BYTES = 1 << 28
 """Most bytes of a SentencePiece model; the largest in use have 10 MB."""
 
@@ -36,6 +42,12 @@ def check_vocabulary(
                 f"token {chunk[bad]} at position {first + start + bad} is outside the vocabulary of {source} "
                 f"({vocab_size} tokens): the shards were made with another tokenizer; give the one that made them"
             )
+
+
+def first_difference(a: Sequence[int], b: Sequence[int]) -> int:
+    """Where two sequences begin to differ; the length of the shorter if that is how the longer begins."""
+    x, y = (np.array(memoryview(one) if isinstance(one, bytes) else one)[: min(len(a), len(b))] for one in (a, b))
+    return int(np.argmax(x != y)) if (x != y).any() else len(x)
 
 
 class TextTokenizer(Protocol):
@@ -60,6 +72,12 @@ class TextTokenizer(Protocol):
     def text_bytes(self, tokens: Tokens) -> int:
         """Bytes of the text of all tokens except the first, from the decoder alone."""
 
+    def written(self, tokens: Tokens) -> bytes:
+        """What the decoder writes for a stream's first tokens."""
+
+    def check(self, tokens: Stream, part: tuple[int, int] = (0, 1)) -> None:
+        """Raise `InputError` for tokens whose bytes are unknown; of a long stream only `part` (rank, world) is read."""
+
 
 class Tokenizer:
     """A SentencePiece model, and the number of bytes that each of its tokens counts.
@@ -79,21 +97,29 @@ class Tokenizer:
     """
 
     def __init__(self, model: bytes, source: str = "the tokenizer") -> None:
-        """Load a serialised SentencePiece model; raises `InputError`, naming `source`, if `model` is not one."""
+        """Load a serialised SentencePiece model.
+
+        Raises `InputError`, naming `source`, if `model` is not one, or its decoder does not write the spaces of a text.
+        """
         if not model:
             raise InputError(f"{source} is empty, not a SentencePiece model: give a .model file")
         import sentencepiece  # not at the top: reading shards does not need it
 
-        try:
+        with refusing(source, "is not a SentencePiece model", "give a .model file"):
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-        except RuntimeError as error:
-            raise InputError(f"{source} is not a SentencePiece model ({error}): give a .model file") from error
+            self.vocab_size: int = self._processor.get_piece_size()
+            self._pieces: list[str] = [self._processor.id_to_piece(i) for i in range(self.vocab_size)]
         self.sha256 = hashlib.sha256(model).hexdigest()
-        self.vocab_size: int = self._processor.get_piece_size()
         self.dtype: DTypeLike = np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
         self.bos_id: int | None = self._processor.bos_id() if self._processor.bos_id() >= 0 else None
+        self._source = source
         self._learn_pieces()
         self._learn_decoder()
+        if "▁" in self.decode(self._processor.encode(_SPACES)):
+            raise InputError(
+                f"{source} has no piece '▁' for a space and writes one as three byte tokens, which its decoder does "
+                "not make a space again: the bytes of a text are unknown; give a model that has that piece"
+            )
 
     @classmethod
     def load(cls, path: Path | str) -> "Tokenizer":
@@ -116,6 +142,10 @@ class Tokenizer:
 
     def surfaces(self) -> list[bytes | None]:
         """The bytes of each token within a text; None for a token without text, or whose text is lost."""
+        return list(self._surfaces)
+
+    @cached_property
+    def _surfaces(self) -> list[bytes | None]:
         return [
             bytes([int(piece[3:5], 16)]) if byte else None if boundary else piece.replace("▁", " ").encode()
             for piece, byte, boundary in zip(self._pieces, self._byte.tolist(), self._boundary.tolist(), strict=True)
@@ -131,10 +161,37 @@ class Tokenizer:
 
         Equals the sum of `target_bytes`. Unknown tokens have no bytes; a byte that is not part of a character counts 1.
         """
-        known = tokens[~self._unknown[tokens]]
-        first = tokens[:1][~self._unknown[tokens[:1]]]
-        whole, before = self.decode_batch([known, first])
-        return _bytes_of(whole) - _bytes_of(before)
+        return self._decoded_bytes(tokens) - self._decoded_bytes(tokens[:1])
+
+    def written(self, tokens: Tokens) -> bytes:
+        """What the decoder writes for a stream's first tokens; U+FFFD for a byte that is not part of a character."""
+        return self.decode(tokens).encode()
+
+    def _decoded_bytes(self, tokens: Tokens) -> int:
+        text = self.decode(tokens)
+        spelt = b"".join(self._surfaces[token] or b"\n" for token in tokens.tolist())
+        # The decoder shows a stray byte as U+FFFD, three bytes, which a text may hold as well.
+        stray = text.count("\ufffd") - spelt.count("\ufffd".encode())
+        return len(text.encode()) - 2 * stray - self._unknown_bytes * self.unknown_count(tokens)
+
+    def check(self, tokens: Stream, part: tuple[int, int] = (0, 1)) -> None:
+        """Raise `InputError` unless the first 16,384 tokens count as many bytes as the decoder makes of them."""
+        first = tokens[:_CHECKED]
+
+        def sizes(stop: int) -> tuple[int, int]:
+            counted = int(self.target_bytes(first, 0, stop, "decoded").sum())
+            return counted, self.text_bytes(first[: stop + 1])
+
+        counted, decoded = sizes(len(first) - 1)
+        if counted == decoded:
+            return
+        at = bisect.bisect_left(range(len(first)), True, key=lambda stop: len(set(sizes(stop))) > 1)
+        shown = first[max(at - 2, 0) : at + 2]
+        raise InputError(
+            f"{self._source} contradicts itself: by its pieces the first {len(first):,} tokens have {counted:,} bytes, "
+            f"its decoder writes {decoded:,}. They part at position {at - 1}: tokens {shown.tolist()}, pieces "
+            f"{[self._pieces[token] for token in shown]}, decoded {self.decode(shown)!r}"
+        )
 
     @property
     def splits_at_newlines(self) -> bool:
@@ -212,7 +269,6 @@ class Tokenizer:
 
     def _learn_pieces(self) -> None:
         processor, ids = self._processor, range(self.vocab_size)
-        self._pieces = [processor.id_to_piece(i) for i in ids]
         self._byte = np.array([processor.is_byte(i) for i in ids])
         self._unknown = np.array([processor.is_unknown(i) for i in ids])
         self._boundary = self._unknown | [processor.is_control(i) or processor.is_unused(i) for i in ids]
@@ -239,11 +295,8 @@ class Tokenizer:
         # A token without text leaves the decoder at the start. One whose space was dropped may count as text or not:
         # doubled, it shows which.
         self._stays_leading = (first == 0) & (doubled == 0)
+        self._unknown_bytes = int(later[self._unknown].max())  # what is written for lost text
         for sizes in (first, later):
             sizes[self._byte] = 1  # alone, a byte above 127 decodes to U+FFFD
             sizes[self._unknown] = 0
         self._first_bytes, self._later_bytes = first, later
-
-
-def _bytes_of(text: str) -> int:
-    return len(text.encode()) - 2 * text.count("\ufffd")  # the decoder shows a stray byte as U+FFFD, three bytes

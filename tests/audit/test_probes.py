@@ -136,3 +136,16 @@ def test_text_bytes_are_those_of_the_text() -> None:
     assert tokenizer.text_bytes(tokens) == whole - len(tokenizer.decode(tokens[:1]).encode())
     for stop in range(1, 90):  # also in the middle of a character
         assert tokenizer.text_bytes(tokens[: stop + 1]) == tokenizer.target_bytes(tokens, 0, stop, "decoded").sum()
+
+
+def test_the_text_itself_is_asked_where_it_is_at_hand() -> None:
+    tokenizer = Tokenizer.load(asset("tokenizer.model"))
+    (tokens,) = tokenizer.encode([TEXT])
+    honest = replace(subject(alone, model=UniformSource(tokenizer.vocab_size)), tokenizer=tokenizer)
+    cut = tokens[: len(tokens) // 2]
+    assert probe(honest, cut, tokenizer=tokenizer, text=TEXT.encode())[6].verdict == "pass"
+    found = probe(honest, cut, tokenizer=tokenizer, text=TEXT.replace("Zürich", "Köln").encode())[6]
+    assert found.verdict == "refuted"
+    at = len(TEXT.partition("Zürich")[0].encode())
+    assert "the text has b'K\\xc3\\xb6ln, or" in found.evidence
+    assert f"at byte {at}, the decoder writes b'Z\\xc3\\xbcrich, " in found.evidence

@@ -136,7 +136,8 @@ def test_torchrun(stream: Stream, evaluate: Evaluate, tmp_path: Path, world: int
         assert one["ngram"] == ngram
         assert one["depends_on_ranks"] == (name == "pr890")
         assert one["prefill"] == ((prefill if world > 1 else "local") if ngram == "sharded" else None)
-        for key in ("nats", "neural_nats", "positions", "hits_by_order", "vocabulary_sum"):
+        assert one["inputs"] == alone[name]["inputs"]
+        for key in ("nats", "neural_nats", "positions", "hits_by_order", "vocabulary_sum", "profile", "gain_by_order"):
             assert one[key] == alone[name][key] or (name == "pr890" and world > 1), (name, key)
     assert printed.count("not normalised") == 1, "one rank reports"
     assert ("pr890: as published, another number of ranks" in printed) == (world > 1)
@@ -145,7 +146,7 @@ def test_torchrun(stream: Stream, evaluate: Evaluate, tmp_path: Path, world: int
 def test_a_model_gives_the_same_bits_on_two_ranks(evaluate: Evaluate, tmp_path: Path) -> None:
     """All default presets, which answer each other from memory; and the statistics that are saved."""
     out, scores = tmp_path / "two.json", tmp_path / "two.npz"
-    flags = ["--max-tokens", 900, "--stride", 64, "--batch-windows", 4, "--buckets", 4096]
+    flags = ["--max-tokens", 600, "--stride", 64, "--batch-windows", 2, "--buckets", 4096]
     code, _, err = finish(launch(2, *flags, "--json", out, "--save-scores", scores))
     assert code == 0, err
     two = {one["preset"]: one for one in json.loads(out.read_text())["runs"]}

@@ -33,6 +33,7 @@ run.main()
 """
 """The evaluator with a pause at each batch: it takes three to six seconds."""
 
+KILLS = 100
 SUMS = ("nats", "neural_nats", "positions", "hits_by_order", "vocabulary_sum")
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
@@ -49,9 +50,9 @@ def kill(process: Any, rng: random.Random) -> str:
     return "all"
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(100, marks=pytest.mark.slow)])
-def test_killed_at_random_moments(tmp_path: Path, kills: int) -> None:
-    rng = random.Random(kills)
+@pytest.mark.slow
+def test_killed_at_random_moments(tmp_path: Path) -> None:
+    rng = random.Random(KILLS)
     write_shard(tmp_path / "data.bin", (np.random.default_rng(0).zipf(1.3, 80_000) % 50).astype(np.uint16))
     (tmp_path / "script.py").write_text(SCRIPT)
     script, result = (str(tmp_path / "script.py"),), tmp_path / "result.json"
@@ -77,7 +78,7 @@ def test_killed_at_random_moments(tmp_path: Path, kills: int) -> None:
         assert victim is not None or (code == 0 and result.exists()), err
         return result.exists()
 
-    while done < kills:
+    while done < KILLS:
         run += 1
         preset = rng.choice(["hashed", "exact", "pr890"])
         fixed = rng.choice([1, 2, 3])
@@ -92,7 +93,7 @@ def test_killed_at_random_moments(tmp_path: Path, kills: int) -> None:
             if complete:
                 break
             done += 1
-            if done >= kills:
+            if done >= KILLS:
                 code, _, err = finish(launch(fixed, *flags, module=script))
                 assert code == 0, err
                 break

@@ -1,6 +1,5 @@
 """What results say of the stream: sums of windows, by order, by entropy; the same however the work is split."""
 
-import json
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +11,6 @@ from ngram_eval.evaluation import profile as module
 from ngram_eval.evaluation.profile import ENTROPY_BINS, UNIT, Profile
 from ngram_eval.text.windows import Plan
 from tests.support.evaluator import Evaluate
-from tests.support.processes import finish, launch
 from tests.support.streams import Stream
 
 
@@ -76,18 +74,6 @@ def test_long_streams_have_several_windows_in_an_entry(
     assert coarse.windows_each == 3
     assert len(coarse.along) == 27
     np.testing.assert_array_equal(coarse.along, np.add.reduceat(fine.along, np.arange(0, 81, 3)))
-
-
-def test_ranks_give_the_same_profile(stream: Stream, evaluate: Evaluate, tmp_path: Any) -> None:
-    arguments = ["--data", stream.shard, "--uniform", "--vocab-size", 50, "--seq-len", 256, "--buckets", 512]
-    arguments += ["--preset", "hashed", "--preset", "exact"]
-    out = tmp_path / "ranks.json"
-    code, _, err = finish(launch(3, *arguments, "--batch-windows", 4, "--json", out))
-    assert code == 0, err
-    alone = evaluate(*arguments, "--batch-windows", 4)
-    for found in json.loads(out.read_text())["runs"]:
-        for key in ("profile", "inputs", "gain_by_order"):
-            assert found[key] == alone[found["preset"]][key], (found["preset"], key)
 
 
 def test_packing() -> None:

@@ -123,7 +123,7 @@ def test_a_damaged_safetensors_file_is_refused(tmp_path: Path) -> None:
     content = (tmp_path / "good.safetensors").read_bytes()
     for name, damaged in (("cut", content[:200]), ("text", b"no tensors at all"), ("empty", b"")):
         (tmp_path / f"{name}.safetensors").write_bytes(damaged)
-        with pytest.raises(InputError, match=rf"{name}\.safetensors: not a safetensors file"):
+        with pytest.raises(InputError, match=rf"{name}\.safetensors is not a safetensors file"):
             load_scores(tmp_path / f"{name}.safetensors", (64,))
 
 

@@ -126,7 +126,7 @@ def test_a_hugging_face_model(length: int, stride: int, rows: int) -> None:
     model = library.GPT2LMHeadModel(config).eval()
     tokens = np.random.default_rng(1).integers(400, size=length + stride * (rows + 70), dtype=np.uint16)
     window = WindowConfig(seq_len=length, stride=stride)
-    on_each_number_of_threads(lambda: said(HfSource(model, lead_id=None, batch_windows=rows), tokens, window, rows))
+    on_each_number_of_threads(lambda: said(HfSource(model, batch_windows=rows), tokens, window, rows))
 
 
 def test_the_softmax_over_a_large_vocabulary() -> None:

@@ -97,11 +97,35 @@ def test_against_the_neural_model(results: Callable[..., Path], capsys: Any) -> 
     assert found["interval"]["high"] < 0, "the memory helps on a text of repeated phrases"
 
 
-def test_other_texts_are_not_paired(results: Callable[..., Path], capsys: Any) -> None:
-    a, b = results("a", "--preset", "exact"), results("b", "--preset", "exact", "--max-tokens", 2000)
+@pytest.mark.parametrize(("tokens", "unpaired"), [(2000, None), (600, "fewer than 20 stretches")])
+def test_runs_of_other_lengths_are_compared_over_what_both_scored(
+    results: Callable[..., Path], capsys: Any, tokens: int, unpaired: str | None
+) -> None:
+    a, b = (
+        results("a", "--preset", "exact"),
+        results("b", "--preset", "exact", "--max-tokens", tokens, "--max-order", 4),
+    )
     found = comparison(capsys, a, b)[1]
-    assert found["interval"] is None
-    assert found["unpaired"] == "other tokens"
+    (whole,), (part,) = (json.loads(path.read_text())["runs"] for path in (a, b))
+    (short,) = json.loads(results("c", "--preset", "exact", "--max-tokens", tokens).read_text())["runs"]
+    assert found["within"] == part["positions"] < whole["positions"]
+    assert found["difference"] == pytest.approx(
+        (part["nats"] - short["nats"]) / math.log(2) / found["within"], abs=1e-6
+    )
+    assert found["unpaired"] == unpaired
+    assert (found["interval"] is None) == (unpaired is not None)
+    run(a, b)
+    assert f"over the first {found['within']:,} positions, which both" in " ".join(capsys.readouterr().out.split())
+
+
+def test_other_texts_have_no_difference(results: Callable[..., Path], capsys: Any) -> None:
+    a, b = results("a", "--preset", "exact"), results("b", "--preset", "exact")
+    theirs = json.loads(b.read_text())
+    for one in theirs["runs"][0]["inputs"]:
+        one["sha256"] = one["sha256"][::-1]
+    b.write_text(json.dumps(theirs))
+    found = comparison(capsys, a, b)[1]
+    assert (found["difference"], found["interval"], found["unpaired"]) == (None, None, "other data")
 
 
 def test_bad_files_and_flags(results: Callable[..., Path], capsys: Any, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ngram_eval.config import NgramConfig
 from ngram_eval.errors import InputError
 from ngram_eval.scorers.backends import BACKENDS
-from ngram_eval.scorers.hashed.counts import Best, Counts, make_counts
+from ngram_eval.scorers.hashed.counts import Best, Counts, around, make_counts
 from ngram_eval.scorers.hashed.reference import ReferenceCounts
 from ngram_eval.text.stream import Tokens
 
@@ -304,3 +304,21 @@ def test_lookup_targets(backend: str, threads: int, case: Case, data: st.DataObj
         tokens[position + 1] = target
         expected = counts.lookup(tokens, position, position + 1)
         assert_same(tuple(table[:, target : target + 1] for table in found), tuple(expected))
+
+
+@pytest.mark.parametrize("gap", [False, True])
+@pytest.mark.parametrize("order", [1, 2, 3, 9])
+def test_what_is_read_around_a_position_gives_the_counts_of_the_whole_stream(order: int, gap: bool) -> None:
+    """Also for order 1 alone, which reads no context."""
+    config = NgramConfig(min_order=1, max_order=order, buckets=64, min_count=1, context_gap=gap)
+    tokens: Tokens = np.random.default_rng(0).integers(0, 5, 40).astype(np.uint16)
+    counts = ReferenceCounts(config)
+    counts.update(tokens, 0, 30)
+    for position in range(39):
+        part, base = around(tokens, position, position + 1, config)
+        for ours, whole in (
+            (counts.lookup_targets(part, position - base, 5), counts.lookup_targets(tokens, position, 5)),
+            (counts.lookup(part, position - base, position - base + 1), counts.lookup(tokens, position, position + 1)),
+        ):
+            np.testing.assert_array_equal(ours.context, whole.context)
+            np.testing.assert_array_equal(ours.full, whole.full)

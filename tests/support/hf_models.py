@@ -78,8 +78,11 @@ def save_llama(folder: Path, vocab_size: int = 448, positions: int = 96) -> None
     library.LlamaForCausalLM(config).save_pretrained(folder)
 
 
-def save_gguf(folder: Path, to: Path) -> Any:
-    """A Llama with the byte-level tokenizer of `folder`, as llama.cpp writes them in float32; returns the model."""
+def save_gguf(folder: Path, to: Path, add_bos: bool | None = None) -> Any:
+    """A Llama with the byte-level tokenizer of `folder`, as llama.cpp writes them in float32; returns the model.
+
+    `add_bos` is what the file says of it, if anything.
+    """
     gguf = pytest.importorskip("gguf", reason="gguf is not installed: pip install ngram_eval[hf]")
     import transformers
 
@@ -117,6 +120,8 @@ def save_gguf(folder: Path, to: Path) -> Any:
     writer.add_token_merges([" ".join(pair) for pair in definition["model"]["merges"]])
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(0)
+    if add_bos is not None:
+        writer.add_add_bos_token(add_bos)
     names = {"embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
     inner = {"q_proj": "attn_q", "k_proj": "attn_k", "v_proj": "attn_v", "o_proj": "attn_output"}
     inner |= {"gate_proj": "ffn_gate", "up_proj": "ffn_up", "down_proj": "ffn_down"}

@@ -49,17 +49,26 @@ def device_check(kind: str, *flags: str) -> Path:
 @cache
 def host_extension() -> ModuleType:
     """`ngram_eval._cuda` on the host: in `sys.modules` from now on."""
+    return loaded("_cuda", extension(BUILT, "_cuda", "csrc/python/cuda.cc", *KERNELS))
+
+
+def extension(folder: Path, name: str, *arguments: str) -> Path:
+    """An extension of Python, compiled like `compiled`; torch brings the headers of pybind11."""
     includes = [sysconfig.get_path("include"), str(Path(torch.__file__).parent / "include")]
-    built = compiled(
-        BUILT / f"_cuda{sysconfig.get_config_var('EXT_SUFFIX')}",
+    return compiled(
+        folder / f"{name}{sysconfig.get_config_var('EXT_SUFFIX')}",
         *("-fvisibility=hidden", "-shared", "-fPIC", "-pthread"),
         *(f"-isystem{path}" for path in includes),
-        *("csrc/python/cuda.cc", *KERNELS),
+        *arguments,
     )
-    spec = importlib.util.spec_from_file_location("ngram_eval._cuda", built)
+
+
+def loaded(name: str, path: Path) -> ModuleType:
+    """The extension `ngram_eval.name` from there: in `sys.modules` from now on."""
+    spec = importlib.util.spec_from_file_location(f"ngram_eval.{name}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    sys.modules["ngram_eval._cuda"] = module
+    sys.modules[f"ngram_eval.{name}"] = module
     return module

@@ -8,7 +8,7 @@ import zstandard
 from ngram_eval.errors import InputError
 from ngram_eval.text import documents as documents_module
 from tests.support.places import SAMPLE_PATH
-from tests.support.prepared import run
+from tests.support.prepared import contents, run
 
 COMPRESSED = zstandard.ZstdCompressor().compress(b"text " * 1000)
 BAD_TEXTS = [
@@ -49,10 +49,23 @@ def test_bad_text_is_refused_while_training_too(tmp_path: Path) -> None:
     for vocabulary in (5, 100_000):
         with pytest.raises(InputError, match=rf"--train-tokenizer {vocabulary}: this text allows no such vocabulary"):
             run(tmp_path / "out", SAMPLE_PATH, train_tokenizer=vocabulary)
+    (tmp_path / "a.jsonl").write_text('{"text": "fine"}\n{"text": null}\n')
+    with pytest.raises(InputError) as raised:
+        run(tmp_path / "out", tmp_path / "a.jsonl", train_tokenizer=300)
+    assert str(raised.value) == f"{tmp_path}/a.jsonl:2 has NoneType, not text, in its field 'text': fix the line"
     (tmp_path / "empty.txt").write_bytes(b"")
     with pytest.raises(InputError, match="empty"):
         run(tmp_path / "out", tmp_path / "empty.txt", train_tokenizer=300)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.jsonl.zst"])
+def test_a_byte_order_mark_is_no_text(tmp_path: Path, model_path: Path, name: str) -> None:
+    text = b"a text" if name == "a.txt" else b'{"text": "a text"}\n'
+    content = b"\xef\xbb\xbf" + text
+    (tmp_path / name).write_bytes(zstandard.ZstdCompressor().compress(content) if name.endswith("zst") else content)
+    assert run(tmp_path / "out", tmp_path / name, tokenizer=model_path).original_bytes == 6
+    assert contents(tmp_path / "out", model_path) == ["a text"]
 
 
 def test_ctrl_c_stops_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,10 @@
 
 import io
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +15,7 @@ import pytest
 import zstandard
 
 from ngram_eval.errors import InputError
-from ngram_eval.files import file_sha256
+from ngram_eval.files import file_sha256, temporary_folder
 from ngram_eval.text import documents as documents_module
 from ngram_eval.text import prepare as prepare_module
 from ngram_eval.text.manifest import read_manifest
@@ -234,3 +238,92 @@ def test_an_interruption_leaves_nothing_behind(
         run(out, SAMPLE_PATH, tokenizer=model_path, shard_tokens=1000, overwrite=True)
     assert len(written) == 2
     assert ({path.name: path.read_bytes() for path in out.iterdir()} if out.exists() else None) == before
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize("shards", [(3, 1), (1, 3), (2, 2)], ids=["fewer", "more", "as many"])
+def test_a_publication_that_fails_anywhere_loses_nothing(
+    tmp_path: Path, model_path: Path, monkeypatch: pytest.MonkeyPatch, shards: tuple[int, int]
+) -> None:
+    """Either the old files are all there, or the next run puts all of the new ones in place."""
+    texts = [tmp_path / "old.txt", tmp_path / "new.txt"]
+    for path in texts:
+        path.write_text(f"some {path.stem} text " * 40)
+
+    def prepared(out: Path, which: int) -> dict[str, bytes]:
+        tokens = len(Tokenizer.load(model_path).encode([texts[which].read_text()])[0]) + 1
+        run(out, texts[which], tokenizer=model_path, shard_tokens=-(-tokens // shards[which]), overwrite=True)
+        return files(out)
+
+    old, new = prepared(tmp_path / "a", 0), prepared(tmp_path / "b", 1)
+    whole = failed = 0
+    moves = {name: getattr(os, name) for name in ("rename", "replace", "mkdir", "unlink", "rmdir")}
+    for step in range(100):
+        out, left = tmp_path / str(step), [step]
+        prepared(out, 0)
+
+        def fail(name: str, left: list[int], out: Path) -> Any:
+            def call(*arguments: Any, **named: Any) -> Any:
+                if left[0] == 0:
+                    raise OSError(5, "Input/output error")
+                left[0] -= 1
+                return moves[name](*arguments, **named)
+
+            return call
+
+        with monkeypatch.context() as patched:
+            for name in moves:
+                patched.setattr(os, name, fail(name, left, out))
+            try:
+                prepared(out, 1)
+            except OSError:
+                failed += 1
+            else:
+                break
+        if files(out) == old and not list(out.glob(".*.ready")):
+            whole += 1
+            continue
+        with pytest.raises(InputError, match="already exists"):
+            run(out, texts[0], tokenizer=model_path)
+        assert files(out) == new
+        assert [path.name for path in out.iterdir() if path.is_dir()] == []
+    assert files(out) == new
+    assert whole >= 3, "before publication"
+    assert failed - whole >= 3, "during it"
+
+
+KILLED = """
+import os, signal, sys
+from ngram_eval.text import prepare
+prepare.write_shard = lambda path, tokens: (path.write_bytes(b"half"), os.kill(os.getpid(), signal.SIGKILL))
+paths = [prepare.Path(one) for one in sys.argv[2:]]
+config = prepare.PrepareConfig(inputs=(sys.argv[1],), out=paths[0], tokenizer=paths[1])
+prepare.prepare(config, "the command")
+"""
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path: Path, model_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("some text")
+    out = tmp_path / "out"
+    with subprocess.Popen([sys.executable, "-c", KILLED, tmp_path / "a.txt", out, model_path]) as process:
+        assert process.wait() == -signal.SIGKILL
+    assert [path.name[:8] for path in out.iterdir()] == [".tokens."]
+    with temporary_folder(out / "tokens") as living:  # which is this process's
+        assert list(out.iterdir()) == [living]
+        run(out, tmp_path / "a.txt", tokenizer=model_path)
+        assert sorted(out.iterdir()) == [living, out / "tokens_000000.bin", out / "tokens_manifest.json"]
+
+
+def test_names_that_are_not_utf8_are_shown_with_escapes(tmp_path: Path, model_path: Path) -> None:
+    name, out = os.fsdecode(b"t\xff.txt"), tmp_path / os.fsdecode(b"o\xfe")
+    (tmp_path / name).write_text("some text")
+    command = [sys.executable, "-m", "ngram_eval", "prepare", name, "--out", out, "--tokenizer", model_path, "--quiet"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
+    assert rb"prepare 't\udcff.txt' --out" in done.stdout
+    assert done.stdout == (out / "tokens_manifest.json").read_bytes()
+    manifest = read_manifest([out / "tokens_000000.bin"])
+    assert manifest is not None
+    assert name in manifest.command, "it is read back as it was"

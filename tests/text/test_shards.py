@@ -1,5 +1,6 @@
 """Shards: the published layout, and what is refused."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,14 @@ def test_shard_layout_is_the_published_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.uint32])
-def test_one_shard_is_mapped_without_a_copy(tmp_path: Path, dtype: type) -> None:
+def test_a_stream_may_be_cut(tmp_path: Path, dtype: type) -> None:
     expected: Tokens = np.arange(1000, dtype=dtype)
     write_shard(tmp_path / "a.bin", expected)
     for max_tokens in (None, 7, 5000):
         stream = read_shards([str(tmp_path / "a.bin")], max_tokens)
-        np.testing.assert_array_equal(stream.tokens, expected[:max_tokens])
-        assert isinstance(stream.tokens, np.ndarray)
-        assert stream.tokens.dtype == dtype
-        assert not stream.tokens.flags.owndata
+        np.testing.assert_array_equal(stream.tokens[:], expected[:max_tokens])
+        assert len(stream.tokens) == len(expected[:max_tokens])
+        assert stream.tokens[:].dtype == stream.tokens[3:3].dtype == dtype
         assert stream.total == 1000
 
 
@@ -55,18 +55,18 @@ def test_mixed_versions_give_uint32_and_only_what_is_needed_is_read(
     assert stream.tokens[:].dtype == np.uint32
     assert stream.tokens[:].tolist() == [1, 2, 3, 4, 70000, 6]
 
-    mapped: list[str] = []
-    original = shards_module._Shard.map
+    read: list[str] = []
+    original = shards_module._Shard.read
 
-    def spy(shard: Any) -> Tokens:
-        mapped.append(shard.path.name)
-        return original(shard)
+    def spy(shard: Any, start: int, stop: int) -> Tokens:
+        read.append(shard.path.name)
+        return original(shard, start, stop)
 
-    monkeypatch.setattr(shards_module._Shard, "map", spy)
+    monkeypatch.setattr(shards_module._Shard, "read", spy)
     cut = read_shards([str(tmp_path / "*.bin")], max_tokens=4)
     assert cut.tokens[:].tolist() == [1, 2, 3, 4]
     assert (cut.total, len(cut.paths)) == (6, 3)
-    assert mapped == ["a.bin", "b.bin"]
+    assert read == ["a.bin", "b.bin"]
 
 
 def test_a_file_name_with_brackets_is_a_file(tmp_path: Path) -> None:
@@ -131,3 +131,42 @@ def test_write_shard_refuses_other_arrays(tmp_path: Path, bad: Any) -> None:
     with pytest.raises(ValueError, match=r"tokens"):
         write_shard(tmp_path / "a.bin", bad)
     assert not list(tmp_path.iterdir())
+
+
+def test_every_slice_is_that_of_the_whole(tmp_path: Path) -> None:
+    lengths, whole = (3, 1, 4), np.arange(8, dtype=np.uint16)
+    for index, part in enumerate(np.split(whole, np.cumsum(lengths)[:-1])):
+        write_shard(tmp_path / f"{index}.bin", part)
+    for most in (1, 3, 7, 8):
+        tokens = read_shards([str(tmp_path / "*.bin")], most).tokens
+        for start in range(-9, 10):
+            for stop in (*range(-9, 10), None):
+                np.testing.assert_array_equal(tokens[start:stop], whole[:most][start:stop])
+
+
+@pytest.mark.parametrize("how", ["cut", "rewritten", "replaced", "removed"])
+def test_a_shard_that_changes_is_not_read_on(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "a.bin"
+    write_shard(path, u16(*range(1000)))
+    os.utime(path, ns=(0, 0))  # a clock may stand still between two writes
+    tokens = read_shards([str(path)]).tokens
+    assert tokens[5:6].tolist() == [5]
+    if how == "cut":
+        os.truncate(path, 1024)
+    elif how == "rewritten":
+        path.write_bytes(path.read_bytes())
+    elif how == "replaced":
+        write_shard(path, u16(*range(1000)))
+    else:
+        path.unlink()
+    with pytest.raises(InputError, match=r"a\.bin (was changed while it was in use|can't be read)"):
+        tokens[5:6]
+
+
+def test_a_shard_that_is_cut_as_it_is_read_is_not_half_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.bin"
+    write_shard(path, u16(1, 2, 3))
+    tokens = read_shards([str(path)]).tokens
+    monkeypatch.setattr(shards_module, "require_unchanged", lambda path, *stamps: os.truncate(path, 1026))
+    with pytest.raises(InputError, match=r"a\.bin was cut short while it was read"):
+        tokens[:]

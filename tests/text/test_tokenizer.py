@@ -174,6 +174,53 @@ def test_decoded_bytes_are_what_encoded_text_decodes_to(
         assert_decoded_bytes(name, ids, data)
 
 
+@pytest.mark.parametrize("name", MODELS)
+@settings(max_examples=15, deadline=None)
+@given(data=st.data())
+def test_the_decoder_confirms_the_bytes_of_any_tokens(name: str, data: st.DataObject) -> None:
+    """Unknown ones and stray bytes included, wherever they are."""
+    own = tokenizer(name)
+    odd = np.flatnonzero(own._byte | own._boundary | own._spaced).tolist()
+    tokens = st.sampled_from(odd) | st.integers(0, own.vocab_size - 1)
+    stream = np.array(data.draw(st.lists(tokens, min_size=2, max_size=20)), own.dtype)
+    own.check(stream)
+    assert own.text_bytes(stream) == own.target_bytes(stream, 0, len(stream) - 1, "decoded").sum()
+
+
+def test_a_replacement_character_of_the_text_has_three_bytes() -> None:
+    own = tokenizer("bpe-identity-bare-keep-bytes")
+    text = "a \ufffd\ufffd fox"
+    (tokens,) = own.encode(["\n" + text])
+    assert own.text_bytes(tokens) == own.target_bytes(tokens, 0, len(tokens) - 1, "decoded").sum() == len(text.encode())
+
+
+def test_an_unknown_first_character_leaves_the_space_after_it() -> None:
+    own = tokenizer("bpe-identity-bare-keep-unk")
+    (tokens,) = own.encode(["🙂 the fox"])
+    assert tokens[0] == own.unknown_id
+    assert own.text_bytes(tokens) == own.target_bytes(tokens, 0, len(tokens) - 1, "decoded").sum() == len(" the fox")
+
+
+def test_bytes_that_the_decoder_contradicts_are_refused() -> None:
+    own = Tokenizer(model("bpe-identity-bare-keep-bytes"), "t.model")
+    (tokens,) = own.encode(["the fox and the fox"])
+    own.check(tokens)
+    at = int(np.flatnonzero(own._spaced[tokens])[0])
+    own._later_bytes[tokens[at]] += 2
+    with pytest.raises(InputError, match=rf"t\.model contradicts itself: .* They part at position {at - 1}: tokens"):
+        own.check(tokens)
+
+
+def test_a_model_that_can_t_write_a_space_is_refused() -> None:
+    """Its encoder writes "▁" as three byte tokens, which its decoder leaves as they are: 3 bytes for one."""
+    whole = model("bpe-identity-bare-keep-bytes")
+    without = whole.replace(b"\x0a\x03" + "▁".encode() + b"\x15", b"\x0a\x03" + "☃".encode() + b"\x15")
+    raw = sentencepiece.SentencePieceProcessor(model_proto=without)
+    assert raw.decode(raw.encode("a  b")) == "a▁ b"
+    with pytest.raises(InputError, match=r"t\.model has no piece '▁' for a space and writes one as three byte tokens"):
+        Tokenizer(without, "t.model")
+
+
 @pytest.mark.parametrize("name", ["bpe-identity-bare-keep-bytes", "unigram-nmt_nfkc-bare-keep-bytes"])
 @settings(max_examples=15, deadline=None)
 @given(text=documents)

@@ -120,7 +120,7 @@ def test_other_settings_and_damaged_checkpoints_are_refused(tmp_path: Path, shar
     with pytest.raises(InputError, match="not a checkpoint of this release"):
         snapshot.resume(path, trainer_of(shard))
     del tensors["ema.smear"]
-    metadata = {"format": snapshot.FORMAT, "config": json.dumps(asdict(CONFIG))}
+    metadata = {"format": "ngram_eval checkpoint 1", "config": json.dumps(asdict(CONFIG))}
     save_file(tensors, path, metadata)
     with pytest.raises(InputError, match=r"not a checkpoint of this model.*ema\.smear"):
         snapshot.resume(path, trainer_of(shard))

@@ -102,6 +102,7 @@ def test_divergence_is_reported(shard: Path) -> None:
         trainer.mean_nats()
 
 
+@pytest.mark.slow
 def test_compiled_runs_learn_the_same(shard: Path) -> None:
     """With quantisation half way; the compiler's default is tried by a slow test."""
     torch._dynamo.reset()

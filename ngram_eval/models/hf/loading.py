@@ -6,8 +6,10 @@ No code is loaded: repositories with code of their own are refused, and pickled 
 
 import hashlib
 import io
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +28,13 @@ except ImportError as error:
 
 _WEIGHTS = (".safetensors", ".bin", ".gguf", ".json")
 """Suffixes of the files that define a model."""
+_ADAPTER = "adapter_config.json"
+_PREFIXES = ("_orig_mod.", "module.")
+"""Prefixes that torch.compile and DistributedDataParallel put on the names of a model's weights."""
+_DERIVED = re.compile(r"(^|\.)(rotary_emb\.inv_freq|position_ids|(attn|attention)\.(masked_)?bias|causal_mask)$")
+"""Buffers in older checkpoints that a model makes itself: rotation angles, positions, causal masks."""
+_NAMED = 4
+"""Most weights that a refusal names."""
 
 Loaded = TypeVar("Loaded")
 
@@ -60,6 +69,10 @@ def quietly() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
 def _load(name: str, what: str, load: Callable[..., Loaded], **settings: Any) -> Loaded:
     found = where(name)
     try:
@@ -68,7 +81,7 @@ def _load(name: str, what: str, load: Callable[..., Loaded], **settings: Any) ->
     except Exception as error:  # loaders raise any type for a damaged file
         if isinstance(error, MemoryError):
             raise
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        reason = _reason(error)
         if found["local_files_only"]:
             raise InputError(f"--hf {name}: transformers can't load its {what} ({reason})") from error
         raise InputError(
@@ -82,10 +95,91 @@ def load_tokenizer(name: str) -> Any:
     return _load(name, "tokenizer", transformers.AutoTokenizer.from_pretrained)
 
 
-def load_model(name: str, dtype: torch.dtype) -> Any:
-    """The causal language model of a folder, file or name, in evaluation mode on the CPU; raises `InputError`."""
-    model: Any = _load(name, "model", transformers.AutoModelForCausalLM.from_pretrained, dtype=dtype)
+def load_model(name: str, dtype: torch.dtype, prefix: str = "") -> Any:
+    """The causal language model of a folder, file or name, in evaluation mode on the CPU; raises `InputError`.
+
+    `prefix` is removed from the names of its weights. Weights that do not fit are refused: transformers would fill in
+    random ones.
+    """
+    _refuse_adapter(name)
+    _refuse_part(name)
+    renamed = {"key_mapping": {f"^{re.escape(prefix)}": ""}} if prefix else {}
+    found: Any = _load(
+        name,
+        "model",
+        transformers.AutoModelForCausalLM.from_pretrained,
+        dtype=dtype,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # the report names them
+        **renamed,
+    )
+    model, report = found
+    _check_fit(name, report)
     return model.eval().requires_grad_(False)
+
+
+def _check_fit(name: str, report: dict[str, Any]) -> None:
+    """Raise `InputError`, naming them, for weights that a model lacks or has no place for."""
+    missing, unexpected = (
+        sorted(key for key in report[kind] if not _DERIVED.search(key)) for kind in ("missing_keys", "unexpected_keys")
+    )
+    misfits = {"it lacks": missing, "the model has no place for": unexpected}
+    misfits["of another shape are"] = sorted(str(one[0]) for one in report["mismatched_keys"])
+    found = "; ".join(f"{what} {_listed(keys)}" for what, keys in misfits.items() if keys)
+    if not found:
+        return
+    remedy = "give the whole checkpoint, of this architecture"
+    for prefix in _PREFIXES:
+        if unexpected and all(key.startswith(prefix) for key in unexpected):
+            remedy = f"a wrapper put {prefix!r} before their names: give --weights-prefix {prefix}"
+    raise InputError(f"--hf {name}: its weights do not fit, and the rest would be random ({found}): {remedy}")
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
+def _refuse_part(name: str) -> None:
+    """Raise `InputError` for a part of a split GGUF: transformers may tie what it lacks."""
+    count = gguf_field(name, "split.count")
+    if count is not None and count > 1:
+        raise InputError(
+            f"--hf {name} is one of {count} parts of a model: join them (llama-gguf-split --merge) and give the whole"
+        )
+
+
+def gguf_field(name: str, field: str) -> Any:
+    """The value of a field of a GGUF file; None if it has none, or if `name` is not a GGUF file."""
+    path = Path(name)
+    if path.suffix != ".gguf" or not path.is_file() or find_spec("gguf") is None:
+        return None
+    from gguf import GGUFReader
+
+    try:
+        found = GGUFReader(path).get_field(field)
+    except (ValueError, IndexError, KeyError) as error:
+        raise InputError(f"--hf {name}: not a whole GGUF file ({_reason(error)}); fetch it again") from error
+    return None if found is None else found.contents()
+
+
+def _refuse_adapter(name: str) -> None:
+    """Raise `InputError` for an adapter (LoRA and the like), alone or beside its base model."""
+    path = Path(name)
+    if path.is_file():
+        return
+    if path.is_dir():
+        found = (path / _ADAPTER).is_file()
+    else:
+        try:
+            found = cached_file(name, _ADAPTER, _raise_exceptions_for_missing_entries=False) is not None
+        except OSError:  # no such name, or no network: loading the model tells
+            return
+    if found:
+        raise InputError(
+            f"--hf {name} has an adapter ({_ADAPTER}), which is not applied here: merge it into the weights (peft's "
+            "merge_and_unload), save them, and give that folder"
+        )
 
 
 def digest(name: str) -> str:
@@ -93,8 +187,8 @@ def digest(name: str) -> str:
     path = Path(name)
     if not path.exists():  # a name on the hub: its files are in the cache
         path = Path(str(cached_file(name, "config.json", local_files_only=True))).parent
-    files = [path] if path.is_file() else sorted(one for one in path.iterdir() if one.suffix in _WEIGHTS)
+    inside = [path] if path.is_file() else sorted(path.iterdir())
     whole = hashlib.sha256()
-    for file in files:
+    for file in (one for one in inside if one.is_file() and one.suffix in _WEIGHTS):
         whole.update(f"{file.name} {file_sha256(file)}\n".encode())
     return whole.hexdigest()

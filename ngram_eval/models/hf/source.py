@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ngram_eval.errors import InputError
 from ngram_eval.models.hf.loading import load_model
-from ngram_eval.models.hf.tokenizer import MAX_VOCABULARY, HfTokenizer
-from ngram_eval.models.logits_source import LogitsSource
+from ngram_eval.models.hf.tokenizer import MAX_VOCABULARY
+from ngram_eval.models.logits_source import Lead, LogitsSource
 from ngram_eval.models.side_by_side import in_parts, side_by_side
 from ngram_eval.models.transformer_source import choose_device, choose_dtype
 
@@ -30,8 +30,8 @@ class HfSource(LogitsSource):
 
     name = "hf"
 
-    def __init__(self, model: Any, *, lead_id: int | None, batch_windows: int) -> None:
-        """`lead_id` is a token put before every window, or None.
+    def __init__(self, model: Any, *, batch_windows: int, lead: Lead | None = None, **settings: str) -> None:
+        """`settings` are further ones for the result.
 
         Raises `InputError` for a model in training mode, or with too large a vocabulary.
         """
@@ -43,17 +43,14 @@ class HfSource(LogitsSource):
         vocab_size = int(config.vocab_size if head is None else head.weight.shape[0])
         if vocab_size > MAX_VOCABULARY:
             raise InputError(f"--hf: the model's vocabulary is {vocab_size:,} tokens: at most {MAX_VOCABULARY:,}")
-        self.lead_id = lead_id
-        self.most_positions = int(getattr(config, "max_position_embeddings", None) or 0)
+        self.most_positions, self.dtype = _positions(model), model.dtype
         self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
-        settings = {
+        about = {
             "model": type(model).__name__,
             "device": str(model.device),
             "dtype": str(model.dtype).removeprefix("torch."),
         }
-        if lead_id is not None:
-            settings["window lead"] = f"windows led by token {lead_id}"
-        super().__init__(vocab_size, batch_windows, settings)
+        super().__init__(vocab_size, batch_windows, {**about, **settings}, lead or Lead())
 
     def forward(self, tokens: NDArray[np.int64], last: int) -> Iterator[Tensor]:
         """Forward as many windows at once as their logits allow.
@@ -84,10 +81,22 @@ class HfSource(LogitsSource):
         return logits
 
 
+def _positions(model: Any) -> int:
+    """Most positions of a window, 0 if there is no limit."""
+    named = int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 0)
+    tables = [
+        one.num_embeddings - one.padding_idx - 1  # RoBERTa and kin number positions from there on
+        for name, one in model.named_modules()
+        if name.endswith("position_embeddings") and getattr(one, "padding_idx", None) is not None
+    ]
+    return min([max(named, 0), *tables])
+
+
 def load_hf_source(
-    name: str, tokenizer: HfTokenizer | None, *, device: str, local_rank: int, dtype: str, batch_windows: int
+    name: str, lead: Lead, *, prefix: str = "", device: str, local_rank: int, dtype: str, batch_windows: int
 ) -> HfSource:
-    """The source of a folder, a GGUF file or a name on the hub; `device` and `dtype` as on the command line."""
+    """The source of a folder, a GGUF file or a name on the hub; other arguments as on the command line."""
     chosen = choose_device(device, local_rank)
-    model = load_model(name, choose_dtype(dtype, chosen)).to(chosen)
-    return HfSource(model, lead_id=None if tokenizer is None else tokenizer.lead_id, batch_windows=batch_windows)
+    model = load_model(name, choose_dtype(dtype, chosen), prefix).to(chosen)
+    settings = {"weights_prefix": f"weights named without {prefix}"} if prefix else {}
+    return HfSource(model, batch_windows=batch_windows, lead=lead, **settings)

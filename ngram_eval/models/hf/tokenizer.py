@@ -1,20 +1,16 @@
-"""Hugging Face tokenizers, and the bytes that each token spells.
+"""Hugging Face tokenizers: a text into tokens, and the number of bytes of each token of a stream.
 
-Two kinds spell a text without loss; the tokenizer's own decoder shows which of them it is:
-
-- byte-level BPE (GPT-2, Llama 3, Qwen, SmolLM): every token is a string of bytes, written in a table of 256 characters;
-- SentencePiece's (Llama 2, Gemma, Mistral): "▁" is a space, `<0xE2>` a byte, other characters are themselves.
-
-Special tokens have no bytes. Their names in a text are ordinary text, and are tokenised as such. A tokenizer may put a
-space before a text (SentencePiece's dummy prefix); the first token of a document then spells one byte too many, which
-is not counted. So the bytes of all targets are those of the text; `encode` compares them, byte for byte.
+Which bytes a token spells, `spelling` knows. Special tokens have none; their names in a text are ordinary text, and are
+tokenised as such. A tokenizer may put a space before a text (SentencePiece's dummy prefix); the first token of a
+document then spells one byte too many, which is not counted. So the bytes of all targets are those of the text:
+`encode` compares them, byte for byte, and `check` compares tokens with what the library decodes them to.
 """
 
 import hashlib
 import json
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,23 +21,21 @@ from ngram_eval.config import ByteRule
 from ngram_eval.errors import InputError
 from ngram_eval.files import read_input
 from ngram_eval.models.hf.loading import load_tokenizer
+from ngram_eval.models.hf.spelling import Spelling
 from ngram_eval.text.shards import TokenStream
 from ngram_eval.text.stream import Stream, Tokens, check_span
+from ngram_eval.text.tokenizer import first_difference
 
 MAX_VOCABULARY = 1 << 18
 """Largest vocabulary of the exact counts."""
 _CHUNK = 1 << 20
+_CHECKED = 1 << 14
+"""Tokens of a stream that are decoded by the library as well: about 64 kB of text."""
+_LONGEST = 4
+"""Bytes of the longest character: no more tokens end within one."""
 _SHOWN = 24
-
-
-def byte_table() -> dict[str, int]:
-    """Character -> the byte that it is in byte-level BPE (OpenAI's GPT-2, 2019).
-
-    Bytes that Latin-1 prints are written as themselves, the others as the characters from U+0100 on, in order.
-    """
-    printed = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printed]
-    return {chr(byte): byte for byte in printed} | {chr(0x100 + i): byte for i, byte in enumerate(others)}
+_PROBE = " The quick  brown fox's 12,345 náïve cafés\n\tsaid: “déjà vu” 東京 🦊 e\u0301\r\n  def f(x):  return x_1\n"
+"""Text that two definitions of one tokenizer must cut alike after a word; before a text, one may put a space."""
 
 
 class HfTokenizer:
@@ -53,113 +47,117 @@ class HfTokenizer:
     def __init__(self, tokenizer: Any, source: str = "the tokenizer") -> None:
         """`tokenizer` is a `transformers.PreTrainedTokenizerBase` with a backend of the tokenizers library."""
         self._tokenizer, self._source = tokenizer, source
-        self._backend: Any = getattr(tokenizer, "backend_tokenizer", None)
-        if self._backend is None:
+        backend: Any = getattr(tokenizer, "backend_tokenizer", None)
+        if backend is None:
             raise InputError(
                 f"{source} is a {type(tokenizer).__name__} without a backend of the tokenizers library: the bytes of "
                 "its tokens are unknown; convert it to a tokenizer.json"
             )
-        self._learn()
+        self._spelling = Spelling(backend, tokenizer.all_special_ids, self._starts, source)
+        surfaces = self._spelling.surfaces
+        self.vocab_size = len(surfaces)
+        if not 1 <= self.vocab_size <= MAX_VOCABULARY:
+            raise InputError(f"{source} has {self.vocab_size:,} tokens: give 1 to {MAX_VOCABULARY:,}")
+        self.dtype: DTypeLike = np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
+        self.unknown_id = self._spelling.unknown_id
+        self._sizes = np.array([len(one or b"") for one in surfaces], np.int64)
+        self._spaced = np.array([(one or b"").startswith(b" ") for one in surfaces])
+        self._leads = self._find_leads()
+        self._compare_with_file()
 
     @classmethod
     def load(cls, name: str) -> "HfTokenizer":
         """The tokenizer of a folder, a GGUF file or a name on the hub."""
         return cls(load_tokenizer(name), f"the tokenizer of --hf {name}")
 
-    def _learn(self) -> None:
-        self._definition = json.loads(self._backend.to_str())
-        added = self._tokenizer.added_tokens_decoder
-        special = {token for token, one in added.items() if one.special} | set(self._tokenizer.all_special_ids)
-        vocabulary = self._tokenizer.get_vocab()
-        self.vocab_size = max(vocabulary.values(), default=-1) + 1
-        if not 1 <= self.vocab_size <= MAX_VOCABULARY:
-            raise InputError(f"{self._source} has {self.vocab_size:,} tokens: give 1 to {MAX_VOCABULARY:,}")
-        is_bytes, spelt = _spelling(self._definition, self._source)
-        surfaces: list[bytes | None] = [None] * self.vocab_size
-        for piece, token in vocabulary.items():
-            if token in special:
-                continue
-            # Added tokens are written as plain text, whatever the form of the others.
-            try:
-                surfaces[token] = piece.encode() if is_bytes and token in added else spelt(piece)
-            except KeyError as error:
-                raise InputError(
-                    f"{self._source}: the token {token}, {piece!r}, holds {error.args[0]!r}, which byte-level BPE does "
-                    "not write: its bytes are unknown"
-                ) from error
-        unknown = self._definition["model"].get("unk_token")
-        if unknown is None and isinstance(number := self._definition["model"].get("unk_id"), int):
-            unknown = self._definition["model"]["vocab"][number][0]
-        self.unknown_id: int | None = vocabulary.get(unknown) if unknown is not None else None
-        if self.unknown_id is not None and surfaces[self.unknown_id] is not None:
-            surfaces[self.unknown_id] = b""  # its text is lost
-        self._surfaces = surfaces
-        self._boundary = np.array([one is None for one in surfaces])
-        self._sizes = np.array([len(one or b"") for one in surfaces], np.int64)
-        self._spaced = np.array([(one or b"").startswith(b" ") for one in surfaces])
-        self.dtype: DTypeLike = np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
+    def _find_leads(self) -> NDArray[np.bool_]:
+        """Special tokens after which a space is the encoder's and not of the text, (V,).
+
+        Some encoders put one after every special token, within a text as well; others only before a text.
+        """
+        spelling, given = self._spelling, self._tokenizer
+        leads = np.zeros(self.vocab_size, np.bool_)
+        if not spelling.prefixed:
+            return leads
+        special = np.zeros(self.vocab_size, np.bool_)
+        silent = (token for token, one in enumerate(spelling.surfaces) if one is None and token != self.unknown_id)
+        special[list(silent)] = True
+        leads[[*self._starts, *given("a")["input_ids"]]] = True
+        for name in (piece for piece, token in spelling.vocabulary.items() if special[token]):
+            within = spelling.cut(f"{spelling.word}{name}{spelling.word}", names=True)
+            if any(special[a] and self._spaced[b] for a, b in pairwise(within)):
+                return special
+        return leads & special
+
+    def _compare_with_file(self) -> None:
+        """Refuse a tokenizer that transformers made something else of than its tokenizer.json says."""
+        given = self._tokenizer
+        file = None if "gguf_file" in given.init_kwargs else _definition_of(str(given.name_or_path))
+        if file is None:
+            return
+        import tokenizers
+
+        saved = tokenizers.Tokenizer.from_file(str(file))
+        saved.encode_special_tokens = True
+        saved.no_truncation()
+        saved.no_padding()
+
+        def cut_by_file(text: str) -> list[int]:
+            ids: list[int] = saved.encode(text, add_special_tokens=False).ids
+            return ids
+
+        word = self._spelling.word
+        expected, found = (cut(word + _PROBE)[len(cut(word)) :] for cut in (cut_by_file, self._spelling.cut))
+        if found != expected:
+            at = first_difference(found, expected)
+            ours, theirs = found[at : at + 4], expected[at : at + 4]
+            raise InputError(
+                f"{self._source} contradicts itself: as a {type(given).__name__} it cuts {_PROBE!r} from token {at} on "
+                f"into {ours}, which spell {self._spelling.join(ours).decode(errors='replace')!r}, by its {file.name} "
+                f'into {theirs}. In its tokenizer_config.json, tokenizer_class "PreTrainedTokenizerFast" takes '
+                "tokenizer.json as it stands"
+            )
 
     @cached_property
     def sha256(self) -> str:
         """The sha256 of the whole definition."""
-        canonical = json.dumps(self._definition, sort_keys=True, ensure_ascii=False)
+        canonical = json.dumps(self._spelling.definition, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
-
-    @cached_property
-    def _prefixed(self) -> bool:
-        """Whether a space is put before a text."""
-        return self._join(self._cut("a").tolist()).startswith(b" ")
 
     def surfaces(self) -> list[bytes | None]:
         """The bytes of each token within a text; None for special tokens, b"" for the unknown token."""
-        return list(self._surfaces)
+        return list(self._spelling.surfaces)
 
     @property
     def start_id(self) -> int | None:
         """The token that starts a document: BOS, else EOS, else None."""
-        for token in (self._tokenizer.bos_token_id, self._tokenizer.eos_token_id):
-            if token is not None:
-                return int(token)
-        return None
+        return self._starts[0] if self._starts else None
 
-    @cached_property
-    def lead_id(self) -> int | None:
-        """BOS if the tokenizer itself puts it before every text, as the model then expects it before every window."""
-        bos = self._tokenizer.bos_token_id
-        found = self._tokenizer("a")["input_ids"]
-        return int(bos) if bos is not None and found and found[0] == bos else None
+    @property
+    def _starts(self) -> list[int]:
+        named = (self._tokenizer.bos_token_id, self._tokenizer.eos_token_id)
+        return [int(token) for token in named if token is not None]
 
-    def _cut(self, text: str) -> Tokens:
-        """Tokens of a text, without special tokens."""
-        before = self._backend.encode_special_tokens
-        self._backend.encode_special_tokens = True  # names of special tokens are text like any other
-        self._backend.no_truncation()
-        self._backend.no_padding()
-        try:
-            return np.array(self._backend.encode(text, add_special_tokens=False).ids, self.dtype)
-        finally:
-            self._backend.encode_special_tokens = before
-
-    def _join(self, tokens: Sequence[int]) -> bytes:
-        return b"".join(self._surfaces[token] or b"" for token in tokens)
+    @property
+    def hf(self) -> Any:
+        """The `transformers` tokenizer itself."""
+        return self._tokenizer
 
     def encode(self, text: str, source: str = "the text") -> Tokens:
         """The tokens of a text, (N,) uint16, or uint32 above 65,536 tokens, without BOS.
 
         Raises `InputError`, naming the first difference, unless they spell the text byte for byte.
         """
-        tokens = self._cut(text)
-        expected, spelt = text.encode(), self._join(tokens.tolist())
-        if self._prefixed:
-            spelt = spelt.removeprefix(b" ")
+        cut = self._spelling.cut(text)
+        tokens: Tokens = np.array(cut, self.dtype)
+        expected, spelt = text.encode(), self._spelling.spells(cut)
         if spelt != expected:
             self._explain(tokens, spelt, expected, source)
         return tokens
 
     def _explain(self, tokens: Tokens, spelt: bytes, expected: bytes, source: str) -> None:
         """Raise `InputError` with the place where a text and its tokens differ."""
-        a, b = (np.frombuffer(one[: min(len(spelt), len(expected))], np.uint8) for one in (spelt, expected))
-        at = int(np.argmax(a != b)) if (a != b).any() else len(a)
+        at = first_difference(spelt, expected)
         while at > 0 and expected[at : at + 1] > b"\x7f" and expected[at] & 0xC0 == 0x80:  # within a character
             at -= 1
         line = expected[:at].count(b"\n") + 1
@@ -168,6 +166,8 @@ class HfTokenizer:
         why = "it drops or rewrites text"
         if len(unknown):
             why = f"its unknown token replaces text it has no token for ({len(unknown):,} times)"
+        elif named := [token for token in tokens.tolist() if self._spelling.surfaces[token] is None]:
+            why = f"it cuts text into the special token {named[0]}"
         raise InputError(
             f"{source}: {self._source} is lossy, {why}. At byte {at:,} (line {line:,}) the text has {was!r}, its "
             f"tokens spell {became!r}. Bits per byte of a text need every byte of it: change the text there, or give a "
@@ -182,14 +182,52 @@ class HfTokenizer:
         lead = [] if self.start_id is None else [np.array([self.start_id], self.dtype)]
         if not lead and len(paths) > 1:
             raise InputError(f"{self._source} has neither BOS nor EOS to separate documents with: give one --text")
-        parts = [part for path in paths for part in (*lead, self.encode(_read(path), str(path)))]
-        tokens: Tokens = np.concatenate(parts)
-        return TokenStream(tokens[:max_tokens], tuple(paths), len(tokens))
+        texts = [_read(path) for path in paths]
+        cut = [self.encode(text, str(path)) for text, path in zip(texts, paths, strict=True)]
+        tokens: Tokens = np.concatenate([part for one in cut for part in (*lead, one)])
+        counted = int(self.target_bytes(tokens, 0, len(tokens) - 1, "decoded").sum())
+        expected = sum(len(text.encode()) for text in texts)
+        if not lead:  # the first token is not a target
+            expected -= len(self._spelling.spells(cut[0][:1]))
+        if counted != expected:
+            raise InputError(
+                f"{paths[0]}: {self._source} counts {counted:,} bytes, the text has {expected:,}: the bytes of its "
+                "tokens are unknown"
+            )
+        return TokenStream(tokens[:max_tokens], tuple(paths), len(tokens), "".join(texts).encode())
+
+    def check(self, tokens: Stream, part: tuple[int, int] = (0, 1)) -> None:
+        """Raise `InputError` for a stream whose tokens have unknown bytes; a text's own tokens are known by the text.
+
+        Tokens that stand for different bytes in different texts are looked for in one `part` (rank, world) of the
+        stream. The first 16,384 tokens are compared with what the library decodes them to.
+        """
+        doubtful = np.zeros(self.vocab_size, np.bool_)
+        doubtful[list(self._spelling.doubtful)] = True
+        rank, world = part
+        stop = len(tokens) * (rank + 1) // world
+        for start in range(len(tokens) * rank // world, stop, _CHUNK):
+            chunk = tokens[start : min(start + _CHUNK, stop)]
+            if (found := doubtful[chunk]).any():
+                at = int(np.argmax(found))
+                raise InputError(
+                    f"{self._source}: the bytes of token {chunk[at]} at position {start + at} are unknown: "
+                    f"{self._spelling.doubtful[int(chunk[at])]}. Give the text itself (--text)"
+                )
+        for _, run in self._runs(tokens[:_CHECKED]):
+            spelt, written = self._spelling.join(run), self._written(run)
+            if spelt != written:
+                at = first_difference(spelt, written)
+                token = int(np.searchsorted(np.cumsum(self._sizes[run]), at, "right"))
+                raise InputError(
+                    f"{self._source} contradicts itself: by its definition the tokens {run[token : token + 4]} spell "
+                    f"{spelt[at : at + _SHOWN]!r}, its decoder writes {written[at : at + _SHOWN]!r} for them"
+                )
 
     def target_bytes(self, tokens: Stream, start: int, stop: int, rule: ByteRule) -> NDArray[np.int64]:
         """Bytes of the targets tokens[p + 1] of positions p in [start, stop), (stop - start,) int64.
 
-        These are the bytes that they spell; a space that the tokenizer puts after a special token is not counted.
+        These are the bytes that they spell; a space that the tokenizer itself puts before a text is not counted.
         Raises `InputError` unless `rule` is "decoded": the published formula is for SentencePiece models.
         """
         if rule != "decoded":
@@ -203,8 +241,7 @@ class HfTokenizer:
             high = min(low + _CHUNK, stop)
             read = tokens[low : high + 1]
             sizes[low - start : high - start] = self._sizes[read[1:]]
-            if self._prefixed:
-                sizes[low - start : high - start] -= self._spaced[read[1:]] & self._boundary[read[:-1]]
+            sizes[low - start : high - start] -= self._spaced[read[1:]] & self._leads[read[:-1]]
         return sizes
 
     def unknown_targets(self, tokens: Stream, start: int, stop: int) -> int:
@@ -219,72 +256,42 @@ class HfTokenizer:
 
         For tokens that end within a character, which the decoder can't show, these are the bytes that they spell.
         """
-        runs = list(_runs(tokens, self._boundary))
-        total = sum(self._decoded_bytes(run) for run in runs)
-        first = tokens[:1]
-        return total - (0 if self._boundary[first].all() else self._decoded_bytes(first.tolist()))
+        return len(self.written(tokens)) - len(self.written(tokens[:1]))
 
-    def _decoded_bytes(self, tokens: list[int]) -> int:
-        text: str = self._tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        if "\ufffd" not in text:
-            return len(text.encode())
-        spelt = self._join(tokens)
-        return len(spelt.removeprefix(b" ") if self._prefixed else spelt)
+    def written(self, tokens: Tokens) -> bytes:
+        """What the tokenizer's own decoder writes for a stream's first tokens, without special and unknown tokens."""
+        led = np.append(self._spelling.prefixed, self._leads[tokens[:-1]])
+        runs = ((start, self._written(run)) for start, run in self._runs(tokens))
+        return b"".join(text.removeprefix(b" ") if led[start] else text for start, text in runs)
 
+    def _runs(self, tokens: Tokens) -> Iterator[tuple[int, list[int]]]:
+        """(start, tokens) of each run of tokens with text, between those without."""
+        silent = np.flatnonzero(self._sizes[tokens] == 0)
+        for start, stop in zip([0, *silent + 1], [*silent, len(tokens)], strict=True):
+            if start < stop:
+                yield int(start), tokens[start:stop].tolist()
 
-def _spelling(definition: dict[str, Any], source: str) -> tuple[bool, Callable[[str], bytes]]:
-    """(whether it is byte-level BPE, a function from a piece to its bytes), from a tokenizer.json."""
-    decoders = _parts(definition.get("decoder"))
-    kinds = [one["type"] for one in decoders]
-    if "ByteLevel" in kinds:
-        table = byte_table()
-        return True, lambda piece: bytes(table[character] for character in piece)
-    marks = [mark for one in decoders if (mark := _space_mark(one)) is not None]
-    if not marks:
-        raise InputError(
-            f"{source} decodes by {' and '.join(kinds) or 'nothing'}: the bytes of tokens are known only for "
-            "byte-level BPE (ByteLevel) and SentencePiece (Metaspace, Replace)"
-        )
-
-    def spelt(piece: str) -> bytes:
-        if "ByteFallback" in kinds and (byte := re.fullmatch(r"<0x([0-9A-Fa-f]{2})>", piece)):
-            return bytes([int(byte[1], 16)])
-        return piece.replace(marks[0], " ").encode()
-
-    return False, spelt
+    def _written(self, run: list[int]) -> bytes:
+        """What the decoder writes for tokens within a text; what it can't, a character cut off, as it is spelt."""
+        for stop in range(len(run), max(len(run) - _LONGEST, -1), -1):
+            text, rest = self._spelling.decode(run[:stop]), self._spelling.join(run[stop:])
+            if text.count("\ufffd") == self._spelling.join(run[:stop]).decode("utf-8", "ignore").count("\ufffd"):
+                return text.encode() + rest
+        return self._spelling.join(run)  # not a text
 
 
-def _parts(decoder: Any) -> list[dict[str, Any]]:
-    """A decoder of tokenizer.json as a list; a sequence is flattened."""
-    if decoder is None:
-        return []
-    if decoder["type"] == "Sequence":
-        return [part for one in decoder["decoders"] for part in _parts(one)]
-    return [decoder]
+def _definition_of(name: str) -> Path | None:
+    """The tokenizer.json of a folder, or of a name on the hub that was loaded before, if there is one."""
+    if Path(name).is_dir():
+        file = Path(name, "tokenizer.json")
+        return file if name and file.is_file() else None
+    import huggingface_hub
 
-
-def _space_mark(decoder: dict[str, Any]) -> str | None:
-    """The character that this decoder turns into a space, if any."""
-    if decoder["type"] == "Metaspace":
-        return str(decoder.get("replacement", "▁"))
-    if decoder["type"] == "Replace" and decoder.get("content") == " ":
-        pattern = decoder.get("pattern", {}).get("String")
-        return None if pattern is None else str(pattern)
-    return None
-
-
-def _runs(tokens: Tokens, boundary: NDArray[np.bool_]) -> Iterator[list[int]]:
-    """The tokens between boundaries."""
-    run: list[int] = []
-    for token in tokens.tolist():
-        if boundary[token]:
-            if run:
-                yield run
-            run = []
-        else:
-            run.append(token)
-    if run:
-        yield run
+    try:
+        found = huggingface_hub.try_to_load_from_cache(name, "tokenizer.json")
+    except ValueError:  # no name on the hub: it was made in Python
+        return None
+    return Path(found) if isinstance(found, str) else None
 
 
 def _read(path: Path) -> str:

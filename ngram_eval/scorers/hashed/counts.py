@@ -81,7 +81,7 @@ def around(stream: Stream, start: int, stop: int, config: NgramConfig) -> tuple[
 
     Position p of the stream is position p minus that index of these tokens. No context is cut, so counts are equal.
     """
-    base = max(start + 1 - config.context_lag - (config.max_order - 1), 0)
+    base = max(start - max(config.max_order - 2 + config.context_lag, 0), 0)  # order 1 has no context to read
     return stream[base : stop + 1], base
 
 

@@ -23,7 +23,7 @@ from ngram_eval.text.shards import write_shard
 from ngram_eval.text.windows import plan_windows
 from tests.support.evaluator import Evaluate
 from tests.support.hf_models import KINDS, TEXT, save_gguf, save_gpt2, save_llama
-from tests.support.hf_sources import by_hand
+from tests.support.hf_sources import by_hand, load
 from tests.support.processes import finish, launch
 from tests.support.torch_threads import torch_threads
 
@@ -41,11 +41,13 @@ def test_text_and_shards_give_the_same_result(
     of_shards = evaluate("--hf", models[kind], "--data", tmp_path / "data.bin", *flags)
     positions = (len(tokens) - 1) // 32 * 32
     windows = plan_windows(positions, WindowConfig(seq_len=32, stride=8))
-    p = by_hand(models[kind], tokens, windows, tokenizer.lead_id)[np.arange(positions), tokens[1 : positions + 1]]
+    p = by_hand(models[kind], tokens, windows, load(models[kind]).lead.tokens)[
+        np.arange(positions), tokens[1 : positions + 1]
+    ]
     for name, result in of_text.items():
         assert result["neural_source"] == "hf"
         assert result["neural_nats"] == pytest.approx(-np.log(p).sum(), rel=1e-6)
-        spelt = tokenizer._join(tokens[: positions + 1].tolist())
+        spelt = tokenizer._spelling.join(tokens[: positions + 1].tolist())
         assert result["bytes"] == len(spelt) - (kind == "llama")
         assert result["vocabulary_sum"] == pytest.approx(1, abs=1e-6) or name == "hashed"
         assert result["unknown_targets"] == 0

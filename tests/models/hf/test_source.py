@@ -15,6 +15,7 @@ from ngram_eval.models.hf import source as hf_source
 from ngram_eval.models.hf.loading import load_model
 from ngram_eval.models.hf.source import HfSource
 from ngram_eval.models.hf.tokenizer import HfTokenizer
+from ngram_eval.models.logits_source import Lead
 from ngram_eval.text.windows import batches, plan_windows
 from tests.support.evaluator import Evaluate
 from tests.support.hf_models import KINDS, TEXT
@@ -29,9 +30,9 @@ def test_statistics_are_the_model_s(models: dict[str, Path], kind: str, stride: 
     tokens = np.append(np.array([tokenizer.start_id], np.uint16), tokenizer.encode(TEXT[:300]))[:57]
     tokens[32] = tokenizer.start_id  # a window that starts with BOS by itself
     source = load(models[kind])
-    assert (source.lead_id is None) == (kind == "gpt2")
+    assert source.lead == (Lead() if kind == "gpt2" else Lead((1,), "<s>"))
     windows = plan_windows(48, WindowConfig(seq_len=16, stride=stride))
-    expected = by_hand(models[kind], tokens, windows, source.lead_id)
+    expected = by_hand(models[kind], tokens, windows, source.lead.tokens)
     targets = tokens[windows.positions() + 1]
     at = 0
     for batch in batches(windows, 3):
@@ -76,16 +77,16 @@ def test_what_was_just_forwarded_is_not_forwarded_again(models: dict[str, Path])
     first, second, *_ = batches(windows, 5)
     assert first.scored == 24
     stats = source.stats(tokens, second)
-    assert len(forwards) == 1
+    assert len(forwards) == 2, "one to see that the model is causal"
     rows = source.probabilities(tokens, second)
     for at, position in enumerate(second.positions().tolist()):
         assert (source.probabilities(tokens, windows.scoring(position))[0] == rows[at]).all()
         assert rows[at, tokens[position + 1]] == stats.p_target[at]
-    assert len(forwards) == 1
+    assert len(forwards) == 2
     source.probabilities(tokens, first)
     source.probabilities(tokens.copy(), first)  # another stream, for all that is known
     source.probabilities(tokens, first)
-    assert len(forwards) == 4
+    assert len(forwards) == 5
 
 
 def test_windows_longer_than_the_model_s_positions_are_refused(
@@ -94,7 +95,7 @@ def test_windows_longer_than_the_model_s_positions_are_refused(
     (tmp_path / "a.txt").write_text(TEXT)
     for kind, most, message in (
         ("gpt2", 64, "a window has 65 tokens, and the model 64 positions; give at most 64"),
-        ("llama", 95, "a window, with token 1 before it, has 97 tokens, and the model 96 positions; give at most 95"),
+        ("llama", 95, "a window, with <s> before it, has 97 tokens, and the model 96 positions; give at most 95"),
     ):
         flags = ["--hf", models[kind], "--text", tmp_path / "a.txt", "--preset", "hashed", "--stride", 32]
         assert evaluate(*flags, "--seq-len", most)["hashed"]["positions"] >= most
@@ -120,4 +121,4 @@ def test_nan_weights_are_told(models: dict[str, Path]) -> None:
 def test_a_model_in_training_mode_is_refused(models: dict[str, Path]) -> None:
     model = load_model(str(models["gpt2"]), torch.float32).train()
     with pytest.raises(InputError, match="GPT2LMHeadModel, is in training mode"):
-        HfSource(model, lead_id=None, batch_windows=1)
+        HfSource(model, batch_windows=1)

@@ -1,0 +1,21 @@
+"""The flags of every command, as its help lists them."""
+
+import re
+
+import pytest
+
+from ngram_eval.cli import main as cli
+
+CODEC = ("compress", "decompress", "verify")
+NAMES = [[name] for name in cli.COMMANDS if name != "codec"] + [["codec", name] for name in CODEC]
+"""Every command."""
+
+
+def flags_of(command: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    """Flag -> the kind of its value, or nothing. The terminal must be wide (the fixture `wide`)."""
+    with pytest.raises(SystemExit, match="0"):
+        cli.main([*command, "--help-all"])
+    flags = {}
+    for names, kind in re.findall(r"(?m)^  ((?:-\w, )?--\w[\w-]*(?:, --[\w-]+)*)(?: (\S+))?", capsys.readouterr().out):
+        flags |= {flag: kind for flag in names.split(", ") if flag.startswith("--") and flag != "--help"}
+    return flags
