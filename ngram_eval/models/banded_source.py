@@ -86,15 +86,16 @@ class BandedSource(TransformerSource):
         *,
         chunk: int,
         sinks: int = 0,
+        kernel: BandKernel | None = None,
         batch_windows: int,
         compiled: bool = False,
         **others: Any,
     ) -> None:
-        """`others` as for `TransformerSource`."""
+        """`others` as for `TransformerSource`; without a `kernel` it is chosen by `band_kernel`."""
         batch_windows = max(batch_windows, _CHUNKS_AT_ONCE * chunk // _DEFAULT_STRIDE)
         super().__init__(model, batch_windows=batch_windows, compiled=compiled, **others)
         self.chunk, self._sinks = chunk, sinks
-        self._kernel = band_kernel(self.device, self.dtype, sinks, compiled=compiled)
+        self._kernel = kernel or band_kernel(self.device, self.dtype, sinks, compiled=compiled)
         self.settings |= {
             "forward": "banded",
             "chunk": f"chunks of {chunk}",

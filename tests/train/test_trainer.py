@@ -112,7 +112,7 @@ def test_compiled_runs_learn_the_same(shard: Path) -> None:
 
 
 def test_a_window_of_attention_is_learned_in(shard: Path) -> None:
-    """One as long as the sequence changes nothing; of one position, only bigrams and smear gate say what came before."""
+    """As long as the sequence it changes nothing; with one position only bigrams and smear gate look back."""
     plain, whole, narrow = (losses_of(trainer_of(shard, replace(CONFIG, attention_window=w)), 12) for w in (0, 32, 1))
     assert whole == pytest.approx(plain, rel=1e-4)
     assert narrow != pytest.approx(plain, rel=1e-3)
