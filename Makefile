@@ -1,4 +1,4 @@
-# Targets: demo, test, test-all, check, bench, docs. Each makes and reuses .venv; PYTHON chooses its interpreter (3.10 to 3.14).
+# Targets: demo, test, test-all, check, fuzz, sanitize, bench, docs. Each makes and reuses .venv; PYTHON chooses its interpreter (3.10 to 3.14).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,7 +11,7 @@ SOURCES := setup.py pyproject.toml requirements.txt $(wildcard csrc/*/*)
 LONG := csrc/mixer/mixer.cc csrc/cuda/parallel.h $(wildcard ngram_eval/scorers/*/reference.py)
 CPP := $(wildcard $(addprefix csrc/*/*.,cc h cu) tests/csrc/*.cu $(addprefix benchmarks/limits/*.,cc h cu))
 
-.PHONY: demo test test-all check bench docs
+.PHONY: demo test test-all check fuzz sanitize bench docs
 
 demo: $(VENV)/installed
 	$(BIN)/python -m ngram_eval.run
@@ -19,8 +19,17 @@ demo: $(VENV)/installed
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -m "not slow" $(SIDE_BY_SIDE)
 
-test-all: $(VENV)/installed
+test-all: $(VENV)/installed sanitize
 	$(BIN)/python -m pytest
+
+# SEED: of other files; each reader's file i follows from it. Failures are kept in build/fuzz.
+SECONDS ?= 60
+SEED ?= 0
+fuzz: $(VENV)/installed
+	$(BIN)/python -m tests.fuzz.fuzz --seconds $(SECONDS) --seed $(SEED)
+
+sanitize: $(VENV)/installed
+	$(BIN)/python -m tests.sanitize
 
 # mypy reads folders, not package mappings: it is given the package in its installed shape.
 check: $(VENV)/installed

@@ -19,6 +19,7 @@ from ngram_eval import evaluate, preset
 from ngram_eval.config import WindowConfig
 from ngram_eval.errors import InputError
 from ngram_eval.evaluation.result import Result
+from ngram_eval.models.hf.lead import lead_of_model
 from ngram_eval.models.hf.source import HfSource, load_hf_source
 from ngram_eval.models.hf.tokenizer import HfTokenizer
 from ngram_eval.models.source import Stats
@@ -93,7 +94,12 @@ def measure(options: Options) -> str:
     torch.set_num_threads(1)
     tokenizer = HfTokenizer.load(options.hf)
     source = load_hf_source(
-        options.hf, tokenizer, device="auto", local_rank=0, dtype="auto", batch_windows=options.batch_windows
+        options.hf,
+        lead_of_model(options.hf),
+        device="auto",
+        local_rank=0,
+        dtype="auto",
+        batch_windows=options.batch_windows,
     )
     lines, sizes, seconds = [], [], {"forward passes": 0.0, "n-gram memory, all methods": 0.0}
     for one in options.text:

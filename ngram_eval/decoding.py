@@ -23,7 +23,7 @@ from ngram_eval.models.source import Stats
 from ngram_eval.scorers.base import Vocabulary
 from ngram_eval.scorers.make import make_scorer
 from ngram_eval.text.samples import entropy_of
-from ngram_eval.text.stream import Tokens
+from ngram_eval.text.stream import MAX_VOCABULARY, Tokens
 from ngram_eval.text.windows import Windows
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class NgramMemory:
         if found.ndim != 1 or (found.size and found.dtype.kind not in "iu"):
             raise InputError(f"tokens are {found.dtype} of shape {found.shape}: give one integer per token, (n,)")
         rows = None if probabilities is None else _rows(probabilities, len(found))
-        limit = (1 << 18) if rows is None else rows.shape[1]
+        limit = MAX_VOCABULARY if rows is None else rows.shape[1]
         if found.size and (found.min() < 0 or found.max() >= limit):
             raise InputError(f"tokens range from {found.min()} to {found.max()}: they must be in [0, {limit:,})")
         with self._lock:

@@ -15,6 +15,9 @@ _OUTSIDE = frozenset(
 )
 """OS errors about the user's files, permissions and disk space. Others (such as a broken pipe) may be bugs."""
 
+_FULL = frozenset({errno.EDQUOT, errno.ENOSPC})
+
+
 BAD_INPUT, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 """Exit codes; the last two are the shell's for SIGINT and SIGTERM."""
 
@@ -69,6 +72,8 @@ def one_line(error: BaseException) -> str:
         return f"out of memory ({error or 'no memory left'}): use fewer --buckets, --threads or --batch-windows"
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
+    if isinstance(error, OSError) and error.errno in _FULL and error.filename is None:
+        return f"{error}: 'standard output'"  # whatever writes a file names it (`ngram_eval.files.naming`)
     return str(error) if exit_code(error) == BAD_INPUT else f"{type(error).__name__}: {error}"
 
 

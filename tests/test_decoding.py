@@ -18,9 +18,10 @@ from ngram_eval import NgramMemory, evaluate, preset
 from ngram_eval.config import EvalConfig, ExactConfig, WindowConfig
 from ngram_eval.errors import InputError
 from ngram_eval.models.saved_logits import SavedLogits
-from ngram_eval.models.source import statistics
+from ngram_eval.models.source import UniformSource, statistics
 from ngram_eval.scorers.base import Vocabulary
 from ngram_eval.scorers.make import make_scorer
+from ngram_eval.text.stream import MAX_VOCABULARY
 from ngram_eval.text.windows import plan_windows
 
 V = 12
@@ -131,8 +132,8 @@ def test_a_score_is_not_to_be_drawn_from(name: str) -> None:
     [
         (lambda m: m.observe([[1]]), "give one integer per token"),
         (lambda m: m.observe([0.5]), "give one integer per token"),
-        (lambda m: m.observe([-1]), r"tokens range from -1 to -1: they must be in \[0, 262,144\)"),
-        (lambda m: m.observe([1 << 18]), "tokens range from 262144"),
+        (lambda m: m.observe([-1]), r"tokens range from -1 to -1: they must be in \[0, 524,287\)"),
+        (lambda m: m.observe([MAX_VOCABULARY]), "tokens range from 524287"),
         (lambda m: m.observe([5], [[0.5, 0.5]]), r"tokens range from 5 to 5: they must be in \[0, 2\)"),
         (lambda m: m.observe([0, 1], [[0.5, 0.5]]), r"give one distribution per token, \(2, V\)"),
         (lambda m: m.distribution([1.0, 2.0]), "give softmax"),
@@ -352,9 +353,16 @@ def test_evaluate_refuses(arguments: dict[str, Any], message: str) -> None:
 
 
 def test_a_function_must_not_change_its_vocabulary() -> None:
-    sizes = iter([V, V + 1])
+    sizes = iter([V, V, V + 1])  # asked for its form, whether it is causal, and for windows
     with pytest.raises(InputError, match="gave 13 logits a position, not 12"):
         evaluate(lambda windows: np.zeros((*windows.shape, next(sizes))), stream(65)[0], window(32, 32))
+
+
+def test_a_vocabulary_above_the_limit_is_told() -> None:
+    given = stream(65)[0]
+    with pytest.raises(InputError, match="vocabulary has 524,288 tokens, and exact counts at most 524,287"):
+        evaluate(UniformSource(MAX_VOCABULARY + 1), given, window(32, 32))
+    assert evaluate(UniformSource(MAX_VOCABULARY), given, window(32, 32)).positions == 64
 
 
 def test_public_names_are_listed(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import ngram_eval
+from ngram_eval.assets import asset
 from ngram_eval.cli import main as cli
 from ngram_eval.errors import InputError, exit_code
 from ngram_eval.files import replacing, require_folder, require_writable, write_text
@@ -269,6 +270,29 @@ def test_a_full_disk_names_the_file(
     assert any(f"'{path}'" in error for path in named), error
 
 
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (f"{RUN} DATA --checkpoint FOLDER", "folder/hashed/start-0000.ckpt"),
+        ("prepare TEXT.txt --tokenizer MODEL --out FOLDER", "tokens_000000.bin"),
+        ("prepare TEXT.txt --train-tokenizer 275 --out FOLDER", "tokenizer.model"),
+    ],
+)
+def test_a_full_disk_names_what_was_to_be_written_into_a_folder(
+    flags: str, named: str, stream: Stream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    (tmp_path / "text.txt").write_text("to be or not to be " * 100)
+    words = {"DATA": stream.shard, "TEXT.txt": tmp_path / "text.txt", "FOLDER": tmp_path / "folder"}
+    words["MODEL"] = asset("tokenizer.model")
+    monkeypatch.setattr("os.fsync", no_space)
+    command = [] if flags.startswith("prepare") else ["run"]
+    with pytest.raises(SystemExit, match="2"):
+        cli.main([*command, *(str(words.get(word, word)) for word in flags.split())])
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: [Errno 28] No space left on device: ")
+    assert error.endswith(f"{named}'")
+
+
 def test_a_real_full_disk_and_a_reader_that_leaves(tmp_path: Path) -> None:
     if Path("/dev/full").exists():
         with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
@@ -281,6 +305,16 @@ def test_a_real_full_disk_and_a_reader_that_leaves(tmp_path: Path) -> None:
         write_text(fifo, "x" * (1 << 20))
     reader.join()
     assert exit_code(stopped.value) == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
+@pytest.mark.parametrize("flags", ["--json -", ""])
+def test_a_full_standard_output_is_named(command: Any, tmp_path: Path, flags: str) -> None:
+    assert command("run", [tmp_path / "r.json", tmp_path / "r.html", tmp_path / "s.npz"])() == 0
+    argv = [sys.executable, "-m", "ngram_eval", "compare", str(tmp_path / "r.json"), *flags.split()]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (2, "error: [Errno 28] No space left on device: 'standard output'\n")
 
 
 @pytest.mark.parametrize("length", [250, 255])

@@ -28,9 +28,10 @@ inline constexpr double kMaxLoad = 0.7;
 struct Key {
   std::uint32_t parent, token;
 
-  NGRAM_HOST_DEVICE std::uint64_t packed() const { return (std::uint64_t{parent} << 18 | token) + 1; }
+  NGRAM_HOST_DEVICE std::uint64_t packed() const { return (std::uint64_t{parent} << kTokenBits | token) + 1; }
   static NGRAM_HOST_DEVICE Key of(std::uint64_t packed) {
-    return {static_cast<std::uint32_t>((packed - 1) >> 18), static_cast<std::uint32_t>(packed - 1) & ((1u << 18) - 1)};
+    return {static_cast<std::uint32_t>((packed - 1) >> kTokenBits),
+            static_cast<std::uint32_t>(packed - 1) & ((1u << kTokenBits) - 1)};
   }
 };
 

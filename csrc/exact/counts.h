@@ -71,13 +71,13 @@ class ExactCounts {
  private:
   struct Node {
     std::uint32_t parent;
-    std::uint32_t token : 18;
-    std::uint32_t position_high : 14;
+    std::uint32_t token : kTokenBits;
+    std::uint32_t position_high : 32 - kTokenBits;
     std::uint32_t count;
     std::uint32_t link;  // not expanded: position (low bits) of its newest token; else its first child
     std::uint32_t next;  // the parent's next child, 0 at the end
-    std::uint32_t distinct : 19;
-    std::uint32_t run : 13;
+    std::uint32_t distinct : kTokenBits;
+    std::uint32_t run : 32 - kTokenBits;
     std::uint32_t novel;
     std::uint32_t novel_total;
     std::uint32_t recent;     // as of last_seen

@@ -9,7 +9,8 @@
 namespace ngram {
 
 inline constexpr int kMaxLevels = 32;
-inline constexpr std::uint32_t kVocabularyLimit = 1u << 18;
+inline constexpr int kTokenBits = 19;
+inline constexpr std::uint32_t kVocabularyLimit = (1u << kTokenBits) - 1;  // so that `distinct` takes no more bits
 
 // A context, as it stood before a position.
 struct Context {

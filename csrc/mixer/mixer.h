@@ -53,7 +53,7 @@ struct Decisions {
 
 class Mixer {
  public:
-  static constexpr int kMostSets = 5;
+  static constexpr int kMostSets = 5, kMostDecisions = 19;  // decisions: a vocabulary has at most 2^19 tokens
 
   Mixer(const MixerConfig& config, Spelling spelling);
 
@@ -104,7 +104,7 @@ class Mixer {
   static constexpr int kGroupBytes = 16, kLineBytes = 64;
   static constexpr int kCells = 33;                         // of a last map, over logits from -8 to 8
   static constexpr int kHashedSets = 14, kHashedMaps = 16;  // bits of a row
-  static constexpr int kMostGroups = 5, kMostDecisions = 18;
+  static constexpr int kMostGroups = 5;
 
   // What the contexts hold of up to 15 nodes: to read, empty where a context holds nothing.
   struct Group {

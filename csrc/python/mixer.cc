@@ -19,8 +19,9 @@ using py::literals::operator""_a;
 
 std::unique_ptr<Shared<Mixer>> make(const py::array& rank, const py::list& surfaces, int hashed, int sets,
                                     std::uint64_t groups, float weight) {
-  if (!(is_vector(rank) && holds<std::uint32_t>(rank)) || rank.size() < 2 || rank.size() > 1 << 18) {
-    fail("rank must be contiguous, one-dimensional, uint32, of 2 to 262144 tokens, not " + describe(rank));
+  if (!(is_vector(rank) && holds<std::uint32_t>(rank)) || rank.size() < 2 || rank.size() > 1 << Mixer::kMostDecisions) {
+    fail("rank must be contiguous, one-dimensional, uint32, of 2 to 2^" + std::to_string(Mixer::kMostDecisions) +
+         " tokens, not " + describe(rank));
   }
   if (static_cast<py::ssize_t>(surfaces.size()) != rank.size()) fail("as many surfaces as ranks");
   if (hashed < 0 || hashed > ngram::kMostHashed) fail("hashed must be 0 to 20");

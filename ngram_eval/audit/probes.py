@@ -147,11 +147,11 @@ def sums_to_one(case: Case) -> Finding:
     off = np.abs(sums - 1)
     worst = int(np.nanargmax(np.where(np.isnan(off), np.inf, off)))
     holds = bool((off <= UNIT + np.minimum(missed, SOFTMAX)).all()) and lowest >= 0
-    text = f"mean {sums.mean():.7g}, {sums.min():.7g} to {sums.max():.7g} at {len(sums)} positions; "
-    text += f"{sums[worst]:.7g} at position {case.samples[worst]}"
+    text = f"|Σ - 1| ≤ {off[worst]:.2g} at {len(sums)} positions, the most at position {case.samples[worst]}; "
+    text += f"mean {sums.mean():.7g}"
     text += f"; a token has {lowest:g}" if lowest < 0 else ""
     return finding(
-        holds, float(sums.mean()), text, mean=float(sums.mean()), least=float(sums.min()), most=float(sums.max())
+        holds, float(off.mean()), text, mean=float(sums.mean()), least=float(sums.min()), most=float(sums.max())
     )
 
 
@@ -344,7 +344,7 @@ class Probe(NamedTuple):
 
 
 PROBES = (
-    Probe("sum to 1", "mean", sums_to_one),
+    Probe("sum to 1", "mean |Σ - 1|", sums_to_one),
     Probe("future unseen", "nats", future_is_unseen),
     Probe("target unseen", "change", target_changes_no_other),
     Probe("scored, then counted", "nats", scores_before_counting),

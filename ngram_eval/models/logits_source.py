@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from ngram_eval.errors import InputError
 from ngram_eval.models.side_by_side import side_by_side
 from ngram_eval.models.source import Stats, nan_statistics
-from ngram_eval.models.transformer_source import target_stats
 from ngram_eval.text.stream import Stream
 from ngram_eval.text.windows import Windows
 
@@ -66,6 +65,25 @@ class Lead(NamedTuple):
     """The same in words."""
 
 
+def _powers(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(e to the power of logits (n, V), so that the largest is 1, in float32; their sum; log of the sum of all powers).
+
+    Sum and logarithm are (n, 1) float64: over a large vocabulary a sum in float32 is off by 2e-5.
+    """
+    top = logits.float().amax(dim=-1, keepdim=True)
+    powers = (logits.float() - top).exp()
+    total = powers.sum(dim=-1, keepdim=True, dtype=torch.float64)
+    return powers, total, top.double() + total.log()
+
+
+def _target_stats(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """(log-probability of the target in float64, entropy in float32 nats), (n,) each, of logits (n, V)."""
+    powers, total, normaliser = _powers(logits)
+    log_p = logits.gather(-1, targets[:, None]).double() - normaliser
+    entropy = total.log() + torch.special.entr(powers).sum(dim=-1, keepdim=True) / total
+    return log_p.squeeze(-1), entropy.squeeze(-1).float()
+
+
 class LogitsSource:
     """`ngram_eval.models.source.NeuralSource` of a model that gives logits; subclasses define `forward`.
 
@@ -94,15 +112,15 @@ class LogitsSource:
     @torch.inference_mode()
     def stats(self, tokens: Stream, windows: Windows) -> Stats:
         """As `NeuralSource.stats`; raises `InputError` for NaN, and for windows that are too long."""
-        log_p, entropy = np.empty(windows.scored, np.float32), np.empty(windows.scored, np.float32)
+        log_p, entropy = np.empty(windows.scored), np.empty(windows.scored, np.float32)
         for entries, logits, targets in self.logits(tokens, windows):
             step, targets = self._rows(logits), targets.to(logits.device)
             parts = list(zip(logits.split(step), targets.split(step), strict=True))
-            found = side_by_side(lambda part: target_stats(*part), parts, logits.device)
+            found = side_by_side(lambda part: _target_stats(*part), parts, logits.device)
             log_p[entries], entropy[entries] = (torch.cat(part).cpu().numpy() for part in zip(*found, strict=True))
         if np.isnan(entropy).any() or np.isnan(log_p).any():
             raise nan_statistics(int(windows.positions()[np.flatnonzero(np.isnan(entropy) | np.isnan(log_p))[0]]))
-        return Stats(np.exp(log_p.astype(np.float64)), entropy)
+        return Stats(np.exp(log_p), entropy)
 
     @torch.inference_mode()
     def probabilities(self, tokens: Stream, windows: Windows) -> NDArray[np.float64]:
@@ -110,8 +128,8 @@ class LogitsSource:
         rows = np.empty((windows.scored, self.vocab_size))
         for entries, logits, _ in self.logits(tokens, windows):
             parts = logits.split(self._rows(logits))
-            found = side_by_side(lambda part: torch.log_softmax(part.float(), dim=-1), parts, logits.device)
-            rows[entries] = np.exp(torch.cat(found).cpu().numpy().astype(np.float64))
+            found = side_by_side(lambda part: part.double() - _powers(part)[2], parts, logits.device)
+            rows[entries] = np.exp(torch.cat(found).cpu().numpy())
         if np.isnan(rows[:, 0]).any():
             raise nan_statistics(int(windows.positions()[np.isnan(rows[:, 0])][0]))
         return rows
@@ -153,14 +171,19 @@ class LogitsSource:
             self._check_causal(inputs[0], scored)
             entries = (group[:, None] * scored + np.arange(scored)).ravel()
             at = 0
-            for logits in self.forward(inputs, scored):
-                if logits.shape[-1] != self.vocab_size:
-                    raise InputError(f"{self.name} gave {logits.shape[-1]} logits a position, not {self.vocab_size}")
+            for logits in self._checked(inputs, scored):
                 step = max(1, _SOFTMAX_AT_ONCE // self.vocab_size)
                 for part in logits.split(step):
                     here = slice(at, at + len(part))
                     yield entries[here], part, torch.from_numpy(targets[here])
                     at = here.stop
+
+    def _checked(self, inputs: NDArray[np.int64], scored: int) -> Iterator[Tensor]:
+        """As `forward`; raises `InputError` for another vocabulary."""
+        for logits in self.forward(inputs, scored):
+            if logits.shape[-1] != self.vocab_size:
+                raise InputError(f"{self.name} gave {logits.shape[-1]} logits a position, not {self.vocab_size}")
+            yield logits.cpu() if logits.device.type == "mps" else logits  # which has no float64
 
     def _check_causal(self, window: NDArray[np.int64], scored: int) -> None:
         """Raise `InputError` for a model whose logits at scored positions depend on a later token.
@@ -168,12 +191,13 @@ class LogitsSource:
         `window` (T,) is forwarded beside itself with another last token: its earlier logits must stay the same, up to
         the rounding of the model's precision.
         """
-        if self._causal or scored < 2:
+        last = min(scored, _SOFTMAX_AT_ONCE // (2 * self.vocab_size))
+        if self._causal or last < 2:
             return
         other = window.copy()
-        other[-1] = (other[-1] + 1) % self.vocab_size
-        found = torch.cat([part.cpu() for part in self.forward(np.stack([window, other]), scored)])
-        a, b = found.double().reshape(2, scored, -1)[:, :-1]
+        other[-1] = next((token for token in window if token != window[-1]), (window[-1] + 1) % self.vocab_size)
+        found = torch.cat([part.float().cpu() for part in self._checked(np.stack([window, other]), last)])
+        a, b = found.reshape(2, last, -1)[:, :-1]
         largest = float(torch.where(a.isfinite(), a, 0).abs().max())
         off = float(torch.where(a == b, 0, (a - b).abs()).nan_to_num(0).max())  # NaN is refused where it is scored
         if off > max(_CAUSAL, 4 * torch.finfo(self.dtype).eps) * largest:

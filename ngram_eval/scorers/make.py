@@ -12,6 +12,7 @@ from ngram_eval.scorers.hashed.gate import GatedBackoff
 from ngram_eval.scorers.hashed.scorer import HashedScorer
 from ngram_eval.scorers.mixer.model import make_mixer, spelling_of, unspelt
 from ngram_eval.scorers.mixer.scorer import MixerScorer
+from ngram_eval.text.stream import MAX_VOCABULARY
 
 _POSITIONS_AT_ONCE = 1 << 20
 """Most scored positions of a batch, so that its memory does not grow with the stride."""
@@ -30,7 +31,12 @@ def check_backend(name: str, config: EvalConfig, backend: str) -> None:
 
 
 def check_source(config: EvalConfig, source: NeuralSource) -> None:
-    """Raise `InputError` unless the source gives what the scorer of `config` needs."""
+    """Raise `InputError` unless the source gives what the scorer of `config` needs, and knows no more tokens."""
+    if config.scorer != "hashed" and source.vocab_size > MAX_VOCABULARY:
+        raise InputError(
+            f"the model's vocabulary has {source.vocab_size:,} tokens, and {config.scorer} counts at most "
+            f"{MAX_VOCABULARY:,}: choose a preset of hashed counts, such as hashed"
+        )
     if config.needs_rows and not source.gives_all:
         what = "the mixer" if config.scorer == "mixer" else "a tilt"
         raise InputError(

@@ -12,6 +12,10 @@ Tokens = NDArray[np.uint16] | NDArray[np.uint32]
 """Tokens in memory: one dimension, contiguous, uint16 or uint32."""
 
 
+MAX_VOCABULARY = (1 << 19) - 1
+"""Most different tokens: exact counts and the mixer hold a token, and a number of tokens, in 19 bits."""
+
+
 class Stream(Protocol):
     """A token stream of any length: an array, or shards end to end (`ngram_eval.text.shards.Shards`)."""
 

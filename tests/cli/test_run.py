@@ -12,7 +12,7 @@ import pytest
 import sentencepiece
 
 from ngram_eval.assets import asset
-from ngram_eval.cli.codec import parse
+from ngram_eval.cli.codec import Compress, parse
 from ngram_eval.config import preset
 from ngram_eval.evaluation.settings import HardwareSettings
 from ngram_eval.models import artifact
@@ -199,4 +199,6 @@ def test_windows_are_as_long_as_the_artifact_was_trained_on(
     assert "warning" not in capsys.readouterr().err
     assert evaluate(*flags, "--seq-len", 48)["exact"]["config"]["window"]["seq_len"] == 48
     assert "warning: exact has windows of 48 positions, and the model was trained on 24" in capsys.readouterr().err
-    assert parse(["compress", "--artifact", str(tmp_path / "m.ngev"), "IN", "OUT"], "codec").window.seq_len == 24
+    command = parse(["compress", "--artifact", str(tmp_path / "m.ngev"), "IN", "OUT"], "codec")
+    assert isinstance(command, Compress)
+    assert command.window.seq_len == 24

@@ -24,6 +24,7 @@ from ngram_eval.evaluation.evaluate import evaluate_all
 from ngram_eval.evaluation.job import load_job, read_inputs
 from ngram_eval.evaluation.settings import CheckpointSettings, DataSettings, HardwareSettings, ModelSettings, Settings
 from ngram_eval.models import artifact, convert
+from ngram_eval.models.hf.lead import lead_of_model
 from ngram_eval.models.hf.loading import quietly
 from ngram_eval.models.hf.source import load_hf_source
 from ngram_eval.models.hf.tokenizer import HfTokenizer
@@ -334,7 +335,7 @@ def read_gguf(path: Path) -> None:
 
 def _use_hf(name: str) -> None:
     tokenizer = HfTokenizer.load(name)
-    source = load_hf_source(name, tokenizer, device="cpu", local_rank=0, dtype="float32", batch_windows=2)
+    source = load_hf_source(name, lead_of_model(name), device="cpu", local_rank=0, dtype="float32", batch_windows=2)
     tokens = tokenizer.encode("naive fox\n  dogs, and so on")
     stream = np.minimum(tokens, source.vocab_size - 1)
     source.stats(stream, plan_windows(len(stream) - 1, WindowConfig(seq_len=64, stride=64)))

@@ -30,7 +30,8 @@ from ngram_eval.errors import InputError
 from tests.fuzz.readers import READERS, Reader
 
 MEMORY = 4 << 30
-SECONDS_A_FILE = 30
+LIMITS = {signal.ITIMER_PROF: 30.0, signal.ITIMER_REAL: 300.0}
+"""Seconds for a file, of processor and of clock; the signal after them ends the process."""
 LEAST = 5
 """Files of each reader, however little time there is."""
 KEPT = Path("build/fuzz")
@@ -82,9 +83,11 @@ def work(
             break
         path.write_bytes(damaged(reader, seeds, seed, number))
         told.send(number)
-        signal.alarm(SECONDS_A_FILE)  # ends the process
+        for timer, seconds in LIMITS.items():
+            signal.setitimer(timer, seconds)
         outcome = read(reader, path, number)
-        signal.alarm(0)
+        for timer in LIMITS:
+            signal.setitimer(timer, 0)
         told.send(outcome)
     told.send(None)
 

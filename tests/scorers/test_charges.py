@@ -17,6 +17,7 @@ from ngram_eval.bpb import P_MOST, Tally, check_charges, nats_of
 from ngram_eval.config import EvalConfig, WindowConfig
 from ngram_eval.errors import InputError
 from ngram_eval.models.source import Stats
+from ngram_eval.scorers.backends import BACKENDS
 from ngram_eval.scorers.base import NeuralScorer, Scorer, Vocabulary
 from ngram_eval.scorers.make import make_scorer
 from ngram_eval.scorers.online import OnlineScorer
@@ -51,9 +52,15 @@ METHODS = {
     "neural": preset("hashed"),
 }
 HOST = [(name, backend) for name in METHODS for backend in ("cpu", "reference")]
-host = pytest.mark.parametrize(("name", "backend"), HOST)
 everywhere = pytest.mark.parametrize(
-    ("name", "backend"), [*HOST, *((name, backend) for name in ("hashed", "pr890") for backend in ("triton", "cuda"))]
+    ("name", "backend"),
+    [
+        (name, backend)
+        for name, config in METHODS.items()
+        for backend, can in BACKENDS.items()
+        if getattr(can, config.scorer) and (can.tilt or "tilt" not in name)
+        if name != "neural" or backend == "cpu"  # the model alone has no backend
+    ],
 )
 few = settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

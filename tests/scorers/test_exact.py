@@ -15,6 +15,7 @@ from ngram_eval.errors import InputError
 from ngram_eval.scorers.exact.cuda import CudaModel
 from ngram_eval.scorers.exact.model import ExactModel, make_model
 from ngram_eval.scorers.exact.reference import logistic
+from ngram_eval.text.stream import MAX_VOCABULARY
 from tests.support.exact import BACKENDS, ENTROPY, TWO, backends, bases, compiled, repetitive, uniform
 
 CONFIGS = {
@@ -250,7 +251,7 @@ def test_golden_cost(name: str, expected: str) -> None:
     ("call", "message"),
     [
         (lambda m: m.append(np.zeros(3)), "uint16 or uint32"),
-        (lambda m: m.append(np.array([1 << 18], np.uint32)), "token 262144 at 0"),
+        (lambda m: m.append(np.array([MAX_VOCABULARY], np.uint32)), "token 524287 at 0"),
         (lambda m: m.score(TWO, np.ones(3), ENTROPY, together=False), "contiguous float64 of shape"),
         (lambda m: m.score(TWO, np.ones(2, np.float32), ENTROPY, together=False), "float32"),
         (lambda m: m.score(TWO, np.ones(2), np.ones(2), together=False), "entropy must be float32"),

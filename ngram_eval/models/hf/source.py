@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ngram_eval.errors import InputError
 from ngram_eval.models.hf.loading import load_model
-from ngram_eval.models.hf.tokenizer import MAX_VOCABULARY
 from ngram_eval.models.logits_source import Lead, LogitsSource
 from ngram_eval.models.side_by_side import in_parts, side_by_side
 from ngram_eval.models.transformer_source import choose_device, choose_dtype
@@ -41,8 +40,6 @@ class HfSource(LogitsSource):
         config = model.config.get_text_config()
         head = model.get_output_embeddings()
         vocab_size = int(config.vocab_size if head is None else head.weight.shape[0])
-        if vocab_size > MAX_VOCABULARY:
-            raise InputError(f"--hf: the model's vocabulary is {vocab_size:,} tokens: at most {MAX_VOCABULARY:,}")
         self.most_positions, self.dtype = _positions(model), model.dtype
         self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
         about = {

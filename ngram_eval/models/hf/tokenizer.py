@@ -23,11 +23,9 @@ from ngram_eval.files import read_input
 from ngram_eval.models.hf.loading import load_tokenizer
 from ngram_eval.models.hf.spelling import Spelling
 from ngram_eval.text.shards import TokenStream
-from ngram_eval.text.stream import Stream, Tokens, check_span
+from ngram_eval.text.stream import MAX_VOCABULARY, Stream, Tokens, check_span
 from ngram_eval.text.tokenizer import first_difference
 
-MAX_VOCABULARY = 1 << 18
-"""Largest vocabulary of the exact counts."""
 _CHUNK = 1 << 20
 _CHECKED = 1 << 14
 """Tokens of a stream that are decoded by the library as well: about 64 kB of text."""

@@ -15,9 +15,7 @@ from numpy.typing import NDArray
 from ngram_eval.config import MixerConfig
 from ngram_eval.errors import InputError
 from ngram_eval.scorers.backends import load_backend
-from ngram_eval.text.stream import Tokens
-
-MAX_VOCAB = 1 << 18
+from ngram_eval.text.stream import MAX_VOCABULARY, Tokens
 
 
 class Mixer(Protocol):
@@ -101,9 +99,9 @@ class Spelling(NamedTuple):
 
 
 def spelling_of(surfaces: Sequence[bytes | None]) -> Spelling:
-    """The spelling of tokens with these surfaces; raises `InputError` unless there are 2 to 262,144."""
-    if not 2 <= len(surfaces) <= MAX_VOCAB:
-        raise InputError(f"the mixer takes a vocabulary of 2 to {MAX_VOCAB} tokens, not {len(surfaces)}")
+    """The spelling of tokens with these surfaces; raises `InputError` unless there are 2 to `MAX_VOCABULARY`."""
+    if not 2 <= len(surfaces) <= MAX_VOCABULARY:
+        raise InputError(f"the mixer takes a vocabulary of 2 to {MAX_VOCABULARY:,} tokens, not {len(surfaces):,}")
     spelt = [surface or b"" for surface in surfaces]
     rank = np.empty(len(spelt), np.uint32)
     rank[sorted(range(len(spelt)), key=lambda token: (spelt[token], token))] = np.arange(len(spelt))

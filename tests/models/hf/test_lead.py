@@ -123,6 +123,6 @@ def test_a_model_without_a_tokenizer_needs_to_be_told(
 
 
 def test_a_lead_outside_the_vocabulary_is_refused(models: dict[str, Path]) -> None:
+    model = load_model(str(models["llama"]), torch.float32)
     with pytest.raises(InputError, match="the lead holds token 4096, and the model has 448 tokens"):
-        model = load_model(str(models["llama"]), torch.float32)
         evaluate_api(model, np.arange(80), replace(preset("exact"), window=WINDOW), lead="4096")
