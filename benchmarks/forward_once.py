@@ -121,7 +121,7 @@ def timed(model: Transformer, length: int, strides: list[int], chunks: int) -> l
         for way in found:
             stop = length + (turn + 1) * chunk
             first = stop - (chunk if isinstance(way.source, BandedSource) else way.window.stride)
-            windows = Windows(*(np.array([one]) for one in (stop - length, first, stop)), length)
+            windows = Windows(np.array([stop - length]), np.array([first]), np.array([stop]), length)
             before = time.process_time()
             way.source.stats(tokens, windows)
             seconds[way.name].append((time.process_time() - before) / (stop - first))

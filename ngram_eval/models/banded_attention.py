@@ -71,7 +71,7 @@ def _flex(q: Tensor, k: Tensor, v: Tensor, band: Band) -> Tensor:
         return (key <= here) & ((key > here - band.window) | (key < band.sinks))
 
     mask = create_block_mask(visible, None, None, scored, positions, device=str(q.device))
-    return cast(Tensor, flex_attention(q, k, v, block_mask=mask, enable_gqa=q.size(1) != k.size(1)))
+    return flex_attention(q, k, v, block_mask=mask, enable_gqa=q.size(1) != k.size(1))
 
 
 def _blocks(q: Tensor, k: Tensor, v: Tensor, band: Band) -> Tensor:
