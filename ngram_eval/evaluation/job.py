@@ -158,6 +158,8 @@ def _load_source(
         return load_scores(model.scores, (stream.total - 1, len(stream.tokens) - 1), ranks.part)
     if model.logits is not None:
         logits = load_logits(model.logits, (stream.total - 1, len(stream.tokens) - 1))
+        if tokenizer is not None and tokenizer.vocab_size < logits.vocab_size:  # rows are often padded
+            tokenizer = None
         _check_vocabularies(stream, tokenizer, logits.vocab_size, str(model.logits), ranks)
         return logits
     if model.uniform:
