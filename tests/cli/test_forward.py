@@ -40,6 +40,7 @@ def test_a_result_says_it_and_its_scores_are_saved_and_explained(
     assert json.loads(capsys.readouterr().out)["predictions"][0]["neural_nats"] == neural_nats
     named = evaluate(*BANDED, *short, "--preset", "pr890")
     assert list(named) == ["pr890"], "asked for by name"
+    assert "pr890 is defined by windows: this score is not the published method's." in capsys.readouterr().err
 
 
 @pytest.mark.slow  # windows take seconds
