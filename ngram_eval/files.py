@@ -139,7 +139,7 @@ def _remove(path: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path, refusal: str | None = None) -> Iterator[None]:
+def locked(folder: Path, refusal: str = "") -> Iterator[None]:
     """Hold the lock of a folder; where another process holds it, wait, or raise `InputError` of a `refusal`."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

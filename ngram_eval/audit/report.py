@@ -9,6 +9,7 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ngram_eval.audit.probes import PROBES, Finding
 from ngram_eval.evaluation.result import installed_versions
@@ -51,14 +52,13 @@ def print_table(audited: list[Audited], console: Console) -> None:
         table.add_column(one.subject, justify="right")
     for number, probe in enumerate(PROBES, 1):
         cells = [_cell(one.findings[number - 1]) for one in audited]
-        table.add_row(f"{number:>2} {probe.name} [dim]({probe.unit})[/dim]", *cells)
+        table.add_row(Text.assemble(f"{number:>2} {probe.name} ", (f"({probe.unit})", "dim")), *cells)
     console.print(table)
     for one in audited:
         for number, found in enumerate(one.findings, 1):
             if found.verdict == "refuted" or (len(audited) == 1 and found.verdict == "pass"):
-                mark = "[bold red]refuted[/bold red]" if found.verdict == "refuted" else "[green]pass[/green]"
-                console.print(f"{one.subject} {number}: {mark} ", end="", highlight=False)
-                console.print(found.evidence, soft_wrap=True, highlight=False, markup=False)
+                said = (found.verdict, _STYLES[found.verdict])
+                console.print(Text.assemble(f"{one.subject} {number}: ", said, f" {found.evidence}"), soft_wrap=True)
     skipped: dict[tuple[int, str], list[str]] = {}
     for one in audited:
         for number, found in enumerate(one.findings, 1):
@@ -69,12 +69,11 @@ def print_table(audited: list[Audited], console: Console) -> None:
         console.print(f"{everyone}{number}: not applicable, {reason}", soft_wrap=True, highlight=False, style="dim")
 
 
-def _cell(found: Finding) -> str:
+def _cell(found: Finding) -> Text:
     style = _STYLES[found.verdict]
     if found.value is None:
-        return f"[{style}]-[/{style}]"
-    mark = "✓" if found.verdict == "pass" else "✗"
-    return f"[{style}]{mark}[/{style}] {_number(found.value)}"
+        return Text("-", style)
+    return Text.assemble(("✓" if found.verdict == "pass" else "✗", style), f" {_number(found.value)}")
 
 
 def _number(value: float) -> str:

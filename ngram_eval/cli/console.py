@@ -20,7 +20,7 @@ def progress_bars(*columns: ProgressColumn, quiet: bool = False) -> Progress:
     """Bars on stderr: title, share done, time so far and time left; `columns` come before the times."""
     share = TextColumn("{task.percentage:.0f}%")
     times = (TimeElapsedColumn(), TimeRemainingColumn())
-    shown = (TextColumn("{task.description}"), BarColumn(), share, *columns, *times)
+    shown = (TextColumn("{task.description}", markup=False), BarColumn(), share, *columns, *times)
     return Progress(*shown, console=Console(stderr=True), disable=quiet)
 
 
@@ -42,7 +42,7 @@ def tracked(*columns: ProgressColumn, quiet: bool = False) -> Iterator[Track]:
 
 def table_console(*, quiet: bool = False, stdout_taken: bool = False) -> Console:
     """The console for tables: stdout, stderr if JSON takes stdout, nothing if `quiet`."""
-    console = Console(stderr=stdout_taken, quiet=quiet)
+    console = Console(stderr=stdout_taken, quiet=quiet, markup=False)  # names of files may look like it
     if not console.is_terminal:
         console.width = _PIPED_WIDTH
     return console

@@ -66,22 +66,27 @@ class Lead(NamedTuple):
 
 
 def _powers(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(e to the power of logits (n, V), so that the largest is 1, in float32; their sum; log of the sum of all powers).
+    """(logits below the largest of their row, e to their power, sum of these powers), (n, V), (n, V) and (n, 1).
 
-    Sum and logarithm are (n, 1) float64: over a large vocabulary a sum in float32 is off by 2e-5.
+    The sum is taken in float64: over a large vocabulary one in float32 is off by 1e-5.
     """
-    top = logits.float().amax(dim=-1, keepdim=True)
-    powers = (logits.float() - top).exp()
-    total = powers.sum(dim=-1, keepdim=True, dtype=torch.float64)
-    return powers, total, top.double() + total.log()
+    below = logits.float() - logits.float().amax(dim=-1, keepdim=True)
+    powers = below.exp()
+    return below, powers, powers.sum(dim=-1, keepdim=True, dtype=torch.float64)
+
+
+def _log_p(logits: Tensor) -> Tensor:
+    """Log-probabilities, (n, V) float64, of logits (n, V)."""
+    below, _, total = _powers(logits)
+    return below.double() - total.log()
 
 
 def _target_stats(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """(log-probability of the target in float64, entropy in float32 nats), (n,) each, of logits (n, V)."""
-    powers, total, normaliser = _powers(logits)
-    log_p = logits.gather(-1, targets[:, None]).double() - normaliser
-    entropy = total.log() + torch.special.entr(powers).sum(dim=-1, keepdim=True) / total
-    return log_p.squeeze(-1), entropy.squeeze(-1).float()
+    """(log-probability of the target as in `_log_p`, entropy in float32 nats), (n,) each, of logits (n, V)."""
+    below, powers, total = _powers(logits)
+    log_p = below.gather(-1, targets[:, None]).double() - total.log()
+    mean = powers.mul_(below.clamp_(min=-1e4)).sum(dim=-1, keepdim=True) / total  # 0, not NaN, where p is 0
+    return log_p.squeeze(-1), (total.log() - mean).squeeze(-1).float()
 
 
 class LogitsSource:
@@ -128,7 +133,7 @@ class LogitsSource:
         rows = np.empty((windows.scored, self.vocab_size))
         for entries, logits, _ in self.logits(tokens, windows):
             parts = logits.split(self._rows(logits))
-            found = side_by_side(lambda part: part.double() - _powers(part)[2], parts, logits.device)
+            found = side_by_side(_log_p, parts, logits.device)
             rows[entries] = np.exp(torch.cat(found).cpu().numpy())
         if np.isnan(rows[:, 0]).any():
             raise nan_statistics(int(windows.positions()[np.isnan(rows[:, 0])][0]))

@@ -169,7 +169,7 @@ def _prediction(
     job: Job, name: str, config: EvalConfig, position: int, looked: Looked, *, context: int, top: int, tilted: bool
 ) -> Prediction:
     neural, blended, explanation, entropy = looked
-    surfaces = job.tokenizer.surfaces() if job.tokenizer else None
+    surfaces = job.vocabulary.surfaces
 
     def show(token: int) -> str:
         text = surfaces[token] if surfaces else None
@@ -206,12 +206,11 @@ def _prediction(
 def print_prediction(one: Prediction, console: Console) -> None:
     """Print the prediction."""
     console.rule(f"{one.preset}, position {one.position:,}", style="dim")
-    console.print("context:", "".join(one.context), markup=False, highlight=False, soft_wrap=True)
+    console.print("context:", "".join(one.context), highlight=False, soft_wrap=True)
     kind = "a probability" if one.normalised else "a score, not normalised"
     console.print(
         f"target:  {one.target.text!r} (token {one.target.token}): neural {one.target.neural:.4f}, with n-grams "
         f"{one.target.blended:.4f} ({kind}); {one.neural_nats:.3f} nats become {one.nats:.3f}",
-        markup=False,
         highlight=False,
         soft_wrap=True,
     )

@@ -32,6 +32,8 @@ _MOST_LINE = 1 << 28
 
 _ZSTD_AT_ONCE = 1 << 11
 """Bytes unpacked at a time: at most 32,768 times as many come of them."""
+_LARGEST_WINDOW = 1 << 31
+"""Window of `zstd --long=31`, the largest that the format has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,7 +216,7 @@ class _ZstdText(io.RawIOBase):
                 if self._frame is not None:
                     raise InputError(f"{self._label} is cut short: its last zstd frame has no end; fetch it again")
                 return 0
-            self._frame = self._frame or zstandard.ZstdDecompressor().decompressobj()
+            self._frame = self._frame or zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW).decompressobj()
             try:
                 self._text = memoryview(self._frame.decompress(self._input))
             except zstandard.ZstdError as error:

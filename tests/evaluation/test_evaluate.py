@@ -204,6 +204,18 @@ def test_logits_are_scored_like_the_scores_they_imply(stream: Stream, evaluate: 
         evaluate(*common, "--logits", tmp_path / "l.npy")
 
 
+def test_logits_may_have_more_columns_than_the_tokenizer_has_tokens(
+    evaluate: Evaluate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Sizes of vocabularies are often rounded up."""
+    flags = ["--data", asset("sample_000000.bin"), "--tokenizer", asset("tokenizer.model"), "--max-tokens", 65]
+    flags += ["--seq-len", 64, "--stride", 64, "--preset", "exact", "--logits", tmp_path / "l.npy"]
+    np.save(tmp_path / "l.npy", np.zeros((64, 1100), np.float32))
+    assert evaluate(*flags)["exact"]["neural_nats"] == pytest.approx(64 * np.log(1100))
+    np.save(tmp_path / "l.npy", np.zeros((64, 1000), np.float32))
+    assert "l.npy has a vocabulary of 1000 tokens, the tokenizer 1024" in fails(capsys, evaluate, *flags)
+
+
 def test_uniform_charges_log_v_and_max_tokens_flags_a_subset(stream: Stream, evaluate: Evaluate) -> None:
     arguments = ["--data", stream.shard, "--uniform", "--vocab-size", 64, "--seq-len", 100, "--max-tokens", 1001]
     result = evaluate(*arguments, "--preset", "hashed")["hashed"]

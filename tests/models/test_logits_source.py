@@ -110,7 +110,7 @@ def test_distributions_over_large_vocabularies_sum_to_1(dtype: torch.dtype) -> N
     rows = source.probabilities(tokens, batch)
     assert np.abs(rows.sum(axis=1) - 1).max() < 1e-7
     exact = torch.softmax(large.double(), dim=-1).numpy()[tokens[:16]]
-    np.testing.assert_allclose(rows, exact, rtol=1e-7)
+    np.testing.assert_allclose(rows, exact, rtol=2e-6)
     stats = source.stats(tokens, batch)
     assert (stats.p_target == rows[np.arange(16), tokens[1:17]]).all()
     np.testing.assert_allclose(stats.entropy, -(exact * np.log(exact)).sum(axis=1), rtol=1e-5)

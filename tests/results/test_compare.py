@@ -57,6 +57,15 @@ def test_differences_and_intervals(results: Callable[..., Path], capsys: Any) ->
         assert one["interval"]["units"] == 81
 
 
+def test_names_that_look_like_markup_are_shown(results: Callable[..., Path], capsys: Any) -> None:
+    paths = [results(name, "--preset", "exact") for name in ("run[seed1]", "run[bold]")]
+    capsys.readouterr()
+    run(*paths)
+    printed = capsys.readouterr().out
+    assert "run[seed1]" in printed
+    assert "run[bold]" in printed
+
+
 def test_a_score_is_not_compared_with_bits_per_byte_in_silence(results: Callable[..., Path], capsys: Any) -> None:
     a = results("a")
     message = refused(capsys, a)

@@ -1,5 +1,6 @@
 """Text that can't be used is refused, and it is said where."""
 
+import io
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,16 @@ def test_bad_text_is_refused_while_training_too(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="empty"):
         run(tmp_path / "out", tmp_path / "empty.txt", train_tokenizer=300)
     assert not (tmp_path / "out").exists()
+
+
+def test_zst_of_a_long_window_is_read(tmp_path: Path) -> None:
+    """As `zstd --long=28` writes it."""
+    settings = zstandard.ZstdCompressionParameters(window_log=28, hash_log=6, chain_log=6)
+    frame = zstandard.ZstdCompressor(compression_params=settings).compressobj()
+    packed = frame.compress(b"text " * 1000) + frame.flush()
+    assert zstandard.get_frame_parameters(packed).window_size == 1 << 28
+    unpacked = documents_module._ZstdText(io.BytesIO(packed), "a.txt.zst")
+    assert io.BufferedReader(unpacked).read() == b"text " * 1000
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.jsonl.zst"])

@@ -69,7 +69,8 @@ def quietly() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
+    """What another library says is wrong, in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
@@ -82,7 +83,7 @@ def _load(name: str, what: str, load: Callable[..., Loaded], **settings: Any) ->
         # Rust's panics are no Exceptions, and their type can't be imported.
         if isinstance(error, MemoryError) or not (isinstance(error, Exception) or "Panic" in type(error).__name__):
             raise
-        reason = _reason(error)
+        reason = reason_of(error)
         if found["local_files_only"]:
             raise InputError(f"--hf {name}: transformers can't load its {what} ({reason})") from error
         raise InputError(

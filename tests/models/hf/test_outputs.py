@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("transformers", reason="transformers is not installed: pip install ngram_eval[hf]")
 
-from ngram_eval.cli import run
+from ngram_eval.cli import explain, run
 from tests.support.evaluator import Evaluate
 
 CHEAP = ["--seq-len", 32, "--stride", 32, "--preset", "exact"]
@@ -68,3 +68,13 @@ def test_the_numbers_come_before_the_drawing(
         evaluate("--hf", models["gpt2"], "--text", text_file, *CHEAP, "--report", tmp_path / "r.html")
     assert "bits per byte" in capsys.readouterr().out
     assert json.loads((tmp_path / "out.json").read_text())["runs"]
+
+
+def test_explain_finds_words_of_a_text(
+    models: dict[str, Path], text_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--hf", models["llama"], "--text", text_file, *CHEAP, "--after", "the lazy", "--json", "-"]
+    explain.main([str(flag) for flag in flags], "explain")
+    (one,) = json.loads(capsys.readouterr().out)["predictions"]
+    assert "".join(one["context"]).endswith("the lazy")
+    assert one["target"]["text"] == " dog"

@@ -219,6 +219,7 @@ def test_nothing_else_imports_transformers() -> None:
 
 def test_the_digest_is_of_all_that_decides(models: dict[str, Path], tmp_path: Path) -> None:
     save_gpt2(tmp_path / "copy")
+    (tmp_path / "copy/old.bin").mkdir()  # no file, for all its name
     assert digest(str(tmp_path / "copy")) == digest(str(models["gpt2"]))
     weights = tmp_path / "copy/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
