@@ -162,7 +162,7 @@ def as_list(tried: dict[str, Tried]) -> str:
     lines = [
         f"scored as the model itself says, and unchanged by any later token: {those('scored')};",
         f"{ahead}: {those('refused', 'is not causal')};",
-        f"refused, since they want more than tokens: {those('refused', 'on tokens alone')};",
+        f"refused, since they can't be loaded or run by themselves: {those('refused', "can't")};",
         f"not tried, since no small model of them could be made: {those('not tried')}.",
     ]
     listed = [textwrap.fill(f"- {one}", 120, subsequent_indent="  ", break_on_hyphens=False) for one in lines]
