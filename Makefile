@@ -53,6 +53,7 @@ DATA ?= ngram_eval/assets/sample_000000.bin
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks.hashed_counts --data $(DATA)
 	$(BIN)/python -m benchmarks.last_block
+	$(BIN)/python -m benchmarks.forward_once
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.export_sizes
 	$(BIN)/python -m benchmarks.exact_counts --data $(DATA)

@@ -139,13 +139,14 @@ def _remove(path: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path, refusal: str | None = None) -> Iterator[None]:
+def locked(folder: Path, refusal: str = "") -> Iterator[None]:
     """Hold the lock of a folder; where another process holds it, wait, or raise `InputError` of a `refusal`."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (fcntl.LOCK_NB if refusal else 0))
     except BlockingIOError as error:
         os.close(descriptor)
+        assert refusal is not None, "without one it waits"
         raise InputError(refusal) from error
     except OSError:  # a file system without locks keeps nobody out
         pass

@@ -19,6 +19,7 @@ from benchmarks import (
     demo,
     exact_counts,
     export_sizes,
+    forward_once,
     hashed_counts,
     last_block,
     long_stream,
@@ -96,6 +97,12 @@ def test_last_block() -> None:
     assert text.count("| last block and head at scored positions |") == 2
 
 
+def test_forward_once() -> None:
+    text = forward_once.measure(forward_once.Options(toy=True))
+    assert text.count("| banded, chunks of 1,024") == 1 + 2 + 1
+    assert text.count("| windows, stride 32 |") == 3
+
+
 def test_codec(tmp_path: Path) -> None:
     text = tmp_path / "text"
     text.write_bytes(b"to be or not to be, that is the question\n" * 30)
@@ -154,6 +161,7 @@ def test_gpu_bench_measures_everything(capsys: pytest.CaptureFixture[str]) -> No
     for kernel in kernels(Assumptions(), Sizes()):
         assert re.search(rf"^\| {kernel}\b.* \| [\d,.]+ \(.*x\) \| [\d,.]+ \(.*x\) \| ", text, re.MULTILINE), kernel
     assert text.count("| dry run, ") == 4
+    assert re.search(r"^\| blocks \| no \| [\d.]+ \| [\d,.]+ \|$", text, re.MULTILINE)
 
 
 @interpreted

@@ -155,6 +155,7 @@ FILES: dict[str, tuple[str, ...]] = {
     "docs/eight_gpus.md": ("T.model", "model.ngev", *FINEWEB),
     "docs/exact.md": ("val_000000.bin", "scores.npz"),
     "docs/formats.md": ("out.json",),
+    "docs/forward_once.md": ("val_000000.bin", "T.model", "model.ngev", "novel.txt"),
     "docs/leaderboard.md": ("final_model.int6.ptz", "fineweb_1024_bpe.model", *FINEWEB),
     "docs/mixer.md": ("book.txt",),
     "docs/models.md": ("model", "novel.txt", "final_model.int6.ptz", "fineweb_1024_bpe.model", *FINEWEB),

@@ -24,7 +24,7 @@ with working_in("--folder", Path(sys.argv[1])):
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> "Iterator[subprocess.Popen[bytes]]":
     """A process that is at work in `tmp_path`/hashed."""
-    command = [sys.executable, "-c", AT_WORK, tmp_path / "hashed"]
+    command = [sys.executable, "-c", AT_WORK, str(tmp_path / "hashed")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"at work\n"

@@ -21,6 +21,8 @@ class TrainConfig:
     """Quantisation, for the artifact and for early QAT."""
     seq_len: int = 2048
     """Positions of a training sequence."""
+    attention_window: int = 0
+    """Last positions that a position sees, itself included, as in --forward banded; 0: all before it (PR #890)."""
     batch: int = 384
     """Sequences of a step, over all ranks (PR #890: 786,432 tokens)."""
     micro_batch: int = 48
@@ -82,10 +84,19 @@ class TrainConfig:
         ):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}: give a finite value >= 0")
+        if not 0 <= self.attention_window <= self.seq_len:
+            raise InputError(
+                f"--attention-window is {self.attention_window}: give 1 to --seq-len ({self.seq_len}), or 0 for none"
+            )
         if self.export_weights not in get_args(ExportWeights):
             raise InputError(
                 f"--export-weights is {self.export_weights!r}: choose from {', '.join(get_args(ExportWeights))}"
             )
+
+    @property
+    def trained_length(self) -> int:
+        """Positions that the model learns to see: windows of an evaluation default to it."""
+        return self.attention_window or self.seq_len
 
     def micro_batches(self, world: int) -> int:
         """Number of forwards of one rank per step; raises `InputError` if the batch can't be split evenly."""

@@ -72,7 +72,7 @@ def load_validation(
         raise InputError(
             f"{tokenizer} has {loaded.vocab_size} pieces, the model {size}: give the one that made the shards"
         )
-    return Validation(tokens, loaded, seq_len=config.seq_len, device=device, ranks=ranks)
+    return Validation(tokens, loaded, seq_len=config.trained_length, device=device, ranks=ranks)
 
 
 def compare(trainer: Trainer, validation: Validation) -> None:
@@ -92,7 +92,9 @@ def export(
     model = Transformer(config.model).to(device)
     put(weights, model)
     before = validation.score(model) if validation is not None else None
-    data = artifact.encode(artifact.quantise(model, config.quant), config.model, asdict(config.quant), config.seq_len)
+    data = artifact.encode(
+        artifact.quantise(model, config.quant), config.model, asdict(config.quant), config.trained_length
+    )
     loaded, _ = artifact.decode(path, data)  # what is written, which from a FIFO can't be read again
     with replacing(path) as file:
         file.write(data)

@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ngram_eval.distributed.ranks import Ranks
 from ngram_eval.errors import InputError
 from ngram_eval.extensions import to_device
+from ngram_eval.models.banded_attention import Band, band_kernel
 from ngram_eval.models.transformer import Transformer, attention_kernel
 from ngram_eval.text.stream import Stream
 from ngram_eval.train import qat
@@ -52,7 +53,10 @@ class Trainer:
             parameter.requires_grad_(parameter.numel() > 0)  # a model of one block has no skips to learn
         self.optimizers = make_optimizers(self.model, config, ranks)
         self.ema, self.swa = Ema(self.model, config.ema), Swa(self.model)
-        objective = Objective(self.model, config.mtp_weight)
+        band = None
+        if config.attention_window:
+            band = Band(config.attention_window, kernel=band_kernel(device, half, 0, compiled=compiled))
+        objective = Objective(self.model, config.mtp_weight, band)
         self._objective: nn.Module = cast(nn.Module, torch.compile(objective)) if compiled else objective
         if ranks.world > 1:
             self._objective = DistributedDataParallel(self._objective)

@@ -30,12 +30,14 @@ from ngram_eval.config import WindowConfig
 from ngram_eval.errors import InputError
 from ngram_eval.evaluation.published import TARGETS
 from ngram_eval.kernels.runtime import INTERPRETED, kernel_device
+from ngram_eval.models.banded_attention import BandKernel, band_kernel
+from ngram_eval.models.banded_source import BandedSource, default_chunk
 from ngram_eval.models.transformer import Transformer
 from ngram_eval.models.transformer_config import ModelConfig
 from ngram_eval.models.transformer_source import DeviceStats, TransformerSource, choose_dtype
 from ngram_eval.scorers.hashed.counts import Counts, make_counts
 from ngram_eval.scorers.hashed.device_scorer import TritonScorer
-from ngram_eval.text.windows import batches, plan_windows
+from ngram_eval.text.windows import Windows, batches, plan_windows
 
 TOY = Sizes(vocab=64, buckets=1 << 8, prefill=1 << 11, lookup=1 << 9, batch=64, stride=8, seq_len=64)
 TOY_MODEL = ModelConfig(vocab_size=64, width=32, layers=2, heads=2, kv_heads=2, value_layers=(1,))
@@ -173,6 +175,61 @@ def forward_seconds(bench: Bench, compiled: bool) -> float:
     return median(seconds(lambda: source.stats(bench.inputs.stream, batch), rounds, bench.device)) / len(batch)
 
 
+def banded_kernels(bench: Bench) -> list[tuple[BandKernel, bool]]:
+    """(kernel, compiled) of `--forward banded` that can run here; `flex` uncompiled would hold all scores."""
+    if INTERPRETED:
+        return [("blocks", False)]
+    known = band_kernel(bench.device, choose_dtype("auto", bench.device), 0, compiled=False)
+    found: list[tuple[BandKernel, bool]] = [("blocks", False), ("blocks", True), ("flex", True)]
+    return found if known == "blocks" else [*found, (known, False), (known, True)]
+
+
+def banded_seconds(bench: Bench, kernel: BandKernel, compiled: bool, expected: list[Any]) -> float:
+    """Seconds of a scored position of a full chunk; its statistics are compared with the first kernel's."""
+    length = bench.sizes.seq_len
+    torch.manual_seed(0)
+    model = Transformer(TOY_MODEL if INTERPRETED else ModelConfig())
+    for parameter in model.parameters():
+        if parameter.numel() and not parameter.any():  # output projections begin at zero
+            torch.nn.init.normal_(parameter, std=0.02)
+    source = BandedSource(
+        model,
+        chunk=128 if INTERPRETED else default_chunk(model.config, length, bench.device),
+        kernel=kernel,
+        train_seq_len=length,
+        batch_windows=1,
+        device=bench.device,
+        dtype=choose_dtype("auto", bench.device),
+        use_kernels=True,
+        compiled=compiled,
+    )
+    stop = length + source.chunk
+    windows = Windows(np.array([stop - length]), np.array([length]), np.array([stop]), length)
+    texts = iter(np.random.default_rng(0).integers(model.config.vocab_size, size=(64, stop + 1), dtype=np.uint16))
+    entropy = source.stats(next(texts), windows).entropy
+    expected.append(entropy)
+    difference = float(np.abs(entropy - expected[0]).mean())
+    if not difference <= 0.05:
+        raise AssertionError(f"entropies differ by {difference} nats on average, more than bfloat16 explains")
+    rounds = min(bench.rounds, 10)
+    return median(seconds(lambda: source.stats(next(texts), windows), rounds, bench.device)) / source.chunk
+
+
+def print_banded(bench: Bench) -> None:
+    """`--forward banded` with each kernel, and what it makes of the whole evaluation."""
+    print(f"\n## Forwarding each position once, {TARGETS:,} positions\n")
+    print("The published model, untrained, with its statistics; medians of whole chunks, lead-in included.\n")
+    print("| attention | `--compile` | µs a position | forward passes, s |\n|---|---|---|---|")
+    expected: list[Any] = []
+    for kernel, compiled in banded_kernels(bench):
+        each = bench.attempt(
+            f"banded, {kernel}, compiled: {compiled}",
+            lambda kernel=kernel, compiled=compiled: banded_seconds(bench, kernel, compiled, expected),  # type: ignore[misc]
+        )
+        cells = ("FAILED", "-") if each is None else (f"{each * 1e6:.3f}", f"{each * TARGETS:,.1f}")
+        print(f"| {kernel} | {'yes' if compiled else 'no'} | {cells[0]} | {cells[1]} |", flush=True)
+
+
 def scorer_seconds(bench: Bench) -> float:
     """Seconds of a batch in `--backend triton` after the forward: host and GPU together, by the host's clock."""
     sizes, inputs = bench.sizes, bench.inputs
@@ -256,6 +313,7 @@ def main() -> None:
     print_setting(bench, bandwidth)
     print_table(bench, bandwidth)
     print_evaluation(bench)
+    print_banded(bench)
     if bench.failures:
         print(f"\n## What failed: {len(bench.failures)}\n")
         print("\n".join(bench.failures))

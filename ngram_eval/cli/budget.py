@@ -80,6 +80,7 @@ def measured_rows(costs: Costs) -> list[tuple[str, str, float]]:
         (f"forward, windows of {length}, stride {stride}", "a window", costs.windows[costs.shape]),
         ("  of it: statistics of the logits", "a window", costs.stats),
         ("forward of the first window", "once", costs.first_window),
+        (f"forward banded, the last {length} seen", "a position", costs.banded),
         (f"samples ({SAMPLES})", "each", costs.look + costs.look_blended or None),
         ("look up, blend, count", "a position", costs.ngram),
         ("  of it: look up alone", "a position", costs.lookup),
@@ -102,7 +103,7 @@ def verdict(one: Budget) -> list[str]:
     if not one.changes:
         return [
             *lines,
-            "No single one of --ranks (to 1,024), --stride, --seq-len, --ngram would make it fit (predicted).",
+            "None of --ranks (to 1,024), --forward, --stride, --seq-len, --ngram alone would make it fit (predicted).",
         ]
     lines.append("Each of these alone would make it fit (predicted):")
     for change in one.changes:
@@ -139,6 +140,7 @@ data (default: measure on the embedded novel)
   --tokens N          length of the text to predict (default: PR #890's split, 62,021,633)
 model (default: the embedded model)
   --artifact FILE | --scores FILE | --logits FILE | --hf NAME | --uniform
+  --forward banded    each position is forwarded once (docs/forward_once.md)
 method
   --preset NAME       (default: pr890); may be repeated
   --seq-len L --stride S

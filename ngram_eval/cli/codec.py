@@ -15,7 +15,7 @@ from rich.table import Table
 
 from ngram_eval.cli.console import show_help, table_console, tracked
 from ngram_eval.codec import container, packing
-from ngram_eval.codec.method import Method, code_presets
+from ngram_eval.codec.method import Forward, Method, code_presets
 from ngram_eval.codec.packing import PACKAGED, Backend, Packed, artifact_path
 from ngram_eval.config import ExactConfig, MixerConfig, WindowConfig, preset
 from ngram_eval.errors import InputError, exit_on_input_error
@@ -63,6 +63,8 @@ class Compress(Shown):
     """The method of mixer presets."""
     window: Annotated[WindowConfig, tyro.conf.arg(name="")] = field(default_factory=lambda: preset("exact").window)
     """The windows of the neural model."""
+    forward: Forward = "windows"
+    """windows: the model gets every window anew. banded: it gets each token once, and sees the last --seq-len."""
 
     def check(self) -> None:
         """Raise `InputError` for flags that do not go together or are out of range."""
@@ -77,6 +79,8 @@ class Compress(Shown):
             raise InputError(f"--pieces is {self.pieces}: give 260 (256 of them are bytes) to {1 << 16}")
         if self.artifact is not None and self.tokenizer == "train":
             raise InputError("--tokenizer train: the model of --artifact knows only the tokenizer it was trained with")
+        if self.forward == "banded" and self.uniform:
+            raise InputError("--forward banded runs a model of --artifact: give one, or leave --forward out")
         if self.window.rescore_tail:
             raise InputError("--rescore-tail charges positions more than once, but a code writes each once")
         if self.exact.by_window:
@@ -85,7 +89,14 @@ class Compress(Shown):
     def method(self) -> Method:
         """The settings that decide the probabilities."""
         window = None if self.uniform else self.window
-        return Method(preset=self.preset, max_order=self.max_order, exact=self.exact, mixer=self.mixer, window=window)
+        return Method(
+            preset=self.preset,
+            max_order=self.max_order,
+            exact=self.exact,
+            mixer=self.mixer,
+            window=window,
+            forward=self.forward,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -287,6 +298,7 @@ data (compress only)
 model
   --uniform             1/V as the base distribution, so counts alone (compress only)
   --artifact FILE       a model (.ngev) as the base; `packaged`: the embedded model
+  --forward banded      the model gets each token once (compress only; docs/forward_once.md)
 method (compress only)
   --preset NAME         a preset whose probabilities sum to 1 (default: exact)
 output

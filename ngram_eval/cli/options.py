@@ -83,6 +83,11 @@ class JobOptions:
                         f"--preset {name} counts bytes by a formula for SentencePiece models: --hf needs --byte-rule "
                         "decoded"
                     )
+                if name == "pr890" and self.model.forward == "banded":
+                    if not self.method.preset:
+                        raise InputError("it is defined by windows; --preset pr890 scores --forward banded by its rule")
+                    if not quiet:
+                        print("pr890 is defined by windows: this score is not the published method's.", file=sys.stderr)
             except InputError as error:
                 if self.method.preset:
                     raise

@@ -15,6 +15,7 @@ from ngram_eval.cli.options import JobOptions, Output, parse, peek
 from ngram_eval.config import EvalConfig
 from ngram_eval.distributed.ranks import Ranks, first_rank_speaks, joined_ranks
 from ngram_eval.errors import FAILED, INTERRUPTED, InputError, exit_on_input_error
+from ngram_eval.evaluation.budget.advice import advice
 from ngram_eval.evaluation.evaluate import evaluate_all
 from ngram_eval.evaluation.interrupt import Interrupt
 from ngram_eval.evaluation.job import load_job, read_inputs
@@ -96,6 +97,11 @@ def run(options: Options, configs: dict[str, EvalConfig], ranks: Ranks, again: A
                     f"{job.source.train_seq_len}",
                     file=sys.stderr,
                 )
+        model = options.model
+        if runs_model and not quiet and model.hf is None and model.ttt == "off" and model.forward == "windows":
+            line = advice(job, next(iter(configs.values())))
+            if line is not None:
+                print(line, file=sys.stderr)
         remembering = None
         if output.save_scores is not None or (runs_model and len(configs) > 1):
             seq_len = next(iter(configs.values())).window.seq_len
@@ -188,6 +194,7 @@ data (default: the embedded novel)
   --max-tokens N      only the first N tokens; the result is flagged as a subset
 model (default: the embedded model)
   --artifact FILE     a model (.ngev); --ttt legal adapts it to the text that it has scored
+  --forward banded    each position is forwarded once and sees the last --seq-len: far faster
   --scores FILE       .npz or .safetensors with p_target and entropy of every position
   --logits FILE       .npy of logits, (positions, vocabulary), from any model
   --hf NAME           a Hugging Face model, with --text FILE ... or --data

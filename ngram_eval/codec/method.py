@@ -3,11 +3,13 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from ngram_eval.config import PRESETS, EvalConfig, ExactConfig, MixerConfig, WindowConfig, preset
 from ngram_eval.errors import InputError
 from ngram_eval.structured import build, parse
+
+Forward = Literal["windows", "banded"]
 
 _DIGEST_BYTES = 16
 _REMEDY = "use the release that wrote it"
@@ -24,6 +26,8 @@ class Method:
     mixer: MixerConfig
     window: WindowConfig | None
     """The neural model's windows; None without one."""
+    forward: Forward = "windows"
+    """How the neural model gets its tokens: in windows, or one by one, with a ring of keys and values."""
 
     def __post_init__(self) -> None:
         assert self.config.normalised, "a code needs probabilities"
@@ -44,6 +48,8 @@ class Method:
         }
         if self.config.scorer == "mixer":
             whole["mixer"] = asdict(self.mixer)
+        if self.forward != "windows":  # files of earlier releases have no such field
+            whole["forward"] = self.forward
         return hashlib.sha256(_canonical(whole)).digest()[:_DIGEST_BYTES]
 
     def to_json(self) -> bytes:
@@ -58,6 +64,8 @@ class Method:
             stored["mixer"] = _changes(base.mixer, self.mixer)
         if self.window is not None:
             stored["window"] = _changes(base.window, self.window)
+        if self.forward != "windows":
+            stored["forward"] = self.forward
         encoded = _canonical(stored)
         assert len(encoded) <= _MOST_BYTES, "the header counts them with 16 bits"
         return encoded
@@ -76,6 +84,7 @@ class Method:
                 exact=_changed(base.exact, stored.exact),
                 mixer=_changed(base.mixer, stored.mixer),
                 window=None if stored.window is None else _changed(base.window, stored.window),
+                forward=stored.forward,
             )
         except InputError as error:
             raise InputError(f"its settings {encoded!r} are not of this release ({error})") from error
@@ -90,6 +99,7 @@ class _Stored:
     exact: dict[str, Any] = field(default_factory=dict)
     mixer: dict[str, Any] = field(default_factory=dict)
     window: dict[str, Any] | None = None
+    forward: Forward = "windows"
 
 
 Config = TypeVar("Config", ExactConfig, MixerConfig, WindowConfig)

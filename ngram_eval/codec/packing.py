@@ -166,7 +166,8 @@ def _load_neural(path: Path, method: Method) -> _Neural:
     assert method.window is not None, "a method with a neural model has windows"
     model = load_model(path)
     digest = bytes.fromhex(file_sha256(path))[: len(NO_DIGEST)]
-    return _Neural(SteppedModel(model, method.window), digest, probe(model, method.window))
+    base = SteppedModel(model, method.window, method.forward)
+    return _Neural(base, digest, probe(model, method.window, method.forward))
 
 
 def _matching_neural(header: Header, method: Method, artifact: str | None) -> _Neural | None:

@@ -1,9 +1,10 @@
 """The neural base: a transformer that gets one token after another.
 
-Writer and reader run the same forwards: first the known tokens of a window together, then each new token alone, with
-kept keys and values (`transformer.Cache`). No forward holds a token that the reader does not know yet, or another
-number of tokens than the reader's, so results do not depend on how kernels treat padding. It runs on the CPU in float32
-on one thread: the same build of torch on the same kind of processor gives the same bits. `probe` checks this.
+Writer and reader run the same forwards: with windows, first the known tokens of a window together, then each new token
+alone, with kept keys and values (`cache.Cache`); banded, each token alone and once, with those of the last `seq_len`
+(`cache.Ring`). No forward holds a token that the reader does not know yet, or another number of tokens than the
+reader's, so results do not depend on how kernels treat padding. It runs on the CPU in float32 on one thread: the same
+build of torch on the same kind of processor gives the same bits. `probe` checks this.
 """
 
 import hashlib
@@ -14,10 +15,13 @@ import torch
 from numpy.typing import NDArray
 
 from ngram_eval.codec.base import UniformBase
+from ngram_eval.codec.method import Forward
 from ngram_eval.config import WindowConfig
 from ngram_eval.models import artifact
+from ngram_eval.models.banded_attention import Band
+from ngram_eval.models.cache import Cache, Ring
 from ngram_eval.models.source import nan_statistics
-from ngram_eval.models.transformer import Cache, Transformer
+from ngram_eval.models.transformer import Transformer
 from ngram_eval.text.stream import Tokens
 
 _PROBE_STRIDES = 2
@@ -27,14 +31,17 @@ class SteppedModel:
     """`ngram_eval.codec.base.Base` of a transformer, over the windows of `ngram_eval.text.windows.plan_windows`.
 
     One difference: a last window with fewer than `stride` positions is not moved back to see more context, since a
-    reader does not know that it is the last. The first token gets 1 / V: there is nothing to run the model on.
+    reader does not know that it is the last. Banded, every position sees the last `seq_len`, as in one chunk of
+    `ngram_eval.models.banded_source` over the whole text. The first token gets 1 / V: there is nothing to run the model
+    on.
     """
 
-    def __init__(self, model: Transformer, window: WindowConfig) -> None:
-        self._model, self._window = model, window
+    def __init__(self, model: Transformer, window: WindowConfig, forward: Forward = "windows") -> None:
+        self._model, self._window, self._forward = model, window, forward
         self.vocab_size = model.config.vocab_size
         self._known: list[int] = []
-        self._cache = Cache(model.config, window.seq_len)
+        banded = forward == "banded"
+        self._cache = Ring(model.config, Band(window.seq_len)) if banded else Cache(model.config, window.seq_len)
 
     def next(self) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
         if not self._known:
@@ -51,7 +58,7 @@ class SteppedModel:
     def _fresh(self) -> torch.Tensor:
         """The tokens that the cache lacks, (1, T): the newest, or the whole content of a window that starts here."""
         newest, length, stride = len(self._known) - 1, self._window.seq_len, self._window.stride
-        if newest >= length and (newest - length) % stride == 0:
+        if self._forward == "windows" and newest >= length and (newest - length) % stride == 0:
             self._cache = Cache(self._model.config, length)
             return torch.tensor([self._known[newest + stride - length :]])
         return torch.tensor([self._known[-1:]])
@@ -75,9 +82,9 @@ def load_model(path: Path) -> Transformer:
     return model
 
 
-def probe(model: Transformer, window: WindowConfig) -> bytes:
+def probe(model: Transformer, window: WindowConfig, forward: Forward = "windows") -> bytes:
     """8 bytes of a digest of the model's output on a fixed text: equal if the arithmetic is equal."""
-    base = SteppedModel(model, window)
+    base = SteppedModel(model, window, forward)
     steps = window.seq_len + _PROBE_STRIDES * window.stride + 1
     tokens = np.arange(1, steps + 1, dtype=np.uint64) ** 2 * 2654435761 >> 7
     digest = hashlib.sha256()

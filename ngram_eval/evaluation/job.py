@@ -174,6 +174,7 @@ def _load_source(
         "dtype": hardware.dtype,
         "batch_windows": hardware.batch_windows,
     }
+    ours = {**run_on, "use_kernels": backend in ON_DEVICE, "compiled": hardware.compile}
     if model.hf is not None:
         from ngram_eval.models.hf.lead import lead_of_model  # these need transformers
         from ngram_eval.models.hf.source import load_hf_source
@@ -187,14 +188,18 @@ def _load_source(
         return hf
     path = asset("model.ngev") if model.artifact is None else model.artifact
     source: NeuralSource
-    if model.ttt == "legal":  # both import torch, which takes seconds
+    if model.ttt == "legal":  # all import torch, which takes seconds
         from ngram_eval.models.test_time_training import load_adapting_source
 
         source = load_adapting_source(path, **run_on)
+    elif model.forward == "banded":
+        from ngram_eval.models.banded_source import load_banded_source
+
+        source = load_banded_source(path, chunk=model.chunk, sinks=model.sinks, **ours)
     else:
         from ngram_eval.models.transformer_source import load_transformer_source
 
-        source = load_transformer_source(path, use_kernels=backend in ON_DEVICE, compiled=hardware.compile, **run_on)
+        source = load_transformer_source(path, **ours)
     _check_vocabularies(stream, tokenizer, source.vocab_size, str(path), ranks)
     return source
 

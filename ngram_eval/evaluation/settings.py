@@ -53,6 +53,14 @@ class ModelSettings:
     """V for --uniform when there is no --tokenizer."""
     ttt: Literal["off", "legal"] = "off"
     """Test-time training: adapt the model on each 65,536 positions once they are scored (PR #890's history)."""
+    forward: Literal["windows", "banded"] = "windows"
+    """windows: every window passes through the model, as published. banded: chunks of the stream pass once, and each
+    position sees the last --seq-len tokens."""
+    chunk: int | None = None
+    """Positions that one forward pass of --forward banded scores; default: 8 times the length that the model was
+    trained on, or what fits 1 GiB (8 GiB on a GPU)."""
+    sinks: int = 0
+    """First positions of a chunk that --forward banded keeps visible to all of it; our models need none."""
 
     @property
     def sources(self) -> list[str]:
@@ -160,6 +168,21 @@ class Settings:
             raise InputError(f"--ttt {model.ttt} adapts a model of --artifact: give one, or leave --ttt out")
         if model.ttt != "off" and hardware.backend in ON_DEVICE:
             raise InputError(f"--ttt {model.ttt} keeps its statistics on the host: give --backend cpu")
+        if model.forward == "banded":
+            if model.hf:
+                raise InputError(
+                    "--forward banded masks what a position sees, and --hf runs a model's own attention, most of which "
+                    "lean on the first tokens of a window: leave --forward out"
+                )
+            if not ours:
+                raise InputError("--forward banded runs a model of --artifact: give one, or leave --forward out")
+            if model.ttt != "off":
+                raise InputError(
+                    f"--ttt {model.ttt} adapts the model between windows, and a chunk of --forward banded has one "
+                    "model throughout: leave one of them out"
+                )
+        elif model.chunk is not None or model.sinks:
+            raise InputError("--chunk and --sinks belong to --forward banded: give it too, or leave them out")
         if hardware.compile and (model.ttt != "off" or not ours):
             raise InputError("--compile needs a model of --artifact without --ttt: give --artifact, and no --ttt")
         if model.uniform and not data.tokenizer and not model.vocab_size:
@@ -169,10 +192,12 @@ class Settings:
     def check_numbers(self) -> None:
         """Raise `InputError` for numbers out of range."""
         for part in (self.data, self.model, self.hardware):
-            for name in ("vocab_size", "max_tokens", "batch_windows", "threads"):
+            for name in ("vocab_size", "max_tokens", "chunk", "batch_windows", "threads"):
                 value = getattr(part, name, None)
                 if value is not None and value < 1:
                     raise InputError(f"--{name.replace('_', '-')} is {value}: give at least 1")
+        if self.model.sinks < 0:
+            raise InputError(f"--sinks is {self.model.sinks}: give 0 for none, or more")
 
     def to_json(self) -> dict[str, Any]:
         """The settings as plain JSON; `ngram_eval.structured.build` reads it."""

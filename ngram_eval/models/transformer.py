@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ngram_eval.models.banded_attention import Band, banded_attention
+from ngram_eval.models.cache import Cache
 from ngram_eval.models.transformer_config import ModelConfig
 
 AttentionKernel = Literal["fa3", "sdpa"]
@@ -72,14 +74,17 @@ class ProjectedTable(nn.Module):
         return cast(Tensor, self.proj(F.embedding(rows, self.table).to(self.proj.weight.dtype))) * self.scale
 
 
-def rope_angles(config: ModelConfig, positions: int, length: int, device: torch.device) -> _Rotation:
-    """(cos, sin) of the angles of the first `positions` positions; the sequence's `length` sets the base."""
+def rope_angles(config: ModelConfig, positions: Tensor, length: int) -> _Rotation:
+    """(cos, sin) of the angles of `positions` (T,), which are computed in the precision of these.
+
+    The sequence's `length` sets the base.
+    """
     d, base = config.rope_dims, config.rope_base
     if length > config.rope_train_len:
         base *= (length / config.rope_train_len) ** (d / (d - 2))
-    frequency = base ** (-torch.arange(0, d, 2, device=device, dtype=torch.float32) / d)
-    angle = torch.outer(torch.arange(positions, device=device, dtype=torch.float32), frequency)
-    return angle.cos(), angle.sin()
+    frequency = base ** (-torch.arange(0, d, 2, device=positions.device, dtype=positions.dtype) / d)
+    angle = torch.outer(positions, frequency)
+    return angle.cos().float(), angle.sin().float()
 
 
 def rotate(x: Tensor, rotation: _Rotation) -> Tensor:
@@ -88,27 +93,6 @@ def rotate(x: Tensor, rotation: _Rotation) -> Tensor:
     half = cos.size(-1)
     x1, x2, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
     return torch.cat([x1 * cos + x2 * sin, x2 * cos - x1 * sin, rest], dim=-1)
-
-
-class Cache:
-    """Keys, values and newest token of a window, for its later positions; `Transformer.hidden` reads and extends it."""
-
-    def __init__(self, config: ModelConfig, positions: int) -> None:
-        """Room for `positions` positions of one sequence, in float32 on the CPU."""
-        shape = (config.layers, 1, positions, config.kv_heads, config.head_dim)
-        self._keys, self._values = torch.empty(shape), torch.empty(shape)
-        self.filled = 0
-        """Positions seen."""
-        self.tokens = torch.zeros(1, 0, dtype=torch.int64)
-        """The newest token, (1, 1); (1, 0) at first."""
-        self.embedded = torch.zeros(1, 1, config.width)
-        """The newest token's embedding before the smear gate, (1, 1, W); zero at first."""
-
-    def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Add the keys k and values v (1, T, H, D); returns the layer's (keys, values) from the window's start."""
-        stop = self.filled + k.size(1)
-        self._keys[layer, :, self.filled : stop], self._values[layer, :, self.filled : stop] = k, v
-        return self._keys[layer, :, :stop], self._values[layer, :, :stop]
 
 
 class Attention(nn.Module):
@@ -127,7 +111,13 @@ class Attention(nn.Module):
         self.kernel: AttentionKernel = "sdpa"
 
     def forward(
-        self, x: Tensor, value: Tensor | None, rotation: _Rotation | None, scored: int, cache: Cache | None = None
+        self,
+        x: Tensor,
+        value: Tensor | None,
+        rotation: _Rotation | None,
+        scored: int,
+        cache: Cache | None = None,
+        band: Band | None = None,
     ) -> Tensor:
         """Output (B, S, W) at the last S = `scored` positions of x (B, T, W); value embedding (B, T, kv width).
 
@@ -144,7 +134,8 @@ class Attention(nn.Module):
         q = q * self.q_gain.to(q.dtype)[:, None]
         keys, values = (k, v) if cache is None else cache.extend(self.layer, k, v)
         # Autocast computes norms in float32 on GPUs; FlashAttention wants everything in the values' half precision.
-        y = self._attend(q.to(v.dtype), keys.to(v.dtype), values)
+        q, keys = q.to(v.dtype), keys.to(v.dtype)
+        y = self._attend(q, keys, values) if band is None else banded_attention(q, keys, values, band)
         if self.xsa:
             own = F.normalize(v[:, positions - scored :], dim=-1)
             own = own.repeat_interleave(self.heads // self.kv_heads, dim=2)
@@ -210,12 +201,13 @@ class Block(nn.Module):
         rotation: _Rotation | None,
         scored: int,
         cache: Cache | None = None,
+        band: Band | None = None,
     ) -> Tensor:
         """Output (B, S, W) at the last S = `scored` positions of x and x0 (B, T, W)."""
         if self.mix is not None:
             mix = self.mix.to(x.dtype)
             x = mix[0] * x + mix[1] * x0
-        attended = self.attn(self.norm_scale * norm(x), value, rotation, scored, cache)
+        attended = self.attn(self.norm_scale * norm(x), value, rotation, scored, cache, band)
         x_in = x[:, x.size(1) - scored :]
         x = x_in + self.attn_scale.to(x.dtype) * attended
         x = x + self.mlp_scale.to(x.dtype) * self.mlp(self.norm_scale * norm(x))
@@ -275,13 +267,19 @@ class Transformer(nn.Module):
             cast(Block, block).attn.kernel = kernel
 
     def hidden(
-        self, tokens: Tensor, last: int | None = None, length: int | None = None, cache: Cache | None = None
+        self,
+        tokens: Tensor,
+        last: int | None = None,
+        length: int | None = None,
+        cache: Cache | None = None,
+        band: Band | None = None,
     ) -> Tensor:
         """Normed output (B, S, W) of the last S = `last` positions (all by default).
 
         Earlier positions pass through every block except the last, where only their keys and values are needed.
         `length` is the sequence length that sets the RoPE base (T by default): a window that is cut short keeps the
-        base of its full length. As attention is causal, its missing right part need not be computed.
+        base of its full length. As attention is causal, its missing right part need not be computed. With a `band` each
+        position sees only that, T may be any number, and the band's window sets the base.
         """
         config = self.config
         positions = tokens.size(1)
@@ -306,8 +304,12 @@ class Transformer(nn.Module):
         value = self.value(tokens) if self.value is not None else None
         rotation = None
         if config.rope_dims:
-            seen = positions if cache is None else cache.filled + positions
-            rotation = rope_angles(config, seen, length or seen, tokens.device)
+            if cache is None:
+                precision = torch.float32 if band is None else torch.float64  # of positions beyond a window
+                seen = torch.arange(positions, device=tokens.device, dtype=precision)
+            else:
+                seen = cache.positions(positions)
+            rotation = rope_angles(config, seen, length or (band.window if band else len(seen)))
         skips: list[Tensor] = []
         half = config.layers // 2
         for layer, block in enumerate(self.blocks):
@@ -317,7 +319,7 @@ class Transformer(nn.Module):
             if value is not None and self.value_scales is not None and layer in config.value_layers:
                 added = self.value_scales[config.value_layers.index(layer)].to(value.dtype) * value
             is_last = layer == config.layers - 1
-            x = block(x, x0, added, rotation, scored if is_last else positions, cache)
+            x = block(x, x0, added, rotation, scored if is_last else positions, cache, band)
             if self.skip_weights is not None and layer < half:
                 skips.append(x)
         if cache is not None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ngram_eval.assets import asset
 from ngram_eval.codec import container
-from ngram_eval.codec.method import code_presets
+from ngram_eval.codec.method import Method, code_presets
 from ngram_eval.config import WindowConfig
 from ngram_eval.errors import InputError
 from ngram_eval.text.shards import read_shards
@@ -84,6 +84,40 @@ def test_the_neural_model_is_the_evaluators() -> None:
         assert found.tobytes() == row.tobytes()
         assert found_entropy.tobytes() == written_entropy.tobytes()
         reader.push(token)
+
+
+def test_a_banded_model_sees_the_last_tokens_of_one_long_chunk() -> None:
+    torch = pytest.importorskip("torch")
+    from ngram_eval.codec.stepping import SteppedModel, load_model
+    from ngram_eval.models.banded_attention import Band
+    from ngram_eval.models.side_by_side import one_thread
+
+    tokens = read_shards([str(asset("sample_000000.bin"))]).tokens[:73]
+    model = load_model(asset("model.ngev"))
+    with one_thread(), torch.inference_mode():
+        writer, reader = (SteppedModel(model, WINDOW, "banded") for _ in range(2))
+        rows, entropies = writer.rows(tokens)
+        hidden = model.hidden(torch.from_numpy(tokens[None, :-1].astype(np.int64)), band=Band(WINDOW.seq_len))
+        expected = torch.softmax(model.logits(hidden[0]), dim=-1)
+        np.testing.assert_allclose(rows[1:], expected, atol=2e-5)
+        for token, row, entropy in zip(tokens.tolist(), rows, entropies, strict=True):
+            found, found_entropy = reader.next()
+            assert (found.tobytes(), found_entropy.tobytes()) == (row.tobytes(), entropy.tobytes())
+            reader.push(token)
+
+
+def test_a_banded_file_comes_back_and_says_so() -> None:
+    text, windowed = novel(400), method(window=WINDOW)
+    banded = replace(windowed, forward="banded")
+    packed = compress(text, artifact="packaged", method=banded)
+    assert decompress(packed.container) == text
+    assert Method.from_json(packed.container.settings) == banded
+    assert banded.digest != windowed.digest
+    assert (
+        packed.container.header.probe_digest
+        != compress(b"", artifact="packaged", method=windowed).container.header.probe_digest
+    )
+    assert b"forward" not in windowed.to_json(), "files of windows stay as they were"
 
 
 @pytest.mark.parametrize("name", code_presets())

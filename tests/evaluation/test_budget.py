@@ -11,10 +11,13 @@ import pytest
 from benchmarks import eval_budget
 from ngram_eval.cli import budget as command
 from ngram_eval.config import EvalConfig, WindowConfig, preset
+from ngram_eval.distributed.ranks import ALONE
 from ngram_eval.evaluation import published
+from ngram_eval.evaluation.budget import advice as advice_
 from ngram_eval.evaluation.budget.budget import Asked, Budget, budget
-from ngram_eval.evaluation.budget.measure import Costs
+from ngram_eval.evaluation.budget.measure import Costs, plan_of
 from ngram_eval.evaluation.budget.predict import Setting, predict, remedies, window_cost
+from ngram_eval.evaluation.job import load_job
 from ngram_eval.evaluation.settings import Settings
 from tests.support.streams import Stream
 
@@ -123,6 +126,51 @@ def run(capsys: Any, *arguments: object) -> tuple[list[dict[str, Any]], str]:
     return json.loads(captured.out)["budgets"], captured.err
 
 
+def test_forwarding_once_is_predicted_and_named() -> None:
+    """A tenth of a millisecond a position; windows take 10 ms for 32 positions."""
+    costs, asked = replace(COSTS, banded=1e-4, look=0.0), setting(targets=256 + 999 * 32)
+    windows = predict(costs, asked)
+    banded = predict(costs, replace(asked, forward="banded"))
+    assert banded.stages["forward passes"] == pytest.approx(1000 * 32 * 1e-4)
+    assert windows.stages["forward passes"] == pytest.approx(999 * 0.010 + 0.1)
+    (named,) = (change for change in remedies(costs, asked, banded.total) if change.flag == "--forward")
+    assert (named.value, named.seconds) == ("banded", banded.total)
+    flags = {change.flag for change in remedies(costs, replace(asked, forward="banded"), banded.total / 1.4)}
+    assert flags == {"--ranks"}, "a stride changes no forward"
+    assert "--forward" not in {change.flag for change in remedies(COSTS, asked, windows.total / 2)}, "no model of ours"
+
+
+@pytest.mark.parametrize("forward", ["windows", "banded"])
+def test_forwarding_once_is_measured(capsys: Any, monkeypatch: pytest.MonkeyPatch, forward: str) -> None:
+    monkeypatch.setattr("ngram_eval.evaluation.budget.measure.measure_start", lambda: 0.25)
+    flags = ["--max-tokens", 1200, "--chunk", 256][: 4 if forward == "banded" else 2]
+    asked = ["--preset", "hashed", "--rounds", 1, "--stride", 64, "--tokens", 10**8, "--seconds", 10]
+    (one,), table = run(capsys, *flags, "--forward", forward, *asked)
+    measured, predicted = one["measured"], one["predicted"]
+    window = next(w for w in measured["windows"] if (w["seq_len"], w["stride"]) == (256, 64))
+    assert 0 < measured["banded"] < window["seconds"] / 64
+    each = measured["banded"] if forward == "banded" else window["seconds"] / 64
+    assert predicted["stages"]["forward passes"] == pytest.approx(1e8 * each, rel=0.01)
+    assert "forward banded, the last 256 seen" in table
+
+
+def test_long_windows_are_answered_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same model on the same text, were each window to take so many seconds."""
+    job = load_job(Settings(), ALONE)
+    config = preset("hashed")
+    config = replace(config, window=replace(config.window, seq_len=256, stride=8))
+    monkeypatch.setattr(advice_, "_POSITIONS_A_SECOND", 1)
+    windows = len(plan_of(job, config))
+    for seconds, expected in ((601.0, "10 minutes"), (36_000.0, "10.0 hours"), (599.0, None)):
+        monkeypatch.setattr(advice_, "measure_window", lambda *_, each=seconds / windows: (each, 1))
+        line = advice_.advice(job, config)
+        assert (line is None) == (expected is None)
+        assert expected is None or f"will take about {expected}" in str(line)
+    slow_stride = replace(config, window=replace(config.window, stride=32))
+    monkeypatch.setattr(advice_, "measure_window", lambda *_: (1e6, 1))
+    assert advice_.advice(job, slow_stride) is None, "a quarter is no tenth"
+
+
 def test_it_measures_and_predicts(stream: Stream, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ngram_eval.evaluation.budget.measure.measure_start", lambda: 0.25)
     flags = ["--data", stream.shard, "--uniform", "--vocab-size", 50, "--seq-len", 256, "--buckets", 512, "--rounds", 1]
@@ -173,6 +221,7 @@ def test_two_ranks_exchange(capsys: Any, stream: Stream, monkeypatch: pytest.Mon
         (["--seconds", 0], "--seconds is 0"),
         (["--tokens", 200], "shorter than one sequence of 256"),
         (["--ttt", "legal"], "is not predicted"),
+        (["--max-tokens", 400, "--tokens", 400], "holds one window of 256 positions"),
     ],
 )
 def test_bad_flags(capsys: Any, flags: list[object], message: str) -> None:

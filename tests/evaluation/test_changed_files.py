@@ -10,6 +10,7 @@ import pytest
 
 from ngram_eval.cli import main as cli
 from ngram_eval.evaluation import reader
+from ngram_eval.models import source
 from ngram_eval.models.saved_scores import save_scores
 from tests.support.streams import Stream
 
@@ -49,7 +50,7 @@ def test_a_file_that_changes_is_named_and_nothing_is_written(
 ) -> None:
     path, flags = made(role, stream, tmp_path)
     os.utime(path, ns=(0, 0))  # a clock may stand still between two writes
-    statistics = reader.statistics
+    statistics = source.statistics
 
     def changing(*arguments: Any, **named: Any) -> Any:
         if not late:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from ngram_eval.models.cache import Cache
 from ngram_eval.models.transformer import (
-    Cache,
     Transformer,
     bigram_slots,
     parameter_count,
@@ -145,7 +145,7 @@ def test_bigrams_and_smear_gate_do_not_look_over_the_start_of_a_document() -> No
 
 def test_rope_base_grows_beyond_the_trained_length() -> None:
     config = ModelConfig()
-    cos, sin = rope_angles(config, 3, 2048, torch.device("cpu"))
+    cos, sin = rope_angles(config, torch.arange(3.0), 2048)
     base = 10000 * 2 ** (16 / 14)
     close(cos, [[math.cos(t / base ** (i / 8)) for i in range(8)] for t in range(3)], 1e-6)
     close(sin, [[math.sin(t / base ** (i / 8)) for i in range(8)] for t in range(3)], 1e-6)
@@ -153,8 +153,8 @@ def test_rope_base_grows_beyond_the_trained_length() -> None:
         torch.equal(a, b)
         for length in (1, 1023, 1024)
         for a, b in zip(
-            rope_angles(config, 3, length, torch.device("cpu")),
-            rope_angles(config, 3, 3, torch.device("cpu")),
+            rope_angles(config, torch.arange(3.0), length),
+            rope_angles(config, torch.arange(3.0), 3),
             strict=True,
         )
     )

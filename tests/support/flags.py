@@ -12,10 +12,12 @@ NAMES = [[name] for name in cli.COMMANDS if name != "codec"] + [["codec", name] 
 
 
 def flags_of(command: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
-    """Flag -> the kind of its value, or nothing. The terminal must be wide (the fixture `wide`)."""
-    with pytest.raises(SystemExit, match="0"):
-        cli.main([*command, "--help-all"])
-    flags = {}
+    """Flag -> the kind of its value, or nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "119")  # help has several columns on a terminal that is wider
+        with pytest.raises(SystemExit, match="0"):
+            cli.main([*command, "--help-all"])
+    flags: dict[str, str] = {}
     for names, kind in re.findall(r"(?m)^  ((?:-\w, )?--\w[\w-]*(?:, --[\w-]+)*)(?: (\S+))?", capsys.readouterr().out):
         flags |= {flag: kind for flag in names.split(", ") if flag.startswith("--") and flag != "--help"}
     return flags

@@ -7,9 +7,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ngram_eval.models.transformer import (
-    Transformer,
-)
+from ngram_eval.models.banded_attention import Band
+from ngram_eval.models.transformer import Transformer
 from ngram_eval.models.transformer_config import ModelConfig
 
 Array = NDArray[np.float64]
@@ -79,7 +78,13 @@ def rotated(vector: Array, position: int, length: int, config: ModelConfig) -> A
 
 
 def slow_attention(
-    p: dict[str, Array], layer: int, xs: list[Array], values: list[Array] | None, length: int, c: ModelConfig
+    p: dict[str, Array],
+    layer: int,
+    xs: list[Array],
+    values: list[Array] | None,
+    length: int,
+    c: ModelConfig,
+    band: Band | None,
 ) -> list[Array]:
     prefix, size = f"blocks.{layer}.attn.", c.width // c.heads
     queries, keys, vs = [], [], []
@@ -100,10 +105,11 @@ def slow_attention(
         heads = []
         for head in range(c.heads):
             group = head // (c.heads // c.kv_heads)
-            scores = np.array([queries[t][head] @ keys[s][group] / math.sqrt(size) for s in range(t + 1)])
+            seen = [s for s in range(t + 1) if band is None or s > t - band.window or s < band.sinks]
+            scores = np.array([queries[t][head] @ keys[s][group] / math.sqrt(size) for s in seen])
             weights = np.exp(scores - scores.max())
             weights /= weights.sum()
-            y = sum((w * vs[s][group] for s, w in enumerate(weights)), np.zeros(size))
+            y = sum((w * vs[s][group] for s, w in zip(seen, weights, strict=True)), np.zeros(size))
             if layer >= c.layers - c.xsa_layers:
                 unit = vs[t][group] / np.linalg.norm(vs[t][group])
                 y = y - (y @ unit) * unit
@@ -112,8 +118,10 @@ def slow_attention(
     return out
 
 
-def slow_forward(model: Transformer, tokens: list[int], length: int | None = None) -> tuple[Array, list[Array]]:
-    """(logits (T, V), logits (T, V) of each multi-token-prediction head)."""
+def slow_forward(
+    model: Transformer, tokens: list[int], length: int | None = None, band: Band | None = None
+) -> tuple[Array, list[Array]]:
+    """(logits (T, V), logits (T, V) of each multi-token-prediction head), where a position sees its `band` if given."""
     c = model.config
     p = {name: value.double().numpy() for name, value in model.state_dict().items()}
     length = len(tokens) if length is None else length
@@ -144,7 +152,7 @@ def slow_forward(model: Transformer, tokens: list[int], length: int | None = Non
         block, s = f"blocks.{layer}.", 1 / math.sqrt(layer + 1) if c.layer_norm_scale else 1.0
         if c.input_mix:
             xs = [p[block + "mix"][0] * x + p[block + "mix"][1] * x0 for x, x0 in zip(xs, x0s, strict=True)]
-        attended = slow_attention(p, layer, [s * rms(x) for x in xs], values, length, c)
+        attended = slow_attention(p, layer, [s * rms(x) for x in xs], values, length, c, band)
         outs = []
         for x_in, y in zip(xs, attended, strict=True):
             x = x_in + p[block + "attn_scale"] * y

@@ -231,7 +231,7 @@ def test_an_interruption_leaves_nothing_behind(
         written.append(path)
         path.write_bytes(b"half")
         if len(written) == 2:
-            raise error
+            raise error("broken off")
 
     monkeypatch.setattr(prepare_module, "write_shard", interrupted)
     with pytest.raises(error):
@@ -320,7 +320,8 @@ def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path: Path, model_pat
 def test_names_that_are_not_utf8_are_shown_with_escapes(tmp_path: Path, model_path: Path) -> None:
     name, out = os.fsdecode(b"t\xff.txt"), tmp_path / os.fsdecode(b"o\xfe")
     (tmp_path / name).write_text("some text")
-    command = [sys.executable, "-m", "ngram_eval", "prepare", name, "--out", out, "--tokenizer", model_path, "--quiet"]
+    command = [sys.executable, "-m", "ngram_eval", "prepare", name, "--out", str(out), "--quiet"]
+    command += ["--tokenizer", str(model_path)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
     assert rb"prepare 't\udcff.txt' --out" in done.stdout
     assert done.stdout == (out / "tokens_manifest.json").read_bytes()

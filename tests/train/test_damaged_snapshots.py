@@ -145,4 +145,4 @@ def test_tensors_of_wrong_shapes_are_one_line(
     which = name.partition(".")[0].replace("model", "raw")
     if which in ("raw", "ema", "swa"):
         with pytest.raises(InputError, match=r"c\.safetensors: not a checkpoint of this model"):
-            snapshot.read_weights(path, which)  # type: ignore[arg-type]
+            snapshot.read_weights(path, which)

@@ -109,3 +109,14 @@ def test_compiled_runs_learn_the_same(shard: Path) -> None:
     plain, compiled = trainer_of(shard), trainer_of(shard)
     compiled._objective = cast(torch.nn.Module, torch.compile(compiled._objective, backend="aot_eager"))
     assert losses_of(compiled, 20) == pytest.approx(losses_of(plain, 20), rel=1e-3)
+
+
+def test_a_window_of_attention_is_learned_in(shard: Path) -> None:
+    """As long as the sequence it changes nothing; with one position only bigrams and smear gate look back."""
+    plain, whole, narrow = (losses_of(trainer_of(shard, replace(CONFIG, attention_window=w)), 12) for w in (0, 32, 1))
+    assert whole == pytest.approx(plain, rel=1e-4)
+    assert narrow != pytest.approx(plain, rel=1e-3)
+    assert replace(CONFIG, attention_window=8).trained_length == 8
+    assert CONFIG.trained_length == 32
+    with pytest.raises(InputError, match=r"--attention-window is 33: give 1 to --seq-len \(32\)"):
+        replace(CONFIG, attention_window=33)

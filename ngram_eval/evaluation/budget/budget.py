@@ -3,7 +3,8 @@
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from ngram_eval.config import EvalConfig
 from ngram_eval.distributed.ranks import ALONE
@@ -73,6 +74,11 @@ def budget(settings: Settings, name: str, config: EvalConfig, asked: Asked, step
     read_inputs(load_job(settings, ALONE))
     load = time.perf_counter() - started
     check_source(config, job.source)
+    windows, banded = job, None
+    if settings.embedded or settings.model.artifact is not None:
+        windows, banded = (
+            job if way == settings.model.forward else load_job(_forwarding(settings, way), ALONE) for way in WAYS
+        )
     targets = target_count(asked.tokens, max(config.window.seq_len, job.source.train_seq_len))
     setting = Setting(
         config=config,
@@ -81,10 +87,20 @@ def budget(settings: Settings, name: str, config: EvalConfig, asked: Asked, step
         cores=asked.cores or len(os.sched_getaffinity(0)),
         batch_windows=windows_at_once(config, job.source),
         sharing=sharing_of(settings.hardware.ngram, name, config, settings.hardware.backend),
+        forward=settings.model.forward,
     )
     step("collectives")
     exchange = measure_exchange(config) if asked.ranks > 1 else None
-    costs = measure(job, config, load=load, rounds=asked.rounds, threads=job.threads, exchange=exchange, step=step)
+    costs = measure(
+        windows,
+        config,
+        banded=banded,
+        load=load,
+        rounds=asked.rounds,
+        threads=job.threads,
+        exchange=exchange,
+        step=step,
+    )
     prediction = predict(costs, setting)
     better = list(remedies(costs, setting, asked.seconds)) if prediction.total > asked.seconds else []
     return Budget(
@@ -97,3 +113,10 @@ def budget(settings: Settings, name: str, config: EvalConfig, asked: Asked, step
         limit=asked.seconds,
         changes=better,
     )
+
+
+WAYS: tuple[Literal["windows", "banded"], ...] = ("windows", "banded")
+
+
+def _forwarding(settings: Settings, way: Literal["windows", "banded"]) -> Settings:
+    return replace(settings, model=replace(settings.model, forward=way, chunk=None, sinks=0))

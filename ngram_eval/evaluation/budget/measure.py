@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ngram_eval.config import EvalConfig
+from ngram_eval.errors import InputError
 from ngram_eval.evaluation.engine import Engine
 from ngram_eval.evaluation.job import Job
 from ngram_eval.evaluation.reader import Reading
@@ -20,7 +21,7 @@ from ngram_eval.scorers.hashed.counts import around, make_counts
 from ngram_eval.scorers.make import make_scorer, windows_at_once
 from ngram_eval.text.samples import entropy_of
 from ngram_eval.text.tokenizer import Tokenizer
-from ngram_eval.text.windows import Grid, Plan, target_count
+from ngram_eval.text.windows import Grid, Plan, Windows, target_count
 from ngram_eval.timing import Stopwatch
 
 MOST_POSITIONS = 1_000_000
@@ -45,6 +46,8 @@ class Costs:
     """(seq_len, stride) -> forward of one later window, in a batch: for `shape` and a few others."""
     batch_windows: int
     """Windows of that batch."""
+    banded: float | None = None
+    """Forward of one scored position with `--forward banded`, its share of the lead-in included."""
     stats: float | None = None
     """Part of a window's forward: from logits to the target's probability and the entropy."""
     look: float = 0.0
@@ -100,6 +103,11 @@ def measure_window(job: Job, config: EvalConfig, rounds: int, budget: float = 4.
     A batch that would take longer than `budget` seconds is made smaller; this hardly changes the time per window.
     """
     plan = plan_of(job, config)
+    if len(plan) < 2:
+        raise InputError(
+            f"the text holds one window of {config.window.seq_len:,} positions, and budget measures a later one: give "
+            "a longer text, or a shorter --seq-len"
+        )
     size = windows_at_once(config, job.source)
     middle = max(min(len(plan) // 2, len(plan) - size - config.window.seq_len // config.window.stride - 2), 1)
 
@@ -112,6 +120,30 @@ def measure_window(job: Job, config: EvalConfig, rounds: int, budget: float = 4.
     here = max(1, min(size, len(plan) - middle, int(budget / max(alone, 1e-9))))
     forward(min(here, 4))  # warm
     return median_of(rounds, lambda: forward(here)) / here, here
+
+
+def measure_banded(job: Job, config: EvalConfig, rounds: int) -> float:
+    """Seconds of a scored position with the source of `--forward banded`, in as many chunks as threads share."""
+    import torch  # the source has loaded it
+
+    from ngram_eval.models.banded_source import BandedSource
+
+    source, length = job.source, config.window.seq_len
+    assert isinstance(source, BandedSource), "budget loads it"
+    chunks = torch.get_num_threads() if source.device.type == "cpu" else 1
+    texts = iter(range(rounds + 1))
+    first = min(length, len(job.stream.tokens) - 2 - rounds)
+
+    def forward() -> int:
+        skipped = next(texts)  # another text each time: the chunks of the last are kept
+        tokens = job.stream.tokens[skipped : skipped + length + chunks * source.chunk + 1]
+        stop = len(tokens) - 1
+        windows = Windows(np.array([0]), np.array([first]), np.array([stop]), length)
+        stats = source.stats(tokens, windows)
+        _ = stats.p_target, stats.entropy
+        return stop - first
+
+    return median_of(rounds, forward) / forward()
 
 
 def read(job: Job, plan: Plan, rows: range) -> None:
@@ -250,13 +282,17 @@ def measure(
     job: Job,
     config: EvalConfig,
     *,
+    banded: Job | None,
     load: float,
     rounds: int,
     threads: int,
     exchange: tuple[float, float] | None,
     step: Callable[[str], None],
 ) -> Costs:
-    """Measure every stage. `step` is called with the name of the next; `exchange` is (scan, send) of `exchange.py`."""
+    """Measure every stage of windows, and the forward passes of the same model in the job `banded`.
+
+    `step` is called with the name of the next; `exchange` is (scan, send) of `exchange.py`.
+    """
     step("start")
     start = measure_start()
     step("forward passes")
@@ -278,6 +314,7 @@ def measure(
         shape=shape,
         windows={shape: window, **others},
         batch_windows=batch,
+        banded=None if banded is None else measure_banded(banded, config, rounds),
         stats=stats,
         look=look,
         look_blended=engine["look"],

@@ -27,6 +27,7 @@ class Setting:
     batch_windows: int
     """Windows of a batch; a batch is never split between ranks."""
     sharing: Literal["sharded", "pipelined"]
+    forward: Literal["windows", "banded"] = "windows"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,9 +52,9 @@ class Prediction:
 def predict(costs: Costs, setting: Setting) -> Prediction:
     """The time of an evaluation in which each rank is as fast as this machine.
 
-    The forward side is first window + windows x cost + samples; the engine's side is prefill + scan + positions x cost.
-    Sharded, each rank has an equal part of both; pipelined, all ranks share one engine. The last rank is the slowest:
-    it counts everything before its stretch.
+    The forward side is first window + windows x cost + samples, or with a banded forward positions x cost + samples;
+    the engine's side is prefill + scan + positions x cost. Sharded, each rank has an equal part of both; pipelined, all
+    ranks share one engine. The last rank is the slowest: it counts everything before its stretch.
     """
     config, ranks = setting.config, setting.ranks
     plan = Plan(setting.targets, config.window)
@@ -61,8 +62,12 @@ def predict(costs: Costs, setting: Setting) -> Prediction:
     batches = -(-len(plan) // setting.batch_windows)
     mine = min(-(-batches // ranks) * setting.batch_windows, len(plan))  # windows of the rank that has most
     samples = min(SAMPLES, setting.targets) if costs.look else 0
+    passes = (mine - 1) * window_cost(costs, config) + costs.first_window
+    if setting.forward == "banded":
+        assert costs.banded is not None, "it was measured for a model that can"
+        passes = mine * config.window.stride * costs.banded
     forward = {
-        "forward passes": (mine - 1) * window_cost(costs, config) + costs.first_window,
+        "forward passes": passes,
         "samples": samples * (costs.look + costs.look_blended) / ranks,
     }
     part = 1 if setting.sharing == "pipelined" else ranks
@@ -131,6 +136,11 @@ def remedies(costs: Costs, setting: Setting, limit: float) -> Iterator[Remedy]:
             ((str(ranks), replace(setting, ranks=ranks)) for ranks in range(setting.ranks + 1, 1025)),
         ),
         (
+            "--forward",
+            f"another result, by a thousandth or so: each position sees the last {window.seq_len:,}, forwarded once",
+            iter([("banded", replace(setting, forward="banded"))] if costs.banded is not None else []),
+        ),
+        (
             "--stride",
             "another result: less context for most positions",
             ((str(s), shaped(window.seq_len, s)) for s in range(window.stride + 1, window.seq_len + 1)),
@@ -145,6 +155,8 @@ def remedies(costs: Costs, setting: Setting, limit: float) -> Iterator[Remedy]:
     if setting.ranks > 1 and not setting.config.learns_online:
         tried.append(("--ngram", "the same result", iter([(other, replace(setting, sharing=other))])))
     for flag, remark, settings in tried:
+        if setting.forward == "banded" and flag in ("--forward", "--stride", "--seq-len"):
+            continue  # no window is forwarded
         if fits := _first_that_fits(costs, list(settings), limit):
             yield Remedy(flag=flag, value=fits[0], seconds=fits[1], remark=remark)
 

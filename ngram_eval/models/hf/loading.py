@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from ngram_eval.errors import InputError
+from ngram_eval.errors import InputError, refusing
 from ngram_eval.files import file_sha256
 
 try:
@@ -144,7 +144,7 @@ def _listed(names: list[str]) -> str:
 def _refuse_part(name: str) -> None:
     """Raise `InputError` for a part of a split GGUF: transformers may tie what it lacks."""
     count = gguf_field(name, "split.count")
-    if count is not None and count > 1:
+    if count not in (None, 0, 1):
         raise InputError(
             f"--hf {name} is one of {count} parts of a model: join them (llama-gguf-split --merge) and give the whole"
         )
@@ -157,11 +157,9 @@ def gguf_field(name: str, field: str) -> Any:
         return None
     from gguf import GGUFReader
 
-    try:
+    with refusing(f"--hf {name}", "is not a whole GGUF file", "fetch it again"):
         found = GGUFReader(path).get_field(field)
-    except (ValueError, IndexError, KeyError) as error:
-        raise InputError(f"--hf {name}: not a whole GGUF file ({reason_of(error)}); fetch it again") from error
-    return None if found is None else found.contents()
+        return None if found is None else found.contents()
 
 
 def _refuse_adapter(name: str) -> None:

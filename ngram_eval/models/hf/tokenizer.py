@@ -198,7 +198,7 @@ class HfTokenizer:
         """Raise `InputError` for a stream whose tokens have unknown bytes; a text's own tokens are known by the text.
 
         Tokens that stand for different bytes in different texts are looked for in one `part` (rank, world) of the
-        stream. The first 16,384 tokens are compared with what the library decodes them to.
+        stream. The first 16,384 tokens are compared with what the library decodes them to, and that with its tokens.
         """
         doubtful = np.zeros(self.vocab_size, np.bool_)
         doubtful[list(self._spelling.doubtful)] = True
@@ -221,6 +221,8 @@ class HfTokenizer:
                     f"{self._source} contradicts itself: by its definition the tokens {run[token : token + 4]} spell "
                     f"{spelt[at : at + _SHOWN]!r}, its decoder writes {written[at : at + _SHOWN]!r} for them"
                 )
+            # Where a run begins or ends within a text, spaces and parts of characters say nothing.
+            self.encode(written.decode("utf-8", "ignore").strip(), "the text of the data")
 
     def target_bytes(self, tokens: Stream, start: int, stop: int, rule: ByteRule) -> NDArray[np.int64]:
         """Bytes of the targets tokens[p + 1] of positions p in [start, stop), (stop - start,) int64.

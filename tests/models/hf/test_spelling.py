@@ -154,6 +154,15 @@ def test_tokens_that_are_not_what_they_decode_to_are_refused_on_use(text: str) -
         own.check(tokens)
 
 
+def test_data_that_the_tokenizer_would_not_give_are_refused() -> None:
+    """It writes no capitals: whoever wrote some had another."""
+    own = rebuilt(byte_level(False), normalizer={"type": "Lowercase"})
+    other = HfTokenizer(wrapped(byte_level(False)))
+    own.check(other.encode("the lazy dog"))
+    with pytest.raises(InputError, match=r"the text of the data: .* lossy, .* has 'The lazy', its tokens spell"):
+        own.check(other.encode("so: The lazy"))
+
+
 def test_a_text_whose_bytes_are_counted_otherwise_is_refused(tmp_path: Path) -> None:
     own = HfTokenizer(wrapped(byte_level(False)))
     (tmp_path / "text.txt").write_text("The lazy dog")
