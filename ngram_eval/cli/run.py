@@ -198,6 +198,7 @@ model (default: the embedded model)
   --scores FILE       .npz or .safetensors with p_target and entropy of every position
   --logits FILE       .npy of logits, (positions, vocabulary), from any model
   --hf NAME           a Hugging Face model, with --text FILE ... or --data
+  --lead TOKENS       before every window of --hf; default: what its tokenizer puts before a text
   --uniform           1/V for every token: the n-gram memory alone
 method
   --preset NAME       pr890 (as published), hashed (fixed), exact, tilt, mixer (probabilities)

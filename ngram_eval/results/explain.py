@@ -169,7 +169,7 @@ def _prediction(
     job: Job, name: str, config: EvalConfig, position: int, looked: Looked, *, context: int, top: int, tilted: bool
 ) -> Prediction:
     neural, blended, explanation, entropy = looked
-    surfaces = job.tokenizer.surfaces() if job.tokenizer else None
+    surfaces = job.vocabulary.surfaces
 
     def show(token: int) -> str:
         text = surfaces[token] if surfaces else None

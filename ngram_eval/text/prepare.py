@@ -260,6 +260,8 @@ def _prepare(config: PrepareConfig, command: str, sources: list[Source], staging
         raise InputError(f"{', '.join(config.inputs)}: the input holds no text, so there is nothing to write")
 
     shards = [read_shards([str(path)]) for path in writer.paths]
+    for shard in shards:
+        tokenizer.check_spaces(shard.tokens)
     decoded_bytes = tokenizer.stream_bytes(_parts(shards))
     unknown_tokens = sum(map(tokenizer.unknown_count, _parts(shards)))
     manifest = Manifest(

@@ -99,7 +99,7 @@ class Tokenizer:
     def __init__(self, model: bytes, source: str = "the tokenizer") -> None:
         """Load a serialised SentencePiece model.
 
-        Raises `InputError`, naming `source`, if `model` is not one, or its decoder does not write the spaces of a text.
+        Raises `InputError`, naming `source`, if `model` is not one.
         """
         if not model:
             raise InputError(f"{source} is empty, not a SentencePiece model: give a .model file")
@@ -115,11 +115,6 @@ class Tokenizer:
         self._source = source
         self._learn_pieces()
         self._learn_decoder()
-        if "▁" in self.decode(self._processor.encode(_SPACES)):
-            raise InputError(
-                f"{source} has no piece '▁' for a space and writes one as three byte tokens, which its decoder does "
-                "not make a space again: the bytes of a text are unknown; give a model that has that piece"
-            )
 
     @classmethod
     def load(cls, path: Path | str) -> "Tokenizer":
@@ -175,7 +170,11 @@ class Tokenizer:
         return len(text.encode()) - 2 * stray - self._unknown_bytes * self.unknown_count(tokens)
 
     def check(self, tokens: Stream, part: tuple[int, int] = (0, 1)) -> None:
-        """Raise `InputError` unless the first 16,384 tokens count as many bytes as the decoder makes of them."""
+        """Raise `InputError` unless the first 16,384 tokens count as many bytes as the decoder makes of them.
+
+        And for a space that is three byte tokens, anywhere: `check_spaces`.
+        """
+        self.check_spaces(tokens)
         first = tokens[:_CHECKED]
 
         def sizes(stop: int) -> tuple[int, int]:
@@ -192,6 +191,21 @@ class Tokenizer:
             f"its decoder writes {decoded:,}. They part at position {at - 1}: tokens {shown.tolist()}, pieces "
             f"{[self._pieces[token] for token in shown]}, decoded {self.decode(shown)!r}"
         )
+
+    def check_spaces(self, tokens: Stream) -> None:
+        """Raise `InputError` for a space that is three byte tokens, as a model without the piece "▁" writes it."""
+        if "▁" not in self.decode(self._processor.encode(_SPACES)):
+            return
+        spelt = [self._surfaces.index(bytes([byte])) for byte in "▁".encode()]
+        for start in range(0, len(tokens), _CHUNK):
+            read = tokens[start : start + _CHUNK + 2]
+            at = np.flatnonzero((read[:-2] == spelt[0]) & (read[1:-1] == spelt[1]) & (read[2:] == spelt[2]))
+            if len(at):
+                raise InputError(
+                    f"{self._source} has no piece '▁' for a space and writes one as three byte tokens (from token "
+                    f"{start + int(at[0]):,} on), which its decoder does not make a space again: its bytes "
+                    "are unknown; give a model that has that piece"
+                )
 
     @property
     def splits_at_newlines(self) -> bool:

@@ -221,6 +221,7 @@ def test_two_ranks_exchange(capsys: Any, stream: Stream, monkeypatch: pytest.Mon
         (["--seconds", 0], "--seconds is 0"),
         (["--tokens", 200], "shorter than one sequence of 256"),
         (["--ttt", "legal"], "is not predicted"),
+        (["--max-tokens", 400, "--tokens", 400], "holds one window of 256 positions"),
     ],
 )
 def test_bad_flags(capsys: Any, flags: list[object], message: str) -> None:

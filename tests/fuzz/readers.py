@@ -105,5 +105,8 @@ READERS = (
         *("hf-text", "a.txt", formats.LINES, lambda: [cases.TEXT], cases.read_hf_text),
         ("models.hf.tokenizer:_read",),
     ),
-    Reader("gguf", "a.gguf", formats.BYTES, cases.gguf, cases.read_gguf),
+    Reader(
+        *("gguf", "a.gguf", formats.BYTES, cases.gguf, cases.read_gguf),
+        ("models.hf.loading:gguf_field",),
+    ),
 )

@@ -14,7 +14,7 @@ from tests.fuzz.readers import READERS
 ROOT = Path(ngram_eval.__file__).parents[1]
 OPENING = {
     *("open", "open_input", "read_input", "require_input", "file_sha256", "read_bytes", "read_text", "memmap"),
-    *("fromfile", "safe_open", "from_pretrained", "cached_file", "np.load", "torch.load"),
+    *("fromfile", "safe_open", "from_pretrained", "cached_file", "GGUFReader", "np.load", "torch.load"),
 }
 """Names of what opens a file to read it."""
 ANY_BYTES = {
@@ -27,6 +27,7 @@ ANY_BYTES = {
     ),
     **dict.fromkeys(("text.prepare:_prepare", "text.prepare:_spool", "train.journal:__init__"), "it is written"),
     **dict.fromkeys(("distributed.watchdog:_boot", "distributed.watchdog:_process_state"), "the kernel wrote it"),
+    "models.hf.loading:_refuse_adapter": "only whether it is there is asked",
     "evaluation.budget.exchange:measure_exchange": "a process of the same command wrote it",
     "assets.build:main": "for maintainers",
 }

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ngram_eval.config import EvalConfig
+from ngram_eval.errors import InputError
 from ngram_eval.evaluation.engine import Engine
 from ngram_eval.evaluation.job import Job
 from ngram_eval.evaluation.reader import Reading
@@ -102,6 +103,11 @@ def measure_window(job: Job, config: EvalConfig, rounds: int, budget: float = 4.
     A batch that would take longer than `budget` seconds is made smaller; this hardly changes the time per window.
     """
     plan = plan_of(job, config)
+    if len(plan) < 2:
+        raise InputError(
+            f"the text holds one window of {config.window.seq_len:,} positions, and budget measures a later one: give "
+            "a longer text, or a shorter --seq-len"
+        )
     size = windows_at_once(config, job.source)
     middle = max(min(len(plan) // 2, len(plan) - size - config.window.seq_len // config.window.stride - 2), 1)
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from ngram_eval.errors import InputError
+from ngram_eval.errors import InputError, refusing
 from ngram_eval.files import file_sha256
 
 try:
@@ -69,7 +69,8 @@ def quietly() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """What another library says is wrong, in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
@@ -81,7 +82,7 @@ def _load(name: str, what: str, load: Callable[..., Loaded], **settings: Any) ->
     except Exception as error:  # loaders raise any type for a damaged file
         if isinstance(error, MemoryError):
             raise
-        reason = _reason(error)
+        reason = reason_of(error)
         if found["local_files_only"]:
             raise InputError(f"--hf {name}: transformers can't load its {what} ({reason})") from error
         raise InputError(
@@ -143,7 +144,7 @@ def _listed(names: list[str]) -> str:
 def _refuse_part(name: str) -> None:
     """Raise `InputError` for a part of a split GGUF: transformers may tie what it lacks."""
     count = gguf_field(name, "split.count")
-    if count is not None and count > 1:
+    if count not in (None, 0, 1):
         raise InputError(
             f"--hf {name} is one of {count} parts of a model: join them (llama-gguf-split --merge) and give the whole"
         )
@@ -156,11 +157,9 @@ def gguf_field(name: str, field: str) -> Any:
         return None
     from gguf import GGUFReader
 
-    try:
+    with refusing(f"--hf {name}", "is not a whole GGUF file", "fetch it again"):
         found = GGUFReader(path).get_field(field)
-    except (ValueError, IndexError, KeyError) as error:
-        raise InputError(f"--hf {name}: not a whole GGUF file ({_reason(error)}); fetch it again") from error
-    return None if found is None else found.contents()
+        return None if found is None else found.contents()
 
 
 def _refuse_adapter(name: str) -> None:

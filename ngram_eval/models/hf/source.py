@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ngram_eval.errors import InputError
-from ngram_eval.models.hf.loading import load_model
+from ngram_eval.models.hf.loading import load_model, reason_of
 from ngram_eval.models.logits_source import Lead, LogitsSource
 from ngram_eval.models.side_by_side import in_parts, side_by_side
 from ngram_eval.models.transformer_source import choose_device, choose_dtype
@@ -48,6 +48,14 @@ class HfSource(LogitsSource):
             "dtype": str(model.dtype).removeprefix("torch."),
         }
         super().__init__(vocab_size, batch_windows, {**about, **settings}, lead or Lead())
+        try:
+            with torch.inference_mode():
+                self._logits(torch.zeros((1, 1), dtype=torch.int64, device=model.device), None)
+        except (ValueError, TypeError, AttributeError, RuntimeError) as error:  # which of them, each model has its own
+            raise InputError(
+                f"the model, a {type(model).__name__}, can't be run on tokens alone ({reason_of(error)}): give a "
+                "language model of text"
+            ) from error
 
     def forward(self, tokens: NDArray[np.int64], last: int) -> Iterator[Tensor]:
         """Forward as many windows at once as their logits allow.
@@ -81,7 +89,7 @@ class HfSource(LogitsSource):
 def _positions(model: Any) -> int:
     """Most positions of a window, 0 if there is no limit."""
     named = int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 0)
-    tables = [
+    tables: list[int] = [
         one.num_embeddings - one.padding_idx - 1  # RoBERTa and kin number positions from there on
         for name, one in model.named_modules()
         if name.endswith("position_embeddings") and getattr(one, "padding_idx", None) is not None

@@ -1,6 +1,7 @@
 """Hugging Face models: statistics as the model's own."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -122,3 +123,18 @@ def test_a_model_in_training_mode_is_refused(models: dict[str, Path]) -> None:
     model = load_model(str(models["gpt2"]), torch.float32).train()
     with pytest.raises(InputError, match="GPT2LMHeadModel, is in training mode"):
         HfSource(model, batch_windows=1)
+
+
+def test_positions_that_begin_after_the_pad_are_fewer() -> None:
+    """RoBERTa's are 2 fewer than its configuration says."""
+    transformers: Any = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = transformers.RobertaConfig(vocab_size=50, max_position_embeddings=34, is_decoder=True, **sizes)
+    model = transformers.RobertaForCausalLM(config).eval()
+    tokens = np.arange(3, 43, dtype=np.uint16)
+    source = HfSource(model, batch_windows=1)
+    (fits,) = batches(plan_windows(32, WindowConfig(seq_len=32, stride=32)), 1)
+    assert len(source.stats(tokens, fits).p_target) == 32
+    (longer,) = batches(plan_windows(33, WindowConfig(seq_len=33, stride=33)), 1)
+    with pytest.raises(InputError, match="a window has 33 tokens, and the model 32 positions"):
+        source.stats(tokens, longer)
