@@ -110,6 +110,18 @@ def test_a_ring_is_a_band_without_end(sinks: int) -> None:
         close(model.logits(hidden)[0, 0], expected[at], 2e-3)
 
 
+def test_a_ring_says_the_same_far_into_a_stream() -> None:
+    """After as many tokens as layers look back, what was before is forgotten, and only angles could differ."""
+    model, tokens, said = random_model(SMALL).float(), random_tokens(1, 30), []
+    for before in (0, 10_000_000):
+        ring = Ring(model.config, Band(5))
+        ring.filled = before
+        for at in range(30):
+            hidden = model.hidden(tokens[:, at : at + 1], length=5, cache=ring)
+        said.append(model.logits(hidden))
+    close(*said, 2e-3)
+
+
 def test_angles_stay_exact_far_into_a_stream() -> None:
     """The angle between two neighbours, at the beginning and after ten million positions."""
     far = 10_000_000
