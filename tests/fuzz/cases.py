@@ -279,7 +279,7 @@ def decompress(path: Path) -> None:
 
 def segments(path: Path) -> None:
     for documents in ("file", "line", "blank-lines"):
-        form = TextForm(documents=documents)  # type: ignore[arg-type]
+        form = TextForm(documents=documents)
         for _ in read_segments(find_sources([str(path)], form), form, split=True, advance=lambda size: None):
             pass
 

@@ -77,7 +77,8 @@ def _apart_shard(data: bytes) -> Any:
 
 
 def _together_shard(tree: Any) -> bytes:
-    return struct.pack("<8i", *tree["header"]) + tree["rest"] + tree["tokens"]
+    data: bytes = struct.pack("<8i", *tree["header"]) + tree["rest"] + tree["tokens"]
+    return data
 
 
 SHARD = Format(_apart_shard, _together_shard)
@@ -94,7 +95,8 @@ def _together_npy(tree: Any) -> bytes:
     if isinstance(head.get("shape"), list):
         head["shape"] = tuple(head["shape"])
     text = repr(head).replace(repr(mutate.NESTED), "(" * 3000).encode()
-    return b"\x93NUMPY" + bytes(tree["version"]) + struct.pack("<H", len(text)) + text + tree["content"]
+    data: bytes = b"\x93NUMPY" + bytes(tree["version"]) + struct.pack("<H", len(text)) + text + tree["content"]
+    return data
 
 
 NPY = Format(_apart_npy, _together_npy)
@@ -134,7 +136,8 @@ def _together_tensors(tree: Any) -> bytes:
             name: dumps(text).decode() if isinstance(text, dict) else text for name, text in named.items()
         }
     text = dumps(header)
-    return struct.pack("<Q", len(text)) + text + tree["content"]
+    data: bytes = struct.pack("<Q", len(text)) + text + tree["content"]
+    return data
 
 
 TENSORS = Format(_apart_tensors, _together_tensors)
@@ -257,7 +260,7 @@ def _together_codec(tree: Any) -> bytes:
 
 CODEC = Format(_apart_codec, _together_codec)
 
-_MODEL: Any = sentencepiece_model_pb2.ModelProto
+_MODEL: Any = getattr(sentencepiece_model_pb2, "ModelProto")  # noqa: B009  # made as it is imported
 
 
 def _apart_model(data: bytes) -> Any:

@@ -151,7 +151,7 @@ def test_vocabularies_up_to_the_largest(
     assert largest.encode("the fox").dtype == np.uint32
     tokens = np.array([5, 65_999, 300], np.uint32)
     assert largest.target_bytes(tokens, 0, 2, "decoded")[0] == len("a65999")
-    with pytest.raises(InputError, match=r"has 66,001 tokens: give 1 to 66,000"):
+    with pytest.raises(InputError, match=r"a token of number 66,000: at most 66,000 tokens"):
         changed(models["gpt2"], tmp_path / "larger", model=of(66_001))
 
 
