@@ -67,6 +67,10 @@ FAILED: tuple[tuple[str, str, Callable[[bytes], bytes]], ...] = (
         (name, "100,000 brackets", lambda _: DEEP)
         for name in ("claim", "result", "from-result", "manifest", "journal", "jsonl")
     ),
+    (
+        *("hf-tokenizer", "token of number 2**31"),
+        _changed(formats.JSON, lambda tree: tree["model"]["vocab"].update(P=1 << 31)),
+    ),
     ("claim", "integer of 5,000 digits", lambda _: b'{"positions": ' + b"9" * 5000 + b"}"),
     ("result", "number as a preset", _changed(formats.RESULT, lambda tree: tree["runs"][0].update(preset=1))),
     ("codec", "unknown scorer", _changed(formats.CODEC, lambda tree: tree["settings"].update(scorer="hashed"))),

@@ -96,7 +96,10 @@ READERS = (
         *("hf-config", "config.json", formats.JSON, partial(cases.hf_file, "config.json"), cases.read_hf),
         ("models.hf.loading:load_tokenizer", "models.hf.loading:load_model"),
     ),
-    Reader("hf-tokenizer", "tokenizer.json", formats.JSON, partial(cases.hf_file, "tokenizer.json"), cases.read_hf),
+    Reader(
+        *("hf-tokenizer", "tokenizer.json", formats.JSON, partial(cases.hf_file, "tokenizer.json"), cases.read_hf),
+        ("models.hf.tokenizer:_check_numbers", "models.hf.tokenizer:_compare_with_file"),
+    ),
     Reader(
         *("hf-weights", "model.safetensors", formats.TENSORS, partial(cases.hf_file, "model.safetensors")),
         cases.read_hf,

@@ -14,7 +14,7 @@ from tests.fuzz.readers import READERS
 ROOT = Path(ngram_eval.__file__).parents[1]
 OPENING = {
     *("open", "open_input", "read_input", "require_input", "file_sha256", "read_bytes", "read_text", "memmap"),
-    *("fromfile", "safe_open", "from_pretrained", "cached_file", "GGUFReader", "np.load", "torch.load"),
+    *("fromfile", "safe_open", "from_pretrained", "cached_file", "GGUFReader", "from_file", "np.load", "torch.load"),
 }
 """Names of what opens a file to read it."""
 ANY_BYTES = {

@@ -159,10 +159,11 @@ def as_list(tried: dict[str, Tried]) -> str:
 
     used = f"transformers {transformers.__version__} and torch {torch.__version__.partition('+')[0]}"
     ahead = "refused, since they see later tokens unless their configuration says `is_decoder`"
+    alone = those("refused", "can't")
     lines = [
         f"scored as the model itself says, and unchanged by any later token: {those('scored')};",
         f"{ahead}: {those('refused', 'is not causal')};",
-        f"refused, since they want more than tokens: {those('refused', 'on tokens alone')};",
+        f"refused, since they can't be loaded or run by themselves: {alone};",
         f"not tried, since no small model of them could be made: {those('not tried')}.",
     ]
     listed = [textwrap.fill(f"- {one}", 120, subsequent_indent="  ", break_on_hyphens=False) for one in lines]

@@ -69,7 +69,7 @@ def quietly() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def reason_of(error: Exception) -> str:
+def reason_of(error: BaseException) -> str:
     """What another library says is wrong, in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
@@ -79,8 +79,9 @@ def _load(name: str, what: str, load: Callable[..., Loaded], **settings: Any) ->
     try:
         with quietly():
             return load(**found, trust_remote_code=False, **settings)
-    except Exception as error:  # loaders raise any type for a damaged file
-        if isinstance(error, MemoryError):
+    except BaseException as error:  # loaders raise any type for a damaged file
+        # Rust's panics are no Exceptions, and their type can't be imported.
+        if isinstance(error, MemoryError) or not (isinstance(error, Exception) or "Panic" in type(error).__name__):
             raise
         reason = reason_of(error)
         if found["local_files_only"]:

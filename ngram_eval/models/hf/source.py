@@ -94,7 +94,7 @@ def _positions(model: Any) -> int:
         for name, one in model.named_modules()
         if name.endswith("position_embeddings") and getattr(one, "padding_idx", None) is not None
     ]
-    return min([max(named, 0), *tables])
+    return min((one for one in (named, *tables) if one > 0), default=0)
 
 
 def load_hf_source(

@@ -22,9 +22,10 @@ from ngram_eval.errors import InputError
 from ngram_eval.files import read_input
 from ngram_eval.models.hf.loading import load_tokenizer
 from ngram_eval.models.hf.spelling import Spelling
+from ngram_eval.structured import parse
 from ngram_eval.text.shards import TokenStream
 from ngram_eval.text.stream import MAX_VOCABULARY, Stream, Tokens, check_span
-from ngram_eval.text.tokenizer import first_difference
+from ngram_eval.text.tokenizer import MOST_MODEL_BYTES, first_difference
 
 _CHUNK = 1 << 20
 _CHECKED = 1 << 14
@@ -65,7 +66,8 @@ class HfTokenizer:
 
     @classmethod
     def load(cls, name: str) -> "HfTokenizer":
-        """The tokenizer of a folder, a GGUF file or a name on the hub."""
+        """The tokenizer of a folder, a GGUF file or a name on the hub; raises `InputError`."""
+        _check_numbers(name)
         return cls(load_tokenizer(name), f"the tokenizer of --hf {name}")
 
     def _find_leads(self) -> NDArray[np.bool_]:
@@ -292,6 +294,23 @@ def _definition_of(name: str) -> Path | None:
     except ValueError:  # no name on the hub: it was made in Python
         return None
     return Path(found) if isinstance(found, str) else None
+
+
+def _check_numbers(name: str) -> None:
+    """Refuse numbers of tokens that no vocabulary has: transformers makes lists as long as the largest."""
+    file = _definition_of(name)
+    if file is None:
+        return
+    remedy = "fetch the tokenizer again"
+    found = parse(read_input(file, remedy, MOST_MODEL_BYTES), file, remedy)
+    try:
+        vocabulary = found["model"]["vocab"]
+        numbers = [*(vocabulary.values() if isinstance(vocabulary, dict) else ())]
+        largest = max([*numbers, *(one["id"] for one in found.get("added_tokens", ()))], default=0)
+    except (LookupError, TypeError, AttributeError):  # another layout, of which transformers says what is wrong
+        return
+    if largest >= MAX_VOCABULARY:
+        raise InputError(f"{file} has a token of number {largest:,}: at most {MAX_VOCABULARY:,} tokens are supported")
 
 
 def _read(path: Path) -> str:
