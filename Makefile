@@ -20,7 +20,7 @@ test: $(VENV)/installed
 	$(BIN)/python -m pytest -m "not slow" $(SIDE_BY_SIDE)
 
 test-all: $(VENV)/installed sanitize
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 # SEED: of other files; each reader's file i follows from it. Failures are kept in build/fuzz.
 SECONDS ?= 60

@@ -97,6 +97,7 @@ def test_last_block() -> None:
     assert text.count("| last block and head at scored positions |") == 2
 
 
+@pytest.mark.slow
 def test_forward_once() -> None:
     text = forward_once.measure(forward_once.Options(toy=True))
     assert text.count("| banded, chunks of 1,024") == 1 + 2 + 1
@@ -111,6 +112,7 @@ def test_codec(tmp_path: Path) -> None:
     assert "| 1,024 | " in result
 
 
+@pytest.mark.slow
 def test_demo() -> None:
     text = demo.measure(demo.Options(toy=True))
     assert text.count("| the evaluator's own time, ") == len(DEFAULT_PRESETS)
@@ -165,6 +167,7 @@ def test_gpu_bench_measures_everything(capsys: pytest.CaptureFixture[str]) -> No
 
 
 @interpreted
+@pytest.mark.slow
 def test_gpu_bench_reports_what_differs_and_goes_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

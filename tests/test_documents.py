@@ -53,6 +53,8 @@ SHARD = asset("sample_000000.bin")
 SAMPLE = ROOT / "tests/data/sample.txt"
 HEAVY = {"ngram_eval.cli.budget"}
 """What measures this machine for many seconds, whatever it is given: run by `make test-all`."""
+LONG = {"docs/audit.md", "docs/forward_once.md", "docs/leaderboard.md", "docs/training.md"}
+"""Pages that take many seconds: theirs are done by `make test-all`."""
 
 
 def small_training(name: str) -> Callable[[], TrainConfig]:
@@ -202,7 +204,9 @@ def heavy(command: Command) -> bool:
     return ours is not None and ours[0] in HEAVY
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if runnable(page)])
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=[pytest.mark.slow] * (page in LONG)) for page in PAGES if runnable(page)]
+)
 def test_a_page_does_what_it_shows(page: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if page in WITH_TRANSFORMERS:
         pytest.importorskip("transformers", reason="transformers is not installed: pip install ngram_eval[hf]")

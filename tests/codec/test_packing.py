@@ -120,7 +120,9 @@ def test_a_banded_file_comes_back_and_says_so() -> None:
     assert b"forward" not in windowed.to_json(), "files of windows stay as they were"
 
 
-@pytest.mark.parametrize("name", code_presets())
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in ("exact", "mixer"))) for n in code_presets()]
+)
 def test_neural_files_come_back(name: str) -> None:
     text = novel(400) + b"\xff\x00"
     packed = compress(text, artifact="packaged", method=method(name, WINDOW))

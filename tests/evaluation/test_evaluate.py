@@ -112,8 +112,8 @@ def test_agrees_with_the_published_method_at_any_setting(
 @pytest.mark.parametrize(
     ("world", "prefill"),
     [
-        (2, "local"),
         (3, "scan"),
+        pytest.param(2, "local", marks=pytest.mark.slow),
         pytest.param(1, "scan", marks=pytest.mark.slow),
         pytest.param(8, "scan", marks=pytest.mark.slow),
     ],

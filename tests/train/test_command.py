@@ -18,6 +18,7 @@ from ngram_eval.train import journal, snapshot
 from tests.support.training import CONFIG, TINY, TINY_FLAGS, losses_of, trainer_of
 
 
+@pytest.mark.slow
 def test_two_ranks_learn_what_one_does(tmp_path: Path, shard: Path) -> None:
     """Gradients, Muon's updates and the seconds are shared; sums are rounded in another order, hence a tolerance.
 

@@ -86,6 +86,7 @@ def test_a_gguf_file(models: dict[str, Path], evaluate: Evaluate, text_file: Pat
     assert len(digest(str(tmp_path / "tiny.gguf"))) == 64
 
 
+@pytest.mark.slow
 def test_two_ranks_give_the_same_bits(
     models: dict[str, Path], evaluate: Evaluate, text_file: Path, tmp_path: Path
 ) -> None:
@@ -181,6 +182,7 @@ def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str
     )
 
 
+@pytest.mark.slow
 def test_the_hub_out_of_reach_is_told(text_file: Path) -> None:
     done = run_python(
         "import sys; from ngram_eval.run import main;"
