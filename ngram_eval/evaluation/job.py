@@ -34,7 +34,7 @@ class Job:
     backend: str
     """The backend of the counts, `auto` resolved."""
     files: Unchanged = field(default_factory=Unchanged)
-    """What it was loaded from, except the folder of --hf."""
+    """What it was loaded from, except a model from the hub."""
 
     @property
     def threads(self) -> int:
@@ -99,7 +99,12 @@ def load_job(settings: Settings, ranks: Ranks) -> Job:
     """Load what the settings name; raises `InputError` for files that are missing, damaged or do not fit together."""
     backend = resolve_backend(settings.hardware.backend)
     stream, tokenizer = load_stream(settings, ranks)
-    files = Unchanged([*stream.paths, *(path for _, path in _named(settings))])
+    paths = [*stream.paths, *(path for _, path in _named(settings))]
+    if settings.model.hf is not None:
+        from ngram_eval.models.hf.loading import files_of  # needs transformers
+
+        paths += files_of(Path(settings.model.hf))
+    files = Unchanged(paths)
     return Job(
         settings=settings,
         ranks=ranks,

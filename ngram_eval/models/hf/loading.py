@@ -187,8 +187,13 @@ def digest(name: str) -> str:
     path = Path(name)
     if not path.exists():  # a name on the hub: its files are in the cache
         path = Path(str(cached_file(name, "config.json", local_files_only=True))).parent
-    inside = [path] if path.is_file() else sorted(path.iterdir())
     whole = hashlib.sha256()
-    for file in (one for one in inside if one.is_file() and one.suffix in _WEIGHTS):
+    for file in files_of(path):
         whole.update(f"{file.name} {file_sha256(file)}\n".encode())
     return whole.hexdigest()
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files of a model, in a folder or alone; none if nothing is there."""
+    inside = sorted(path.iterdir()) if path.is_dir() else [path]
+    return [one for one in inside if one.is_file() and one.suffix in _WEIGHTS]

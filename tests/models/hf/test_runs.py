@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,11 +19,13 @@ from ngram_eval import evaluate as evaluate_api
 from ngram_eval import preset
 from ngram_eval.cli import audit
 from ngram_eval.config import WindowConfig
+from ngram_eval.evaluation import reader
+from ngram_eval.models import source
 from ngram_eval.models.hf.loading import digest, load_model, load_tokenizer
 from ngram_eval.models.hf.tokenizer import HfTokenizer
 from ngram_eval.text.shards import write_shard
 from ngram_eval.text.windows import plan_windows
-from tests.support.evaluator import Evaluate
+from tests.support.evaluator import Evaluate, fails
 from tests.support.hf_models import KINDS, TEXT, save_gguf, save_gpt2, save_llama
 from tests.support.hf_sources import by_hand, load
 from tests.support.processes import finish, launch
@@ -241,3 +245,24 @@ def test_resumes_with_the_same_model_only(
     with pytest.raises(SystemExit):
         evaluate(*flags, "--resume")
     assert "neural source" in capsys.readouterr().err
+
+
+def test_a_model_that_changes_while_it_is_in_use_is_named(
+    models: dict[str, Path],
+    evaluate: Evaluate,
+    text_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = Path(shutil.copytree(models["gpt2"], tmp_path / "model"))
+    flags = ["--hf", folder, "--text", text_file, "--seq-len", 32, "--stride", 8, "--preset", "exact"]
+    evaluate(*flags)
+    statistics = source.statistics
+
+    def changing(*arguments: Any, **named: Any) -> Any:
+        os.utime(folder / "config.json", ns=(0, 0))
+        return statistics(*arguments, **named)
+
+    monkeypatch.setattr(reader, "statistics", changing)
+    assert f"{folder / 'config.json'} was changed while it was in use" in fails(capsys, evaluate, *flags)
