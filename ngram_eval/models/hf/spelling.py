@@ -165,6 +165,8 @@ class Spelling:
                 self.surfaces[token] = None
             if token in starts and is_word:
                 self.doubtful[token] = f"documents start with {piece!r}, and ordinary text is cut into it as well"
+            elif not is_merges and token not in starts and token != self.unknown_id:
+                self.doubtful[token] = f"{piece!r} is called special, and may be a word"
         if self.unknown_id is not None and self.surfaces[self.unknown_id] is not None:
             self.surfaces[self.unknown_id] = b""  # its text is lost
 

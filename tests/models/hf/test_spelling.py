@@ -88,6 +88,17 @@ def test_a_pad_token_that_is_a_word_is_a_word(word: str) -> None:
     assert counted(own, [0, *own.encode(text).tolist()]) == len(text.encode())
 
 
+def test_a_unigram_pad_token_that_may_be_a_word_is_refused_in_data() -> None:
+    """No merges tell it from a name, and it would count for nothing."""
+    own = HfTokenizer(wrapped(metaspace("never", "Unigram"), pad_token="e"))
+    pad = own._tokenizer.pad_token_id
+    with pytest.raises(
+        InputError, match=rf"token {pad} at position 2 are unknown: 'e' is called special, and may be a"
+    ):
+        own.check(np.array([1, 5, pad, 5], own.dtype))
+    assert counted(own, [1, *own.encode("a").tolist()]) == 1
+
+
 def test_a_word_that_documents_start_with_is_refused() -> None:
     own = HfTokenizer(wrapped(byte_level(False), eos_token="."))
     with pytest.raises(InputError, match=r"lossy, it cuts text into the special token \d+\. At byte 3 "):
