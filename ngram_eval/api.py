@@ -19,6 +19,7 @@ from ngram_eval.models.saved_logits import SavedLogits
 from ngram_eval.models.source import NeuralSource
 from ngram_eval.scorers.backends import resolve_backend
 from ngram_eval.scorers.make import check_backend, check_source
+from ngram_eval.text.samples import SAMPLES
 from ngram_eval.text.shards import TokenStream
 from ngram_eval.text.stream import Tokens
 from ngram_eval.text.tokenizer import TextTokenizer, check_vocabulary
@@ -40,6 +41,7 @@ def evaluate(
     batch_windows: int = 32,
     backend: str = "auto",
     threads: int | None = None,
+    samples: int = SAMPLES,
 ) -> Result:
     """Score `tokens` by a model with an n-gram memory, as `python -m ngram_eval.run` does.
 
@@ -60,6 +62,7 @@ def evaluate(
         batch_windows: Windows of one forward pass.
         backend: Backend of the count tables, as on the command line.
         threads: Threads of the count tables, as on the command line.
+        samples: Positions at which the sum over the vocabulary is computed, if the model gives whole distributions.
 
     Returns:
         The result of one preset, as in `--json`; `dataclasses.asdict` makes it a dictionary.
@@ -78,7 +81,7 @@ def evaluate(
         check_vocabulary(stream, counted.vocab_size, "the tokenizer")
         counted.check(stream)
     hardware = HardwareSettings(backend=backend, threads=threads, batch_windows=batch_windows)
-    settings = Settings(hardware=hardware)
+    settings = Settings(hardware=hardware, samples=samples)
     settings.check_numbers()
     name = config if isinstance(config, str) else method.scorer
     check_backend(name, method, resolve_backend(backend))

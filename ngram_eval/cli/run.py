@@ -21,7 +21,7 @@ from ngram_eval.evaluation.interrupt import Interrupt
 from ngram_eval.evaluation.job import load_job, read_inputs
 from ngram_eval.evaluation.result import Result
 from ngram_eval.evaluation.schedule import sharing_of
-from ngram_eval.evaluation.settings import CheckpointSettings
+from ngram_eval.evaluation.settings import CheckpointSettings, Settings
 from ngram_eval.files import STDOUT, require_folder, require_writable
 from ngram_eval.models.saved_scores import RememberingSource
 from ngram_eval.results.page import draw_all, require_matplotlib, write_page
@@ -29,6 +29,7 @@ from ngram_eval.results.rerun import Again, differences
 from ngram_eval.results.result_file import write_json
 from ngram_eval.results.table import print_table
 from ngram_eval.scorers.make import check_source
+from ngram_eval.text.samples import SAMPLES
 from ngram_eval.timing import Stopwatch
 
 
@@ -55,8 +56,15 @@ class Options(JobOptions):
     """
 
     output: RunOutput = field(default_factory=RunOutput)
+    samples: int = SAMPLES
+    """Positions at which the sum over the vocabulary is computed; each costs a forward pass or so. 0: none."""
     rank_timeout: float = 30.0
     """Seconds without a sign of life after which a rank counts as lost and the run ends."""
+
+    @property
+    def settings(self) -> Settings:
+        """As of other commands, and the number of samples."""
+        return replace(super(Options, self).settings, samples=self.samples)
 
     def check(self) -> None:
         super(Options, self).check()
@@ -177,7 +185,7 @@ def parse_run(given: list[str], prog: str) -> tuple[Options, dict[str, EvalConfi
     settings = again.settings
     if settings is None:  # a file of version 0.1, which holds its command line
         settings = parse(again.arguments, Options(), prog)[0].settings
-    default = Options(data=settings.data, model=settings.model, hardware=settings.hardware)
+    default = Options(data=settings.data, model=settings.model, hardware=settings.hardware, samples=settings.samples)
     return *parse(given, default, prog, again.configs), again
 
 

@@ -28,7 +28,7 @@ from ngram_eval.files import working_in
 from ngram_eval.models.saved_scores import RememberingSource
 from ngram_eval.scorers.base import Scorer
 from ngram_eval.scorers.make import make_scorer, windows_at_once
-from ngram_eval.text.samples import SAMPLES, choose_samples
+from ngram_eval.text.samples import choose_samples
 from ngram_eval.text.windows import Grid, Plan, target_count
 from ngram_eval.timing import Stopwatch, Track, untracked
 
@@ -75,7 +75,7 @@ def evaluate(
     scorer = make_scorer(job.backend, config, job.threads, job.vocabulary)  # counts and blend
     if before.done:
         load_learned(scorer, before.learned, f"{saving.checkpoint}/{name}")
-    samples = choose_samples(targets, SAMPLES if source.gives_all else 0, config.window)
+    samples = choose_samples(targets, job.settings.samples if source.gives_all else 0, config.window)
     grid = Grid(plan, windows_at_once(config, source))
     reader = Reader(tokens, source, grid, samples, config.needs_rows, clock, interrupt)  # logits
     engine = Engine(

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from ngram_eval.errors import InputError
 from ngram_eval.scorers.backends import ON_DEVICE
+from ngram_eval.text.samples import SAMPLES
 
 EMBEDDED_SEQ_LEN = 256
 """Window of the embedded default: the sequence length its small model was trained on."""
@@ -128,6 +129,8 @@ class Settings:
     data: DataSettings = field(default_factory=DataSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     hardware: HardwareSettings = field(default_factory=HardwareSettings)
+    samples: int = SAMPLES
+    """Positions at which the sum over the vocabulary is computed."""
 
     @property
     def embedded(self) -> bool:
@@ -196,13 +199,15 @@ class Settings:
                 value = getattr(part, name, None)
                 if value is not None and value < 1:
                     raise InputError(f"--{name.replace('_', '-')} is {value}: give at least 1")
+        if self.samples < 0:
+            raise InputError(f"--samples is {self.samples}: give 0 for none, or more")
         if self.model.sinks < 0:
             raise InputError(f"--sinks is {self.model.sinks}: give 0 for none, or more")
 
     def to_json(self) -> dict[str, Any]:
         """The settings as plain JSON; `ngram_eval.structured.build` reads it."""
         found = asdict(self)
-        for part in found.values():
+        for part in (found["data"], found["model"], found["hardware"]):
             for name, value in part.items():
                 if isinstance(value, tuple):
                     part[name] = [str(one) for one in value]

@@ -257,13 +257,14 @@ def test_embedded_default_and_saved_scores(evaluate: Evaluate, tmp_path: Path, c
         assert again["hashed"][key] == direct["hashed"][key], key
 
 
-def test_a_tilt_asks_the_model_for_windows_of_one_shape(evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tilt_asks_the_model_for_windows_of_one_shape(evaluate: Evaluate, tmp_path: Path) -> None:
     """Windows are cut at sampled positions; the number must not depend on where."""
     flags = ["--max-tokens", 600, "--stride", 64, "--preset", "tilt"]
-    monkeypatch.setattr(evaluation, "SAMPLES", 3)
-    sampled = evaluate(*flags)["tilt"]
-    monkeypatch.setattr(evaluation, "SAMPLES", 0)
-    plain = evaluate(*flags)["tilt"]
+    sampled = evaluate(*flags, "--samples", 3)["tilt"]
+    (tmp_path / "out.json").rename(tmp_path / "three.json")
+    plain = evaluate(*flags, "--samples", 0)["tilt"]
+    again = evaluate("--from-result", tmp_path / "three.json")["tilt"]
+    assert len(sampled["profile"]["samples"]) == len(again["profile"]["samples"]) == 3
     assert plain["vocabulary_sum"] is None
     assert sampled["vocabulary_sum"] == pytest.approx(1, abs=1e-5)
     assert sampled["nats"] == pytest.approx(plain["nats"], rel=1e-6)
