@@ -33,6 +33,9 @@ _PREFIXES = ("_orig_mod.", "module.")
 """Prefixes that torch.compile and DistributedDataParallel put on the names of a model's weights."""
 _DERIVED = re.compile(r"(^|\.)(rotary_emb\.inv_freq|position_ids|(attn|attention)\.(masked_)?bias|causal_mask)$")
 """Buffers in older checkpoints that a model makes itself: rotation angles, positions, causal masks."""
+_COUNTS = re.compile(r"^(n|num)_(\w+_)?(layers?|experts?|blocks?)$|_layers$")
+"""Fields of a config that say how many modules are made, one after another."""
+_MOST_MODULES = 10_000
 _NAMED = 4
 """Most weights that a refusal names."""
 
@@ -105,6 +108,7 @@ def load_model(name: str, dtype: torch.dtype, prefix: str = "") -> Any:
     """
     _refuse_adapter(name)
     _refuse_part(name)
+    _refuse_endless(_load(name, "config", transformers.AutoConfig.from_pretrained).to_dict(), name)
     renamed = {"key_mapping": {f"^{re.escape(prefix)}": ""}} if prefix else {}
     found: Any = _load(
         name,
@@ -118,6 +122,15 @@ def load_model(name: str, dtype: torch.dtype, prefix: str = "") -> Any:
     model, report = found
     _check_fit(name, report)
     return model.eval().requires_grad_(False)
+
+
+def _refuse_endless(config: dict[str, Any], name: str) -> None:
+    """Raise `InputError` for more layers or experts than any model has: transformers would go on making them."""
+    for field, value in config.items():
+        if isinstance(value, dict):
+            _refuse_endless(value, name)
+        elif isinstance(value, int) and value > _MOST_MODULES and _COUNTS.search(field):
+            raise InputError(f"--hf {name}: its config says {field} = {value}, which no model has; fetch it again")
 
 
 def _check_fit(name: str, report: dict[str, Any]) -> None:
