@@ -1,6 +1,7 @@
 """Every family that transformers maps to causal language models, each as a small random model, saved and scored.
 
-What is scored must be what one forward says, and must not change with any later token.
+What is scored must be what one forward says, with a lead before it and without, must not change with any later token,
+and must count every byte of the text once.
 
 `python -m tests.support.hf_families docs/models.md` tries all of them, and writes what came of it into that page.
 """
@@ -23,8 +24,11 @@ from ngram_eval.errors import InputError
 from ngram_eval.models.hf.loading import load_model, quietly
 from ngram_eval.models.hf.source import HfSource
 from ngram_eval.text.windows import batches, plan_windows
+from tests.support.hf_models import TEXT
+from tests.support.hf_tokenizers import byte_level, wrapped
 
-VOCABULARY = 96
+VOCABULARY = 360
+"""Of the byte-level tokenizer that all of them are given."""
 LENGTH = 24
 _MOST = 20_000_000
 """Parameters of the largest model that is tried."""
@@ -122,11 +126,13 @@ def try_family(family: str, folder: Path) -> Tried:
             return Tried(
                 "not tried", f"{type(error).__name__}: {str(error).splitlines()[0][:80] if str(error) else ''}"
             )
-    tokens = np.random.default_rng(0).integers(3, VOCABULARY, LENGTH + 1).astype(np.uint16)
+    tokenizer = wrapped(byte_level(False))
+    text = TEXT.encode("ascii", "ignore").decode()  # the tokens end where a character does
+    tokens = np.array(tokenizer(text, add_special_tokens=False)["input_ids"][: LENGTH + 1], np.uint16)
     try:
         loaded = load_model(str(folder), torch.float32)
         config = EvalConfig(scorer="exact", window=WindowConfig(seq_len=LENGTH, stride=LENGTH))
-        nats = evaluate(loaded, tokens, config).neural_nats
+        alone, led = (evaluate(loaded, tokens, config, tokenizer=tokenizer, lead=one) for one in ("none", "<s>"))
         (windows,) = batches(plan_windows(LENGTH, config.window), 1)
         found = HfSource(loaded, batch_windows=1).stats(tokens, windows).p_target
     except InputError as error:
@@ -134,7 +140,10 @@ def try_family(family: str, folder: Path) -> Tried:
     whole = _logits(loaded, tokens[:-1])
     expected = torch.softmax(whole.double(), dim=-1).numpy()[np.arange(LENGTH), tokens[1:]]
     np.testing.assert_allclose(found, expected, rtol=1e-6)
-    np.testing.assert_allclose(nats, -np.log(expected).sum(), rtol=1e-6)
+    np.testing.assert_allclose(alone.neural_nats, -np.log(expected).sum(), rtol=1e-6)
+    after = torch.log_softmax(_logits(loaded, np.append(tokenizer.bos_token_id, tokens[:-1]))[1:].double(), dim=-1)
+    np.testing.assert_allclose(led.neural_nats, -after.numpy()[np.arange(LENGTH), tokens[1:]].sum(), rtol=1e-6)
+    assert alone.bytes == led.bytes == len(tokenizer.decode(tokens[1:]).encode())
     for cut in (1, LENGTH // 2, LENGTH - 1):
         other = np.append(tokens[:cut], np.arange(3, 3 + LENGTH - cut))
         np.testing.assert_allclose(_logits(loaded, other)[:cut], whole[:cut], atol=1e-5)
