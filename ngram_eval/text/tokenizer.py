@@ -114,6 +114,8 @@ class Tokenizer:
         self.bos_id: int | None = self._processor.bos_id() if self._processor.bos_id() >= 0 else None
         self._source = source
         self._learn_pieces()
+        if not self._unknown.any():
+            raise InputError(f"{source} has no unknown token, which every SentencePiece model has: fetch it again")
         self._learn_decoder()
 
     @classmethod
