@@ -154,6 +154,7 @@ def test_exact_counts_are_those_of_tables_without_collisions(stream: Stream) -> 
 
 
 @interpreted
+@pytest.mark.slow
 def test_gpu_bench_measures_everything(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as done:
         bench.main()

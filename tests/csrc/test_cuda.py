@@ -87,6 +87,7 @@ def test_a_build_that_cannot_be_says_why(environment: dict[str, str], message: s
 
 
 @needs_nvcc
+@pytest.mark.slow
 def test_the_kernels_compile_for_gpus_and_spill_nothing(tmp_path: Path) -> None:
     """For one target; the slow test takes all. As in the report (`benchmarks/results/cuda_report.md`)."""
     found = cuda_report.compile_all(["90"], tmp_path)

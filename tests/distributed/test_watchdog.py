@@ -62,7 +62,10 @@ def errors(stderr: str) -> list[str]:
     ("fault", "message", "seconds"),
     [
         (signal.SIGKILL, r"error: rank 1 was killed \(its process \d+ is gone\)", 10),
-        (signal.SIGSTOP, r"error: rank 1 has given no sign of life for \d+ seconds; its process is stopped", 15),
+        pytest.param(
+            *(signal.SIGSTOP, r"error: rank 1 has given no sign of life for \d+ seconds; its process is stopped", 15),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_rank_that_is_killed_or_stopped(
@@ -135,7 +138,7 @@ def test_bad_input_that_one_rank_alone_meets(tmp_path: Path) -> None:
             "bytearray(1 << 60)",
             r"error: rank 1: out of memory \(.*\): use fewer --buckets, --threads or --batch-windows",
         ),
-        ("raise RuntimeError('a bug')", r"error: rank 1: RuntimeError: a bug"),
+        pytest.param("raise RuntimeError('a bug')", r"error: rank 1: RuntimeError: a bug", marks=pytest.mark.slow),
     ],
 )
 def test_a_rank_out_of_memory_or_with_a_bug(tmp_path: Path, arguments: list[object], fault: str, message: str) -> None:

@@ -223,6 +223,7 @@ def zeros(config: ModelConfig) -> dict[str, Any]:
     return content
 
 
+@pytest.mark.slow
 def test_the_published_model_needs_no_flags(tmp_path: Path) -> None:
     """33,055,836 parameters, by shapes alone."""
     source = tmp_path / "final_model.int6.ptz"

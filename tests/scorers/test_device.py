@@ -46,7 +46,8 @@ def scorer_on(backend: str, config: EvalConfig, at_once: int) -> DeviceScorer:
     ("backend", "at_once", "name"),
     [
         pytest.param("triton", 1, "hashed", marks=pytest.mark.slow),
-        *(("triton", 100, "pr890"), ("triton", 1024, "hashed"), ("triton", 1024, "pr890")),
+        pytest.param("triton", 100, "pr890", marks=pytest.mark.slow),
+        *(("triton", 1024, "hashed"), ("triton", 1024, "pr890")),
         *(("cuda", 0, "hashed"), ("cuda", 0, "pr890")),
     ],
 )

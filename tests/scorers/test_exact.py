@@ -166,6 +166,7 @@ def test_a_window_sees_nothing_of_itself(backend: str) -> None:
 
 
 @compiled
+@pytest.mark.slow
 def test_large_tables_keep_every_number(backend: str) -> None:
     """Past several growths of the index and of the nodes' segments."""
     tokens = np.random.default_rng(3).integers(0, 3000, 400_000).astype(np.uint16)

@@ -154,6 +154,7 @@ def test_a_big_vocabulary_gives_uint32(tmp_path: Path, model_path: Path, monkeyp
     assert wide.decode(stream.tokens[:]) == SAMPLE
 
 
+@pytest.mark.slow
 def test_the_vocabulary_decides_the_width() -> None:
     def model(vocab_size: int) -> bytes:
         """A hand-made protocol buffer: <unk>, <s>, then characters."""
