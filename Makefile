@@ -35,9 +35,9 @@ sanitize: $(VENV)/installed
 check: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run -Werror $(CPP)
-	! grep -l pybind11 $(filter-out csrc/python/%,$(CPP))
-	! wc -l $(filter-out $(LONG),$(CPP) $(shell git ls-files '*.py')) | awk '$$1 > 400 && $$2 != "total"' | grep .
+	@$(BIN)/clang-format --dry-run -Werror $(CPP)
+	@! grep -l pybind11 $(filter-out csrc/python/%,$(CPP))
+	@! wc -l $(filter-out $(LONG),$(CPP) $(shell git ls-files '*.py')) | awk '$$1 > 400 && $$2 != "total"' | grep .
 	rm -rf $(TYPED) && mkdir -p $(TYPED)/ngram_eval
 	ln -s $(CURDIR)/ngram_eval/* $(TYPED)/ngram_eval/
 	ln -s $(CURDIR)/kernels $(TYPED)/ngram_eval/kernels
