@@ -146,7 +146,6 @@ def locked(folder: Path, refusal: str = "") -> Iterator[None]:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (fcntl.LOCK_NB if refusal else 0))
     except BlockingIOError as error:
         os.close(descriptor)
-        assert refusal is not None, "without one it waits"
         raise InputError(refusal) from error
     except OSError:  # a file system without locks keeps nobody out
         pass

@@ -112,14 +112,16 @@ def parse(
         _parse(arguments, default, prog)
     named = peek(arguments, _Named).preset
     bases = {name: preset(name) for name in named or DEFAULT_PRESETS} if named or presets is None else presets
-    options, configs = default, {}
+    options, configs, length = default, {}, None
     for name, config in bases.items():  # a flag may be out of range for one preset and not for another
         options = _parse(arguments, _with(default, config), prog)
         if options.output.version:
             print(f"ngram_eval {__version__}")
             sys.exit(0)
         options.check()
-        if presets is None and (length := options.settings.trained_length()):
+        if presets is None and length is None:
+            length = options.settings.trained_length()
+        if length:
             config = replace(config, window=config.window.of_length(length))
             options = _parse(arguments, _with(default, config), prog)
         configs[name] = options.method.config

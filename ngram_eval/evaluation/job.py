@@ -197,13 +197,12 @@ def _load_source(
         from ngram_eval.models.test_time_training import load_adapting_source
 
         source = load_adapting_source(path, **run_on)
-    elif model.forward == "banded":
-        from ngram_eval.models.banded_source import load_banded_source
-
-        source = load_banded_source(path, chunk=model.chunk, sinks=model.sinks, **ours)
     else:
+        from ngram_eval.models.banded_source import BandedSource
         from ngram_eval.models.transformer_source import load_transformer_source
 
+        if model.forward == "banded":
+            ours |= {"of": BandedSource, "chunk": model.chunk, "sinks": model.sinks}
         source = load_transformer_source(path, **ours)
     _check_vocabularies(stream, tokenizer, source.vocab_size, str(path), ranks)
     return source

@@ -7,7 +7,6 @@ its bits depend on the stream, not on strides, batches, ranks or the order of ca
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +20,7 @@ from ngram_eval.models.side_by_side import side_by_side
 from ngram_eval.models.source import NeuralStats, Stats, nan_statistics
 from ngram_eval.models.transformer import Transformer
 from ngram_eval.models.transformer_config import ModelConfig
-from ngram_eval.models.transformer_source import DeviceStats, TransformerSource, choose_device, choose_dtype
+from ngram_eval.models.transformer_source import DeviceStats, TransformerSource
 from ngram_eval.text.stream import Stream, Tokens
 from ngram_eval.text.windows import Windows
 
@@ -84,16 +83,22 @@ class BandedSource(TransformerSource):
         self,
         model: Transformer,
         *,
-        chunk: int,
+        chunk: int | None = None,
         sinks: int = 0,
         kernel: BandKernel | None = None,
+        train_seq_len: int,
         batch_windows: int,
+        device: torch.device,
         compiled: bool = False,
         **others: Any,
     ) -> None:
-        """`others` as for `TransformerSource`; without a `kernel` it is chosen by `band_kernel`."""
+        """`others` as for `TransformerSource`; `default_chunk` and `band_kernel` say what is not given."""
+        if chunk is None:
+            chunk = default_chunk(model.config, train_seq_len, device)
         batch_windows = max(batch_windows, _CHUNKS_AT_ONCE * chunk // _DEFAULT_STRIDE)
-        super().__init__(model, batch_windows=batch_windows, compiled=compiled, **others)
+        super().__init__(
+            model, train_seq_len=train_seq_len, batch_windows=batch_windows, device=device, compiled=compiled, **others
+        )
         self.chunk, self._sinks = chunk, sinks
         self._kernel = kernel or band_kernel(self.device, self.dtype, sinks, compiled=compiled)
         self.settings |= {
@@ -196,33 +201,3 @@ class BandedSource(TransformerSource):
         if self.device.type != "cpu":
             return super()._parts(rows)
         return (slice(row, min(row + _ROWS_AT_ONCE, rows)) for row in range(0, rows, _ROWS_AT_ONCE))
-
-
-def load_banded_source(
-    path: Path,
-    *,
-    chunk: int | None,
-    sinks: int,
-    device: str,
-    local_rank: int,
-    dtype: str,
-    batch_windows: int,
-    use_kernels: bool = False,
-    compiled: bool = False,
-) -> BandedSource:
-    """The source of an artifact, as `load_transformer_source`; without `chunk` it takes `default_chunk`."""
-    from ngram_eval.models import artifact  # as in `transformer_source`
-
-    model, train_seq_len = artifact.load(path)
-    chosen = choose_device(device, local_rank)
-    return BandedSource(
-        model,
-        chunk=default_chunk(model.config, train_seq_len, chosen) if chunk is None else chunk,
-        sinks=sinks,
-        train_seq_len=train_seq_len,
-        batch_windows=batch_windows,
-        device=chosen,
-        dtype=choose_dtype(dtype, chosen),
-        use_kernels=use_kernels,
-        compiled=compiled,
-    )

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -224,21 +225,15 @@ def load_transformer_source(
     device: str,
     local_rank: int,
     dtype: str,
-    batch_windows: int,
-    use_kernels: bool = False,
-    compiled: bool = False,
+    of: Callable[..., TransformerSource] = TransformerSource,
+    **others: Any,
 ) -> TransformerSource:
-    """The source of an artifact; `device` and `dtype` as on the command line. Raises `InputError`."""
+    """The source of an artifact; `device` and `dtype` as on the command line. Raises `InputError`.
+
+    `others` are arguments of its class `of`.
+    """
     from ngram_eval.models import artifact  # not at the top: running a model needs no zstandard or safetensors
 
     model, train_seq_len = artifact.load(path)
     chosen = choose_device(device, local_rank)
-    return TransformerSource(
-        model,
-        train_seq_len=train_seq_len,
-        batch_windows=batch_windows,
-        device=chosen,
-        dtype=choose_dtype(dtype, chosen),
-        use_kernels=use_kernels,
-        compiled=compiled,
-    )
+    return of(model, train_seq_len=train_seq_len, device=chosen, dtype=choose_dtype(dtype, chosen), **others)

@@ -16,7 +16,7 @@ def advice(job: Job, config: EvalConfig) -> str | None:
     """The line, or None where windows are quick or banded would not be quick enough; measures a few windows."""
     plan, window = plan_of(job, config), config.window
     banded = _BANDED * window.stride / window.seq_len  # of what windows take
-    if banded > TENTH or len(plan) * window.seq_len / job.ranks.world < LONG * _POSITIONS_A_SECOND:
+    if len(plan) < 2 or banded > TENTH or len(plan) * window.seq_len / job.ranks.world < LONG * _POSITIONS_A_SECOND:
         return None
     seconds = measure_window(job, config, 1, 1.0)[0] * len(plan) / job.ranks.world
     if seconds <= LONG:
