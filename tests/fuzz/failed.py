@@ -10,7 +10,6 @@ from tests.fuzz.formats import Format
 
 DEEP = b"[" * 100_000 + b"\n"
 HUGE = 1 << 62
-PROJ = "bigram.proj.weight"
 
 
 def _changed(format: Format, change: Callable[[Any], object]) -> Callable[[bytes], bytes]:

@@ -69,9 +69,6 @@ def zstd(inner: Format) -> Format:
     )
 
 
-ZSTD_LINES = zstd(LINES)
-
-
 def _apart_shard(data: bytes) -> Any:
     return {"header": np.frombuffer(data[:1024], "<i4").tolist()[:8], "rest": data[32:1024], "tokens": data[1024:]}
 
@@ -252,7 +249,7 @@ def _together_codec(tree: Any) -> bytes:
 
         fields["config_digest"] = Method.from_json(settings).digest
         fields["alphabet_digest"] = alphabet.unpack(table).digest if table else fields["alphabet_digest"]
-    except Exception:
+    except Exception:  # settings or table are what is damaged: the digests stay those of the valid file
         pass
     header = container.Header(**fields)
     return container.Container(header=header, settings=settings, table=table, payload=tree["payload"]).to_bytes()
@@ -335,7 +332,7 @@ class Torch(Format):
         if chance.random() < 0.5:
             try:
                 return self.together(_mutate_torch(self.apart(data), chance))
-            except Exception:
+            except Exception:  # not every tree can be written
                 pass
         return super().mutate(data, chance)
 
