@@ -1,0 +1,228 @@
+"""What the probes of an evaluator share: the text, what replaces parts of it, and one sweep of cuts over a stretch."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ngram_eval.audit.claim import Claim
+from ngram_eval.audit.evaluator.ask import Answer, Evaluator
+from ngram_eval.audit.evaluator.process import Question
+from ngram_eval.audit.evaluator.streams import Ids, Source
+from ngram_eval.audit.subject import NotApplicable
+from ngram_eval.errors import InputError
+from ngram_eval.text.tokenizer import TextTokenizer
+
+Made = TypeVar("Made")
+
+_AT_ONCE = 256
+"""Questions that are put before the answers are looked at."""
+_END = 32
+"""Tokens before the end, each of which is a cut."""
+_PRINTED = np.array([9, 10, *range(32, 127)])
+"""Bytes that a text may be of."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asking:
+    """How much an evaluator is asked."""
+
+    stretch: int = 2048
+    """Cuts one after another: so many runs of the evaluator, each with everything after another position replaced."""
+    sums: int = 8192
+    """Runs for sums over the vocabulary: with V tokens they reach for so many / V positions."""
+    scattered: int = 32
+    """Cuts elsewhere: at random, and as many at document starts."""
+
+    def check(self) -> None:
+        """Raise `InputError` for numbers out of range."""
+        if min(self.stretch, self.sums, self.scattered) < 1:
+            raise InputError("--stretch, --sums and --scattered are at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A charge that differs between two runs that have the same past there."""
+
+    cut: int
+    """The first token that was replaced."""
+    token: int
+    """The token whose charge differs."""
+    was: float
+    becomes: float
+
+    @property
+    def size(self) -> float:
+        """Nats; infinity for NaN."""
+        return difference(self.was, self.becomes)
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What cuts have shown."""
+
+    cuts: Ids
+    """The cuts, ascending: at cut c the tokens from c on were replaced, c by another."""
+    twos: NDArray[np.float64]
+    """At each cut, the sum of what two tokens had there: the text's, and another."""
+    worst: Change | None
+    """The largest change before a cut."""
+    changed: int
+    """Cuts before which something changed by more than the tolerance."""
+
+
+class Case:
+    """An evaluator, a text, and what is asked with them."""
+
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        text: Ids,
+        vocab_size: int,
+        *,
+        asking: Asking,
+        seed: int,
+        as_bytes: bool = False,
+        tokenizer: TextTokenizer | None = None,
+        claim: Claim | None = None,
+        artifact: Path | None = None,
+        whole: int | None = None,
+    ) -> None:
+        self.evaluator, self.text, self.vocab_size = evaluator, text, vocab_size
+        self.asking, self.seed, self.as_bytes = asking, seed, as_bytes
+        self.tokenizer, self.claim, self.artifact = tokenizer, claim or Claim(), artifact
+        self.whole = len(text) if whole is None else whole
+        """Tokens of all data; the text is its start."""
+        self._made: dict[Any, Any] = {}
+        self.source = Source(text, _PRINTED if as_bytes else np.arange(vocab_size))
+
+    def once(self, make: Callable[["Case"], Made]) -> Made:
+        """What `make` makes of the case, made once for all probes that need it."""
+        if make not in self._made:
+            self._made[make] = make(self)
+        found: Made = self._made[make]
+        return found
+
+    def rng(self, purpose: int) -> np.random.Generator:
+        """A generator of its own for each purpose: a probe asks the same whatever was asked before."""
+        return np.random.default_rng((self.seed, purpose))
+
+    def question(self, tokens: Ids) -> Question:
+        """The stream as the evaluator gets it."""
+        return tokens.astype(np.uint8).tobytes() if self.as_bytes else tokens
+
+    def ask(self, streams: list[Ids]) -> list[Answer]:
+        """The answers to streams of tokens."""
+        return self.evaluator.ask([self.question(one) for one in streams])
+
+    @cached_property
+    def base(self) -> Answer:
+        """The text, scored."""
+        question = self.question(self.text)
+        self.evaluator.learn_noise(question)
+        return self.evaluator.ask([question])[0]
+
+    @property
+    def charges(self) -> NDArray[np.float64]:
+        """What each token of the text is charged, (N,); raises `NotApplicable` if only the total is known."""
+        if self.base.nats is None:
+            raise NotApplicable("it gives totals: what one position is charged can't be seen in a longer stream")
+        return self.base.nats
+
+    @cached_property
+    def noise(self) -> Ids:
+        """Drawn tokens, to replace what follows a cut by parts of them."""
+        return self.source.draw(2 * len(self.text), self.rng(0))[0]
+
+    def replaced(self, cut: int, rng: np.random.Generator) -> Ids:
+        """The text with the tokens from `cut` on replaced, the first by another than it was."""
+        rest = len(self.text) - cut
+        begin = int(rng.integers(len(self.noise) - rest))
+        stream = np.concatenate([self.text[:cut], self.noise[begin : begin + rest]])
+        stream[cut] = self.source.other(int(self.text[cut - 1]), int(self.text[cut]), rng)
+        return stream
+
+    def cost(self, streams: list[Ids]) -> NDArray[np.float64]:
+        """What the last token of each stream is charged, NaN where it is not; of totals, what it adds to them."""
+        answers = self.ask(streams)
+        if answers[0].nats is not None:
+            return np.array([np.nan if one.nats is None else one.nats[-1] for one in answers])
+        before = self.ask([one[:-1] for one in streams])
+        return np.array([one.total - other.total for one, other in zip(answers, before, strict=True)])
+
+    @cached_property
+    def starts(self) -> Ids:
+        """Where documents start, if the claim says with which token."""
+        token = self.claim.document_start
+        starts = np.flatnonzero(self.text == token) if token is not None else np.zeros(0, np.int64)
+        return starts[starts > 0]
+
+    @cached_property
+    def stretch(self) -> tuple[int, int]:
+        """The cuts that are all made: [begin, end)."""
+        last = len(self.text) - 1
+        begin = int(self.rng(1).integers(max(last - self.asking.stretch, 1))) + 1
+        return begin, min(begin + self.asking.stretch, last + 1)
+
+    @cached_property
+    def sweep(self) -> Sweep:
+        """The stretch, the last tokens, the starts of documents, and places all over the text."""
+        rng, last = self.rng(2), len(self.text) - 1
+        elsewhere = rng.integers(1, last + 1, self.asking.scattered)
+        starts = rng.permutation(self.starts)[: self.asking.scattered]
+        near = np.concatenate([starts + step for step in (0, 1, 2, 3)])
+        cuts = np.concatenate([np.arange(*self.stretch), np.arange(max(last - _END, 1), last + 1), elsewhere, near])
+        cuts = np.unique(cuts[(cuts >= 1) & (cuts <= last)])
+        twos = np.full(len(cuts), np.nan)
+        order = rng.permutation(len(cuts))  # a caller can't tell what comes next
+        return self._totals(cuts, twos, order, rng) if self.base.nats is None else self._sweep(cuts, twos, order, rng)
+
+    def _sweep(self, cuts: Ids, twos: NDArray[np.float64], order: Ids, rng: np.random.Generator) -> Sweep:
+        base, tolerance = self.charges, self.evaluator.tolerance
+        worst, changed = None, 0
+        for which in batches(order):
+            streams = [self.replaced(int(cuts[at]), rng) for at in which]
+            for at, answer in zip(which.tolist(), self.ask(streams), strict=True):
+                cut = int(cuts[at])
+                assert answer.nats is not None
+                twos[at] = np.exp(-base[cut]) + np.exp(-answer.nats[cut])
+                off = differences(base[:cut], answer.nats[:cut])
+                token = int(np.argmax(off))
+                changed += bool(off[token] > tolerance)
+                if worst is None or off[token] > worst.size:
+                    worst = Change(cut, token, float(base[token]), float(answer.nats[token]))
+        return Sweep(cuts, twos, worst, changed)
+
+    def _totals(self, cuts: Ids, twos: NDArray[np.float64], order: Ids, rng: np.random.Generator) -> Sweep:
+        for which in batches(order):
+            streams = [self.text[: cut + 1] for cut in cuts[which]]
+            others = [np.append(self.text[:cut], self.replaced(int(cut), rng)[cut]) for cut in cuts[which]]
+            twos[which] = np.exp(-self.cost(streams)) + np.exp(-self.cost(others))
+        return Sweep(cuts, twos, None, 0)
+
+
+def batches(order: Ids) -> Iterator[Ids]:
+    """The entries in parts of so many as are asked at once."""
+    for begin in range(0, len(order), _AT_ONCE):
+        yield order[begin : begin + _AT_ONCE]
+
+
+def differences(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Nats between two charges of the same tokens; 0 where neither is charged or both are infinite, else infinity."""
+    same = (np.isnan(a) & np.isnan(b)) | (a == b)
+    with np.errstate(invalid="ignore"):
+        return np.where(same, 0.0, np.nan_to_num(np.abs(a - b), nan=np.inf))
+
+
+def difference(a: float, b: float) -> float:
+    """`differences` of one charge."""
+    return float(differences(np.array([a]), np.array([b]))[0])
+
+
+def found_with(share: float, places: int) -> str:
+    """How probable it is that a fault at a share of the positions is at one of so many places."""
+    return f"a fault at {share:.1%} of positions is found with probability {1 - (1 - share) ** places:.3g}"
