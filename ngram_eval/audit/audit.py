@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ngram_eval.audit.claim import Claim
-from ngram_eval.audit.probes import PROBES, Case, ask
-from ngram_eval.audit.report import Audited
+from ngram_eval.audit.finding import Audited, ask
+from ngram_eval.audit.probes import PROBES, Case
 from ngram_eval.audit.subject import Subject
 from ngram_eval.audit.subjects import ScorerSubject, SharedSource, other_sources
 from ngram_eval.config import EvalConfig, WindowConfig
@@ -110,5 +110,5 @@ def audit(
             findings.append(ask(probe, case))
             advance(1)
         if len(findings) == len(PROBES):
-            audited.append(Audited(subject.name, tuple(findings)))
+            audited.append(Audited(subject.name, PROBES, tuple(findings)))
     return audited

@@ -5,18 +5,16 @@ of different shapes, for which a forward rounds differently, must agree to `CLOS
 to `UNIT`, plus the error of the neural softmax itself.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ngram_eval.audit.claim import Claim
-from ngram_eval.audit.subject import Glimpse, NotApplicable, Subject, Trace
+from ngram_eval.audit.finding import Finding, NotApplicable, Probe, finding
+from ngram_eval.audit.subject import Glimpse, Subject, Trace
 from ngram_eval.bpb import bits_per_byte, nats_of
 from ngram_eval.config import WindowConfig
 from ngram_eval.text.samples import choose_samples
@@ -29,25 +27,6 @@ SOFTMAX = 1e-5
 """Largest accepted error of the sum of a neural softmax in float32."""
 GAIN = 0.005
 """Fraction of the score by which smaller tables may be better: noise."""
-
-Verdict = Literal["pass", "refuted", "not applicable"]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The finding of a probe."""
-
-    verdict: Verdict
-    value: float | None
-    """The probe's number, in the unit of its row."""
-    evidence: str
-    details: dict[str, Any] = field(default_factory=dict)
-    """The evidence in machine-readable form."""
-
-
-def finding(holds: bool, value: float, evidence: str, **details: Any) -> Finding:
-    """A finding that passes if `holds`, else refutes."""
-    return Finding("pass" if holds else "refuted", value, evidence, details)
 
 
 def apart(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -170,8 +149,9 @@ def future_is_unseen(case: Case) -> Finding:
             text = f"position {case.trace.positions[entry]}: {values} when tokens after {cut + 1} change"
             worst = float(difference.max())
     text = text or f"all charges before are the same, bit for bit, when tokens change from {_list(case.cuts)} on"
-    if case.subject.source_is_given:
-        text += " (the neural statistics are given: whether they see the future can't be probed)"
+    if worst <= SAME and case.subject.source_is_given:
+        text += "; the neural statistics are given, and whether they saw the future can't be probed"
+        return Finding("inconclusive", worst, text)
     return finding(worst <= SAME, worst, text)
 
 
@@ -334,18 +314,9 @@ def size_is_decimal(case: Case) -> Finding:
     return finding(size / 1e6 <= claimed * 1.005, size / 1e6, text)
 
 
-class Probe(NamedTuple):
-    """A row of the audit."""
-
-    name: str
-    unit: str
-    """Unit of its number."""
-    ask: Callable[[Case], Finding]
-
-
-PROBES = (
-    Probe("sum to 1", "mean |Σ - 1|", sums_to_one),
-    Probe("future unseen", "nats", future_is_unseen),
+PROBES: tuple[Probe[Case], ...] = (
+    Probe("sum to 1", "mean |Σ - 1|", sums_to_one, essential=True),
+    Probe("future unseen", "nats", future_is_unseen, essential=True),
     Probe("target unseen", "change", target_changes_no_other),
     Probe("scored, then counted", "nats", scores_before_counting),
     Probe("each position once", "off", each_position_once),
@@ -358,14 +329,6 @@ PROBES = (
     Probe("size", "MB", size_is_decimal),
 )
 """All probes; their numbers start at 1."""
-
-
-def ask(probe: Probe, case: Case) -> Finding:
-    """The finding of a probe, or the reason why it does not apply."""
-    try:
-        return probe.ask(case)
-    except NotApplicable as reason:
-        return Finding("not applicable", None, str(reason))
 
 
 def _list(positions: list[int]) -> str:

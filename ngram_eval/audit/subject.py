@@ -10,11 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ngram_eval.audit.claim import Claim
+from ngram_eval.audit.finding import NotApplicable
 from ngram_eval.text.stream import Tokens
-
-
-class NotApplicable(Exception):
-    """A probe does not apply to this subject; the message is the reason."""
 
 
 class Trace(NamedTuple):

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ngram_eval.audit.claim import Claim
-from ngram_eval.audit.subject import Change, Glimpse, NotApplicable, Subject, Trace
+from ngram_eval.audit.finding import NotApplicable
+from ngram_eval.audit.subject import Change, Glimpse, Subject, Trace
 from ngram_eval.bpb import Tally, as_nats
 from ngram_eval.config import EvalConfig, GateConfig
 from ngram_eval.distributed.prefill import prefill_stop

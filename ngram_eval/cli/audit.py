@@ -1,6 +1,7 @@
 """`ngram-eval audit`: probe whether a score is a probability.
 
-Exit code 0: every probe passed; 1: one refutes; 2: bad input; 3: an internal error. The last line is the verdict.
+Exit code 0: every probe passed; 1: one refutes; 2: bad input; 3: an internal error; 4: inconclusive, nothing was
+refuted and what matters could not be asked. The last line is the verdict.
 """
 
 import sys
@@ -15,14 +16,16 @@ import tyro
 from ngram_eval.assets import asset
 from ngram_eval.audit.audit import Probing, audit, preset_subjects
 from ngram_eval.audit.claim import Claim, load_claim
-from ngram_eval.audit.report import print_table, verdict, write_json
+from ngram_eval.audit.finding import EXIT_CODES, outcome_of
+from ngram_eval.audit.formats import write_json
+from ngram_eval.audit.report import print_table, verdict
 from ngram_eval.audit.subject import Subject
 from ngram_eval.audit.subjects import load_callable, load_claimed
 from ngram_eval.cli.console import show_help, table_console, tracked
 from ngram_eval.cli.options import JobOptions, parse
 from ngram_eval.config import EvalConfig
 from ngram_eval.distributed.ranks import ALONE
-from ngram_eval.errors import FAILED, INTERRUPTED, InputError, exit_on_input_error
+from ngram_eval.errors import INTERNAL, INTERRUPTED, InputError, exit_on_input_error
 from ngram_eval.evaluation.interrupt import Interrupt
 from ngram_eval.evaluation.job import load_job, load_stream
 from ngram_eval.files import STDOUT, require_writable
@@ -37,7 +40,8 @@ class AuditOptions(JobOptions):
     """Audit a score: probe whether it is a probability of the text, given what came before.
 
     Without --data the embedded default is audited, a small model on a held-out novel. The neural model alone is always
-    audited beside the presets. Exit code 0: every probe passed; 1: one refutes; 2: bad input; 3: internal error.
+    audited beside the presets. Exit code 0: every probe passed; 1: one refutes; 2: bad input; 3: internal error; 4:
+    inconclusive.
     """
 
     callable: str | None = None
@@ -119,8 +123,9 @@ def run(options: AuditOptions, configs: dict[str, EvalConfig]) -> int:
         settings |= {"config": {name: asdict(config) for name, config in configs.items()}}
         write_json(output.json, audited, settings)
     print_table(audited, console)
-    console.print(verdict(audited), soft_wrap=True, highlight=False)
-    return FAILED if any(one.refuted for one in audited) else 0
+    coverage = f"{len(tokens) - 1:,} of {len(stream.tokens) - 1:,} positions, seed {options.probing.seed}"
+    console.print(verdict(audited, coverage), soft_wrap=True, highlight=False)
+    return EXIT_CODES[outcome_of(audited)]
 
 
 HELP = """\
@@ -145,7 +150,7 @@ output
   --json FILE         every finding; - for stdout
   --quiet             no progress and no table, only the exit code
 
-exit codes: 0 every probe passed; 1 one refutes; 2 bad input; 3 internal error; 130 interrupted
+exit codes: 0 every probe passed; 1 one refutes; 2 bad input; 3 internal error; 4 inconclusive; 130 interrupted
 --help-all: every flag. The probes: docs/honesty.md
 """
 
@@ -161,5 +166,5 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m ngram_ev
     except Exception:
         traceback.print_exc()
         print("verdict: none, an internal error stopped the audit", file=sys.stderr)
-        sys.exit(3)
+        sys.exit(INTERNAL)
     sys.exit(code)

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ngram_eval.audit.probes import PROBES, Case, Finding, ask
+from ngram_eval.audit.finding import Finding, ask
+from ngram_eval.audit.probes import PROBES, Case
 from ngram_eval.audit.subject import Subject
 from ngram_eval.audit.subjects import (
     MakeScorer,
