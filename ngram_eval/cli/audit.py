@@ -21,6 +21,7 @@ from ngram_eval.audit.formats import write_json
 from ngram_eval.audit.report import print_table, verdict
 from ngram_eval.audit.subject import Subject
 from ngram_eval.audit.subjects import load_callable, load_claimed
+from ngram_eval.cli.audit_evaluator import EvaluatorOptions, run_evaluator
 from ngram_eval.cli.console import show_help, table_console, tracked
 from ngram_eval.cli.options import JobOptions, parse
 from ngram_eval.config import EvalConfig
@@ -53,9 +54,18 @@ class AuditOptions(JobOptions):
     claim: Path | None = None
     """JSON with the claims: positions, nats, bytes, subset, megabytes, document_start; or a result of --json."""
     probing: Annotated[Probing, tyro.conf.arg(name="")] = field(default_factory=Probing)
+    whole: Annotated[EvaluatorOptions, tyro.conf.arg(name="")] = field(default_factory=EvaluatorOptions)
 
     def check(self) -> None:
         sources, preset = self.model.sources, self.method.preset
+        self.whole.check()
+        if self.whole.evaluator is not None:
+            if self.callable is not None or self.claimed is not None or set(sources) - {"artifact"} or preset:
+                raise InputError(
+                    "--evaluator has its own model: of subjects, models and presets give nothing else with it"
+                )
+            self.probing.check()
+            return
         if self.callable is not None and self.claimed is not None:
             raise InputError("--callable and --claimed are both subjects: give one of them")
         if self.callable is not None and (sources or preset):
@@ -93,6 +103,8 @@ def run(options: AuditOptions, configs: dict[str, EvalConfig]) -> int:
     console = table_console(quiet=output.quiet, stdout_taken=output.json == STDOUT)
     require_writable("--json", output.json)
     claim = load_claim(options.claim) if options.claim is not None else Claim()
+    if options.whole.evaluator is not None:
+        return run_evaluator(options.whole, options.settings, options.probing, output, claim, console)
     configs = options.runnable(configs)
     subjects, tokens, stream, tokenizer = load_subjects(options, configs, claim)
     if len(tokens) < len(stream.tokens) and any(one is not None for one in (claim.positions, claim.nats, claim.bytes)):
@@ -139,6 +151,7 @@ data (default: the embedded novel)
   --positions 4096    number of positions to audit, from the start; 0 for all
 model (default: the embedded model)
   --artifact FILE | --logits FILE | --hf NAME | --uniform
+  --evaluator M:F     your evaluator, or path/eval.py:F: stream -> what it charged; or only totals (docs/audit.md)
   --callable M:F      your function: (past_tokens, state) -> probabilities of the next token
   --claimed FILE      .npz of probabilities that were charged, from the distributions of --logits
   --claim FILE        JSON of the claims (positions, nats, bytes, ...), or a result of --json

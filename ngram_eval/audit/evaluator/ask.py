@@ -124,6 +124,8 @@ class Evaluator:
         self.place, self.limits, self._stopped = place, limits, stopped
         self.runs = 0
         """Streams that it has scored so far."""
+        self.lacking: tuple[str, ...] = ()
+        """What of its isolation the system did not allow."""
         self.precision = ""
         self._noise = 0.0
         self._said: list[tuple[float, float]] = []
@@ -140,11 +142,6 @@ class Evaluator:
         for one in self._processes:
             one.close()
         self._processes = []
-
-    @property
-    def lacking(self) -> tuple[str, ...]:
-        """What of the isolation the system did not allow."""
-        return self._started()[0].lacking
 
     @property
     def tolerance(self) -> float:
@@ -196,6 +193,7 @@ class Evaluator:
     def _started(self) -> list[Process]:
         while len(self._processes) < self.limits.processes:
             self._processes.append(Process(self.place, self.limits))
+            self.lacking = self._processes[0].lacking
         return self._processes
 
     def _put(self, streams: list[Question], every: bool) -> list[Answer | None]:

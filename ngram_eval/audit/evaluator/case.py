@@ -13,7 +13,7 @@ from ngram_eval.audit.claim import Claim
 from ngram_eval.audit.evaluator.ask import Answer, Evaluator
 from ngram_eval.audit.evaluator.process import Question
 from ngram_eval.audit.evaluator.streams import Ids, Source
-from ngram_eval.audit.subject import NotApplicable
+from ngram_eval.audit.finding import NotApplicable
 from ngram_eval.errors import InputError
 from ngram_eval.text.tokenizer import TextTokenizer
 
@@ -149,8 +149,12 @@ class Case:
     def cost(self, streams: list[Ids]) -> NDArray[np.float64]:
         """What the last token of each stream is charged, NaN where it is not; of totals, what it adds to them."""
         answers = self.ask(streams)
+        if answers[0].nats is not None and np.isnan(answers[0].nats[-1]):  # it may charge whole sequences only
+            rest = [self.noise[: len(self.text) - len(one)] for one in streams]
+            answers = self.ask([np.append(one, more) for one, more in zip(streams, rest, strict=True)])
         if answers[0].nats is not None:
-            return np.array([np.nan if one.nats is None else one.nats[-1] for one in answers])
+            charges = [one.nats for one in answers if one.nats is not None]
+            return np.array([one[len(stream) - 1] for one, stream in zip(charges, streams, strict=True)])
         before = self.ask([one[:-1] for one in streams])
         return np.array([one.total - other.total for one, other in zip(answers, before, strict=True)])
 
@@ -221,8 +225,3 @@ def differences(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.fl
 def difference(a: float, b: float) -> float:
     """`differences` of one charge."""
     return float(differences(np.array([a]), np.array([b]))[0])
-
-
-def found_with(share: float, places: int) -> str:
-    """How probable it is that a fault at a share of the positions is at one of so many places."""
-    return f"a fault at {share:.1%} of positions is found with probability {1 - (1 - share) ** places:.3g}"

@@ -3,10 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ngram_eval.audit.evaluator.case import Case, Change, batches, difference, differences, found_with
-from ngram_eval.audit.evaluator.streams import Ids
-from ngram_eval.audit.probes import Finding, finding
-from ngram_eval.audit.subject import NotApplicable
+from ngram_eval.audit.evaluator.case import Case, Change, difference, differences
+from ngram_eval.audit.finding import Finding, NotApplicable, Reach, finding
 
 _LENGTHS = (1, 3, 7, 15, 31, 32, 63, 64, 127, 128, 255, 256, 511, 512, 1023, 1024)
 """Tokens of a prefix: whole blocks of the usual sizes, and one less."""
@@ -27,16 +25,18 @@ def future_is_unseen(case: Case) -> Finding:
     worst, refused = _lengths(case)
     if sweep.worst is not None and (worst is None or sweep.worst.size > worst.size):
         worst = sweep.worst
-    covered = f"cuts at {len(sweep.cuts):,} of {case.whole - 1:,} positions, and other lengths; "
-    covered += f"look-ahead by one token: {found_with(0.001, len(sweep.cuts))}"
-    covered += f"; it refuses streams of {', '.join(map(str, refused))} tokens" if refused else ""
+    reach = Reach(len(sweep.cuts), case.whole - 1, "cuts")
+    covered = f"; it refuses streams of {', '.join(map(str, refused))} tokens" if refused else ""
     if worst is None or worst.size <= tolerance:
         size = 0.0 if worst is None else worst.size
-        return finding(True, size, f"nothing before changes by more than {size:.2g} nats; {covered}")
-    ahead = _ahead(case, worst) if worst in (sweep.worst,) else None
-    text = f"token {worst.token}: {worst.was:.6g} nats become {worst.becomes:.6g} when tokens from {worst.cut} on change"
+        text = f"nothing before a cut, or in a stream of another length, changes by more than {size:.2g} nats"
+        return finding(True, size, text + covered, reach)
+    ahead = _ahead(case, worst) if worst is sweep.worst else 0
+    text = (
+        f"token {worst.token}: {worst.was:.6g} nats become {worst.becomes:.6g} with what follows token {worst.cut - 1}"
+    )
     text += f"; it sees up to {ahead} tokens ahead" if ahead else ""
-    return finding(False, worst.size, f"{text}; so before {sweep.changed:,} cuts ({covered})", changed=sweep.changed)
+    return finding(False, worst.size, text + covered, reach, cuts_before_which_something_changes=sweep.changed)
 
 
 def _lengths(case: Case) -> tuple[Change | None, list[int]]:
@@ -102,14 +102,12 @@ def same_number_again(case: Case) -> Finding:
     """The same stream costs the same: at once again, after other texts, in a new process, with the data in reach."""
     text, other = case.question(case.text), case.question(case.noise[: len(case.text)])
     first = case.base
-    runs = dict(
-        zip(("again", "again at once", "", "after another text"), case.evaluator.again([text, text, other, text]), strict=True)
-    )
-    del runs[""]
+    again, at_once, _, after = case.evaluator.again([text, text, other, text])
+    runs = {"again": again, "again at once": at_once, "after another text": after}
     with case.evaluator.restarted() as anew:
         (runs["in a new process"], runs["twice in it"]) = anew.again([text, text])
-        hides = bool(case.evaluator.place.hidden) and not any("hidden" in one for one in anew.lacking)
-    if hides and not any("no file" in one for one in anew.lacking):
+    hides = bool(case.evaluator.place.hidden) and not case.evaluator.lacking
+    if hides:
         with case.evaluator.restarted(hidden=False) as reaching:
             (runs["where the data's file can be read"],) = reaching.again([text])
     totals = {name: one.total for name, one in runs.items()}
@@ -124,6 +122,9 @@ def same_number_again(case: Case) -> Finding:
     holds = off[worst] <= case.evaluator.tolerance
     if not holds:
         said = f"{first.total:.6f} nats at first, {totals[worst]:.6f} {worst}; a charge differs by {off[worst]:.4g}"
+        said += (
+            "" if case.evaluator.limits.fresh else "; of weights that it trains on the way, --fresh makes a new copy"
+        )
     said += "" if hides else " (the data's file could not be hidden: whether it is read was not asked)"
     return finding(holds, off[worst], said, first=first.total, **totals)
 
@@ -157,14 +158,14 @@ def text_is_not_remembered(case: Case) -> Finding:
     if case.base.nats is not None:
         gains["ghost"] = _ghosts(case)
     holds = {name: gain <= _NATS + _SIGMAS * error for name, (gain, error) in gains.items()}
-    texts = []
+    text = f"shifted by {_SHIFT} tokens, the text costs {shift:+.4f} nats a token more (± {unit:.4f})"
     if "ghost" in gains:
-        texts.append(f"after {_BLOCK - 1} replaced tokens the true token is {gains['ghost'][0]:+.4f} nats better foretold "
-                     f"than another of the text (± {gains['ghost'][1]:.4f})")
-    texts.append(f"shifted by {_SHIFT} tokens, the text costs {shift:+.4f} nats a token more (± {unit:.4f})")
+        gain, error = gains["ghost"]
+        text += f"; after {_BLOCK - 1} replaced tokens, a true one is foretold better than another by {gain:+.4f} nats "
+        text += f"(± {error:.4f})"
     worst = max(gain for gain, _ in gains.values())
     details = {name: gain for name, (gain, _) in gains.items()}
-    return finding(all(holds.values()), worst, "; ".join(texts), **details)
+    return finding(all(holds.values()), worst, text, **details)
 
 
 def _shifted(case: Case) -> tuple[float, float]:

@@ -3,16 +3,13 @@
 import numpy as np
 
 from ngram_eval.audit.evaluator.case import Case
-from ngram_eval.audit.probes import Finding, finding
-from ngram_eval.audit.subject import NotApplicable
+from ngram_eval.audit.finding import Finding, NotApplicable, finding
 
 
 def each_position_once(case: Case) -> Finding:
     """Every position is charged exactly once, in order, in every run; and claims are those of the charges."""
     base, claim, evaluator = case.base, case.claim, case.evaluator
     wrong = [evaluator.odd] if evaluator.odd and not claim.subset else []
-    if base.nats is None and not evaluator.odd:
-        wrong += []
     if base.summary is not None and abs(base.summary[0] - base.summary[1]) > evaluator.tolerance:
         wrong.append(f"a loss of {base.summary[0]:.6f} is said, the charges' mean is {base.summary[1]:.6f}")
     charged = len(case.text) - 1 if base.nats is None else int(np.count_nonzero(~np.isnan(base.nats)))
@@ -34,16 +31,15 @@ def bytes_are_the_text_s(case: Case) -> Finding:
     if counted is None:
         raise NotApplicable("it counts no bytes")
     if case.as_bytes:
-        size = len(case.text)
-        least = size - 1  # of the first byte nothing can be said
+        least, size = len(case.text) - 1, len(case.text)
     elif case.tokenizer is not None:
-        size = least = case.tokenizer.text_bytes(case.text.astype(np.uint32))
-        least -= int(case.tokenizer.text_bytes(case.text[:1].astype(np.uint32)))
+        tokens = case.text.astype(np.uint32)
+        least, size = case.tokenizer.text_bytes(tokens), len(case.tokenizer.written(tokens))
     else:
         raise NotApplicable("there are no bytes to compare with without a --tokenizer")
     slack = 0.5 if float(counted).is_integer() else 0.5 + counted * _implied(case)
-    text = f"{counted:,.0f} bytes are counted, the text has {size:,} ({counted / size - 1:+.2%})"
-    return finding(least - slack <= counted <= size + slack, counted - size, text)
+    text = f"{counted:,.0f} bytes are counted, the text has {least:,} ({counted / least - 1:+.2%})"
+    return finding(least - slack <= counted <= size + slack, counted - least, text)
 
 
 def _implied(case: Case) -> float:

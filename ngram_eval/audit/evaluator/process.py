@@ -60,10 +60,10 @@ class Place:
     module: str
     function: str
     hidden: tuple[Path, ...] = ()
-    """Files that must not be reachable by their path."""
+    """Files that must not be reachable by their path, resolved."""
 
     @classmethod
-    def of(cls, name: str, hidden: tuple[Path, ...] = ()) -> "Place":
+    def of(cls, name: str) -> "Place":
         """The place that a flag names; raises `InputError` for a name without a function, and a file that is none."""
         module, _, function = name.rpartition(":")
         if not module or not function:
@@ -72,7 +72,7 @@ class Place:
             if not Path(module).is_file():
                 raise InputError(f"--evaluator is {name!r}: there is no file {module}")
             module = str(Path(module).resolve())
-        return cls(name, module, function, tuple(Path(os.path.realpath(one)) for one in hidden))
+        return cls(name, module, function)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +142,9 @@ class Process:
         """The evaluator's answer; raises `Refused` if it raised, and `InputError` if it ended or took too long."""
         text = isinstance(stream, bytes)
         body = stream if isinstance(stream, bytes) else stream.astype("<i8").tobytes()
-        what = f"on a stream of {len(stream):,} {'bytes' if text else 'tokens'}"
-        head, found = self._exchange({"kind": "bytes" if text else "tokens", "size": len(body)}, body, what, len(stream))
+        kind = "bytes" if text else "tokens"
+        what = f"on a stream of {len(stream):,} {kind}"
+        head, found = self._exchange({"kind": kind, "size": len(body)}, body, what, len(stream))
         if "error" in head:
             raise Refused(f"--evaluator {self._place.name} raised {head['error']} {what}")
         arrays, offset = {}, 0

@@ -1,5 +1,7 @@
 """Streams to ask with: what is replaced in a text is drawn so that it looks like it, with a known probability."""
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,14 +12,14 @@ class Source:
     """Draws tokens: half of them successors of the token before in a text, most others of its tokens, some of any."""
 
     def __init__(self, text: Ids, alphabet: Ids) -> None:
-        self._text, self._alphabet = text, alphabet
+        self._text, self.alphabet = text, alphabet
         self._counts: dict[int, int] = {}
         self._after: dict[int, list[int]] = {}
         self._pairs: dict[tuple[int, int], int] = {}
         tokens = text.tolist()
         for token in tokens:
             self._counts[token] = self._counts.get(token, 0) + 1
-        for before, token in zip(tokens, tokens[1:], strict=False):
+        for before, token in pairwise(tokens):
             self._after.setdefault(before, []).append(token)
             self._pairs[before, token] = self._pairs.get((before, token), 0) + 1
         self._any = set(alphabet.tolist())
@@ -27,7 +29,7 @@ class Source:
         after = self._after.get(before)
         follows = self._pairs.get((before, token), 0) / len(after) if after else 0.0
         occurs = self._counts.get(token, 0) / len(self._text)
-        rest = (0.4 if after else 0.9) * occurs + (0.1 / len(self._alphabet) if token in self._any else 0.0)
+        rest = (0.4 if after else 0.9) * occurs + (0.1 / len(self.alphabet) if token in self._any else 0.0)
         return (0.5 * follows if after else 0.0) + rest
 
     def token(self, before: int, rng: np.random.Generator) -> int:
@@ -35,7 +37,7 @@ class Source:
         after, kind = self._after.get(before), rng.random()
         if after and kind < 0.5:
             return after[int(rng.integers(len(after)))]
-        source = self._text if kind < 0.9 else self._alphabet
+        source = self._text if kind < 0.9 else self.alphabet
         return int(source[int(rng.integers(len(source)))])
 
     def draw(self, length: int, rng: np.random.Generator, keep: Ids | None = None) -> tuple[Ids, NDArray[np.float64]]:
@@ -56,10 +58,10 @@ class Source:
         for _ in range(8):
             if (token := self.token(before, rng)) != unlike:
                 return token
-        others = self._alphabet[self._alphabet != unlike]
+        others = self.alphabet[self.alphabet != unlike]
         return int(others[int(rng.integers(len(others)))])
 
     def by_frequency(self, before: int) -> Ids:
         """The alphabet, the tokens first that the text lets expect after `before`."""
-        keys = np.array([self.p(before, token) for token in self._alphabet.tolist()])
-        return self._alphabet[np.argsort(-keys, kind="stable")]
+        keys = np.array([self.p(before, token) for token in self.alphabet.tolist()])
+        return self.alphabet[np.argsort(-keys, kind="stable")]

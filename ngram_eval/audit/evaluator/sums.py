@@ -3,10 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ngram_eval.audit.evaluator.case import Case, batches, found_with
+from ngram_eval.audit.evaluator.case import Case, batches
 from ngram_eval.audit.evaluator.streams import Ids
-from ngram_eval.audit.probes import Finding, finding
-from ngram_eval.audit.subject import NotApplicable
+from ngram_eval.audit.finding import Finding, NotApplicable, Reach, finding
 
 GAIN = float(np.log(1e9))
 """A code may beat the entropy of what was drawn by so many nats with a probability of 1e-9."""
@@ -59,9 +58,7 @@ class Shown:
             self.gain += float(np.nansum(np.array(shown) - whole.nats[begin : len(stream)]))
             self.drawn += len(shown)
 
-    def _values(
-        self, case: Case, stream: Ids, most: int, rng: np.random.Generator
-    ) -> tuple[NDArray[np.float64], Ids]:
+    def _values(self, case: Case, stream: Ids, most: int, rng: np.random.Generator) -> tuple[NDArray[np.float64], Ids]:
         """(the values of tokens after a stream, the tokens): the expected ones first, until they exceed 1."""
         first = case.source.by_frequency(int(stream[-1]))[: most // 4]
         every = np.arange(self.vocab)
@@ -90,10 +87,10 @@ def sums_to_one(case: Case) -> Finding:
     if asked.min() < shown.vocab:
         text = f"{asked.min():,} of {shown.vocab:,} tokens were asked and have {sums[worst]:.4g} together: what the "
         text += f"others have is unknown; --sums {shown.vocab} asks all at one position"
-        return Finding("inconclusive", float(sums[worst]), text, details)
+        return Finding("inconclusive", float(sums[worst]), text, details, Reach(0, case.whole - 1))
     text = f"{sums.min():.7g} ≤ Σ ≤ {sums.max():.7g} at {len(sums)} positions, to ±{tolerance:.2g}"
     text += ", a waste where it is below 1" if sums.min() < 1 - tolerance else ""
-    return finding(True, float(np.abs(sums - 1).max()), f"{text}; {found_with(0.01, len(sums))}", **details)
+    return finding(True, float(np.abs(sums - 1).max()), text, Reach(len(sums), case.whole - 1), **details)
 
 
 def two_at_every_position(case: Case) -> Finding:
@@ -106,8 +103,9 @@ def two_at_every_position(case: Case) -> Finding:
     worst = int(np.argmax(np.where(charged, sweep.twos, -np.inf)))
     off = np.count_nonzero(sweep.twos[charged] > 1 + tolerance)
     text = f"two tokens have up to {sweep.twos[worst]:.7g} together at {np.count_nonzero(charged):,} positions "
-    text += f"(token {sweep.cuts[worst]}); " + (f"{off:,} exceed 1" if off else _covered(case))
-    return finding(off == 0, float(sweep.twos[worst]), text, exceed=int(off), positions=int(charged.sum()))
+    text += f"(token {sweep.cuts[worst]})" + (f"; {off:,} exceed 1" if off else "")
+    reach = Reach(int(charged.sum()), case.whole - 1)
+    return finding(off == 0, float(sweep.twos[worst]), text, reach, exceed=int(off))
 
 
 def random_numbers_cost_their_entropy(case: Case) -> Finding:
@@ -120,26 +118,24 @@ def random_numbers_cost_their_entropy(case: Case) -> Finding:
         "tokens like the text's": case.source.draw(length, rng),
         "half of them the text's": case.source.draw(length, rng, case.text),
     }
-    gains, texts, mean = {}, [], 0.0
-    for (name, (tokens, nats)), answer in zip(
-        draws.items(), case.ask([tokens for tokens, _ in draws.values()]), strict=True
-    ):
-        entropy, cost = float(nats[1:].sum()), answer.total
-        if answer.nats is not None:
-            charged = np.flatnonzero(~np.isnan(answer.nats[1:])) + 1
-            running = np.cumsum((nats - answer.nats)[charged])
-            cost = float(answer.nats[charged].sum())
-            gains[name] = float(running.max()) if len(running) and not np.isnan(running).any() else np.inf
-        else:
+    gains, texts = {}, []
+    answers = case.ask([tokens for tokens, _ in draws.values()])
+    for name, (_, nats), answer in zip(draws, draws.values(), answers, strict=True):
+        if answer.nats is None:
+            cost, entropy = answer.total, float(nats[1:].sum())
             gains[name] = entropy - cost - case.evaluator.tolerance
-        mean = cost / (length - 1)
-        texts.append(f"{name} {cost / (length - 1) / np.log(2):.4f} (drawn with {entropy / (length - 1) / np.log(2):.4f})")
+        else:  # of the charges' running sums, too, none may fall that far below
+            charged = np.flatnonzero(~np.isnan(answer.nats[1:])) + 1
+            cost, entropy = float(answer.nats[charged].sum()), float(nats[charged].sum())
+            gains[name] = float(np.max(np.cumsum((nats - answer.nats)[charged]), initial=0.0))
+        mean, drawn = cost / (length - 1) / np.log(2), entropy / (length - 1) / np.log(2)
+        texts.append(f"{name} {mean:.4f} (drawn with {drawn:.4f})")
     worst = max(gains, key=lambda name: gains[name])
     holds = gains[worst] <= GAIN
     text = f"bits a token, {length - 1:,} of each: {', '.join(texts)}"
     if not holds:
         text = f"{worst} cost {gains[worst]:.1f} nats less than their entropy, by luck with p < 1e-9; {text}"
-    return finding(holds, gains[worst], text, gains=gains, mean=mean)
+    return finding(holds, gains[worst], text, gains=gains)
 
 
 def drawn_text_costs_what_was_shown(case: Case) -> Finding:
@@ -150,8 +146,3 @@ def drawn_text_costs_what_was_shown(case: Case) -> Finding:
     holds = shown.gain <= 2 * shown.drawn * case.evaluator.tolerance
     text = f"{shown.drawn} tokens drawn cost {shown.gain:+.3g} nats less than shown"
     return finding(holds, shown.gain, text + f"; by luck with p ≤ e^-{max(shown.gain, 0):.3g}", drawn=shown.drawn)
-
-
-def _covered(case: Case) -> str:
-    covered = len(case.sweep.cuts)
-    return f"{covered:,} of {case.whole - 1:,} positions; {found_with(0.001, covered)}"

@@ -136,9 +136,8 @@ def plain(value: Any) -> tuple[dict[str, Any], bytes]:
         value = joined(list(value))
     if not isinstance(value, dict):
         value = {"nats": value}
-    unknown = [str(name) for name in value if name not in FIELDS]
-    if unknown or not {"nats", "p", "loss"} & set(value):
-        raise TypeError(f"fields {unknown or list(value)}: give nats, p or loss, and of {', '.join(FIELDS)} what there is")
+    if set(value) - set(FIELDS) or not {"nats", "p", "loss"} & set(value):
+        raise TypeError(f"it gave {list(value)}: give nats, p or loss, and what there is of {', '.join(FIELDS)}")
     scalars, arrays, bodies, precision = {}, [], [], ""
     for name, given in value.items():
         array, kind = numbers(given)
