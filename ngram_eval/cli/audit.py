@@ -62,7 +62,7 @@ class AuditOptions(JobOptions):
         if self.whole.evaluator is not None:
             if self.callable is not None or self.claimed is not None or set(sources) - {"artifact"} or preset:
                 raise InputError(
-                    "--evaluator has its own model: of subjects, models and presets give nothing else with it"
+                    "--evaluator has its own model: give no other subject, no model and no --preset with it"
                 )
             self.probing.check()
             return

@@ -49,7 +49,7 @@ class EvaluatorOptions:
     def check(self) -> None:
         """Raise `InputError` for values out of range, and for flags of an evaluator without one."""
         if self.evaluator is None and self != EvaluatorOptions():
-            raise InputError("--alphabet, --stretch, --sums, --processes and their like go with --evaluator")
+            raise InputError("--alphabet, --endings, --sums, --processes and their like go with --evaluator")
         self.asking.check()
         self.limits.check()
 

@@ -1,4 +1,4 @@
-"""What the probes of an evaluator share: the text, what replaces parts of it, and one sweep of cuts over a stretch."""
+"""What the probes of an evaluator share: the text, what replaces parts of it, and one sweep of cuts over the text."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -31,17 +31,17 @@ _PRINTED = np.array([9, 10, *range(32, 127)])
 class Asking:
     """How much an evaluator is asked."""
 
-    stretch: int = 2048
-    """Cuts one after another: so many runs of the evaluator, each with everything after another position replaced."""
+    endings: int = 2048
+    """Other endings of the text: so many runs, each with everything after another position replaced."""
     sums: int = 8192
     """Runs for sums over the vocabulary: with V tokens they reach for so many / V positions."""
     scattered: int = 32
-    """Cuts elsewhere: at random, and as many at document starts."""
+    """Streams of other lengths; and so many document starts at which the text is cut."""
 
     def check(self) -> None:
         """Raise `InputError` for numbers out of range."""
-        if min(self.stretch, self.sums, self.scattered) < 1:
-            raise InputError("--stretch, --sums and --scattered are at least 1")
+        if min(self.endings, self.sums, self.scattered) < 1:
+            raise InputError("--endings, --sums and --scattered are at least 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,20 +166,14 @@ class Case:
         return starts[starts > 0]
 
     @cached_property
-    def stretch(self) -> tuple[int, int]:
-        """The cuts that are all made: [begin, end)."""
-        last = len(self.text) - 1
-        begin = int(self.rng(1).integers(max(last - self.asking.stretch, 1))) + 1
-        return begin, min(begin + self.asking.stretch, last + 1)
-
-    @cached_property
     def sweep(self) -> Sweep:
-        """The stretch, the last tokens, the starts of documents, and places all over the text."""
+        """Cuts all over the text, one in each of equal parts, and at its last tokens and the starts of documents."""
         rng, last = self.rng(2), len(self.text) - 1
-        elsewhere = rng.integers(1, last + 1, self.asking.scattered)
+        parts = min(self.asking.endings, last)
+        spread = 1 + ((np.arange(parts) + rng.random(parts)) * last / parts).astype(np.int64)
         starts = rng.permutation(self.starts)[: self.asking.scattered]
         near = np.concatenate([starts + step for step in (0, 1, 2, 3)])
-        cuts = np.concatenate([np.arange(*self.stretch), np.arange(max(last - _END, 1), last + 1), elsewhere, near])
+        cuts = np.concatenate([spread, np.arange(max(last - _END, 1), last + 1), near])
         cuts = np.unique(cuts[(cuts >= 1) & (cuts <= last)])
         twos = np.full(len(cuts), np.nan)
         order = rng.permutation(len(cuts))  # a caller can't tell what comes next

@@ -27,12 +27,15 @@ class Shown:
         self.drawn = 0
         rng, alphabet = case.rng(3), 256 if case.as_bytes else case.vocab_size
         self.vocab = alphabet
-        places = max(case.asking.sums // alphabet, 1)
-        most = min(alphabet, case.asking.sums)
-        for chain in range(max(places // _STEPS, 1)):
-            length = int(rng.integers(2, min(len(case.text), _SHORT if chain == 0 else len(case.text))))
-            steps = min(_STEPS, places, len(case.text) - length)
-            self._chain(case, case.text[:length], steps, most, rng)
+        places, most = max(case.asking.sums // alphabet, 1), min(alphabet, case.asking.sums)
+        steps = min(_STEPS, max(places // 2, 1))
+        self.begun = places - steps + 1
+        """Places at which it is begun, one in each of equal parts of the text but for the first, which is cheap."""
+        last = len(case.text) - 1
+        for chain in range(self.begun):
+            low, high = (0, min(_SHORT, last)) if chain == 0 else (last * (chain - 1), last * chain)
+            length = 1 + int((low + rng.random() * (high - low)) / (1 if chain == 0 else self.begun - 1))
+            self._chain(case, case.text[:length], min(steps if chain == 0 else 1, last - length + 1), most, rng)
             if self.broken(case):
                 return
 
@@ -90,15 +93,15 @@ def sums_to_one(case: Case) -> Finding:
         return Finding("inconclusive", float(sums[worst]), text, details, Reach(0, case.whole - 1))
     text = f"{sums.min():.7g} ≤ Σ ≤ {sums.max():.7g} at {len(sums)} positions, to ±{tolerance:.2g}"
     text += ", a waste where it is below 1" if sums.min() < 1 - tolerance else ""
-    return finding(True, float(np.abs(sums - 1).max()), text, Reach(len(sums), case.whole - 1), **details)
+    return finding(True, float(np.abs(sums - 1).max()), text, Reach(shown.begun, case.whole - 1), **details)
 
 
 def two_at_every_position(case: Case) -> Finding:
-    """The text's token and another have no more than 1 together, at every position of a stretch."""
+    """The text's token and another have no more than 1 together, at each of many positions."""
     sweep = case.sweep
     charged = ~np.isnan(sweep.twos)
     if not charged.any():
-        raise NotApplicable("no position of a stretch is charged")
+        raise NotApplicable("no position is charged")
     tolerance = float(np.expm1(case.evaluator.tolerance))
     worst = int(np.argmax(np.where(charged, sweep.twos, -np.inf)))
     off = np.count_nonzero(sweep.twos[charged] > 1 + tolerance)
