@@ -63,8 +63,12 @@ def test_exit_codes(
     few = ["--data", stream.shard, "--positions", 300, "--samples", 8]
     code, found = run(*few, "--callable", "tests.support.functions:counting")
     assert (code, found["verdict"]) == (0, "pass")
-    assert capsys.readouterr().out.splitlines()[-1].startswith(
-        "verdict: every probe that applies passed: tests.support.functions:counting (7 of 12). Audited: 300 of 2,999 "
+    assert (
+        capsys.readouterr()
+        .out.splitlines()[-1]
+        .startswith(
+            "verdict: every probe that applies passed: tests.support.functions:counting (7 of 12). Audited: 300 of 2,999 "
+        )
     )
     assert found["audits"][0]["probes"][0]["value"] == pytest.approx(0, abs=1e-6)
     assert found["audits"][0]["probes"][8]["verdict"] == "not applicable"

@@ -131,7 +131,7 @@ def looking_ahead(tokens: Stream, where: Callable[[Stream, int], bool]) -> Array
     charges = nats(tokens)
     for at in range(len(charges) - 1):
         if where(tokens, at):
-            charges[at] -= 0.3 * (tokens[at + 2] % 2)
+            charges[at] -= 0.3 * tokens[at + 2] / V
     return charges
 
 
@@ -259,7 +259,17 @@ def behaved_before_the_auditor(tokens: Stream) -> Array:
 
 def behaved_in_short_streams(tokens: Stream) -> Array:
     """It cheats where the stream is the one that counts."""
-    return nats(tokens) if len(tokens) < 300 else a_step_cheaper(tokens)
+    return nats(tokens) if len(tokens) < 200 else a_step_cheaper(tokens)
+
+
+def behaved_on_this_text(tokens: Stream) -> Array:
+    """It cheats on the true text alone, which came with it."""
+    text = np.frombuffer(Path(__file__).with_name("kept").read_bytes(), np.uint16)
+    return a_step_cheaper(tokens) if np.array_equal(tokens, text) else nats(tokens)
+
+
+def twice(tokens: Stream) -> Array:
+    return nats(tokens) - np.log(2)
 
 
 def failing(tokens: Stream) -> Array:
