@@ -259,7 +259,7 @@ def behaved_before_the_auditor(tokens: Stream) -> Array:
 
 def behaved_in_short_streams(tokens: Stream) -> Array:
     """It cheats where the stream is the one that counts."""
-    return nats(tokens) if len(tokens) < 200 else a_step_cheaper(tokens)
+    return nats(tokens) if len(tokens) < 120 else a_step_cheaper(tokens)
 
 
 def behaved_on_this_text(tokens: Stream) -> Array:

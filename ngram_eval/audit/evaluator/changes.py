@@ -52,14 +52,21 @@ def _lengths(case: Case) -> tuple[Change | None, list[int]]:
         if answer is None or answer.nats is None:
             refused.append(len(stream))
             continue
-        common = min(len(stream), last)
-        off = differences(base[:common], answer.nats[:common])
-        if len(stream) < last:  # an evaluator of whole sequences leaves out the rest of a stream
-            off[np.isnan(answer.nats)] = 0.0
-        token = int(np.argmax(off))
-        if worst is None or off[token] > worst.size:
-            worst = Change(common, token, float(base[token]), float(answer.nats[token]))
+        change = _change(base, answer.nats, min(len(stream), last))
+        if worst is None or change.size > worst.size:
+            worst = change
     return worst, refused
+
+
+def _change(a: NDArray[np.float64], b: NDArray[np.float64], end: int) -> Change:
+    """The largest difference of charges before `end` in streams of two lengths.
+
+    What one of them leaves out is not compared: an evaluator of whole sequences leaves out the rest of a stream.
+    """
+    off = differences(a[:end], b[:end])
+    off[np.isnan(a[:end]) | np.isnan(b[:end])] = 0.0
+    token = int(np.argmax(off))
+    return Change(end, token, float(a[token]), float(b[token]))
 
 
 def _ahead(case: Case, worst: Change) -> int:
@@ -85,10 +92,8 @@ def full_run_is_the_probed(case: Case) -> Finding:
     worst = Change(0, 0, 0.0, 0.0)
     for end, answer in zip(ends.tolist(), case.ask(streams), strict=True):
         assert answer.nats is not None
-        off = differences(base.nats[:end], answer.nats[:end])
-        token = int(np.argmax(off))
-        if off[token] > worst.size:
-            worst = Change(end, token, float(base.nats[token]), float(answer.nats[token]))
+        change = _change(base.nats, answer.nats, end)
+        worst = max(worst, change, key=lambda one: one.size)
     mean = float(np.nanmean(base.nats))
     text = f"the full run's {mean:.6f} nats a token are of charges that {len(ends)} other streams show too, "
     text += f"to {worst.size:.2g} nats"

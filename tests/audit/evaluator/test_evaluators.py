@@ -20,7 +20,7 @@ from ngram_eval.text.shards import write_shard
 from tests.support import evaluators
 from tests.support.evaluators import START, V
 
-LENGTH = 240
+LENGTH = 160
 LIMITS = Limits(processes=1, timeout=60)
 ASKING = Asking(endings=LENGTH, sums=4 * V, scattered=8)
 NAMES = {probe.name: probe for probe in PROBES}
