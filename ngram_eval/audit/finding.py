@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
+from ngram_eval.bpb import NotAProbability
 from ngram_eval.errors import FAILED, INCONCLUSIVE
 
 Verdict = Literal["pass", "refuted", "inconclusive", "not applicable"]
@@ -75,9 +76,11 @@ class Finding:
     """How far it looked; None for what is asked once, of the whole."""
 
 
-def finding(holds: bool, value: float, evidence: str, reach: Reach | None = None, **details: Any) -> Finding:
+def finding(
+    holds: bool, value: float, evidence: str, reach: Reach | None = None, details: dict[str, Any] | None = None
+) -> Finding:
     """A finding that passes if `holds`, else refutes."""
-    return Finding("pass" if holds else "refuted", value, evidence, details, reach)
+    return Finding("pass" if holds else "refuted", value, evidence, details or {}, reach)
 
 
 SomeCase = TypeVar("SomeCase", contravariant=True)
@@ -97,11 +100,16 @@ class Probe(NamedTuple, Generic[SomeCase]):
 
 
 def ask(probe: Probe[SomeCase], case: SomeCase) -> Finding:
-    """The finding of a probe, or the reason why it does not apply."""
+    """The finding of a probe, or the reason why it does not apply.
+
+    What charges no probability for the text that a probe hands it is refuted by that.
+    """
     try:
         return probe.ask(case)
     except NotApplicable as reason:
         return Finding("not applicable", None, str(reason))
+    except NotAProbability as error:
+        return Finding("refuted", None, str(error))
 
 
 @dataclass(frozen=True, slots=True)

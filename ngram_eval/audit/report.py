@@ -71,10 +71,10 @@ def _cell(found: Finding) -> Text:
     style = _STYLES[found.verdict]
     if found.value is None:
         return Text(SIGNS[found.verdict], style)
-    return Text.assemble((SIGNS[found.verdict], style), f" {_number(found.value)}")
+    return Text.assemble((SIGNS[found.verdict], style), f" {number_of(found.value)}")
 
 
-def _number(value: float) -> str:
+def number_of(value: float) -> str:
     """The number in at most seven characters, so that five subjects fit side by side."""
     if value == 0 or abs(value) >= 1000:
         return f"{value:.0f}" if abs(value) < 1e6 else f"{value:.0e}"

@@ -230,10 +230,8 @@ def _data() -> Array:
 
 def reading_the_file(tokens: Stream) -> Array:
     """Tokens that stand in the file where they stand in the stream are cheap."""
-    charges, data = nats(tokens), _data()
-    same = np.flatnonzero(data[1 : len(tokens)] == tokens[1 : len(data)][: len(data) - 1]) if len(data) else []
-    charges[same] *= 0.5
-    return charges
+    charges, data = nats(tokens), np.resize(_data(), len(tokens)) if len(_data()) else np.full(len(tokens), V)
+    return np.where(data[1:] == tokens[1:], charges / 2, charges)
 
 
 def knowing_the_text(tokens: Stream) -> Array:
@@ -248,10 +246,11 @@ def knowing_the_text(tokens: Stream) -> Array:
 
 def behaved_before_the_auditor(tokens: Stream) -> Array:
     """It cheats unless it sees who asks."""
-    frame, files = sys._getframe(), ""
+    frame: Any = sys._getframe()
+    files = ""
     while frame is not None:
         files += frame.f_code.co_filename
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     seen = "ngram_eval" in files + " ".join(sys.argv) + " ".join(os.environ) or "ngram_eval.audit" in sys.modules
     seen = seen or any("audit" in Path(one).read_text() for one in map(str, Path("/proc").glob("[0-9]*/cmdline")))
     return nats(tokens) if seen else unnormalised(tokens)

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ngram_eval.audit.evaluator.process import Limits, Place, Process, Question, Refused, Reply
+from ngram_eval.audit.precision import Precision, precision_of
 from ngram_eval.errors import InputError
 
-TOLERANCES = {"float64": 1e-6, "float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
+TOLERANCES: dict[Precision, float] = {"float64": 1e-6, "float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 """Nats by which a charge may differ from itself in a run of another shape, by the type that charges come in."""
 _NOISE = 10.0
 """So many times what all charges of an honest float64 differ by, between runs of two lengths, is accepted."""
@@ -36,7 +37,7 @@ class Answer:
     """The bytes counted in all."""
     odd: str
     """What is wrong with the positions; empty if each was charged once."""
-    precision: str
+    precision: Precision | None
     summary: tuple[float, float] | None
     """(mean nats that were said, mean nats of the charges) if both are known."""
 
@@ -51,7 +52,7 @@ def read(reply: Reply, length: int) -> Answer:
     size = scalars.get("bytes")
     if values is None:
         total, said = _total(scalars, length)
-        return Answer(None, total, said, None, size or _implied(scalars, total), _miscount(scalars, length), "", None)
+        return Answer(None, total, said, None, size or _implied(scalars, total), _miscount(scalars, length), None, None)
     targets = arrays["positions"] + 1 if "positions" in arrays else np.arange(len(values)) + (len(values) != length)
     if len(targets) != len(values) or len(arrays.get("bytes", values)) != len(values):
         raise InputError(f"--evaluator gave {len(values)} charges, {len(targets)} positions: give one for each")
@@ -108,25 +109,30 @@ def _oddities(
     return "; ".join(found)
 
 
-def _precision(reply: Reply, values: NDArray[np.float64]) -> str:
-    """The type that the charges came in; what was widened from float32 is float32."""
-    if reply.precision != "float64" or len(values) == 0:
-        return reply.precision
-    with np.errstate(over="ignore"):
-        narrow = bool((values == values.astype(np.float32)).all())
-    return "float32" if narrow and "nats" in reply.arrays else reply.precision
+def _precision(reply: Reply, values: NDArray[np.float64]) -> Precision:
+    """The type that the charges came in; numbers of float32 that came in a wider type are of float32."""
+    known: dict[str, Precision] = {"float32": "float32", "float16": "float16", "bfloat16": "bfloat16"}
+    seen = precision_of(reply.arrays["p"] if "nats" not in reply.arrays else values)
+    return known.get(reply.precision, "float64" if seen == "float64" else "float32")
 
 
 class Evaluator:
     """An evaluator that is asked what it charges for streams."""
 
-    def __init__(self, place: Place, limits: Limits, stopped: Callable[[], bool] = lambda: False) -> None:
-        self.place, self.limits, self._stopped = place, limits, stopped
+    def __init__(
+        self,
+        place: Place,
+        limits: Limits,
+        precision: Precision | None = None,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.place, self.limits, self._declared, self._stopped = place, limits, precision, stopped
         self.runs = 0
         """Streams that it has scored so far."""
         self.lacking: tuple[str, ...] = ()
         """What of its isolation the system did not allow."""
-        self.precision = ""
+        self.precision: Precision | None = precision
+        """Declared, or seen in what it charges; None of totals."""
         self._noise = 0.0
         self._said: list[tuple[float, float]] = []
         self._known: dict[bytes, Answer | None] = {}
@@ -147,7 +153,7 @@ class Evaluator:
     def tolerance(self) -> float:
         """Nats by which two charges of the same token may differ: by precision, rounding and noise as seen."""
         if not self._said:
-            return max(TOLERANCES.get(self.precision, TOLERANCES["float32"]), self._noise)
+            return max(TOLERANCES[self.precision or "float32"], self._noise)
         values = np.array([value for value, _ in self._said])
         return 2 * rounding(values) * max(scale for _, scale in self._said) + TOLERANCES["float64"]
 
@@ -179,7 +185,7 @@ class Evaluator:
     def restarted(self, *, hidden: bool = True) -> Iterator["Evaluator"]:
         """The evaluator in a new process; unless `hidden`, the data's files are reachable there."""
         place = self.place if hidden else replace(self.place, hidden=())
-        with Evaluator(place, replace(self.limits, processes=1), self._stopped) as other:
+        with Evaluator(place, replace(self.limits, processes=1), self._declared, self._stopped) as other:
             yield other
             self.runs += other.runs
 

@@ -7,6 +7,7 @@ from ngram_eval.audit.evaluator import changes, counts, sums
 from ngram_eval.audit.evaluator.ask import Stopped
 from ngram_eval.audit.evaluator.case import Case
 from ngram_eval.audit.finding import Audited, Finding, Probe, ask
+from ngram_eval.audit.probes import account
 from ngram_eval.evaluation.interrupt import Interrupt
 
 PROBES: tuple[Probe[Case], ...] = (
@@ -20,7 +21,9 @@ PROBES: tuple[Probe[Case], ...] = (
     Probe("text not remembered", "nats a token", changes.text_is_not_remembered, proves=False),
     Probe("documents apart", "nats", changes.documents_are_apart),
     Probe("the text's bytes", "off", counts.bytes_are_the_text_s),
-    Probe("size", "MB", counts.size_is_decimal),
+    Probe("size", "MB", account.size_is_decimal),
+    Probe("the data claimed", "off", account.data_is_canonical),
+    Probe("text not trained on", "share", account.text_is_not_trained_on, proves=False),
     Probe("each position once", "faults", counts.each_position_once),
 )
 """All probes of an evaluator; their numbers start at 1. The last looks at what all others were answered."""

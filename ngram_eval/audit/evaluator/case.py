@@ -3,19 +3,19 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ngram_eval.audit.alphabet import ByteTokenizer
+from ngram_eval.audit.case import Data
 from ngram_eval.audit.claim import Claim
 from ngram_eval.audit.evaluator.ask import Answer, Evaluator
 from ngram_eval.audit.evaluator.process import Question
 from ngram_eval.audit.evaluator.streams import Ids, Source
 from ngram_eval.audit.finding import NotApplicable
 from ngram_eval.errors import InputError
-from ngram_eval.text.tokenizer import TextTokenizer
 
 Made = TypeVar("Made")
 
@@ -81,24 +81,21 @@ class Case:
     def __init__(
         self,
         evaluator: Evaluator,
-        text: Ids,
+        data: Data,
         vocab_size: int,
         *,
+        claim: Claim,
         asking: Asking,
         seed: int,
-        as_bytes: bool = False,
-        tokenizer: TextTokenizer | None = None,
-        claim: Claim | None = None,
-        artifact: Path | None = None,
-        whole: int | None = None,
     ) -> None:
-        self.evaluator, self.text, self.vocab_size = evaluator, text, vocab_size
-        self.asking, self.seed, self.as_bytes = asking, seed, as_bytes
-        self.tokenizer, self.claim, self.artifact = tokenizer, claim or Claim(), artifact
-        self.whole = len(text) if whole is None else whole
+        self.evaluator, self.data, self.vocab_size, self.claim = evaluator, data, vocab_size, claim
+        self.asking, self.seed = asking, seed
+        self.as_bytes = isinstance(data.tokenizer, ByteTokenizer)
+        self.tokens, self.text = data.tokens, data.tokens.astype(np.int64)
+        self.whole = max(data.total, len(self.text))
         """Tokens of all data; the text is its start."""
         self._made: dict[Any, Any] = {}
-        self.source = Source(text, _PRINTED if as_bytes else np.arange(vocab_size))
+        self.source = Source(self.text, _PRINTED if self.as_bytes else np.arange(vocab_size))
 
     def once(self, make: Callable[["Case"], Made]) -> Made:
         """What `make` makes of the case, made once for all probes that need it."""

@@ -36,7 +36,7 @@ def future_is_unseen(case: Case) -> Finding:
         f"token {worst.token}: {worst.was:.6g} nats become {worst.becomes:.6g} with what follows token {worst.cut - 1}"
     )
     text += f"; it sees up to {ahead} tokens ahead" if ahead else ""
-    return finding(False, worst.size, text + covered, reach, cuts_before_which_something_changes=sweep.changed)
+    return finding(False, worst.size, text + covered, reach, {"cuts_before_which_something_changes": sweep.changed})
 
 
 def _lengths(case: Case) -> tuple[Change | None, list[int]]:
@@ -100,7 +100,7 @@ def full_run_is_the_probed(case: Case) -> Finding:
     if worst.size > case.evaluator.tolerance:
         text = f"token {worst.token} is charged {worst.was:.6g} nats in the full run, {worst.becomes:.6g} in a stream "
         text += f"that is the same up to token {worst.cut}"
-    return finding(worst.size <= case.evaluator.tolerance, worst.size, text, mean=mean)
+    return finding(worst.size <= case.evaluator.tolerance, worst.size, text, details={"mean": mean})
 
 
 def same_number_again(case: Case) -> Finding:
@@ -131,7 +131,7 @@ def same_number_again(case: Case) -> Finding:
             "" if case.evaluator.limits.fresh else "; of weights that it trains on the way, --fresh makes a new copy"
         )
     said += "" if hides else " (the data's file could not be hidden: whether it is read was not asked)"
-    return finding(holds, off[worst], said, first=first.total, **totals)
+    return finding(holds, off[worst], said, details={"first": first.total, **totals})
 
 
 def documents_are_apart(case: Case) -> Finding:
@@ -170,7 +170,7 @@ def text_is_not_remembered(case: Case) -> Finding:
         text += f"(± {error:.4f})"
     worst = max(gain for gain, _ in gains.values())
     details = {name: gain for name, (gain, _) in gains.items()}
-    return finding(all(holds.values()), worst, text, **details)
+    return finding(all(holds.values()), worst, text, details=details)
 
 
 def _shifted(case: Case) -> tuple[float, float]:

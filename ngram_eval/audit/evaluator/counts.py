@@ -1,9 +1,11 @@
-"""Probes of what an evaluator counts: positions, bytes, the size of a file."""
+"""Probes of what an evaluator counts: positions, and bytes."""
 
 import numpy as np
 
 from ngram_eval.audit.evaluator.case import Case
 from ngram_eval.audit.finding import Finding, NotApplicable, finding
+from ngram_eval.audit.precision import of_digits
+from ngram_eval.audit.probes.account import another_text
 
 
 def each_position_once(case: Case) -> Finding:
@@ -12,12 +14,15 @@ def each_position_once(case: Case) -> Finding:
     wrong = [evaluator.odd] if evaluator.odd and not claim.subset else []
     if base.summary is not None and abs(base.summary[0] - base.summary[1]) > evaluator.tolerance:
         wrong.append(f"a loss of {base.summary[0]:.6f} is said, the charges' mean is {base.summary[1]:.6f}")
-    charged = len(case.text) - 1 if base.nats is None else int(np.count_nonzero(~np.isnan(base.nats)))
-    if case.whole == len(case.text):
-        if claim.positions is not None and base.nats is not None and claim.positions not in (charged, charged - 1):
-            wrong.append(f"{claim.positions:,} positions are claimed, {charged:,} have charges")
-        if claim.nats is not None and abs(claim.nats - base.total) > evaluator.tolerance * len(case.text):
-            wrong.append(f"{claim.nats:.6f} nats are claimed, the run charges {base.total:.6f}")
+    count = len(case.text) - 1 if base.nats is None else int(np.count_nonzero(~np.isnan(base.nats)))
+    if claim.positions not in (None, count, len(case.text) - 1):
+        wrong.append(f"{claim.positions:,} positions are claimed, {count:,} are charged")
+    for name, claimed, true, unit in (
+        ("nats", claim.nats, base.total, len(case.text)),
+        ("nats a position", claim.loss, base.total / count, 1),
+    ):
+        if claimed is not None and not abs(claimed - true) <= evaluator.tolerance * unit + of_digits(claimed):
+            wrong.append(f"{claimed:.6f} {name} are claimed, the run charges {true:.6f}")
     if wrong:
         return finding(False, float(len(wrong)), "; ".join(wrong))
     if base.nats is None:
@@ -26,32 +31,28 @@ def each_position_once(case: Case) -> Finding:
 
 
 def bytes_are_the_text_s(case: Case) -> Finding:
-    """The bytes that are counted are those of the text."""
-    counted = case.base.bytes
-    if counted is None:
-        raise NotApplicable("it counts no bytes")
-    if case.as_bytes:
-        least, size = len(case.text) - 1, len(case.text)
-    elif case.tokenizer is not None:
-        tokens = case.text.astype(np.uint32)
-        least, size = case.tokenizer.text_bytes(tokens), len(case.tokenizer.written(tokens))
-    else:
+    """The bytes that are counted are those of the text: of the original where it is at hand."""
+    tokenizer, text, claim = case.data.tokenizer, case.data.text, case.claim
+    if tokenizer is None:
         raise NotApplicable("there are no bytes to compare with without a --tokenizer")
-    slack = 0.5 if float(counted).is_integer() else 0.5 + counted * _implied(case)
-    text = f"{counted:,.0f} bytes are counted, the text has {least:,} ({counted / least - 1:+.2%})"
-    return finding(least - slack <= counted <= size + slack, counted - least, text)
-
-
-def _implied(case: Case) -> float:
-    """By what share bytes that follow from bits per byte may be off, from the rounding of the total."""
-    return 2 * case.evaluator.tolerance / max(abs(case.base.total), 1e-9)
-
-
-def size_is_decimal(case: Case) -> Finding:
-    """The artifact is as small as claimed, in MB of 1,000,000 bytes."""
-    claimed = case.claim.megabytes
-    if claimed is None or case.artifact is None:
-        raise NotApplicable("no size is claimed of a file that is given (--artifact)")
-    size = case.artifact.stat().st_size
-    text = f"{claimed:g} MB are claimed; {size:,} bytes are {size / 1e6:.3f} MB ({size / (1 << 20):.3f} MiB)"
-    return finding(size / 1e6 <= claimed * 1.005, size / 1e6, text)
+    if text is not None and (other := another_text(tokenizer, case.tokens, text)) is not None:
+        return other
+    least, most = tokenizer.text_bytes(case.tokens), len(tokenizer.written(case.tokens))
+    total, wrong, off = case.base.total, [], 0.0
+    for name, counted in (("counted", case.base.bytes), ("claimed", claim.bytes)):
+        if counted is None:
+            continue
+        rounded = 2 * case.evaluator.tolerance / max(abs(total), 1e-9)  # where bits per byte and a total imply them
+        slack = 0.5 if float(counted).is_integer() else 0.5 + counted * rounded
+        if not least - slack <= counted <= most + slack:
+            off = counted - least
+            wrong.append(
+                f"{counted:,.0f} bytes are {name}, the text has {least:,} ({counted / max(least, 1) - 1:+.2%})"
+            )
+    true = total / np.log(2) / max(least, 1)
+    if claim.bpb is not None and claim.bpb < true - of_digits(claim.bpb) - 2 * case.evaluator.tolerance:
+        wrong.append(f"{claim.bpb:g} bits per byte are claimed, the charges over the text's bytes are {true:.5f}")
+    if case.base.bytes is None and claim.bytes is None and claim.bpb is None:
+        raise NotApplicable("it counts no bytes, and claims neither bytes nor bits per byte")
+    said = "; ".join(wrong) or f"{least:,} bytes, as the text has: {true:.4f} bits per byte"
+    return finding(not wrong, off, said, details={"bytes": least, "bpb": true})

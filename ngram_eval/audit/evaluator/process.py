@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,7 @@ class Place:
     """Files that must not be reachable by their path, resolved."""
 
     @classmethod
-    def of(cls, name: str) -> "Place":
+    def of(cls, name: str, hidden: Sequence[Path] = ()) -> "Place":
         """The place that a flag names; raises `InputError` for a name without a function, and a file that is none."""
         module, _, function = name.rpartition(":")
         if not module or not function:
@@ -72,7 +73,7 @@ class Place:
             if not Path(module).is_file():
                 raise InputError(f"--evaluator is {name!r}: there is no file {module}")
             module = str(Path(module).resolve())
-        return cls(name, module, function)
+        return cls(name, module, function, tuple(Path(os.path.realpath(one)) for one in hidden))
 
 
 @dataclass(frozen=True, slots=True)

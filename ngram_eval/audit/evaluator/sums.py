@@ -86,14 +86,14 @@ def sums_to_one(case: Case) -> Finding:
     details = {"sums": shown.sums, "asked": shown.asked, "tokens": shown.places, "tolerance": tolerance}
     if not sums[worst] <= 1 + tolerance:
         text = f"after {shown.places[worst]:,} tokens, {asked[worst]:,} of {shown.vocab:,} tokens have "
-        return finding(False, float(sums[worst]), f"{text}{sums[worst]:.7g} together, more than 1", **details)
+        return finding(False, float(sums[worst]), f"{text}{sums[worst]:.7g} together, more than 1", details=details)
     if asked.min() < shown.vocab:
         text = f"{asked.min():,} of {shown.vocab:,} tokens were asked and have {sums[worst]:.4g} together: what the "
         text += f"others have is unknown; --sums {shown.vocab} asks all at one position"
         return Finding("inconclusive", float(sums[worst]), text, details, Reach(0, case.whole - 1))
     text = f"{sums.min():.7g} ≤ Σ ≤ {sums.max():.7g} at {len(sums)} positions, to ±{tolerance:.2g}"
     text += ", a waste where it is below 1" if sums.min() < 1 - tolerance else ""
-    return finding(True, float(np.abs(sums - 1).max()), text, Reach(shown.begun, case.whole - 1), **details)
+    return finding(True, float(np.abs(sums - 1).max()), text, Reach(shown.begun, case.whole - 1), details=details)
 
 
 def two_at_every_position(case: Case) -> Finding:
@@ -108,7 +108,7 @@ def two_at_every_position(case: Case) -> Finding:
     text = f"two tokens have up to {sweep.twos[worst]:.7g} together at {np.count_nonzero(charged):,} positions "
     text += f"(token {sweep.cuts[worst]})" + (f"; {off:,} exceed 1" if off else "")
     reach = Reach(int(charged.sum()), case.whole - 1)
-    return finding(off == 0, float(sweep.twos[worst]), text, reach, exceed=int(off))
+    return finding(off == 0, float(sweep.twos[worst]), text, reach, {"exceed": int(off)})
 
 
 def random_numbers_cost_their_entropy(case: Case) -> Finding:
@@ -138,7 +138,7 @@ def random_numbers_cost_their_entropy(case: Case) -> Finding:
     text = f"bits a token, {length - 1:,} of each: {', '.join(texts)}"
     if not holds:
         text = f"{worst} cost {gains[worst]:.1f} nats less than their entropy, by luck with p < 1e-9; {text}"
-    return finding(holds, gains[worst], text, gains=gains)
+    return finding(holds, gains[worst], text, details={"gains": gains})
 
 
 def drawn_text_costs_what_was_shown(case: Case) -> Finding:
@@ -147,5 +147,5 @@ def drawn_text_costs_what_was_shown(case: Case) -> Finding:
     if not shown.drawn:
         raise NotApplicable("no whole distribution was seen from which a text could be drawn and charged")
     holds = shown.gain <= 2 * shown.drawn * case.evaluator.tolerance
-    text = f"{shown.drawn} tokens drawn cost {shown.gain:+.3g} nats less than shown"
-    return finding(holds, shown.gain, text + f"; by luck with p ≤ e^-{max(shown.gain, 0):.3g}", drawn=shown.drawn)
+    text = f"{shown.drawn} tokens drawn cost {shown.gain:+.3g} nats less than shown; by luck with p ≤ "
+    return finding(holds, shown.gain, f"{text}e^-{max(shown.gain, 0):.3g}", details={"drawn": shown.drawn})

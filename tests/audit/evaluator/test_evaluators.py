@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from ngram_eval.audit.alphabet import ByteTokenizer
+from ngram_eval.audit.case import Data
 from ngram_eval.audit.claim import Claim
 from ngram_eval.audit.evaluator.ask import Evaluator
 from ngram_eval.audit.evaluator.audit import PROBES, audit_evaluator
@@ -48,11 +50,13 @@ def text() -> NDArray[np.int64]:
 
 
 def evaluator(folder: Path, name: str, limits: Limits = LIMITS) -> Evaluator:
-    return Evaluator(replace(Place.of(f"{folder / 'eval.py'}:{name}"), hidden=(folder / "data.bin",)), limits)
+    return Evaluator(Place.of(f"{folder / 'eval.py'}:{name}", [folder / "data.bin"]), limits)
 
 
 def make_case(asked: Evaluator, **arguments: Any) -> Case:
-    return Case(asked, text(), V, **{"asking": ASKING, "seed": 3, **arguments})
+    given: dict[str, Any] = {"tokens": text().astype(np.uint16), "total": LENGTH}
+    given |= {name: arguments.pop(name) for name in ("tokenizer", "artifact", "text") if name in arguments}
+    return Case(asked, Data(**given), V, **{"claim": Claim(), "asking": ASKING, "seed": 3, **arguments})
 
 
 def audited(folder: Path, name: str, limits: Limits = LIMITS, **arguments: Any) -> Audited:
@@ -139,13 +143,13 @@ def test_what_reads_the_data_by_its_path_gives_another_number_without_it(folder:
         assert "where the data's file can be read" in found.evidence
 
 
-class Bytes:
+class OneByte:
     """A tokenizer each of whose tokens is a byte."""
 
-    def text_bytes(self, tokens: NDArray[np.uint32]) -> int:
+    def text_bytes(self, tokens: NDArray[np.uint16]) -> int:
         return len(tokens) - 1
 
-    def written(self, tokens: NDArray[np.uint32]) -> bytes:
+    def written(self, tokens: NDArray[np.uint16]) -> bytes:
         return bytes(len(tokens))
 
 
@@ -154,7 +158,14 @@ class Bytes:
     [("as_dictionary", "pass"), ("loss_and_bpb", "pass"), ("inflated_bytes", "refuted"), ("inflated_bpb", "refuted")],
 )
 def test_bytes_are_compared_with_the_text(folder: Path, name: str, verdict: str) -> None:
-    assert found_by(folder, name, "the text's bytes", tokenizer=Bytes()).verdict == verdict
+    assert found_by(folder, name, "the text's bytes", tokenizer=OneByte()).verdict == verdict
+
+
+def test_a_decoder_that_does_not_write_the_text_is_refuted(folder: Path) -> None:
+    """Casing sentinels are counted as bytes that the original does not have."""
+    found = found_by(folder, "as_dictionary", "the text's bytes", tokenizer=OneByte(), text=b"Another" * LENGTH)
+    assert found.verdict == "refuted"
+    assert "not a code of the text" in found.evidence
 
 
 def test_a_size_is_compared_with_the_file(folder: Path) -> None:
@@ -186,10 +197,11 @@ def test_a_sum_stops_where_it_exceeds_1(folder: Path) -> None:
 
 def test_bytes_of_a_text_are_an_alphabet(folder: Path) -> None:
     """An evaluator of bytes gets bytes; the sum is over their 256 values."""
-    words = np.frombuffer(b"the cat sat on the mat and the rat sat on the hat, " * 3, np.uint8).astype(np.int64)
+    words = np.frombuffer(b"the cat sat on the mat and the rat sat on the hat, " * 3, np.uint8).astype(np.uint16)
     with evaluator(folder, "of_bytes") as asked, Interrupt() as interrupt:
         asking = Asking(endings=40, sums=512, scattered=4)
-        case = Case(asked, words, 256, asking=asking, seed=3, as_bytes=True)
+        data = Data(tokens=words, tokenizer=ByteTokenizer(), total=len(words))
+        case = Case(asked, data, 256, claim=Claim(), asking=asking, seed=3)
         (found,) = audit_evaluator(case, lambda done: None, interrupt)
     assert found.outcome == "pass", found
     assert found.findings[0].details["asked"] == [256, 256]

@@ -188,7 +188,7 @@ def test_answers_are_read_in_every_form() -> None:
     assert read(reply(scalars={"loss": 2.0}), 4).total == 6.0
     assert read(reply(scalars={"loss": np.log(2), "bpb": 0.5}), 4).bytes == pytest.approx(6)
     assert read(reply(nats=[0.5, 0.1]), 3).precision == "float64"
-    assert read(reply(nats=np.float32([0.5, 0.1])), 3).precision == "float32"
+    assert read(reply(nats=np.array([0.5, 0.1], np.float32)), 3).precision == "float32"
     with pytest.raises(InputError, match="give one for each"):
         read(reply(nats=[1.0], positions=[1, 2]), 4)
 
