@@ -151,11 +151,15 @@ class Evaluator:
 
     @property
     def tolerance(self) -> float:
-        """Nats by which two charges of the same token may differ: by precision, rounding and noise as seen."""
+        """Nats by which two charges of the same token may differ: by precision, rounding and noise as seen.
+
+        Of totals nothing shows in which precision they were added up: it is taken for float32 unless declared.
+        """
         if not self._said:
             return max(TOLERANCES[self.precision or "float32"], self._noise)
         values = np.array([value for value, _ in self._said])
-        return 2 * rounding(values) * max(scale for _, scale in self._said) + TOLERANCES["float64"]
+        unit = rounding(values) * max(scale for _, scale in self._said)
+        return max(TOLERANCES[self._declared or "float32"], 2 * unit)
 
     def ask(self, streams: Sequence[Question]) -> list[Answer]:
         """Its answer to each stream; raises `Refused` if it raised on one."""

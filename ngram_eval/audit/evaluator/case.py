@@ -92,8 +92,6 @@ class Case:
         self.asking, self.seed = asking, seed
         self.as_bytes = isinstance(data.tokenizer, ByteTokenizer)
         self.tokens, self.text = data.tokens, data.tokens.astype(np.int64)
-        self.whole = max(data.total, len(self.text))
-        """Tokens of all data; the text is its start."""
         self._made: dict[Any, Any] = {}
         self.source = Source(self.text, _PRINTED if self.as_bytes else np.arange(vocab_size))
 

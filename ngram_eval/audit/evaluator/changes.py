@@ -25,7 +25,7 @@ def future_is_unseen(case: Case) -> Finding:
     worst, refused = _lengths(case)
     if sweep.worst is not None and (worst is None or sweep.worst.size > worst.size):
         worst = sweep.worst
-    reach = Reach(len(sweep.cuts), case.whole - 1, "cuts")
+    reach = Reach(len(sweep.cuts), len(case.text) - 1, "cuts")
     covered = f"; it refuses streams of {', '.join(map(str, refused))} tokens" if refused else ""
     if worst is None or worst.size <= tolerance:
         size = 0.0 if worst is None else worst.size
@@ -130,7 +130,9 @@ def same_number_again(case: Case) -> Finding:
         said += (
             "" if case.evaluator.limits.fresh else "; of weights that it trains on the way, --fresh makes a new copy"
         )
-    said += "" if hides else " (the data's file could not be hidden: whether it is read was not asked)"
+    lacking = "; ".join(case.evaluator.lacking)
+    said += f"; this system does not allow: {lacking}" if lacking else "; without network and other processes"
+    said += "" if hides else " (whether the data's file is read was not asked)"
     return finding(holds, off[worst], said, details={"first": first.total, **totals})
 
 

@@ -90,10 +90,10 @@ def sums_to_one(case: Case) -> Finding:
     if asked.min() < shown.vocab:
         text = f"{asked.min():,} of {shown.vocab:,} tokens were asked and have {sums[worst]:.4g} together: what the "
         text += f"others have is unknown; --sums {shown.vocab} asks all at one position"
-        return Finding("inconclusive", float(sums[worst]), text, details, Reach(0, case.whole - 1))
+        return Finding("inconclusive", float(sums[worst]), text, details, Reach(0, len(case.text) - 1))
     text = f"{sums.min():.7g} ≤ Σ ≤ {sums.max():.7g} at {len(sums)} positions, to ±{tolerance:.2g}"
     text += ", a waste where it is below 1" if sums.min() < 1 - tolerance else ""
-    return finding(True, float(np.abs(sums - 1).max()), text, Reach(shown.begun, case.whole - 1), details=details)
+    return finding(True, float(np.abs(sums - 1).max()), text, Reach(shown.begun, len(case.text) - 1), details=details)
 
 
 def two_at_every_position(case: Case) -> Finding:
@@ -107,7 +107,7 @@ def two_at_every_position(case: Case) -> Finding:
     off = np.count_nonzero(sweep.twos[charged] > 1 + tolerance)
     text = f"two tokens have up to {sweep.twos[worst]:.7g} together at {np.count_nonzero(charged):,} positions "
     text += f"(token {sweep.cuts[worst]})" + (f"; {off:,} exceed 1" if off else "")
-    reach = Reach(int(charged.sum()), case.whole - 1)
+    reach = Reach(int(charged.sum()), len(case.text) - 1)
     return finding(off == 0, float(sweep.twos[worst]), text, reach, {"exceed": int(off)})
 
 

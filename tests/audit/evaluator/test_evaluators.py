@@ -137,7 +137,7 @@ def test_what_reads_the_data_by_its_path_gives_another_number_without_it(folder:
         found = ask(NAMES["same number again"], make_case(asked))
         lacking = asked.lacking
     if lacking:
-        assert "could not be hidden" in found.evidence
+        assert "this system does not allow" in found.evidence
     else:
         assert found.verdict == "refuted", found
         assert "where the data's file can be read" in found.evidence
