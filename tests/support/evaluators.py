@@ -271,6 +271,19 @@ def twice(tokens: Stream) -> Array:
     return nats(tokens) - np.log(2)
 
 
+def wide(tokens: Stream) -> Array:
+    """Of 50 tokens: each costs what its frequency so far says."""
+    counts, charges = np.ones(50), np.empty(len(tokens) - 1)
+    for at, token in enumerate(tokens[1:]):
+        charges[at] = np.log(counts.sum() / counts[token])
+        counts[token] += 1
+    return charges
+
+
+def wide_and_unnormalised(tokens: Stream) -> Array:
+    return wide(tokens) - np.log(1.01)
+
+
 def failing(tokens: Stream) -> Array:
     raise RuntimeError("no such weights")
 
