@@ -19,8 +19,8 @@ constexpr const char* kCompiler = "unknown";
 const char* simd() {
 #if defined(NGRAM_CLONED)
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("x86-64-v4")) return "x86-64-v4 (AVX-512)";
-  if (__builtin_cpu_supports("x86-64-v3")) return "x86-64-v3 (AVX2)";
+  if (__builtin_cpu_supports("avx512vl")) return "x86-64-v4 (AVX-512)";
+  if (__builtin_cpu_supports("avx2")) return "x86-64-v3 (AVX2)";
   return "x86-64 (SSE2)";
 #elif defined(__aarch64__)
   return "aarch64 (NEON)";
