@@ -194,7 +194,7 @@ HELP = """\
 Say what is installed here, what the machine offers, and what to do about what is missing.
 
 example
-  {prog}
+  {prog} --json found.json
 
 output
   --json FILE         the findings; - for stdout
