@@ -215,4 +215,5 @@ def main(arguments: Sequence[str], prog: str) -> None:
         if options.json is not None:
             write_text(options.json, json.dumps({"findings": [asdict(one) for one in found]}, indent=2) + "\n")
         print_findings(found, table_console(quiet=options.quiet, stdout_taken=options.json == STDOUT))
-    sys.exit(any(one.state == "broken" for one in found))
+    if any(one.state == "broken" for one in found):
+        sys.exit(1)

@@ -16,9 +16,11 @@ from ngram_eval.cli import main as cli
 
 def run(*flags: str) -> int:
     """Its exit code."""
-    with pytest.raises(SystemExit) as exit_info:
+    try:
         cli.main(["doctor", *flags])
-    return int(exit_info.value.code or 0)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
 
 
 def test_it_says_that_evaluations_run_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
