@@ -1,6 +1,8 @@
 // The bindings of the byte mixture.
 #include "ppmd/ppmd.h"
 
+#include <pybind11/stl.h>
+
 #include <algorithm>
 #include <memory>
 #include <optional>
@@ -17,14 +19,13 @@ namespace {
 using ngram::Ppmd;
 using py::literals::operator""_a;
 
-std::unique_ptr<Shared<Ppmd>> make(std::vector<py::bytes> surfaces, std::vector<py::bytes> bare, int max_order,
+std::unique_ptr<Shared<Ppmd>> make(std::vector<std::string> surfaces, std::vector<std::string> bare, int max_order,
                                    bool target_gate, bool marginal, double sure_above, double weight,
                                    double weight_sure) {
   if (surfaces.empty() || surfaces.size() != bare.size()) fail("as many bare surfaces as surfaces, at least one");
   if (max_order < 1 || max_order > ngram::kMostByteOrder) fail("max_order must be 1 to 7");
   const ngram::PpmdConfig config{max_order, target_gate, marginal, sure_above, weight, weight_sure};
-  return std::make_unique<Shared<Ppmd>>(config, std::vector<std::string>(surfaces.begin(), surfaces.end()),
-                                        std::vector<std::string>(bare.begin(), bare.end()));
+  return std::make_unique<Shared<Ppmd>>(config, std::move(surfaces), std::move(bare));
 }
 
 void check_token(const Ppmd& self, std::uint32_t token) {
