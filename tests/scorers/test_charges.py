@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ngram_eval import NgramMemory, evaluate, preset
 from ngram_eval.bpb import P_MOST, Tally, check_charges, nats_of
-from ngram_eval.config import EvalConfig, WindowConfig
+from ngram_eval.config import EvalConfig, PpmdConfig, WindowConfig
 from ngram_eval.errors import InputError
 from ngram_eval.models.source import Stats
 from ngram_eval.scorers.backends import BACKENDS
@@ -49,6 +49,8 @@ METHODS = {
     "chain and tilt": small("exact", tilt="learned"),
     "fixed tilt": small("exact", tilt="fixed"),
     "mixer": small("mixer"),
+    "ppmd": small("ppmd"),
+    "marginal ppmd": replace(small("ppmd"), ppmd=PpmdConfig(byte_gate="target", byte_share="marginal")),
     "neural": preset("hashed"),
 }
 HOST = [(name, backend) for name in METHODS for backend in ("cpu", "reference")]
