@@ -60,8 +60,8 @@ def test_backends_and_batches_give_the_same_bits(
     monkeypatch.setattr(neural.UniformSource, "batch_windows", 3)
     again = evaluate(*FLAGS, *flags, "--stride", 7, "--samples", 3)["ppmd"]
     assert [again[name] for name in SUMS[:-1]] == [found[name] for name in SUMS[:-1]]
-    slow = evaluate(*FLAGS, *flags, "--max-tokens", 400, "--samples", 2, "--backend", "reference")["ppmd"]
-    fast = evaluate(*FLAGS, *flags, "--max-tokens", 400, "--samples", 2)["ppmd"]
+    slow = evaluate(*FLAGS, *flags, "--max-tokens", 200, "--samples", 0, "--backend", "reference")["ppmd"]
+    fast = evaluate(*FLAGS, *flags, "--max-tokens", 200, "--samples", 0)["ppmd"]
     assert [slow[name] for name in SUMS] == [fast[name] for name in SUMS]
 
 
@@ -116,7 +116,7 @@ def test_an_explanation_adds_up(capsys: pytest.CaptureFixture[str], evaluate: Ev
     explain.main([str(one) for one in arguments], "explain")
     (one,) = json.loads(capsys.readouterr().out)["predictions"]
     tokens = read_shards([str(asset("sample_000000.bin"))]).tokens
-    assert one["target"]["token"] == int(tokens[position + 1])
+    assert one["target"]["token"] == int(tokens[:][position + 1])
     told = one["explanation"]
     assert sum(order["weight"] for order in told["orders"]) == pytest.approx(told["weight"])
     assert told["order"] == max(order["order"] for order in told["orders"] if order["context"])
