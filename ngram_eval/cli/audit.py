@@ -138,7 +138,7 @@ model (default: the embedded model)
   --claimed FILE      .npz of probabilities that were charged, from the distributions of --logits
   --claim FILE        JSON of the claims (positions, nats, bytes, ...), or a result of --json
 method
-  --preset NAME       pr890, hashed, exact, tilt, mixer; repeatable; the model alone is always added
+  --preset NAME       pr890, hashed, exact, tilt, mixer, ppmd; repeatable; the model alone is always added
   --samples 128       number of positions at which whole distributions are checked
   --cuts 2            number of places; all tokens after a place are replaced
 output
