@@ -56,7 +56,7 @@ class NgramMemory:
         self.config = preset(config) if isinstance(config, str) else config
         if not self.config.normalised:
             raise InputError(
-                "this method's values over the vocabulary sum to more than 1, so they are not a distribution: give "
+                "this method's values over the vocabulary do not sum to 1, so they are not a distribution: give "
                 "exact, tilt or mixer"
             )
         if self.config.scorer == "mixer" and vocabulary is None:

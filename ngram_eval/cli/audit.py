@@ -6,7 +6,7 @@ Exit code 0: every probe passed; 1: one refutes; 2: bad input; 3: an internal er
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -116,7 +116,7 @@ def run(options: AuditOptions, configs: dict[str, EvalConfig]) -> int:
     if output.json is not None:
         settings: dict[str, Any] = {"data": [str(path) for path in stream.paths], "positions": len(tokens) - 1}
         settings |= {name: getattr(options.probing, name) for name in ("samples", "cuts", "seed")}
-        settings |= {"config": {name: asdict(config) for name, config in configs.items()}}
+        settings |= {"config": {name: config.to_json() for name, config in configs.items()}}
         write_json(output.json, audited, settings)
     print_table(audited, console)
     console.print(verdict(audited), soft_wrap=True, highlight=False)
@@ -138,7 +138,7 @@ model (default: the embedded model)
   --claimed FILE      .npz of probabilities that were charged, from the distributions of --logits
   --claim FILE        JSON of the claims (positions, nats, bytes, ...), or a result of --json
 method
-  --preset NAME       pr890, hashed, exact, tilt, mixer; repeatable; the model alone is always added
+  --preset NAME       pr890, hashed, exact, tilt, mixer, ppmd; repeatable; the model alone is always added
   --samples 128       number of positions at which whole distributions are checked
   --cuts 2            number of places; all tokens after a place are replaced
 output
