@@ -12,16 +12,13 @@
 namespace ngram {
 namespace {
 
-constexpr BitHistories kHistories = bit_histories();
-constexpr BitHistoryTables kTables = tables_of(kHistories);
-
 constexpr float kConstantInput = 0.3f;
 constexpr float kRate = 0.006f, kFirstRate = 0.02f, kRateTokens = 20000.0f;  // of the first layer, falling
 constexpr float kLastRate = 0.0005f, kMapRate = 0.02f;
 constexpr float kLogitLimit = 11.99f;
 constexpr float kLeastMixed = 1.0f / 65536;
 constexpr double kLeast = 1.0 / (1 << 22);
-constexpr std::uint32_t kStateLimit = 255, kDirectLimit = 250, kRepetitionLimit = 1000;
+constexpr int kStateLimit = 255, kDirectLimit = 250, kRepetitionLimit = 1000;
 
 // ln(p / (1 - p)) from +, -, x, / alone, to 1e-9, within the limit.
 double logit(double p) {
@@ -44,29 +41,20 @@ const std::array<float, 4096> kLogits = [] {
   return logits;
 }();
 
-typedef float Lanes __attribute__((vector_size(32), aligned(4)));
-
 NGRAM_INLINE float clipped(float z) { return std::min(kLogitLimit, std::max(-kLogitLimit, z)); }
-
-// The sum of products in eight columns, then of the columns.
-NGRAM_INLINE float dot(const float* a, const float* b, int n) {
-  Lanes sum = {};
-  for (int i = 0; i < n; i += 8) sum += *reinterpret_cast<const Lanes*>(a + i) * *reinterpret_cast<const Lanes*>(b + i);
-  return ((sum[0] + sum[4]) + (sum[1] + sum[5])) + ((sum[2] + sum[6]) + (sum[3] + sum[7]));
-}
-
-NGRAM_INLINE void move(float* weights, const float* inputs, float by, int n) {
-  const Lanes step = {by, by, by, by, by, by, by, by};
-  for (int i = 0; i < n; i += 8) {
-    *reinterpret_cast<Lanes*>(weights + i) += step * *reinterpret_cast<const Lanes*>(inputs + i);
-  }
-}
 
 NGRAM_INLINE void squash(const float* logits, float* p) {
   Four z;
   std::memcpy(&z, logits, sizeof z);
   const Four result = logistic(z);
   std::memcpy(p, &result, sizeof result);
+}
+
+NGRAM_INLINE Integers states_at(const std::uint8_t* states) {
+  typedef std::uint8_t Eight __attribute__((vector_size(8)));
+  Eight eight;
+  std::memcpy(&eight, states, sizeof eight);
+  return __builtin_convertvector(eight, Integers);
 }
 
 std::vector<float> untouched_map(std::size_t rows, int cells) {
@@ -88,11 +76,10 @@ Mixer::Mixer(const MixerConfig& config, Spelling spelling)
       by_rank_(spelling_.rank.size()),
       past_(spelling_),
       width_((kFirstHashed + config.hashed + kLanes - 1) / kLanes * kLanes),
-      groups_(config.groups * kGroupBytes),
-      line_mask_(config.groups / (kLineBytes / kGroupBytes) - 1),
-      direct_(std::max<std::uint64_t>(config.groups / 16, 1) * kGroupBytes),
+      groups_(config.groups),
+      direct_(std::max<std::uint64_t>(config.groups / 16, 1) * kDirectPlaces),
       direct_mask_(std::max<std::uint64_t>(config.groups / 16, 1) - 1),
-      maps_(std::size_t{256} * config.hashed),
+      maps_(std::size_t{256} * kPadded),
       below_(spelling_.rank.size() + 1) {
   const std::size_t vocab = by_rank_.size();
   for (std::size_t token = 0; token < vocab; ++token) {
@@ -124,57 +111,69 @@ Mixer::Mixer(const MixerConfig& config, Spelling spelling)
   }
   last_maps_[0] = untouched_map(vocab, kCells);
   last_maps_[1] = untouched_map(std::size_t{1} << kHashedMaps, kCells);
+  path_->nodes[0] = {0, 1, 1};  // no token is under way
 }
 
-Mixer::Hashes Mixer::hashes(std::uint32_t mid) const {
-  const Contexts& contexts = past_.now();
-  Hashes found;
-  for (int k = 0; k < config_.hashed; ++k) found[k] = mix(contexts.hashed[k], mid);
-  for (int k = 0; k < kDirect; ++k) found[kMostHashed + k] = mix(contexts.direct[k], mid);
-  return found;
+// A path without decisions: what the tokens so far say of the next.
+void Mixer::start(Path& path) const {
+  path.position = past_.size();
+  path.contexts = past_.now();
+  path.matched = past_.matched();
+  path.expected = path.matched > 0 ? spelling_.rank[past_.expected()] : 0;
+  path.depth = 0;
+  path.nodes[0] = {0, vocab_size(), 1};
 }
 
-// The group whose first byte is the hash's low byte, 0 standing for 1; an empty one where there is none.
-const std::uint8_t* Mixer::find(std::uint64_t hash) const {
-  static constexpr std::array<std::uint8_t, kGroupBytes> empty{};
-  const std::uint8_t* const here = line(hash);
-  const auto check = static_cast<std::uint8_t>(std::max<std::uint64_t>(hash & 255, 1));
-  for (int i = 0; i < kLineBytes; i += kGroupBytes) {
-    if (here[i] == check) return here + i;
+// All that is chosen by hashes of the last node.
+NGRAM_INLINE void Mixer::choose(Path& path) const {
+  const int depth = path.depth;
+  const std::uint32_t mid = path.last().mid();
+  const Contexts& contexts = path.contexts;
+  path.rows[depth] = {static_cast<std::uint32_t>(mix(contexts.word, depth / 3) >> (64 - kHashedSets)),
+                      static_cast<std::uint32_t>(mix(contexts.token, depth) >> (64 - kHashedSets)),
+                      static_cast<std::uint32_t>(mix(contexts.token, mid) >> (64 - kHashedMaps))};
+  if (depth % kLevels != 0) return;
+  auto& hashes = path.hashes[depth / kLevels];
+  for (int k = 0; k < config_.hashed; ++k) hashes[k] = mix(contexts.hashed[k], mid);
+  for (int k = 0; k < kDirect; ++k) hashes[kMostHashed + k] = mix(contexts.direct[k], mid);
+}
+
+NGRAM_INLINE void Mixer::descend(Path& path, int bit) const {
+  const Node at = path.last();
+  path.bits[path.depth++] = static_cast<std::uint8_t>(bit);
+  const int place = path.depth % kLevels == 0 ? 1 : 2 * at.place + bit;
+  path.nodes[path.depth] = bit ? Node{at.mid(), at.high, place} : Node{at.low, at.mid(), place};
+}
+
+// The whole path to `token`, which comes next; asks for what its decisions will touch.
+NGRAM_CLONES void Mixer::plan(Path& path, std::uint32_t token) {
+  const std::uint32_t leaf = spelling_.rank[token];
+  start(path);
+  while (!path.last().is_leaf()) {
+    choose(path);
+    const int depth = path.depth;
+    if (depth % kLevels == 0) {
+      const auto& hashes = path.hashes[depth / kLevels];
+      for (int k = 0; k < config_.hashed; ++k) groups_.prefetch(hashes[k]);
+      for (int k = 0; k < kDirect; ++k) NGRAM_PREFETCH(direct_line(hashes[kMostHashed + k]));
+    }
+    const float* const map = last_maps_[1].data() + path.rows[depth].map * kCells;
+    for (int i = 0; i < kCells; i += 16) NGRAM_PREFETCH(map + i);
+    const std::uint32_t selected[2] = {path.rows[depth].word, path.rows[depth].token};
+    for (int m = 1; m < std::min(3, config_.sets); ++m) {
+      const float* const weights = weights_[m].data() + std::size_t{selected[m - 1]} * width_;
+      for (int i = 0; i < width_; i += 16) NGRAM_PREFETCH(weights + i);
+    }
+    descend(path, leaf >= path.last().mid());
   }
-  return empty.data();
 }
 
-// The same to write into: where there is none, the one of its line that was used least at its first node, emptied.
-std::uint8_t* Mixer::take(std::uint64_t hash) {
-  std::uint8_t* const here = groups_.data() + (hash >> 8 & line_mask_) * kLineBytes;
-  const auto check = static_cast<std::uint8_t>(std::max<std::uint64_t>(hash & 255, 1));
-  for (int i = 0; i < kLineBytes; i += kGroupBytes) {
-    if (here[i] == check) return here + i;
-  }
-  int chosen = 0, least = 256;
-  for (int i = 0; i < kLineBytes; i += kGroupBytes) {
-    const int used = here[i] == 0 ? -1 : kTables.total[here[i + 1]];
-    if (used < least) least = used, chosen = i;
-  }
-  std::memset(here + chosen, 0, kGroupBytes);
-  here[chosen] = check;
-  return here + chosen;
-}
-
-NGRAM_INLINE Mixer::Group Mixer::group(const Hashes& hashes) {
-  Group found;
-  for (int k = 0; k < config_.hashed; ++k) found.hashed[k] = find(hashes[k]);
+// Finds what the contexts hold below the node at which a group begins.
+NGRAM_INLINE void Mixer::find(const Path& path, int group) {
+  const auto& hashes = path.hashes[group];
+  Group& found = found_[group];
+  for (int k = 0; k < config_.hashed; ++k) found.hashed[k] = groups_.find(hashes[k]);
   for (int k = 0; k < kDirect; ++k) found.direct[k] = direct_line(hashes[kMostHashed + k]);
-  return found;
-}
-
-// Finds what the contexts hold below a node, where a group begins.
-NGRAM_INLINE void Mixer::open(const Node& node, bool prefetched) {
-  if (!node.starts_group()) return;
-  Hashes& wanted = hashes_[node.depth / kLevels];
-  if (!prefetched) wanted = hashes(node.mid());
-  group_ = group(wanted);
 }
 
 void Mixer::sum_up(const double* row) {
@@ -182,234 +181,281 @@ void Mixer::sum_up(const double* row) {
   for (std::size_t rank = 0; rank < by_rank_.size(); ++rank) below_[rank + 1] = sum += row[by_rank_[rank]];
 }
 
-// Asks for what the decisions of `token`, which comes next, will touch.
-void Mixer::prefetch(std::uint32_t token) {
-  const std::uint32_t leaf = spelling_.rank[token];
-  Node node{0, vocab_size(), 0, 1};
-  while (node.high - node.low > 1) {
-    const std::uint32_t mid = node.mid();
-    if (node.starts_group()) {
-      const Hashes& wanted = hashes_[node.depth / kLevels] = hashes(mid);
-      for (int k = 0; k < config_.hashed; ++k) NGRAM_PREFETCH(line(wanted[k]));
-      for (int k = 0; k < kDirect; ++k) NGRAM_PREFETCH(direct_line(wanted[kMostHashed + k]));
-    }
-    const float* const map = last_maps_[1].data() + token_map(mid) * kCells;
-    for (int i = 0; i < kCells; i += 16) NGRAM_PREFETCH(map + i);
-    const std::size_t selected[2] = {word_set(node.depth), token_set(node.depth)};
-    for (int m = 1; m < std::min(3, config_.sets); ++m) {
-      const float* const weights = weights_[m].data() + selected[m - 1] * width_;
-      for (int i = 0; i < width_; i += 16) NGRAM_PREFETCH(weights + i);
-    }
-    node.descend(leaf >= mid);
+// What the neural model says of decisions.
+void Mixer::branches(const Path& path, int from, int to) {
+  for (int i = from; i < to; ++i) {
+    const Node& node = path.nodes[i];
+    const double whole = below_[node.high] - below_[node.low];
+    decisions_[i].neural = whole > 0.0 ? (below_[node.high] - below_[node.mid()]) / whole : 0.5;
   }
 }
 
-// Before the first decision's outcome is known.
-int Mixer::order() const {
-  if (past_.size() == 0) return 0;
-  constexpr std::array<std::pair<int, int>, 4> contexts = {{{5, 7}, {14, 5}, {2, 4}, {0, 3}}};  // (hashed, order)
-  const Decision& first = decisions_[0];
-  for (const auto& [k, order] : contexts) {
-    if (first.states[k] != 0) return order;
+// The inputs of decisions.
+NGRAM_INLINE void Mixer::look(const Path& path, int from, int to) {
+  const int hashed = config_.hashed;
+  for (int first = from, stop; first < to; first = stop) {
+    stop = std::min(to, (first / kLevels + 1) * kLevels);
+    const Group& group = found_[first / kLevels];
+    const Estimate* map = maps_.data();
+    for (int k = 0; k < hashed; ++k, map += 256) {
+      const std::uint8_t* const histories = group.hashed[k].at;
+      for (int i = first; i < stop; ++i) {
+        const std::uint8_t state = decisions_[i].states[k] = histories[path.nodes[i].place];
+        decisions_[i].inputs[kFirstHashed + k] = kLogits[map[state].twelve_bits()];
+      }
+    }
+    for (int k = 0; k < kDirect; ++k) {
+      for (int i = first; i < stop; ++i) {
+        decisions_[i].inputs[kFirstDirect + k] = kLogits[group.direct[k][path.nodes[i].place].twelve_bits()];
+      }
+    }
   }
-  return first.direct[1]->seen() ? 2 : 1;
+  for (int i = from; i < to; ++i) {
+    Decision& decision = decisions_[i];
+    decision.inputs[kNeural] = static_cast<float>(logit(decision.neural));
+    decision.inputs[kConstant] = kConstantInput;
+    const Node& node = path.nodes[i];
+    const bool repeated = path.matched > 0 && path.expected >= node.low && path.expected < node.high;
+    if (repeated) {
+      const int known = path.matched < 16 ? path.matched : std::min(31, 16 + (path.matched - 16) / 4);
+      decision.repetition = &repetitions_[(known * 2 + (i > 0)) * 2 + (path.expected >= node.mid())];
+      decision.inputs[kRepetition] = kLogits[decision.repetition->twelve_bits()];
+    } else {  // or it has already failed
+      decision.repetition = nullptr;
+      decision.inputs[kRepetition] = 0.0f;
+    }
+  }
+  for (int i = from; i < to; ++i) {  // what has seen nothing has nothing to say
+    Decision& decision = decisions_[i];
+    for (int k = 0; k < hashed; k += kLanes) {
+      Lanes& inputs = lanes(decision.inputs.data() + kFirstHashed + k);
+      inputs = (Lanes)((Integers)inputs & (states_at(decision.states.data() + k) != 0));
+    }
+  }
 }
 
-// What the contexts and the repetition under way hold of a node.
-NGRAM_INLINE void Mixer::look(const Node& node, const Group& group, Decision& decision) {
-  const int hashed = config_.hashed, place = decision.place = node.place;
-  for (int k = 0; k < hashed; ++k) decision.states[k] = group.hashed[k][place];
-  for (int k = 0; k < kDirect; ++k) decision.direct[k] = group.direct[k] + place;
-  decision.repetition = nullptr;
-  const int length = past_.matched();
-  if (length == 0) return;
-  const std::uint32_t expected = spelling_.rank[past_.expected()];
-  if (expected < node.low || expected >= node.high) return;  // it has already failed
-  const int known = length < 16 ? length : std::min(31, 16 + (length - 16) / 4);
-  decision.repetition = &repetitions_[(known * 2 + (node.depth > 0)) * 2 + (expected >= node.mid())];
-}
-
-NGRAM_INLINE void Mixer::predict(const Node& node, const Group& group, Decision& decision) {
-  look(node, group, decision);
-  const std::uint32_t mid = node.mid();
-  auto& x = decision.inputs;
-  x.fill(0.0f);
-  const double whole = below_[node.high] - below_[node.low];
-  decision.neural = whole > 0.0 ? (below_[node.high] - below_[mid]) / whole : 0.5;
-  x[kNeural] = static_cast<float>(logit(decision.neural));
-  x[kConstant] = kConstantInput;
-  if (decision.repetition) x[kRepetition] = kLogits[decision.repetition->twelve_bits()];
-  for (int k = 0; k < kDirect; ++k) x[kFirstDirect + k] = kLogits[decision.direct[k]->twelve_bits()];
+// The sets of weights and the cells of the maps that are meant.
+NGRAM_INLINE void Mixer::select(const Path& path, int depth) {
+  Decision& decision = decisions_[depth];
   const auto& states = decision.states;
-  const Estimate* map = maps_.data();
-  const int hashed = config_.hashed, sets = config_.sets, width = width_;
-  for (int k = 0; k < hashed; ++k, map += 256) {
-    x[kFirstHashed + k] = states[k] ? kLogits[map[states[k]].twelve_bits()] : 0.0f;
-  }
-
-  const int length = past_.matched();
-  const int repeats = decision.repetition == nullptr ? 0 : length < 8 ? 1 : length < 20 ? 2 : 3;
+  const int repeats = decision.repetition == nullptr ? 0 : path.matched < 8 ? 1 : path.matched < 20 ? 2 : 3;
   const auto used = [&](int k) { return static_cast<int>(kTables.total[states[k]]); };
   const int sure = std::min(3, used(0) / 2) * 16 + std::min(3, used(1) / 2) * 4 + std::min(3, used(4) / 2);
   const int known = (states[5] != 0) + (states[7] != 0) + (states[2] != 0) + (states[0] != 0);
-  const int neural = std::clamp(static_cast<int>(x[kNeural] + 8.0f), 0, 15);
-  const std::array<std::uint64_t, kMostSets> selected = {
-      mid,
-      word_set(node.depth),
-      token_set(node.depth),
-      static_cast<std::uint64_t>((sure * 3 + std::min(2, used(3))) * 4 + repeats),
-      static_cast<std::uint64_t>((neural * 5 + known) * 4 + repeats),
+  const int neural = std::clamp(static_cast<int>(decision.inputs[kNeural] + 8.0f), 0, 15);
+  const Path::Rows& rows = path.rows[depth];
+  const std::array<std::uint32_t, kMostSets> selected = {
+      path.nodes[depth].mid(),
+      rows.word,
+      rows.token,
+      static_cast<std::uint32_t>((sure * 3 + std::min(2, used(3))) * 4 + repeats),
+      static_cast<std::uint32_t>((neural * 5 + known) * 4 + repeats),
   };
-  decision.logits.fill(0.0f);
-  for (int m = 0; m < sets; ++m) {
-    decision.weights[m] = weights_[m].data() + selected[m] * width;
-    decision.logits[m] = clipped(dot(decision.weights[m], x.data(), width));
+  for (int m = 0; m < config_.sets; ++m) {
+    decision.weights[m] = weights_[m].data() + std::size_t{selected[m]} * width_;
   }
-  squash(decision.logits.data(), decision.p.data());
-  squash(decision.logits.data() + 4, decision.p.data() + 4);
+  decision.last_weights = last_weights_.data() + std::size_t{selected[0]} * kLanes;
+  decision.cells = {last_maps_[0].data() + std::size_t{selected[0]} * kCells,
+                    last_maps_[1].data() + std::size_t{rows.map} * kCells};
+}
 
-  decision.last_weights = last_weights_.data() + std::size_t{mid} * kLanes;
-  const float z[4] = {clipped(dot(decision.last_weights, decision.logits.data(), kLanes))};
-  float p[4];
-  squash(z, p);
-  decision.mixed = p[0];
-  const float at = (std::min(7.999f, std::max(-7.999f, z[0])) + 8.0f) * 2.0f;
-  const int cell = static_cast<int>(at);
-  decision.right = at - static_cast<float>(cell);
-  decision.cells = {last_maps_[0].data() + std::size_t{mid} * kCells + cell,
-                    last_maps_[1].data() + token_map(mid) * kCells + cell};
-  float maps = 0.0f;
-  for (const float* const c : decision.cells) maps += c[0] * (1.0f - decision.right) + c[1] * decision.right;
-  decision.fixed = std::min(1.0f - kLeastMixed, std::max(kLeastMixed, 0.5f * decision.mixed + 0.25f * maps));
+// Predicts decisions of which `branches` has told.
+NGRAM_CLONES void Mixer::predict(const Path& path, int from, int to) {
+  for (int i = (from + kLevels - 1) / kLevels * kLevels; i < to; i += kLevels) find(path, i / kLevels);
+  look(path, from, to);
+  const int sets = config_.sets, width = width_;
+  alignas(32) std::array<float, kMostDecisions + kLanes> z{}, mixed;
+  for (int i = from; i < to; ++i) {
+    select(path, i);
+    Decision& decision = decisions_[i];
+    for (int m = 0; m < sets; ++m) {
+      decision.logits[m] = clipped(dot(decision.weights[m], decision.inputs.data(), width));
+    }
+    z[i - from] = clipped(dot(decision.last_weights, decision.logits.data(), kLanes));
+  }
+  for (int i = 0; i < to - from; i += 4) squash(z.data() + i, mixed.data() + i);
+  for (int i = from; i < to; ++i) {
+    Decision& decision = decisions_[i];
+    decision.mixed = mixed[i - from];
+    const float at = (std::min(7.999f, std::max(-7.999f, z[i - from])) + 8.0f) * 2.0f;
+    const int cell = static_cast<int>(at);
+    decision.right = at - static_cast<float>(cell);
+    float maps = 0.0f;
+    for (float*& c : decision.cells) {
+      c += cell;
+      maps += c[0] * (1.0f - decision.right) + c[1] * decision.right;
+    }
+    decision.fixed = std::min(1.0f - kLeastMixed, std::max(kLeastMixed, 0.5f * decision.mixed + 0.25f * maps));
+  }
 }
 
 // What a 1 is charged with where the neural model has this weight.
-NGRAM_INLINE double Mixer::charge(const Decision& decision, double weight) {
+double Mixer::charge(int depth, double weight) const {
+  const Decision& decision = decisions_[depth];
   const double one = weight * decision.neural + (1.0 - weight) * decision.fixed;
   return std::min(1.0 - kLeast, std::max(kLeast, one));
 }
 
 // The neural model's weight once the outcome is known.
-NGRAM_INLINE double Mixer::told(const Decision& decision, double weight, double one, int bit) {
+double Mixer::told(int depth, double weight, double one, int bit) const {
+  const Decision& decision = decisions_[depth];
   const double believed = bit ? decision.neural : 1.0 - decision.neural, charged = bit ? one : 1.0 - one;
   return std::min(1.0, weight * believed / charged);
 }
 
 // Moves what the neural model has a part in, by the token's decisions.
-NGRAM_INLINE void Mixer::learn(int decisions) {
+NGRAM_CLONES void Mixer::learn(const Path& path) {
   const double share = 1.0 / (switch_.charged + 2.0);
   switch_ = {(1.0 - share) * weight_ + 0.5 * share, switch_.charged + 1.0};
-  const float rate = kRate + (kFirstRate - kRate) / (1.0f + static_cast<float>(past_.size()) / kRateTokens);
+  const float rate = kRate + (kFirstRate - kRate) / (1.0f + static_cast<float>(path.position) / kRateTokens);
   const int sets = config_.sets, width = width_;
-  for (int i = 0; i < decisions; ++i) {
-    const Decision& decision = decisions_[i];
-    const auto outcome = static_cast<float>(decision.bit);
+  for (int i = 0; i < path.depth; ++i) {
+    Decision& decision = decisions_[i];
+    const auto outcome = static_cast<float>(path.bits[i]);
     for (float* const c : decision.cells) {
       c[0] += (outcome - c[0]) * kMapRate * (1.0f - decision.right);
       c[1] += (outcome - c[1]) * kMapRate * decision.right;
     }
+    std::array<float, kLanes> p;
+    squash(decision.logits.data(), p.data());
+    squash(decision.logits.data() + 4, p.data() + 4);
     for (int m = 0; m < sets; ++m) {
-      move(decision.weights[m], decision.inputs.data(), (outcome - decision.p[m]) * rate, width);
+      move(decision.weights[m], decision.inputs.data(), (outcome - p[m]) * rate, width);
     }
     move(decision.last_weights, decision.logits.data(), (outcome - decision.mixed) * kLastRate, kLanes);
   }
 }
 
-// Moves what it has none in, and takes in the token.
-NGRAM_INLINE void Mixer::count(int decisions) {
+// Moves what it has none in.
+NGRAM_CLONES void Mixer::count(const Path& path) {
   const int hashed = config_.hashed;
-  std::array<std::uint8_t*, kMostHashed> taken{};
-  for (int i = 0; i < decisions; ++i) {
-    const Decision& decision = decisions_[i];
-    if (i % kLevels == 0) {
-      for (int k = 0; k < hashed; ++k) taken[k] = take(hashes_[i / kLevels][k]);
+  for (int first = 0; first < path.depth; first += kLevels) {
+    const int stop = std::min(path.depth, first + kLevels);
+    const auto& hashes = path.hashes[first / kLevels];
+    const Group& group = found_[first / kLevels];
+    std::array<std::uint8_t*, kMostHashed> taken;
+    for (int k = 0; k < hashed; ++k) taken[k] = groups_.take(hashes[k], group.hashed[k].slot);
+    for (int k = 0; k < hashed; ++k) {
+      for (int i = first; i < stop; ++i) {
+        taken[k][path.nodes[i].place] = kTables.next[path.bits[i]][decisions_[i].states[k]];
+      }
     }
-    const int bit = decision.bit, place = decision.place;
-    const auto states = decision.states;  // copies: what is written below may lie anywhere
-    const auto& next = kTables.next[bit];
-    for (int k = 0; k < hashed; ++k) taken[k][place] = next[states[k]];
-    Estimate* map = maps_.data();
-    for (int k = 0; k < hashed; ++k, map += 256) map[states[k]].update(bit, kStateLimit);
-    for (Estimate* const estimate : decision.direct) estimate->update(bit, kDirectLimit);
-    if (decision.repetition) decision.repetition->update(bit, kRepetitionLimit);
+    for (int k = 0; k < kDirect; ++k) {  // four nodes at once: two contexts may have the same estimate
+      Bits bits{};
+      Integers outcomes{};
+      for (int i = first; i < stop; ++i) {
+        bits[i - first] = group.direct[k][path.nodes[i].place].bits;
+        outcomes[i - first] = -path.bits[i];
+      }
+      bits = moved(bits, outcomes, kDirectLimit);
+      for (int i = first; i < stop; ++i) group.direct[k][path.nodes[i].place].bits = bits[i - first];
+    }
   }
-  past_.push(token());
+  for (int i = 0; i < path.depth; ++i) {
+    const Decision& decision = decisions_[i];
+    const std::int32_t outcome = -path.bits[i];
+    const Integers outcomes = {outcome, outcome, outcome, outcome, outcome, outcome, outcome, outcome};
+    for (int k = 0; k < hashed; k += kLanes) {
+      const std::uint8_t* const states = decision.states.data() + k;
+      Estimate* const map = maps_.data() + k * 256;
+      const auto at = [&](int lane) -> std::uint32_t& { return map[lane * 256 + states[lane]].bits; };
+      const Bits bits = moved(Bits{at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7)}, outcomes, kStateLimit);
+      for (int lane = 0; lane < kLanes; ++lane) at(lane) = bits[lane];
+    }
+    if (decision.repetition) {
+      decision.repetition->bits = moved(Bits{decision.repetition->bits}, outcomes, kRepetitionLimit)[0];
+    }
+  }
 }
 
-NGRAM_CLONES double Mixer::step(std::uint32_t token, bool prefetched, std::uint8_t* order, Decisions* decisions) {
-  const std::uint32_t leaf = spelling_.rank[token];
-  double p = 1.0;
-  weight_ = switch_.neural;
-  for (node_ = {0, vocab_size(), 0, 1}; !token_known();) {
-    open(node_, prefetched);
-    Decision& decision = decisions_[node_.depth];
-    predict(node_, group_, decision);
-    decision.bit = leaf >= node_.mid();
-    const double one = charge(decision, weight_);
-    weight_ = told(decision, weight_, one, decision.bit);
-    p *= decision.bit ? one : 1.0 - one;
-    if (decisions) {
-      decisions->bits.push_back(static_cast<std::uint8_t>(decision.bit));
-      decisions->ones.push_back(one);
-    }
-    node_.descend(decision.bit);
+// Before the first decision's outcome is known.
+int Mixer::order(const Path& path) const {
+  if (path.position == 0) return 0;
+  constexpr std::array<std::pair<int, int>, 4> contexts = {{{5, 7}, {14, 5}, {2, 4}, {0, 3}}};  // (hashed, order)
+  for (const auto& [k, order] : contexts) {
+    if (decisions_[0].states[k] != 0) return order;
   }
-  *order = static_cast<std::uint8_t>(this->order());
-  learn(node_.depth);
-  count(node_.depth);
-  return p;
+  return found_[0].direct[1][1].seen() ? 2 : 1;
 }
 
 template <class Token>
 void Mixer::append(const Token* tokens, std::int64_t n) {
+  if (n > 0) plan(*ahead_, tokens[0]);
   for (std::int64_t i = 0; i < n; ++i) {
-    const std::uint32_t leaf = spelling_.rank[tokens[i]];
-    for (node_ = {0, vocab_size(), 0, 1}; !token_known();) {
-      open(node_, i > 0);
-      Decision& decision = decisions_[node_.depth];
-      look(node_, group_, decision);
-      decision.bit = leaf >= node_.mid();
-      node_.descend(decision.bit);
-    }
-    count(node_.depth);
-    if (i + 1 < n) prefetch(tokens[i + 1]);
+    std::swap(path_, ahead_);
+    past_.push(tokens[i]);
+    if (i + 1 < n) plan(*ahead_, tokens[i + 1]);
+    for (int first = 0; first < path_->depth; first += kLevels) find(*path_, first / kLevels);
+    look(*path_, 0, path_->depth);
+    count(*path_);
   }
 }
 
 template <class Token>
 void Mixer::score(const Token* tokens, std::int64_t n, const double* rows, std::int64_t stride, double* p,
                   std::uint8_t* order, Decisions* decisions) {
+  if (n > 0) plan(*ahead_, tokens[0]);
   for (std::int64_t i = 0; i < n; ++i) {
+    std::swap(path_, ahead_);
+    past_.push(tokens[i]);
+    if (i + 1 < n) plan(*ahead_, tokens[i + 1]);
     if (i == 0 || stride > 0) sum_up(rows + i * stride);
-    p[i] = step(tokens[i], i > 0, order + i, decisions);
-    if (i + 1 < n) prefetch(tokens[i + 1]);
+    branches(*path_, 0, path_->depth);
+    p[i] = charge(*path_, decisions);
+    order[i] = static_cast<std::uint8_t>(this->order(*path_));
+    learn(*path_);
+    count(*path_);
   }
+}
+
+// A whole path's probability.
+double Mixer::charge(Path& path, Decisions* decisions) {
+  predict(path, 0, path.depth);
+  double p = 1.0;
+  weight_ = switch_.neural;
+  for (int i = 0; i < path.depth; ++i) {
+    const double one = charge(i, weight_);
+    weight_ = told(i, weight_, one, path.bits[i]);
+    p *= path.bits[i] ? one : 1.0 - one;
+    if (decisions) {
+      decisions->bits.push_back(path.bits[i]);
+      decisions->ones.push_back(one);
+    }
+  }
+  return p;
+}
+
+// Predicts the last node's decision.
+void Mixer::predict_last(Path& path) {
+  choose(path);
+  branches(path, path.depth, path.depth + 1);
+  predict(path, path.depth, path.depth + 1);
 }
 
 void Mixer::distribution(const double* row, double* p) {
   struct Open {
     Node node;
-    Group group;
+    int depth;
     double weight, p;
   };
   sum_up(row);
-  std::vector<Open> open{{{0, vocab_size(), 0, 1}, {}, switch_.neural, 1.0}};
-  Decision decision{};
-  while (!open.empty()) {
-    Open at = open.back();
+  start(*path_);
+  std::vector<Open> open{{path_->last(), 0, switch_.neural, 1.0}};
+  while (!open.empty()) {  // depth first: what lies above a node stays as it is
+    const Open at = open.back();
     open.pop_back();
-    if (at.node.high - at.node.low == 1) {
+    path_->depth = at.depth;
+    path_->nodes[at.depth] = at.node;
+    if (at.node.is_leaf()) {
       p[by_rank_[at.node.low]] = at.p;
       continue;
     }
-    if (at.node.starts_group()) at.group = group(hashes(at.node.mid()));
-    predict(at.node, at.group, decision);
-    const double one = charge(decision, at.weight);
+    predict_last(*path_);
+    const double one = charge(at.depth, at.weight);
     for (int bit = 0; bit < 2; ++bit) {
-      Open& next = open.emplace_back(at);
-      next.p *= bit ? one : 1.0 - one;
-      next.weight = told(decision, at.weight, one, bit);
-      next.node.descend(bit);
+      path_->depth = at.depth;
+      descend(*path_, bit);
+      open.push_back({path_->last(), path_->depth, told(at.depth, at.weight, one, bit), at.p * (bit ? one : 1.0 - one)});
     }
   }
 }
@@ -417,19 +463,16 @@ void Mixer::distribution(const double* row, double* p) {
 void Mixer::evidence(std::uint32_t token, const double* row, std::int64_t* occurred, std::int64_t* followed,
                      double* shares) {
   sum_up(row);
-  const std::uint32_t leaf = spelling_.rank[token];
+  plan(*path_, token);
+  branches(*path_, 0, path_->depth);
+  predict(*path_, 0, path_->depth);
   std::array<double, kInputs> sizes{};
-  Decision decision{};
-  Node node{0, vocab_size(), 0, 1};
-  Group here{};
-  while (node.high - node.low > 1) {
-    if (node.starts_group()) here = group(hashes(node.mid()));
-    predict(node, here, decision);
-    const int bit = leaf >= node.mid();
+  for (int depth = 0; depth < path_->depth; ++depth) {
+    const Decision& decision = decisions_[depth];
     for (int k = 0; k < config_.hashed; ++k) {
       const BitHistory& history = kHistories.state[decision.states[k]];
-      if (node.depth == 0) occurred[k] = history.total();
-      followed[k] = bit ? history.ones : history.zeros;
+      if (depth == 0) occurred[k] = history.total();
+      followed[k] = path_->bits[depth] ? history.ones : history.zeros;
     }
     for (int m = 0; m < config_.sets; ++m) {
       for (int i = 0; i < width_; ++i) {
@@ -437,7 +480,6 @@ void Mixer::evidence(std::uint32_t token, const double* row, std::int64_t* occur
             std::abs(double{decision.last_weights[m]} * double{decision.weights[m][i]} * double{decision.inputs[i]});
       }
     }
-    node.descend(bit);
   }
   double sum = 0.0;
   for (const double size : sizes) sum += size;
@@ -447,26 +489,23 @@ void Mixer::evidence(std::uint32_t token, const double* row, std::int64_t* occur
 
 double Mixer::begin(const double* row) {
   sum_up(row);
-  node_ = {0, vocab_size(), 0, 1};
+  start(*path_);
   weight_ = switch_.neural;
-  open(node_, false);
-  predict(node_, group_, decisions_[0]);
-  return one_ = charge(decisions_[0], weight_);
+  predict_last(*path_);
+  return one_ = charge(0, weight_);
 }
 
 double Mixer::decide(int bit) {
-  decisions_[node_.depth].bit = bit;
-  weight_ = told(decisions_[node_.depth], weight_, one_, bit);
-  node_.descend(bit);
+  weight_ = told(path_->depth, weight_, one_, bit);
+  descend(*path_, bit);
   if (token_known()) {
-    learn(node_.depth);
-    count(node_.depth);
+    learn(*path_);
+    count(*path_);
+    past_.push(token());
     return 0.0;
   }
-  open(node_, false);
-  Decision& decision = decisions_[node_.depth];
-  predict(node_, group_, decision);
-  return one_ = charge(decision, weight_);
+  predict_last(*path_);
+  return one_ = charge(path_->depth, weight_);
 }
 
 std::vector<std::pair<const char*, std::vector<float>*>> Mixer::learned() {
