@@ -9,6 +9,7 @@ namespace ngram {
 
 // In memory with the highest bit turned, so that zeroed memory holds 1/2, never seen.
 struct Estimate {
+  static constexpr int kSteps = 1 << 12;
   static constexpr std::uint32_t kOne = 1u << 22;
   static constexpr std::uint32_t kHalf = 0x80000000u;
   static constexpr std::uint32_t kCount = 1023;
@@ -16,7 +17,7 @@ struct Estimate {
   constexpr Estimate() = default;
   constexpr explicit Estimate(double p) : bits(static_cast<std::uint32_t>(p * (kOne - 1)) << 10 ^ kHalf) {}
 
-  std::uint32_t twelve_bits() const { return (bits ^ kHalf) >> 20; }  // of the probability of a 1
+  std::uint32_t step() const { return bits >> 20; }  // the upper bits, as they are in memory
   bool seen() const { return bits & kCount; }
 
   std::uint32_t bits = 0;

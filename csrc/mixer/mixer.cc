@@ -35,35 +35,26 @@ double logit(double p) {
   return exponent * 0.69314718055994531 + 2.0 * s * series;
 }
 
-const std::array<float, 4096> kLogits = [] {
-  std::array<float, 4096> logits{};
-  for (int i = 0; i < 4096; ++i) logits[i] = static_cast<float>(logit((i + 0.5) / 4096));
+// By the upper bits of an estimate.
+const std::array<float, Estimate::kSteps> kLogits = [] {
+  std::array<float, Estimate::kSteps> logits{};
+  for (int i = 0; i < Estimate::kSteps; ++i) {
+    logits[i ^ Estimate::kSteps / 2] = static_cast<float>(logit((i + 0.5) / Estimate::kSteps));
+  }
   return logits;
 }();
 
-NGRAM_INLINE float clipped(float z) { return std::min(kLogitLimit, std::max(-kLogitLimit, z)); }
-
-NGRAM_INLINE void squash(const float* logits, float* p) {
-  Four z;
-  std::memcpy(&z, logits, sizeof z);
-  const Four result = logistic(z);
-  std::memcpy(p, &result, sizeof result);
-}
-
-NGRAM_INLINE Integers states_at(const std::uint8_t* states) {
-  typedef std::uint8_t Eight __attribute__((vector_size(8)));
-  Eight eight;
-  std::memcpy(&eight, states, sizeof eight);
-  return __builtin_convertvector(eight, Integers);
+NGRAM_INLINE Lanes clipped(Lanes z) {
+  const Lanes low = Lanes{} - kLogitLimit, high = Lanes{} + kLogitLimit;
+  z = z > low ? z : low;
+  return z < high ? z : high;
 }
 
 std::vector<float> untouched_map(std::size_t rows, int cells) {
   std::vector<float> map(rows * cells);
   for (int cell = 0; cell < cells; ++cell) {
-    const float z[4] = {static_cast<float>(cell - cells / 2) * 0.5f};
-    float p[4];
-    squash(z, p);
-    for (std::size_t row = 0; row < rows; ++row) map[row * cells + cell] = p[0];
+    const float p = logistic(Lanes{} + static_cast<float>(cell - cells / 2) * 0.5f)[0];
+    for (std::size_t row = 0; row < rows; ++row) map[row * cells + cell] = p;
   }
   return map;
 }
@@ -79,7 +70,7 @@ Mixer::Mixer(const MixerConfig& config, Spelling spelling)
       groups_(config.groups),
       direct_(std::max<std::uint64_t>(config.groups / 16, 1) * kDirectPlaces),
       direct_mask_(std::max<std::uint64_t>(config.groups / 16, 1) - 1),
-      maps_(std::size_t{256} * kPadded),
+      maps_(std::size_t{256} * kMostHashed),
       below_(spelling_.rank.size() + 1) {
   const std::size_t vocab = by_rank_.size();
   for (std::size_t token = 0; token < vocab; ++token) {
@@ -111,6 +102,7 @@ Mixer::Mixer(const MixerConfig& config, Spelling spelling)
   }
   last_maps_[0] = untouched_map(vocab, kCells);
   last_maps_[1] = untouched_map(std::size_t{1} << kHashedMaps, kCells);
+  for (Decision& decision : decisions_) decision.weights.fill(no_weights_.data());
   path_->nodes[0] = {0, 1, 1};  // no token is under way
 }
 
@@ -134,7 +126,8 @@ NGRAM_INLINE void Mixer::choose(Path& path) const {
                       static_cast<std::uint32_t>(mix(contexts.token, mid) >> (64 - kHashedMaps))};
   if (depth % kLevels != 0) return;
   auto& hashes = path.hashes[depth / kLevels];
-  for (int k = 0; k < config_.hashed; ++k) hashes[k] = mix(contexts.hashed[k], mid);
+  NGRAM_BY_FOUR
+  for (int k = 0; k < config_.hashed; ++k) hashes[k] = Groups::key(mix(contexts.hashed[k], mid));
   for (int k = 0; k < kDirect; ++k) hashes[kMostHashed + k] = mix(contexts.direct[k], mid);
 }
 
@@ -154,6 +147,7 @@ NGRAM_CLONES void Mixer::plan(Path& path, std::uint32_t token) {
     const int depth = path.depth;
     if (depth % kLevels == 0) {
       const auto& hashes = path.hashes[depth / kLevels];
+      NGRAM_BY_FOUR
       for (int k = 0; k < config_.hashed; ++k) groups_.prefetch(hashes[k]);
       for (int k = 0; k < kDirect; ++k) NGRAM_PREFETCH(direct_line(hashes[kMostHashed + k]));
     }
@@ -172,6 +166,7 @@ NGRAM_CLONES void Mixer::plan(Path& path, std::uint32_t token) {
 NGRAM_INLINE void Mixer::find(const Path& path, int group) {
   const auto& hashes = path.hashes[group];
   Group& found = found_[group];
+  NGRAM_BY_FOUR
   for (int k = 0; k < config_.hashed; ++k) found.hashed[k] = groups_.find(hashes[k]);
   for (int k = 0; k < kDirect; ++k) found.direct[k] = direct_line(hashes[kMostHashed + k]);
 }
@@ -193,22 +188,16 @@ void Mixer::branches(const Path& path, int from, int to) {
 // The inputs of decisions.
 NGRAM_INLINE void Mixer::look(const Path& path, int from, int to) {
   const int hashed = config_.hashed;
-  for (int first = from, stop; first < to; first = stop) {
-    stop = std::min(to, (first / kLevels + 1) * kLevels);
-    const Group& group = found_[first / kLevels];
-    const Estimate* map = maps_.data();
-    for (int k = 0; k < hashed; ++k, map += 256) {
-      const std::uint8_t* const histories = group.hashed[k].at;
-      for (int i = first; i < stop; ++i) {
-        const std::uint8_t state = decisions_[i].states[k] = histories[path.nodes[i].place];
-        decisions_[i].inputs[kFirstHashed + k] = kLogits[map[state].twelve_bits()];
-      }
+  for (int i = from; i < to; ++i) {
+    Decision& decision = decisions_[i];
+    const Group& group = found_[i / kLevels];
+    const int place = path.nodes[i].place;
+    NGRAM_BY_FOUR
+    for (int k = 0; k < hashed; ++k) {
+      const std::uint32_t state = decision.states[k] = 256 * k + group.hashed[k].at[place];
+      decision.inputs[kFirstHashed + k] = kLogits[maps_[state].step()];
     }
-    for (int k = 0; k < kDirect; ++k) {
-      for (int i = first; i < stop; ++i) {
-        decisions_[i].inputs[kFirstDirect + k] = kLogits[group.direct[k][path.nodes[i].place].twelve_bits()];
-      }
-    }
+    for (int k = 0; k < kDirect; ++k) decision.inputs[kFirstDirect + k] = kLogits[group.direct[k][place].step()];
   }
   for (int i = from; i < to; ++i) {
     Decision& decision = decisions_[i];
@@ -219,7 +208,7 @@ NGRAM_INLINE void Mixer::look(const Path& path, int from, int to) {
     if (repeated) {
       const int known = path.matched < 16 ? path.matched : std::min(31, 16 + (path.matched - 16) / 4);
       decision.repetition = &repetitions_[(known * 2 + (i > 0)) * 2 + (path.expected >= node.mid())];
-      decision.inputs[kRepetition] = kLogits[decision.repetition->twelve_bits()];
+      decision.inputs[kRepetition] = kLogits[decision.repetition->step()];
     } else {  // or it has already failed
       decision.repetition = nullptr;
       decision.inputs[kRepetition] = 0.0f;
@@ -228,8 +217,8 @@ NGRAM_INLINE void Mixer::look(const Path& path, int from, int to) {
   for (int i = from; i < to; ++i) {  // what has seen nothing has nothing to say
     Decision& decision = decisions_[i];
     for (int k = 0; k < hashed; k += kLanes) {
-      Lanes& inputs = lanes(decision.inputs.data() + kFirstHashed + k);
-      inputs = (Lanes)((Integers)inputs & (states_at(decision.states.data() + k) != 0));
+      float* const inputs = decision.inputs.data() + kFirstHashed + k;
+      store(inputs, load<Integers>(inputs) & ((load<Bits>(decision.states.data() + k) & 255) != 0));
     }
   }
 }
@@ -237,11 +226,11 @@ NGRAM_INLINE void Mixer::look(const Path& path, int from, int to) {
 // The sets of weights and the cells of the maps that are meant.
 NGRAM_INLINE void Mixer::select(const Path& path, int depth) {
   Decision& decision = decisions_[depth];
-  const auto& states = decision.states;
+  const auto states = [&](int k) { return static_cast<std::uint8_t>(decision.states[k]); };
   const int repeats = decision.repetition == nullptr ? 0 : path.matched < 8 ? 1 : path.matched < 20 ? 2 : 3;
-  const auto used = [&](int k) { return static_cast<int>(kTables.total[states[k]]); };
+  const auto used = [&](int k) { return static_cast<int>(kTables.total[states(k)]); };
   const int sure = std::min(3, used(0) / 2) * 16 + std::min(3, used(1) / 2) * 4 + std::min(3, used(4) / 2);
-  const int known = (states[5] != 0) + (states[7] != 0) + (states[2] != 0) + (states[0] != 0);
+  const int known = (states(5) != 0) + (states(7) != 0) + (states(2) != 0) + (states(0) != 0);
   const int neural = std::clamp(static_cast<int>(decision.inputs[kNeural] + 8.0f), 0, 15);
   const Path::Rows& rows = path.rows[depth];
   const std::array<std::uint32_t, kMostSets> selected = {
@@ -259,21 +248,39 @@ NGRAM_INLINE void Mixer::select(const Path& path, int depth) {
                     last_maps_[1].data() + std::size_t{rows.map} * kCells};
 }
 
+// The sums of all sets, and the sum of those.
+template <int kVectors>
+NGRAM_INLINE void Mixer::add_up(const Path& path, int from, int to, float* z) {
+  for (int i = from; i < to; ++i) {
+    select(path, i);
+    Decision& decision = decisions_[i];
+    std::array<Lanes, kLanes> sums{};
+    for (int v = 0; v < kVectors; ++v) {
+      const Lanes inputs = load<Lanes>(decision.inputs.data() + v * kLanes);
+      for (int m = 0; m < kMostSets; ++m) sums[m] += load<Lanes>(decision.weights[m] + v * kLanes) * inputs;
+    }
+    const Lanes logits = clipped(across(sums));
+    store(decision.logits.data(), logits);
+    z[i - from] = across(load<Lanes>(decision.last_weights) * logits);
+  }
+}
+
 // Predicts decisions of which `branches` has told.
 NGRAM_CLONES void Mixer::predict(const Path& path, int from, int to) {
   for (int i = (from + kLevels - 1) / kLevels * kLevels; i < to; i += kLevels) find(path, i / kLevels);
   look(path, from, to);
-  const int sets = config_.sets, width = width_;
   alignas(32) std::array<float, kMostDecisions + kLanes> z{}, mixed;
-  for (int i = from; i < to; ++i) {
-    select(path, i);
-    Decision& decision = decisions_[i];
-    for (int m = 0; m < sets; ++m) {
-      decision.logits[m] = clipped(dot(decision.weights[m], decision.inputs.data(), width));
-    }
-    z[i - from] = clipped(dot(decision.last_weights, decision.logits.data(), kLanes));
+  switch (width_ / kLanes) {
+    case 1: add_up<1>(path, from, to, z.data()); break;
+    case 2: add_up<2>(path, from, to, z.data()); break;
+    case 3: add_up<3>(path, from, to, z.data()); break;
+    default: add_up<4>(path, from, to, z.data());
   }
-  for (int i = 0; i < to - from; i += 4) squash(z.data() + i, mixed.data() + i);
+  for (int i = 0; i < to - from; i += kLanes) {
+    const Lanes some = clipped(load<Lanes>(z.data() + i));
+    store(z.data() + i, some);
+    store(mixed.data() + i, logistic(some));
+  }
   for (int i = from; i < to; ++i) {
     Decision& decision = decisions_[i];
     decision.mixed = mixed[i - from];
@@ -308,7 +315,7 @@ NGRAM_CLONES void Mixer::learn(const Path& path) {
   const double share = 1.0 / (switch_.charged + 2.0);
   switch_ = {(1.0 - share) * weight_ + 0.5 * share, switch_.charged + 1.0};
   const float rate = kRate + (kFirstRate - kRate) / (1.0f + static_cast<float>(path.position) / kRateTokens);
-  const int sets = config_.sets, width = width_;
+  const int sets = config_.sets;
   for (int i = 0; i < path.depth; ++i) {
     Decision& decision = decisions_[i];
     const auto outcome = static_cast<float>(path.bits[i]);
@@ -316,13 +323,18 @@ NGRAM_CLONES void Mixer::learn(const Path& path) {
       c[0] += (outcome - c[0]) * kMapRate * (1.0f - decision.right);
       c[1] += (outcome - c[1]) * kMapRate * decision.right;
     }
-    std::array<float, kLanes> p;
-    squash(decision.logits.data(), p.data());
-    squash(decision.logits.data() + 4, p.data() + 4);
+    const Lanes p = logistic(load<Lanes>(decision.logits.data()));
+    alignas(32) std::array<float, kLanes> errors;
+    store(errors.data(), (outcome - p) * rate);
     for (int m = 0; m < sets; ++m) {
-      move(decision.weights[m], decision.inputs.data(), (outcome - p[m]) * rate, width);
+      switch (width_ / kLanes) {
+        case 1: move<1>(decision.weights[m], decision.inputs.data(), errors[m]); break;
+        case 2: move<2>(decision.weights[m], decision.inputs.data(), errors[m]); break;
+        case 3: move<3>(decision.weights[m], decision.inputs.data(), errors[m]); break;
+        default: move<4>(decision.weights[m], decision.inputs.data(), errors[m]);
+      }
     }
-    move(decision.last_weights, decision.logits.data(), (outcome - decision.mixed) * kLastRate, kLanes);
+    move<1>(decision.last_weights, decision.logits.data(), (outcome - decision.mixed) * kLastRate);
   }
 }
 
@@ -334,21 +346,23 @@ NGRAM_CLONES void Mixer::count(const Path& path) {
     const auto& hashes = path.hashes[first / kLevels];
     const Group& group = found_[first / kLevels];
     std::array<std::uint8_t*, kMostHashed> taken;
-    for (int k = 0; k < hashed; ++k) taken[k] = groups_.take(hashes[k], group.hashed[k].slot);
-    for (int k = 0; k < hashed; ++k) {
-      for (int i = first; i < stop; ++i) {
-        taken[k][path.nodes[i].place] = kTables.next[path.bits[i]][decisions_[i].states[k]];
-      }
+    NGRAM_BY_FOUR
+    for (int k = 0; k < hashed; ++k) taken[k] = groups_.take(hashes[k], group.hashed[k]);
+    for (int i = first; i < stop; ++i) {
+      const int place = path.nodes[i].place;
+      const auto& next = kTables.next[path.bits[i]];
+      const auto& states = decisions_[i].states;
+      NGRAM_BY_FOUR
+      for (int k = 0; k < hashed; ++k) taken[k][place] = next[static_cast<std::uint8_t>(states[k])];
     }
+    std::array<int, kLevels> places{};  // those after the last decision are not in use
+    for (int i = first; i < stop; ++i) places[i - first] = path.nodes[i].place;
+    const auto outcome = [&](int i) { return first + i < stop ? -path.bits[first + i] : 0; };
+    const Integers outcomes = {outcome(0), outcome(1), outcome(2), outcome(3)};
     for (int k = 0; k < kDirect; ++k) {  // four nodes at once: two contexts may have the same estimate
-      Bits bits{};
-      Integers outcomes{};
-      for (int i = first; i < stop; ++i) {
-        bits[i - first] = group.direct[k][path.nodes[i].place].bits;
-        outcomes[i - first] = -path.bits[i];
-      }
-      bits = moved(bits, outcomes, kDirectLimit);
-      for (int i = first; i < stop; ++i) group.direct[k][path.nodes[i].place].bits = bits[i - first];
+      const auto at = [&](int i) -> std::uint32_t& { return group.direct[k][places[i]].bits; };
+      const Bits bits = moved(Bits{at(0), at(1), at(2), at(3)}, outcomes, kDirectLimit);
+      for (int i = 0; i < kLevels; ++i) at(i) = bits[i];
     }
   }
   for (int i = 0; i < path.depth; ++i) {
@@ -356,9 +370,7 @@ NGRAM_CLONES void Mixer::count(const Path& path) {
     const std::int32_t outcome = -path.bits[i];
     const Integers outcomes = {outcome, outcome, outcome, outcome, outcome, outcome, outcome, outcome};
     for (int k = 0; k < hashed; k += kLanes) {
-      const std::uint8_t* const states = decision.states.data() + k;
-      Estimate* const map = maps_.data() + k * 256;
-      const auto at = [&](int lane) -> std::uint32_t& { return map[lane * 256 + states[lane]].bits; };
+      const auto at = [&](int lane) -> std::uint32_t& { return maps_[decision.states[k + lane]].bits; };
       const Bits bits = moved(Bits{at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7)}, outcomes, kStateLimit);
       for (int lane = 0; lane < kLanes; ++lane) at(lane) = bits[lane];
     }
@@ -373,7 +385,7 @@ int Mixer::order(const Path& path) const {
   if (path.position == 0) return 0;
   constexpr std::array<std::pair<int, int>, 4> contexts = {{{5, 7}, {14, 5}, {2, 4}, {0, 3}}};  // (hashed, order)
   for (const auto& [k, order] : contexts) {
-    if (decisions_[0].states[k] != 0) return order;
+    if (decisions_[0].states[k] % 256 != 0) return order;
   }
   return found_[0].direct[1][1].seen() ? 2 : 1;
 }
@@ -470,7 +482,7 @@ void Mixer::evidence(std::uint32_t token, const double* row, std::int64_t* occur
   for (int depth = 0; depth < path_->depth; ++depth) {
     const Decision& decision = decisions_[depth];
     for (int k = 0; k < config_.hashed; ++k) {
-      const BitHistory& history = kHistories.state[decision.states[k]];
+      const BitHistory& history = kHistories.state[decision.states[k] % 256];
       if (depth == 0) occurred[k] = history.total();
       followed[k] = path_->bits[depth] ? history.ones : history.zeros;
     }

@@ -138,7 +138,7 @@ class Mixer {
   struct Decision {
     alignas(32) std::array<float, kInputs> inputs;
     alignas(32) std::array<float, kLanes> logits;
-    std::array<std::uint8_t, kPadded> states;  // 0 for contexts that are not in use
+    alignas(32) std::array<std::uint32_t, kPadded> states;  // of the contexts' histories, plus 256 times the context
     std::array<float*, kMostSets> weights;
     float* last_weights;
     std::array<float*, 2> cells;
@@ -167,6 +167,8 @@ class Mixer {
   void select(const Path& path, int depth);
   void predict(const Path& path, int from, int to);
   void predict_last(Path& path);
+  template <int kVectors>
+  void add_up(const Path& path, int from, int to, float* z);
   double charge(int depth, double weight) const;
   double told(int depth, double weight, double one, int bit) const;
   int order(const Path& path) const;
@@ -186,6 +188,7 @@ class Mixer {
   std::vector<Estimate> maps_;                         // (hashed contexts, 256 states)
   std::vector<Estimate> repetitions_;                  // (length, first or later decision, what is expected)
   std::array<std::vector<float>, kMostSets> weights_;  // (selected, width)
+  std::array<float, kInputs> no_weights_{};            // of sets that are not in use
   std::vector<float> last_weights_;                    // (V, lanes)
   std::array<std::vector<float>, 2> last_maps_;        // (V, cells), (hash of last token and node, cells)
 
