@@ -42,6 +42,8 @@ class MixerContexts {
   explicit MixerContexts(const Spelling& spelling);
 
   void push(std::uint32_t token);
+  // Asks for what the push of `token`, which comes next, will touch.
+  void prefetch(std::uint32_t token);
   const Contexts& now() const { return now_; }
   std::uint64_t size() const { return size_; }
   int matched() const { return matched_; }               // tokens of the repetition under way, or 0
@@ -53,6 +55,7 @@ class MixerContexts {
   std::uint32_t at(std::uint64_t position) const { return tokens_[position & (kRemembered - 1)]; }
   std::uint64_t back(std::uint64_t k) const { return k <= size_ ? at(size_ - k) + std::uint64_t{1} : 0; }
   void spell(std::uint32_t token);
+  std::uint64_t place_of(std::uint64_t newest, int k) const;
   void match();
   void look();
 

@@ -15,48 +15,24 @@ namespace {
 constexpr float kConstantInput = 0.3f;
 constexpr float kRate = 0.006f, kFirstRate = 0.02f, kRateTokens = 20000.0f;  // of the first layer, falling
 constexpr float kLastRate = 0.0005f, kMapRate = 0.02f;
-constexpr float kLogitLimit = 11.99f;
 constexpr float kLeastMixed = 1.0f / 65536;
 constexpr double kLeast = 1.0 / (1 << 22);
 constexpr int kStateLimit = 255, kDirectLimit = 250, kRepetitionLimit = 1000;
-
-// ln(p / (1 - p)) from +, -, x, / alone, to 1e-9, within the limit.
-double logit(double p) {
-  const double odds = p / (1.0 - p);
-  if (!(odds > 6.2e-6)) return -kLogitLimit;
-  if (odds > 1.6e5) return kLogitLimit;
-  const auto bits = std::bit_cast<std::uint64_t>(odds);
-  int exponent = static_cast<int>(bits >> 52) - 1022;
-  double m = std::bit_cast<double>((bits & ~(std::uint64_t{2047} << 52)) | std::uint64_t{1022} << 52);  // in [1/2, 1)
-  if (m < 0.70710678118654752) m *= 2.0, --exponent;
-  const double s = (m - 1.0) / (m + 1.0), square = s * s;
-  double series = 1.0 / 13.0;
-  for (const double divisor : {11.0, 9.0, 7.0, 5.0, 3.0, 1.0}) series = 1.0 / divisor + square * series;
-  return exponent * 0.69314718055994531 + 2.0 * s * series;
-}
 
 // By the upper bits of an estimate.
 const std::array<float, Estimate::kSteps> kLogits = [] {
   std::array<float, Estimate::kSteps> logits{};
   for (int i = 0; i < Estimate::kSteps; ++i) {
-    logits[i ^ Estimate::kSteps / 2] = static_cast<float>(logit((i + 0.5) / Estimate::kSteps));
+    logits[i ^ Estimate::kSteps / 2] = static_cast<float>(logit(Doubles{} + (i + 0.5) / Estimate::kSteps)[0]);
   }
   return logits;
 }();
 
-NGRAM_INLINE Lanes clipped(Lanes z) {
-  const Lanes low = Lanes{} - kLogitLimit, high = Lanes{} + kLogitLimit;
-  z = z > low ? z : low;
-  return z < high ? z : high;
-}
-
-std::vector<float> untouched_map(std::size_t rows, int cells) {
-  std::vector<float> map(rows * cells);
+void fill_untouched(ZeroPages<float>& map, int cells) {
   for (int cell = 0; cell < cells; ++cell) {
     const float p = logistic(Lanes{} + static_cast<float>(cell - cells / 2) * 0.5f)[0];
-    for (std::size_t row = 0; row < rows; ++row) map[row * cells + cell] = p;
+    for (std::size_t at = cell; at < map.size(); at += cells) map.data()[at] = p;
   }
-  return map;
 }
 
 }  // namespace
@@ -71,6 +47,8 @@ Mixer::Mixer(const MixerConfig& config, Spelling spelling)
       direct_(std::max<std::uint64_t>(config.groups / 16, 1) * kDirectPlaces),
       direct_mask_(std::max<std::uint64_t>(config.groups / 16, 1) - 1),
       maps_(std::size_t{256} * kMostHashed),
+      last_weights_(spelling_.rank.size() * kLanes),
+      last_maps_{ZeroPages<float>(spelling_.rank.size() * kCells), ZeroPages<float>(kCells << kHashedMaps)},
       below_(spelling_.rank.size() + 1) {
   const std::size_t vocab = by_rank_.size();
   for (std::size_t token = 0; token < vocab; ++token) {
@@ -89,19 +67,17 @@ Mixer::Mixer(const MixerConfig& config, Spelling spelling)
   const std::array<std::size_t, kMostSets> rows = {vocab, std::size_t{1} << kHashedSets, std::size_t{1} << kHashedSets,
                                                    768, 16 * 5 * 4};
   for (int m = 0; m < config.sets; ++m) {
-    weights_[m].assign(rows[m] * width_, 0.0f);
+    weights_.emplace_back(rows[m] * width_);
     for (std::size_t row = 0; row < rows[m]; ++row) {
       float* const w = weights_[m].data() + row * width_;
       std::fill(w + kConstant, w + kFirstHashed + config.hashed, config.weight);
       w[kNeural] = 1.0f;
     }
   }
-  last_weights_.assign(vocab * kLanes, 0.0f);
   for (std::size_t row = 0; row < vocab; ++row) {
     std::fill_n(last_weights_.data() + row * kLanes, config.sets, 1.0f / static_cast<float>(config.sets));
   }
-  last_maps_[0] = untouched_map(vocab, kCells);
-  last_maps_[1] = untouched_map(std::size_t{1} << kHashedMaps, kCells);
+  for (auto& map : last_maps_) fill_untouched(map, kCells);
   for (Decision& decision : decisions_) decision.weights.fill(no_weights_.data());
   path_->nodes[0] = {0, 1, 1};  // no token is under way
 }
@@ -138,27 +114,32 @@ NGRAM_INLINE void Mixer::descend(Path& path, int bit) const {
   path.nodes[path.depth] = bit ? Node{at.mid(), at.high, place} : Node{at.low, at.mid(), place};
 }
 
-// The whole path to `token`, which comes next; asks for what its decisions will touch.
+// The whole path to `token`, which comes next.
 NGRAM_CLONES void Mixer::plan(Path& path, std::uint32_t token) {
   const std::uint32_t leaf = spelling_.rank[token];
   start(path);
   while (!path.last().is_leaf()) {
     choose(path);
-    const int depth = path.depth;
-    if (depth % kLevels == 0) {
-      const auto& hashes = path.hashes[depth / kLevels];
+    descend(path, leaf >= path.last().mid());
+  }
+}
+
+// Asks for what some decisions of a path will touch.
+void Mixer::prefetch(const Path& path, int from, int to) {
+  for (int i = from; i < std::min(to, path.depth); ++i) {
+    if (i % kLevels == 0) {
+      const auto& hashes = path.hashes[i / kLevels];
       NGRAM_BY_FOUR
       for (int k = 0; k < config_.hashed; ++k) groups_.prefetch(hashes[k]);
       for (int k = 0; k < kDirect; ++k) NGRAM_PREFETCH(direct_line(hashes[kMostHashed + k]));
     }
-    const float* const map = last_maps_[1].data() + path.rows[depth].map * kCells;
-    for (int i = 0; i < kCells; i += 16) NGRAM_PREFETCH(map + i);
-    const std::uint32_t selected[2] = {path.rows[depth].word, path.rows[depth].token};
-    for (int m = 1; m < std::min(3, config_.sets); ++m) {
-      const float* const weights = weights_[m].data() + std::size_t{selected[m - 1]} * width_;
-      for (int i = 0; i < width_; i += 16) NGRAM_PREFETCH(weights + i);
+    const float* const map = last_maps_[1].data() + path.rows[i].map * kCells;
+    for (int cell = 0; cell < kCells; cell += 16) NGRAM_PREFETCH(map + cell);
+    const std::array<std::uint32_t, 3> selected = {path.nodes[i].mid(), path.rows[i].word, path.rows[i].token};
+    for (int m = 0; m < std::min(3, config_.sets); ++m) {
+      const float* const weights = weights_[m].data() + std::size_t{selected[m]} * width_;
+      for (int input = 0; input < width_; input += 16) NGRAM_PREFETCH(weights + input);
     }
-    descend(path, leaf >= path.last().mid());
   }
 }
 
@@ -201,7 +182,6 @@ NGRAM_INLINE void Mixer::look(const Path& path, int from, int to) {
   }
   for (int i = from; i < to; ++i) {
     Decision& decision = decisions_[i];
-    decision.inputs[kNeural] = static_cast<float>(logit(decision.neural));
     decision.inputs[kConstant] = kConstantInput;
     const Node& node = path.nodes[i];
     const bool repeated = path.matched > 0 && path.expected >= node.low && path.expected < node.high;
@@ -213,6 +193,11 @@ NGRAM_INLINE void Mixer::look(const Path& path, int from, int to) {
       decision.repetition = nullptr;
       decision.inputs[kRepetition] = 0.0f;
     }
+  }
+  for (int i = from; i < to; i += 4) {
+    const auto neural = [&](int j) { return decisions_[std::min(i + j, to - 1)].neural; };
+    const Doubles logits = logit(Doubles{neural(0), neural(1), neural(2), neural(3)});
+    for (int j = 0; j < std::min(4, to - i); ++j) decisions_[i + j].inputs[kNeural] = static_cast<float>(logits[j]);
   }
   for (int i = from; i < to; ++i) {  // what has seen nothing has nothing to say
     Decision& decision = decisions_[i];
@@ -397,6 +382,8 @@ void Mixer::append(const Token* tokens, std::int64_t n) {
     std::swap(path_, ahead_);
     past_.push(tokens[i]);
     if (i + 1 < n) plan(*ahead_, tokens[i + 1]);
+    if (i + 2 < n) past_.prefetch(tokens[i + 1]);
+    prefetch(*ahead_, 0, kMostDecisions);
     for (int first = 0; first < path_->depth; first += kLevels) find(*path_, first / kLevels);
     look(*path_, 0, path_->depth);
     count(*path_);
@@ -411,11 +398,15 @@ void Mixer::score(const Token* tokens, std::int64_t n, const double* rows, std::
     std::swap(path_, ahead_);
     past_.push(tokens[i]);
     if (i + 1 < n) plan(*ahead_, tokens[i + 1]);
+    if (i + 2 < n) past_.prefetch(tokens[i + 1]);
     if (i == 0 || stride > 0) sum_up(rows + i * stride);
     branches(*path_, 0, path_->depth);
+    prefetch(*ahead_, 0, kLevels);  // a part at a time: a processor fetches so many lines at once
     p[i] = charge(*path_, decisions);
     order[i] = static_cast<std::uint8_t>(this->order(*path_));
+    prefetch(*ahead_, kLevels, 2 * kLevels);
     learn(*path_);
+    prefetch(*ahead_, 2 * kLevels, kMostDecisions);
     count(*path_);
   }
 }
@@ -520,14 +511,17 @@ double Mixer::decide(int bit) {
   return one_ = charge(path_->depth, weight_);
 }
 
-std::vector<std::pair<const char*, std::vector<float>*>> Mixer::learned() {
+std::vector<std::pair<const char*, std::span<float>>> Mixer::learned() {
   constexpr std::array<const char*, kMostSets> names = {"weights_node", "weights_word", "weights_token",
                                                         "weights_counts", "weights_neural"};
-  std::vector<std::pair<const char*, std::vector<float>*>> arrays;
-  for (int m = 0; m < config_.sets; ++m) arrays.emplace_back(names[m], &weights_[m]);
-  arrays.emplace_back("last_weights", &last_weights_);
-  arrays.emplace_back("last_map_node", &last_maps_[0]);
-  arrays.emplace_back("last_map_token", &last_maps_[1]);
+  std::vector<std::pair<const char*, std::span<float>>> arrays;
+  const auto add = [&](const char* name, ZeroPages<float>& of) {
+    arrays.emplace_back(name, std::span<float>(of.data(), of.size()));
+  };
+  for (int m = 0; m < config_.sets; ++m) add(names[m], weights_[m]);
+  add("last_weights", last_weights_);
+  add("last_map_node", last_maps_[0]);
+  add("last_map_token", last_maps_[1]);
   return arrays;
 }
 

@@ -28,6 +28,8 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -89,7 +91,7 @@ class Mixer {
   std::uint32_t vocab_size() const { return static_cast<std::uint32_t>(by_rank_.size()); }
 
   // Learned besides what `append` makes again, to be read or written in place.
-  std::vector<std::pair<const char*, std::vector<float>*>> learned();
+  std::vector<std::pair<const char*, std::span<float>>> learned();
   struct Switch {
     double neural = 0.5;   // its weight
     double charged = 0.0;  // positions
@@ -160,6 +162,7 @@ class Mixer {
   void choose(Path& path) const;
   void descend(Path& path, int bit) const;
   void plan(Path& path, std::uint32_t token);
+  void prefetch(const Path& path, int from, int to);
   void find(const Path& path, int group);
   void sum_up(const double* row);
   void branches(const Path& path, int from, int to);
@@ -187,10 +190,10 @@ class Mixer {
   std::uint64_t direct_mask_;
   std::vector<Estimate> maps_;                         // (hashed contexts, 256 states)
   std::vector<Estimate> repetitions_;                  // (length, first or later decision, what is expected)
-  std::array<std::vector<float>, kMostSets> weights_;  // (selected, width)
+  std::deque<ZeroPages<float>> weights_;               // by set: (selected, width)
   std::array<float, kInputs> no_weights_{};            // of sets that are not in use
-  std::vector<float> last_weights_;                    // (V, lanes)
-  std::array<std::vector<float>, 2> last_maps_;        // (V, cells), (hash of last token and node, cells)
+  ZeroPages<float> last_weights_;                      // (V, lanes)
+  std::array<ZeroPages<float>, 2> last_maps_;          // (V, cells), (hash of last token and node, cells)
 
   Switch switch_;
   std::vector<double> below_;  // neural probability of all ranks below each, V + 1
