@@ -93,13 +93,17 @@ void Mixer::start(Path& path) const {
 }
 
 // All that is chosen by hashes of the last node.
-NGRAM_INLINE void Mixer::choose(Path& path) const {
+NGRAM_INLINE void Mixer::choose(Path& path) {
   const int depth = path.depth;
   const std::uint32_t mid = path.last().mid();
   const Contexts& contexts = path.contexts;
-  path.rows[depth] = {static_cast<std::uint32_t>(mix(contexts.word, depth / 3) >> (64 - kHashedSets)),
-                      static_cast<std::uint32_t>(mix(contexts.token, depth) >> (64 - kHashedSets)),
-                      static_cast<std::uint32_t>(mix(contexts.token, mid) >> (64 - kHashedMaps))};
+  Path::Rows& rows = path.rows[depth];
+  const std::array<std::uint64_t, 3> selected = {mid, mix(contexts.word, depth / 3) >> (64 - kHashedSets),
+                                                 mix(contexts.token, depth) >> (64 - kHashedSets)};
+  for (int m = 0; m < 3; ++m) rows.weights[m] = m < config_.sets ? weights(m, selected[m]) : no_weights_.data();
+  rows.last_weights = last_weights_.data() + std::size_t{mid} * kLanes;
+  rows.maps = {last_maps_[0].data() + std::size_t{mid} * kCells,
+               last_maps_[1].data() + (mix(contexts.token, mid) >> (64 - kHashedMaps)) * kCells};
   if (depth % kLevels != 0) return;
   auto& hashes = path.hashes[depth / kLevels];
   NGRAM_BY_FOUR
@@ -124,8 +128,8 @@ NGRAM_CLONES void Mixer::plan(Path& path, std::uint32_t token) {
   }
 }
 
-// Asks for what some decisions of a path will touch.
-void Mixer::prefetch(const Path& path, int from, int to) {
+// Asks for what some decisions of a path will touch. Inlined: a function that only asks may be left out as one without effect.
+NGRAM_INLINE void Mixer::prefetch(const Path& path, int from, int to) {
   for (int i = from; i < std::min(to, path.depth); ++i) {
     if (i % kLevels == 0) {
       const auto& hashes = path.hashes[i / kLevels];
@@ -133,11 +137,9 @@ void Mixer::prefetch(const Path& path, int from, int to) {
       for (int k = 0; k < config_.hashed; ++k) groups_.prefetch(hashes[k]);
       for (int k = 0; k < kDirect; ++k) NGRAM_PREFETCH(direct_line(hashes[kMostHashed + k]));
     }
-    const float* const map = last_maps_[1].data() + path.rows[i].map * kCells;
-    for (int cell = 0; cell < kCells; cell += 16) NGRAM_PREFETCH(map + cell);
-    const std::array<std::uint32_t, 3> selected = {path.nodes[i].mid(), path.rows[i].word, path.rows[i].token};
-    for (int m = 0; m < std::min(3, config_.sets); ++m) {
-      const float* const weights = weights_[m].data() + std::size_t{selected[m]} * width_;
+    const Path::Rows& rows = path.rows[i];
+    for (int cell = 0; cell < kCells; cell += 16) NGRAM_PREFETCH(rows.maps[1] + cell);
+    for (const float* const weights : rows.weights) {
       for (int input = 0; input < width_; input += 16) NGRAM_PREFETCH(weights + input);
     }
   }
@@ -218,19 +220,11 @@ NGRAM_INLINE void Mixer::select(const Path& path, int depth) {
   const int known = (states(5) != 0) + (states(7) != 0) + (states(2) != 0) + (states(0) != 0);
   const int neural = std::clamp(static_cast<int>(decision.inputs[kNeural] + 8.0f), 0, 15);
   const Path::Rows& rows = path.rows[depth];
-  const std::array<std::uint32_t, kMostSets> selected = {
-      path.nodes[depth].mid(),
-      rows.word,
-      rows.token,
-      static_cast<std::uint32_t>((sure * 3 + std::min(2, used(3))) * 4 + repeats),
-      static_cast<std::uint32_t>((neural * 5 + known) * 4 + repeats),
-  };
-  for (int m = 0; m < config_.sets; ++m) {
-    decision.weights[m] = weights_[m].data() + std::size_t{selected[m]} * width_;
-  }
-  decision.last_weights = last_weights_.data() + std::size_t{selected[0]} * kLanes;
-  decision.cells = {last_maps_[0].data() + std::size_t{selected[0]} * kCells,
-                    last_maps_[1].data() + std::size_t{rows.map} * kCells};
+  std::copy(rows.weights.begin(), rows.weights.end(), decision.weights.begin());
+  if (config_.sets > 3) decision.weights[3] = weights(3, (sure * 3 + std::min(2, used(3))) * 4 + repeats);
+  if (config_.sets > 4) decision.weights[4] = weights(4, (neural * 5 + known) * 4 + repeats);
+  decision.last_weights = rows.last_weights;
+  decision.cells = rows.maps;
 }
 
 // The sums of all sets, and the sum of those.

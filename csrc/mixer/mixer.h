@@ -128,10 +128,12 @@ class Mixer {
     std::array<Node, kMostDecisions + 1> nodes;
     std::array<std::uint8_t, kMostDecisions> bits;
     std::array<std::array<std::uint64_t, kMostHashed + kDirect>, kMostGroups> hashes;
-    struct Rows {
-      std::uint32_t word, token, map;
+    struct Rows {  // of the node, or of hashes with what came before
+      std::array<float*, 3> weights;
+      float* last_weights;
+      std::array<float*, 2> maps;
     };
-    std::array<Rows, kMostDecisions> rows;  // chosen by the word, the last token, the last token and the node
+    std::array<Rows, kMostDecisions> rows;
 
     const Node& last() const { return nodes[depth]; }
   };
@@ -159,7 +161,8 @@ class Mixer {
 
   Estimate* direct_line(std::uint64_t hash) { return direct_.data() + (hash >> 8 & direct_mask_) * kDirectPlaces; }
   void start(Path& path) const;
-  void choose(Path& path) const;
+  float* weights(int set, std::uint64_t row) { return weights_[set].data() + row * width_; }
+  void choose(Path& path);
   void descend(Path& path, int bit) const;
   void plan(Path& path, std::uint32_t token);
   void prefetch(const Path& path, int from, int to);
