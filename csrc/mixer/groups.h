@@ -9,7 +9,6 @@
 #include <cstring>
 
 #include "common/clones.h"
-#include "common/prefetch.h"
 #include "common/zero_pages.h"
 #include "mixer/bit_history.h"
 
@@ -34,7 +33,7 @@ class Groups {
   // A hash whose low byte is none of an empty place.
   static std::uint64_t key(std::uint64_t hash) { return hash + !(hash & 255); }
 
-  void prefetch(std::uint64_t key) { NGRAM_PREFETCH(line(key)); }
+  std::uint8_t* line(std::uint64_t key) { return bytes_.data() + (key >> 2 & mask_); }
 
   // The first group of its line whose check byte is the key's low byte.
   NGRAM_INLINE Found find(std::uint64_t key) {
@@ -51,8 +50,6 @@ class Groups {
 
  private:
   static std::uint8_t* group(std::uint8_t* line, int slot) { return line + (kInLine - 1) + slot * kNodes; }
-
-  std::uint8_t* line(std::uint64_t key) { return bytes_.data() + (key >> 2 & mask_); }
 
   // The first group with this check byte, all four at once: of the bytes' differences, the lowest that is zero is the lowest that borrows.
   NGRAM_INLINE static int find(const std::uint8_t* line, std::uint8_t check) {

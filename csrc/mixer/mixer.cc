@@ -7,7 +7,6 @@
 
 #include "common/clones.h"
 #include "common/portable_math.h"
-#include "common/prefetch.h"
 
 namespace ngram {
 namespace {
@@ -119,28 +118,30 @@ NGRAM_INLINE void Mixer::descend(Path& path, int bit) const {
 }
 
 // The whole path to `token`, which comes next.
-NGRAM_CLONES void Mixer::plan(Path& path, std::uint32_t token) {
+NGRAM_CLONES void Mixer::plan(Path& path, std::uint32_t token, bool weights) {
   const std::uint32_t leaf = spelling_.rank[token];
   start(path);
   while (!path.last().is_leaf()) {
     choose(path);
     descend(path, leaf >= path.last().mid());
   }
+  want(path, weights);
 }
 
-// Asks for what some decisions of a path will touch. Inlined: a function that only asks may be left out as one without effect.
-NGRAM_INLINE void Mixer::prefetch(const Path& path, int from, int to) {
-  for (int i = from; i < std::min(to, path.depth); ++i) {
-    if (i % kLevels == 0) {
-      const auto& hashes = path.hashes[i / kLevels];
-      NGRAM_BY_FOUR
-      for (int k = 0; k < config_.hashed; ++k) groups_.prefetch(hashes[k]);
-      for (int k = 0; k < kDirect; ++k) NGRAM_PREFETCH(direct_line(hashes[kMostHashed + k]));
-    }
+// What the decisions of the path that comes next will touch; where it is only counted, no weights.
+NGRAM_INLINE void Mixer::want(const Path& path, bool weights) {
+  wanted_.clear();
+  for (int i = 0; i < path.depth; i += kLevels) {
+    const auto& hashes = path.hashes[i / kLevels];
+    NGRAM_BY_FOUR
+    for (int k = 0; k < config_.hashed; ++k) wanted_.add(groups_.line(hashes[k]));
+    for (int k = 0; k < kDirect; ++k) wanted_.add(direct_line(hashes[kMostHashed + k]));
+  }
+  for (int i = 0; weights && i < path.depth; ++i) {
     const Path::Rows& rows = path.rows[i];
-    for (int cell = 0; cell < kCells; cell += 16) NGRAM_PREFETCH(rows.maps[1] + cell);
-    for (const float* const weights : rows.weights) {
-      for (int input = 0; input < width_; input += 16) NGRAM_PREFETCH(weights + input);
+    for (int cell = 0; cell < kCells; cell += 16) wanted_.add(rows.maps[1] + cell);
+    for (const float* const row : rows.weights) {
+      for (int input = 0; input < width_; input += 16) wanted_.add(row + input);
     }
   }
 }
@@ -175,6 +176,7 @@ NGRAM_INLINE void Mixer::look(const Path& path, int from, int to) {
     Decision& decision = decisions_[i];
     const Group& group = found_[i / kLevels];
     const int place = path.nodes[i].place;
+    wanted_.ask();
     NGRAM_BY_FOUR
     for (int k = 0; k < hashed; ++k) {
       const std::uint32_t state = decision.states[k] = 256 * k + group.hashed[k].at[place];
@@ -232,6 +234,7 @@ template <int kVectors>
 NGRAM_INLINE void Mixer::add_up(const Path& path, int from, int to, float* z) {
   for (int i = from; i < to; ++i) {
     select(path, i);
+    wanted_.ask();
     Decision& decision = decisions_[i];
     std::array<Lanes, kLanes> sums{};
     for (int v = 0; v < kVectors; ++v) {
@@ -298,6 +301,7 @@ NGRAM_CLONES void Mixer::learn(const Path& path) {
   for (int i = 0; i < path.depth; ++i) {
     Decision& decision = decisions_[i];
     const auto outcome = static_cast<float>(path.bits[i]);
+    wanted_.ask();
     for (float* const c : decision.cells) {
       c[0] += (outcome - c[0]) * kMapRate * (1.0f - decision.right);
       c[1] += (outcome - c[1]) * kMapRate * decision.right;
@@ -347,6 +351,7 @@ NGRAM_CLONES void Mixer::count(const Path& path) {
   for (int i = 0; i < path.depth; ++i) {
     const Decision& decision = decisions_[i];
     const std::int32_t outcome = -path.bits[i];
+    wanted_.ask();
     const Integers outcomes = {outcome, outcome, outcome, outcome, outcome, outcome, outcome, outcome};
     for (int k = 0; k < hashed; k += kLanes) {
       const auto at = [&](int lane) -> std::uint32_t& { return maps_[decision.states[k + lane]].bits; };
@@ -371,13 +376,12 @@ int Mixer::order(const Path& path) const {
 
 template <class Token>
 void Mixer::append(const Token* tokens, std::int64_t n) {
-  if (n > 0) plan(*ahead_, tokens[0]);
+  if (n > 0) plan(*ahead_, tokens[0], false);
   for (std::int64_t i = 0; i < n; ++i) {
     std::swap(path_, ahead_);
     past_.push(tokens[i]);
-    if (i + 1 < n) plan(*ahead_, tokens[i + 1]);
+    if (i + 1 < n) plan(*ahead_, tokens[i + 1], false);
     if (i + 2 < n) past_.prefetch(tokens[i + 1]);
-    prefetch(*ahead_, 0, kMostDecisions);
     for (int first = 0; first < path_->depth; first += kLevels) find(*path_, first / kLevels);
     look(*path_, 0, path_->depth);
     count(*path_);
@@ -387,20 +391,17 @@ void Mixer::append(const Token* tokens, std::int64_t n) {
 template <class Token>
 void Mixer::score(const Token* tokens, std::int64_t n, const double* rows, std::int64_t stride, double* p,
                   std::uint8_t* order, Decisions* decisions) {
-  if (n > 0) plan(*ahead_, tokens[0]);
+  if (n > 0) plan(*ahead_, tokens[0], true);
   for (std::int64_t i = 0; i < n; ++i) {
     std::swap(path_, ahead_);
     past_.push(tokens[i]);
-    if (i + 1 < n) plan(*ahead_, tokens[i + 1]);
+    if (i + 1 < n) plan(*ahead_, tokens[i + 1], true);
     if (i + 2 < n) past_.prefetch(tokens[i + 1]);
     if (i == 0 || stride > 0) sum_up(rows + i * stride);
     branches(*path_, 0, path_->depth);
-    prefetch(*ahead_, 0, kLevels);  // a part at a time: a processor fetches so many lines at once
     p[i] = charge(*path_, decisions);
     order[i] = static_cast<std::uint8_t>(this->order(*path_));
-    prefetch(*ahead_, kLevels, 2 * kLevels);
     learn(*path_);
-    prefetch(*ahead_, 2 * kLevels, kMostDecisions);
     count(*path_);
   }
 }
@@ -460,7 +461,7 @@ void Mixer::distribution(const double* row, double* p) {
 void Mixer::evidence(std::uint32_t token, const double* row, std::int64_t* occurred, std::int64_t* followed,
                      double* shares) {
   sum_up(row);
-  plan(*path_, token);
+  plan(*path_, token, true);
   branches(*path_, 0, path_->depth);
   predict(*path_, 0, path_->depth);
   std::array<double, kInputs> sizes{};

@@ -33,6 +33,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/prefetch.h"
 #include "common/zero_pages.h"
 #include "mixer/contexts.h"
 #include "mixer/estimate.h"
@@ -160,12 +161,27 @@ class Mixer {
   };
 
   Estimate* direct_line(std::uint64_t hash) { return direct_.data() + (hash >> 8 & direct_mask_) * kDirectPlaces; }
+  // Cache lines that will be touched, asked for a few at a time: a processor fetches only so many at once.
+  struct Wanted {
+    static constexpr int kAtOnce = 6;
+    std::array<const void*, kMostGroups*(kMostHashed + kDirect) + 9 * kMostDecisions + kAtOnce> lines;
+    int size = 0, asked = 0;
+
+    void clear() { size = asked = 0; }
+    void add(const void* line) { lines[size++] = line; }
+    NGRAM_INLINE void ask() {
+      if (asked >= size) return;
+      for (int i = 0; i < kAtOnce; ++i) NGRAM_PREFETCH(lines[asked + i]);  // what lies after the last is an old one
+      asked += kAtOnce;
+    }
+  };
+
   void start(Path& path) const;
   float* weights(int set, std::uint64_t row) { return weights_[set].data() + row * width_; }
   void choose(Path& path);
   void descend(Path& path, int bit) const;
-  void plan(Path& path, std::uint32_t token);
-  void prefetch(const Path& path, int from, int to);
+  void plan(Path& path, std::uint32_t token, bool weights);
+  void want(const Path& path, bool weights);
   void find(const Path& path, int group);
   void sum_up(const double* row);
   void branches(const Path& path, int from, int to);
@@ -204,6 +220,7 @@ class Mixer {
   std::array<Path, 2> paths_{};
   Path* path_ = &paths_[0];   // the token under way
   Path* ahead_ = &paths_[1];  // the one after it
+  Wanted wanted_{};           // of that one
   double weight_ = 0.5;  // of the neural model, given the decisions so far
   double one_ = 0.5;     // what a 1 is charged with at the newest decision
   std::array<Decision, kMostDecisions> decisions_{};
