@@ -130,18 +130,19 @@ NGRAM_CLONES void Mixer::plan(Path& path, std::uint32_t token, bool weights) {
 
 // What the decisions of the path that comes next will touch; where it is only counted, no weights.
 NGRAM_INLINE void Mixer::want(const Path& path, bool weights) {
-  wanted_.clear();
+  wanted_groups_.clear();
+  wanted_rows_.clear();
   for (int i = 0; i < path.depth; i += kLevels) {
     const auto& hashes = path.hashes[i / kLevels];
     NGRAM_BY_FOUR
-    for (int k = 0; k < config_.hashed; ++k) wanted_.add(groups_.line(hashes[k]));
-    for (int k = 0; k < kDirect; ++k) wanted_.add(direct_line(hashes[kMostHashed + k]));
+    for (int k = 0; k < config_.hashed; ++k) wanted_groups_.add(groups_.line(hashes[k]));
+    for (int k = 0; k < kDirect; ++k) wanted_groups_.add(direct_line(hashes[kMostHashed + k]));
   }
   for (int i = 0; weights && i < path.depth; ++i) {
     const Path::Rows& rows = path.rows[i];
-    for (int cell = 0; cell < kCells; cell += 16) wanted_.add(rows.maps[1] + cell);
+    for (int cell = 0; cell < kCells; cell += 16) wanted_rows_.add(rows.maps[1] + cell);
     for (const float* const row : rows.weights) {
-      for (int input = 0; input < width_; input += 16) wanted_.add(row + input);
+      for (int input = 0; input < width_; input += 16) wanted_rows_.add(row + input);
     }
   }
 }
@@ -176,7 +177,7 @@ NGRAM_INLINE void Mixer::look(const Path& path, int from, int to) {
     Decision& decision = decisions_[i];
     const Group& group = found_[i / kLevels];
     const int place = path.nodes[i].place;
-    wanted_.ask();
+    ask();
     NGRAM_BY_FOUR
     for (int k = 0; k < hashed; ++k) {
       const std::uint32_t state = decision.states[k] = 256 * k + group.hashed[k].at[place];
@@ -234,7 +235,7 @@ template <int kVectors>
 NGRAM_INLINE void Mixer::add_up(const Path& path, int from, int to, float* z) {
   for (int i = from; i < to; ++i) {
     select(path, i);
-    wanted_.ask();
+    ask();
     Decision& decision = decisions_[i];
     std::array<Lanes, kLanes> sums{};
     for (int v = 0; v < kVectors; ++v) {
@@ -301,7 +302,7 @@ NGRAM_CLONES void Mixer::learn(const Path& path) {
   for (int i = 0; i < path.depth; ++i) {
     Decision& decision = decisions_[i];
     const auto outcome = static_cast<float>(path.bits[i]);
-    wanted_.ask();
+    ask();
     for (float* const c : decision.cells) {
       c[0] += (outcome - c[0]) * kMapRate * (1.0f - decision.right);
       c[1] += (outcome - c[1]) * kMapRate * decision.right;
@@ -351,7 +352,7 @@ NGRAM_CLONES void Mixer::count(const Path& path) {
   for (int i = 0; i < path.depth; ++i) {
     const Decision& decision = decisions_[i];
     const std::int32_t outcome = -path.bits[i];
-    wanted_.ask();
+    ask();
     const Integers outcomes = {outcome, outcome, outcome, outcome, outcome, outcome, outcome, outcome};
     for (int k = 0; k < hashed; k += kLanes) {
       const auto at = [&](int lane) -> std::uint32_t& { return maps_[decision.states[k + lane]].bits; };

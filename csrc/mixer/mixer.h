@@ -162,9 +162,9 @@ class Mixer {
 
   Estimate* direct_line(std::uint64_t hash) { return direct_.data() + (hash >> 8 & direct_mask_) * kDirectPlaces; }
   // Cache lines that will be touched, asked for a few at a time: a processor fetches only so many at once.
+  template <int kMost, int kAtOnce>
   struct Wanted {
-    static constexpr int kAtOnce = 6;
-    std::array<const void*, kMostGroups*(kMostHashed + kDirect) + 9 * kMostDecisions + kAtOnce> lines;
+    std::array<const void*, kMost + kAtOnce> lines;
     int size = 0, asked = 0;
 
     void clear() { size = asked = 0; }
@@ -220,7 +220,12 @@ class Mixer {
   std::array<Path, 2> paths_{};
   Path* path_ = &paths_[0];   // the token under way
   Path* ahead_ = &paths_[1];  // the one after it
-  Wanted wanted_{};           // of that one
+  Wanted<kMostGroups*(kMostHashed + kDirect), 3> wanted_groups_{};  // of that one
+  Wanted<kMostDecisions * 9, 3> wanted_rows_{};
+  NGRAM_INLINE void ask() {
+    wanted_groups_.ask();
+    wanted_rows_.ask();
+  }
   double weight_ = 0.5;  // of the neural model, given the decisions so far
   double one_ = 0.5;     // what a 1 is charged with at the newest decision
   std::array<Decision, kMostDecisions> decisions_{};
