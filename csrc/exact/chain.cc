@@ -204,9 +204,9 @@ void ExactModel::prepare_evidence(const Recalled& seen, int depth, float entropy
 }
 
 // The same of position i of the counts' last chunk; the number of levels.
-int ExactModel::prepare_evidence(int i, float entropy, Successor* target) {
-  const int depth = counts_.depth(i);
-  prepare_evidence({&counts_.evidence(0, i), ExactCounts::kChunk}, depth, entropy, target);
+int ExactModel::prepare_evidence(const ExactCounts::Chunk& chunk, int i, float entropy, Successor* target) {
+  const int depth = chunk.depth[i];
+  prepare_evidence({&chunk.evidence(0, i), ExactCounts::kChunk}, depth, entropy, target);
   return depth;
 }
 

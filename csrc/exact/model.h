@@ -162,7 +162,7 @@ class ExactModel {
   void learn(int depth, const Successor* target, double chained);
   void distribute_chain(const double* row, float entropy, std::int64_t vocab_size, double* p);
   void prepare_evidence(const Recalled& seen, int depth, float entropy, Successor* target);
-  int prepare_evidence(int i, float entropy, Successor* target);
+  int prepare_evidence(const ExactCounts::Chunk& chunk, int i, float entropy, Successor* target);
 
   // The tilt (tilt.cc).
   void begin_tilt();
@@ -180,6 +180,7 @@ class ExactModel {
 
   ExactModelConfig config_;
   ExactCounts counts_;
+  ExactCounts::Chunk chunk_;
   std::vector<Weight> weights_;
   Level level_[kMaxLevels];
   double below_[kMaxLevels + 1];  // the target's probability below each level, and above the last
