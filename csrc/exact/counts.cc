@@ -9,25 +9,19 @@ namespace ngram {
 
 namespace {
 
-constexpr int kRequestAhead = 64, kResolveAhead = 32;  // positions before their counting
+constexpr int kBlock = 32;  // positions that are requested, resolved and counted in one go
 
 }  // namespace
 
 ExactCounts::ExactCounts(int levels)
     : levels_(levels),
-      tip_((levels + 1) * (kChunk + 1), kNone),
-      tip_total_((levels + 1) * (kChunk + 1)),
+      tip_((levels + 1) * (kChunk + 1), Tip{kNone, 0}),
       child_(levels * kChunk, kNone),
       ending_(levels + 1, kNone) {
-  add_segment();
-  nodes_ = 1;  // the root
-  for (int i = 0; i <= kChunk; ++i) tip_node(0, i) = kRoot;
+  node_.extend(1);
+  older_.extend(1);
+  for (int i = 0; i <= kChunk; ++i) tips(0)[i] = {kRoot, 0};
   ending_[0] = kRoot;
-}
-
-void ExactCounts::add_segment() {
-  segments_.push_back(std::make_unique<Segment>());
-  segment_.push_back(segments_.back()->nodes.data());
 }
 
 std::uint64_t ExactCounts::bytes() const {
@@ -36,7 +30,7 @@ std::uint64_t ExactCounts::bytes() const {
     lists += sizeof(id) + sizeof(list) + list.nodes.capacity() * sizeof(std::uint32_t);
   }
   return lists + nodes_ * (sizeof(Node) + sizeof(std::uint32_t)) + index_.bytes() +
-         stream_.size() * sizeof(std::uint32_t);
+         positions_ * sizeof(std::uint32_t);
 }
 
 std::uint32_t ExactCounts::find(std::uint32_t parent, std::uint32_t token) const {
@@ -49,7 +43,8 @@ std::uint32_t ExactCounts::find(std::uint32_t parent, std::uint32_t token) const
 std::uint32_t ExactCounts::add_child(std::uint32_t parent, std::uint32_t token, std::uint64_t position) {
   if (nodes_ == kNone) throw std::length_error("more than 4294967294 distinct n-grams: use a lower highest order");
   const auto id = static_cast<std::uint32_t>(nodes_);
-  if (id >> kSegmentBits == segments_.size()) add_segment();
+  node_.extend(nodes_ + 1);
+  older_.extend(nodes_ + 1);
   Node& up = node(parent);
   if (up.distinct == 1) index_.insert(parent, node(up.link).token, up.link);
   if (up.distinct > 0) index_.insert(parent, token, id);
@@ -66,10 +61,9 @@ std::uint32_t ExactCounts::add_child(std::uint32_t parent, std::uint32_t token, 
 
 // Gives the nodes in `expanding_` the child that followed when their n-gram occurred for the first time.
 void ExactCounts::expand_all() {
-  for (const std::uint32_t id : expanding_) NGRAM_PREFETCH(stream_.data() + newest(node(id)) + 1);
   for (const std::uint32_t id : expanding_) {
     const std::uint64_t position = newest(node(id)) + 1;
-    Node& only = node(add_child(id, stream_[position], position));
+    Node& only = node(add_child(id, token(position), position));
     only.count = 1;
     only.novel = 1;
     only.recent = std::uint32_t{1} << 31;
@@ -79,102 +73,118 @@ void ExactCounts::expand_all() {
   expanding_.clear();
 }
 
-void ExactCounts::request(int level, int i, std::uint32_t token) {
-  const std::uint32_t context = tip_node(level, i);
-  if (context == kNone) return;
-  const Node& up = node(context);
-  if (up.distinct > 1) {
-    index_.request(context, token);
-  } else if (up.distinct == 1) {
-    NGRAM_PREFETCH(&node(up.link));
+void ExactCounts::request(int level, const std::uint32_t* tokens, int from, int to) {
+  const Tip* const tip = tips(level);
+  for (int i = from; i < to; ++i) {
+    const std::uint32_t context = tip[i].node == kNone ? kRoot : tip[i].node;
+    const Node& up = node(context);  // of one not yet expanded the link is no child, and the request useless
+    const void* const entry = index_.home(context, tokens[i]);
+    NGRAM_PREFETCH(up.distinct > 1 ? entry : &node(up.link));
   }
 }
 
-void ExactCounts::resolve(int level, int i, std::uint32_t token) {
-  const std::uint32_t context = tip_node(level, i);
-  child(level, i) = kNone;
-  if (context == kNone || node(context).distinct < 2) return;
-  const std::uint32_t id = child(level, i) = index_.find(context, token);
-  if (id != kNone) NGRAM_PREFETCH(&node(id));
-}
-
-// The successor at `level` - 1 of position i, whose longer context is at `level`, has just been counted.
-void ExactCounts::count_novel(int level, int i, bool is_new, Chunk& chunk) {
-  const std::uint32_t id = child(level - 1, i);
-  if (id == kNone) return;
-  Node& lower = node(id);
-  Node& up = node(tip_node(level - 1, i));
-  Evidence& seen = chunk.evidence(level - 1, i);
-  seen.target.novel = lower.novel;
-  seen.context.novel_total = up.novel_total;
-  if (is_new) {
-    ++lower.novel;
-    ++up.novel_total;
+void ExactCounts::resolve(int level, const std::uint32_t* tokens, int from, int to) {
+  const Tip* const tip = tips(level);
+  std::uint32_t* const child = children(level);
+  for (int i = from; i < to; ++i) {
+    child[i] = kNone;
+    if (tip[i].node == kNone || node(tip[i].node).distinct < 2) continue;
+    child[i] = index_.find(tip[i].node, tokens[i]);
+    NGRAM_PREFETCH(&node(child[i] == kNone ? kRoot : child[i]));
   }
 }
 
-void ExactCounts::count(int level, int i, std::uint32_t token, std::uint64_t position, Chunk& chunk) {
-  const std::uint32_t context = tip_node(level, i);
-  tip_node(level + 1, i + 1) = kNone;
-  if (context == kNone) {
-    child(level, i) = kNone;
-    ending_[level + 1] = kNone;
-    if (level > 0) count_novel(level, i, true, chunk);
-    return;
+template <bool kRootLevel>
+void ExactCounts::count(int level, const std::uint32_t* tokens, int from, int to, std::uint64_t first, Chunk& chunk) {
+  const Tip* const tip = tips(level);
+  Tip* const longer = tips(level + 1);
+  std::uint32_t* const child = children(level);
+  const Tip* const shorter = kRootLevel ? nullptr : tips(level - 1);
+  const std::uint32_t* const lower_child = kRootLevel ? nullptr : children(level - 1);
+  Evidence* const evidence = &chunk.evidence(level, 0);
+  Evidence* const lower_evidence = kRootLevel ? nullptr : &chunk.evidence(level - 1, 0);
+  for (int i = from; i < to; ++i) {
+    // The successor of the next shorter context is new or not before this one: its continuation counts.
+    const auto count_novel = [&](bool is_new) {
+      if (kRootLevel || lower_child[i] == kNone) return;
+      Node& lower = node(lower_child[i]);
+      Node& up = node(shorter[i].node);
+      lower_evidence[i].target.novel = lower.novel;
+      lower_evidence[i].context.novel_total = up.novel_total;
+      lower.novel += is_new;
+      up.novel_total += is_new;
+    };
+    const std::uint32_t context = tip[i].node;
+    longer[i + 1].node = kNone;
+    if (context == kNone) {
+      count_novel(true);
+      continue;
+    }
+    const std::uint64_t times = kRootLevel ? first + i : tip[i].total;
+    Node& up = node(context);
+    Evidence& seen = evidence[i];
+    seen.context = {times, 0, up.distinct, up.run};
+    std::uint32_t id = child[i];
+    if (id == kNone) id = find(context, tokens[i]);  // it may have become known since it was sought
+    const bool is_new = id == kNone;
+    if (is_new) id = add_child(context, tokens[i], first + i);
+    Node& target = node(id);
+    seen.target = is_new ? Successor{} : successor(target, times, !kRootLevel);
+    if (target.count == kNone) throw std::length_error("an n-gram occurred more than 4294967294 times");
+    if (!kRootLevel) {
+      const bool again = !is_new && target.last_seen + 1 == times;
+      up.run = again ? std::min<std::uint32_t>(up.run + 1, kRunLimit) : 1;
+      target.recent = seen.target.recent >> 1 | std::uint32_t{1} << 31;
+      target.last_seen = static_cast<std::uint32_t>(times);
+    }
+    const std::uint32_t before = target.count++;
+    child[i] = id;
+    if (times > 0) chunk.depth[i] = level + 1;
+    if (before > 0 && level + 1 < levels_) {
+      if (before == 1) {  // its children are not needed before the next level
+        NGRAM_PREFETCH(stream_.data() + newest(target) + 1);
+        expanding_.push_back(id);
+      }
+      longer[i + 1] = {id, before};
+    }
+    count_novel(is_new);
   }
-  const std::uint64_t times = context == kRoot ? position : tip_total(level, i);
-  Evidence& seen = chunk.evidence(level, i);
-  Node& up = node(context);
-  seen.context = {times, 0, up.distinct, up.run};
-  std::uint32_t id = child(level, i);
-  if (id == kNone) id = find(context, token);  // it may have become known since it was sought
-  const bool is_new = id == kNone;
-  if (is_new) id = add_child(context, token, position);
-  Node& target = node(id);
-  seen.target = is_new ? Successor{} : successor(target, times, level > 0);
-  if (target.count == kNone) throw std::length_error("an n-gram occurred more than 4294967294 times");
-  if (level > 0) {
-    const bool again = !is_new && target.last_seen + 1 == times;
-    up.run = again ? std::min<std::uint32_t>(up.run + 1, kRunLimit) : 1;
-    target.recent = seen.target.recent >> 1 | std::uint32_t{1} << 31;
-    target.last_seen = static_cast<std::uint32_t>(times);
-  }
-  const std::uint32_t before = target.count++;
-  child(level, i) = id;
-  ending_[level + 1] = id;
-  if (times > 0) chunk.depth[i] = level + 1;
-  if (before > 0 && level + 1 < levels_) {
-    if (before == 1) expanding_.push_back(id);  // its children are not needed before the next level
-    tip_node(level + 1, i + 1) = id;
-    tip_total(level + 1, i + 1) = before;
-  }
-  if (level > 0) count_novel(level, i, is_new, chunk);
 }
 
 void ExactCounts::append(const std::uint32_t* tokens, int n, Chunk& chunk) {
   rewind();
-  const std::uint64_t first = stream_.size();
-  stream_.insert(stream_.end(), tokens, tokens + n);
+  const std::uint64_t first = positions_;
+  stream_.extend(first + n);
+  std::copy_n(tokens, n, stream_.data() + first);
+  positions_ = first + n;
   std::fill_n(chunk.depth.begin(), n, 0);
-  // What is ahead by up to n positions was left by counting its lower neighbour, n + 1 positions before it.
-  const int requested = std::min(kRequestAhead, n), resolved = std::min(kResolveAhead, n);
-  for (int i = 0; i < requested; ++i) request(0, i, tokens[i]);
-  for (int i = 0; i < resolved; ++i) resolve(0, i, tokens[i]);
-  for (int level = 0; level < levels_; ++level) {
-    for (int i = 0; i < n; ++i) {
-      const auto ahead = [&](int by, auto step) {
-        const int at = i + by < n ? i + by : i + by - n, above = level + (i + by >= n);
-        if (above < levels_) (this->*step)(above, at, tokens[at]);
-      };
-      ahead(requested, &ExactCounts::request);
-      ahead(resolved, &ExactCounts::resolve);
-      count(level, i, tokens[i], first + i, chunk);
-    }
-    expand_all();
+  // Blocks of positions, level after level. A block's contexts are known once the one before it of the lower level, and
+  // its first position's lower neighbour, are counted: so a chunk of one block is not looked ahead in.
+  const int blocks = (n + kBlock - 1) / kBlock, all = levels_ * blocks;
+  const int requested = std::min(2, blocks - 1), resolved = std::min(1, blocks - 1);
+  const auto call = [&](auto step, int block) {
+    if (block >= all) return;
+    const int level = block / blocks, from = block % blocks * kBlock;
+    step(level, from, std::min(from + kBlock, n));
+  };
+  const auto request = [&](int level, int from, int to) { this->request(level, tokens, from, to); };
+  const auto resolve = [&](int level, int from, int to) { this->resolve(level, tokens, from, to); };
+  for (int block = 0; block < requested; ++block) call(request, block);
+  for (int block = 0; block < resolved; ++block) call(resolve, block);
+  for (int block = 0; block < all; ++block) {
+    call(request, block + requested);
+    call(resolve, block + resolved);
+    call(
+        [&](int level, int from, int to) {
+          level == 0 ? count<true>(level, tokens, from, to, first, chunk)
+                     : count<false>(level, tokens, from, to, first, chunk);
+          if (to == n) expand_all();
+        },
+        block);
   }
-  for (int level = 1; level < levels_; ++level) {
-    tip_node(level, 0) = tip_node(level, n);
-    tip_total(level, 0) = tip_total(level, n);
+  for (int level = 0; level < levels_; ++level) {
+    if (level > 0) tips(level)[0] = tips(level)[n];
+    ending_[level + 1] = children(level)[n - 1];
   }
 }
 
@@ -186,19 +196,19 @@ ExactCounts::Place ExactCounts::place(std::uint32_t id, int length) const {
     return {times > 0 ? id : kNone, times, false};
   }
   const std::uint64_t position = newest(found);
-  return {kNone, position, position + 1 < stream_.size()};
+  return {kNone, position, position + 1 < positions_};
 }
 
 void ExactCounts::peek(const std::uint32_t* tokens, int n, Chunk& chunk) {
   if (!peeking_) {
     peeking_.emplace(levels_ + 1);
     for (int level = 0; level < tip_depth(); ++level) {
-      (*peeking_)[level] = place(tip_node(level, 0), level);
+      (*peeking_)[level] = place(tip_of(level).node, level);
     }
   }
   for (int i = 0; i < n; ++i) {
     std::vector<Place> next(levels_ + 1);
-    if (!stream_.empty()) next[0] = place(kRoot, 0);
+    if (positions_ > 0) next[0] = place(kRoot, 0);
     chunk.depth[i] = 0;
     for (int level = 0; level < levels_; ++level) {
       const Place& at = (*peeking_)[level];
@@ -206,9 +216,9 @@ void ExactCounts::peek(const std::uint32_t* tokens, int n, Chunk& chunk) {
       chunk.depth[i] = level + 1;
       Evidence& seen = chunk.evidence(level, i);
       if (at.once) {
-        const bool same = stream_[at.times_or_position + 1] == tokens[i];
+        const bool same = token(at.times_or_position + 1) == tokens[i];
         seen = {{1, 1, 1, 1}, same ? Successor{1, 1, std::uint32_t{1} << 31} : Successor{}};
-        if (same && at.times_or_position + 2 < stream_.size()) {
+        if (same && at.times_or_position + 2 < positions_) {
           next[level + 1] = {kNone, at.times_or_position + 1, true};
         }
         continue;
@@ -225,20 +235,20 @@ void ExactCounts::peek(const std::uint32_t* tokens, int n, Chunk& chunk) {
 }
 
 int ExactCounts::tip_depth() const {
-  int depth = stream_.empty() ? 0 : 1;
-  while (depth > 0 && depth < levels_ && tip_[depth * (kChunk + 1)] != kNone) ++depth;
+  int depth = positions_ > 0 ? 1 : 0;
+  while (depth > 0 && depth < levels_ && tip_of(depth).node != kNone) ++depth;
   return depth;
 }
 
 Context ExactCounts::tip(int level) const {
-  const std::uint32_t id = tip_[level * (kChunk + 1)];
-  return {total(id, tip_total_[level * (kChunk + 1)]), node(id).novel_total, node(id).distinct, node(id).run};
+  const auto [id, count] = tip_of(level);
+  return {total(id, count), node(id).novel_total, node(id).distinct, node(id).run};
 }
 
 Successor ExactCounts::tip_successor(int level, std::uint32_t token) const {
-  const std::uint32_t id = tip_[level * (kChunk + 1)], found = find(id, token);
-  if (found == kNone) return {};
-  return successor(node(found), total(id, tip_total_[level * (kChunk + 1)]), level > 0);
+  const auto [id, count] = tip_of(level);
+  const std::uint32_t found = find(id, token);
+  return found == kNone ? Successor{} : successor(node(found), total(id, count), level > 0);
 }
 
 }  // namespace ngram

@@ -31,8 +31,8 @@
 #include <unordered_map>
 #include <vector>
 
+#include "common/growing_pages.h"
 #include "common/prefetch.h"
-#include "common/zero_pages.h"
 #include "exact/child_index.h"
 #include "exact/evidence.h"
 
@@ -74,10 +74,10 @@ class ExactCounts {
   void visit_successors(int level, const Visit& visit);
 
   int levels() const { return levels_; }
-  std::uint64_t positions() const { return stream_.size(); }
+  std::uint64_t positions() const { return positions_; }
   std::uint64_t nodes() const { return nodes_; }
   std::uint64_t bytes() const;
-  std::uint32_t token(std::uint64_t position) const { return stream_[position]; }
+  std::uint32_t token(std::uint64_t position) const { return stream_.data()[position]; }
 
  private:
   struct Node {
@@ -96,7 +96,6 @@ class ExactCounts {
 
   static constexpr std::uint32_t kRoot = 0;  // the empty n-gram
   static constexpr std::uint32_t kNone = ChildIndex::kNone;
-  static constexpr int kSegmentBits = 18;
 
   static constexpr std::uint32_t kListed = 16;    // contexts with so many successors get a list when they are visited
   static constexpr std::size_t kVisitAhead = 12;  // nodes by which a visit of a list runs ahead of itself
@@ -108,10 +107,10 @@ class ExactCounts {
     std::uint32_t newest = 0;
   };
 
-  static constexpr std::size_t kSegment = std::size_t{1} << kSegmentBits;
-  struct Segment {
-    ZeroPages<Node> nodes{kSegment};
-    ZeroPages<std::uint32_t> older{kSegment};
+  // A context of a position: its node, or kNone where it had not occurred, and how often it had.
+  struct Tip {
+    std::uint32_t node;
+    std::uint32_t total;  // of the root nothing: the stream's length says it
   };
 
   // A context while peeking: an expanded node and how often it occurred, or an n-gram that occurred once and the
@@ -122,40 +121,39 @@ class ExactCounts {
     bool once = false;
   };
 
-  Node& node(std::uint32_t id) { return segment_[id >> kSegmentBits][id & ((1u << kSegmentBits) - 1)]; }
-  const Node& node(std::uint32_t id) const { return segment_[id >> kSegmentBits][id & ((1u << kSegmentBits) - 1)]; }
+  Node& node(std::uint32_t id) { return node_.data()[id]; }
+  const Node& node(std::uint32_t id) const { return node_.data()[id]; }
   // The node's next older sibling, 0 at the end.
-  std::uint32_t& older(std::uint32_t id) {
-    return segments_[id >> kSegmentBits]->older.data()[id & ((1u << kSegmentBits) - 1)];
-  }
-  std::uint64_t total(std::uint32_t id, std::uint32_t count) const { return id == kRoot ? stream_.size() : count; }
-  std::uint32_t& tip_node(int level, int i) { return tip_[level * (kChunk + 1) + i]; }
-  std::uint32_t& tip_total(int level, int i) { return tip_total_[level * (kChunk + 1) + i]; }
-  std::uint32_t& child(int level, int i) { return child_[level * kChunk + i]; }
+  std::uint32_t& older(std::uint32_t id) { return older_.data()[id]; }
+  std::uint64_t total(std::uint32_t id, std::uint32_t count) const { return id == kRoot ? positions_ : count; }
+  Tip* tips(int level) { return tip_.data() + level * (kChunk + 1); }
+  const Tip& tip_of(int level) const { return tip_[level * (kChunk + 1)]; }
+  std::uint32_t* children(int level) { return child_.data() + level * kChunk; }
 
-  // `append` at a level and position: ask for what tells the successor's node, ask for the node, count it.
-  void request(int level, int i, std::uint32_t token);
-  void resolve(int level, int i, std::uint32_t token);
-  void count(int level, int i, std::uint32_t token, std::uint64_t position, Chunk& chunk);
-  void count_novel(int level, int i, bool is_new, Chunk& chunk);
+  // `append` of positions [from, to) at a level: ask for what names the successors' nodes, ask for the nodes, count.
+  void request(int level, const std::uint32_t* tokens, int from, int to);
+  void resolve(int level, const std::uint32_t* tokens, int from, int to);
+  template <bool kRootLevel>
+  void count(int level, const std::uint32_t* tokens, int from, int to, std::uint64_t first, Chunk& chunk);
   std::uint64_t newest(const Node& of) const { return std::uint64_t{of.position_high} << 32 | of.link; }
   std::uint32_t find(std::uint32_t parent, std::uint32_t token) const;
   std::uint32_t add_child(std::uint32_t parent, std::uint32_t token, std::uint64_t position);
   void expand_all();
-  void add_segment();
   Successor successor(const Node& child, std::uint64_t total, bool recency) const;
   Place place(std::uint32_t id, int length) const;
 
   int levels_;
-  std::vector<std::uint32_t> stream_;
-  std::vector<std::unique_ptr<Segment>> segments_;
-  std::vector<Node*> segment_;  // their nodes
-  std::uint64_t nodes_ = 0;
+  GrowingPages<std::uint32_t> stream_{std::size_t{1} << 40};
+  std::uint64_t positions_ = 0;
+  GrowingPages<Node> node_{std::size_t{1} << 32};
+  GrowingPages<std::uint32_t> older_{std::size_t{1} << 32};
+  std::uint64_t nodes_ = 1;  // the root
   std::unordered_map<std::uint32_t, List> lists_;  // by node
   ChildIndex index_;                               // of nodes that have siblings
 
   // By level, then position in the chunk; of tips entry 0 is before the chunk's first token.
-  std::vector<std::uint32_t> tip_, tip_total_, child_;
+  std::vector<Tip> tip_;
+  std::vector<std::uint32_t> child_;
   std::vector<std::uint32_t> expanding_;       // nodes that have just occurred for the second time
   std::vector<std::uint32_t> ending_;          // node of the newest n-gram of each length, new ones too, or kNone
   std::optional<std::vector<Place>> peeking_;  // by level; empty unless peeking
@@ -167,9 +165,9 @@ inline Successor ExactCounts::successor(const Node& child, std::uint64_t total, 
 
 template <class Visit>
 void ExactCounts::visit_successors(int level, const Visit& visit) {
-  const std::uint32_t id = tip_[level * (kChunk + 1)];
+  const auto [id, count] = tip_of(level);
   const Node& context = node(id);
-  const std::uint64_t times = total(id, tip_total_[level * (kChunk + 1)]);
+  const std::uint64_t times = total(id, count);
   const auto call = [&](const Node& child) {
     visit(static_cast<std::uint32_t>(child.token), successor(child, times, level > 0));
   };
