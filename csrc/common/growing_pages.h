@@ -62,7 +62,7 @@ class GrowingPages {
     madvise(end, to - from, MADV_HUGEPAGE);  // a hint: without it only slower
     size_ = to / sizeof(T);
 #else
-    auto larger = std::make_unique<ZeroPages<T>>(std::max(size, size_ + size_ / 2 + kStep / sizeof(T)));
+    auto larger = std::make_unique<ZeroPages<T> >(std::max(size, size_ + size_ / 2 + kStep / sizeof(T)));
     if (size_ > 0) std::memcpy(static_cast<void*>(larger->data()), data_, size_ * sizeof(T));
     pages_ = std::move(larger);
     data_ = pages_->data();
@@ -76,7 +76,7 @@ class GrowingPages {
   void* mapped_;
   std::size_t reserved_;
 #else
-  std::unique_ptr<ZeroPages<T>> pages_;
+  std::unique_ptr<ZeroPages<T> > pages_;
 #endif
 };
 

@@ -29,8 +29,7 @@ std::uint64_t ExactCounts::bytes() const {
   for (const auto& [id, list] : lists_) {
     lists += sizeof(id) + sizeof(list) + list.nodes.capacity() * sizeof(std::uint32_t);
   }
-  return lists + nodes_ * (sizeof(Node) + sizeof(std::uint32_t)) + index_.bytes() +
-         positions_ * sizeof(std::uint32_t);
+  return lists + nodes_ * (sizeof(Node) + sizeof(std::uint32_t)) + index_.bytes() + positions_ * sizeof(std::uint32_t);
 }
 
 std::uint32_t ExactCounts::find(std::uint32_t parent, std::uint32_t token) const {

@@ -147,7 +147,7 @@ class ExactCounts {
   std::uint64_t positions_ = 0;
   GrowingPages<Node> node_{std::size_t{1} << 32};
   GrowingPages<std::uint32_t> older_{std::size_t{1} << 32};
-  std::uint64_t nodes_ = 1;  // the root
+  std::uint64_t nodes_ = 1;                        // the root
   std::unordered_map<std::uint32_t, List> lists_;  // by node
   ChildIndex index_;                               // of nodes that have siblings
 

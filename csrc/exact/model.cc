@@ -5,7 +5,8 @@
 
 namespace ngram {
 
-ExactModel::ExactModel(const ExactModelConfig& config) : config_(config), counts_(config.levels), chunk_(config.levels) {
+ExactModel::ExactModel(const ExactModelConfig& config)
+    : config_(config), counts_(config.levels), chunk_(config.levels) {
   begin_chain();
   begin_tilt();
 }
