@@ -59,7 +59,7 @@ class NgramLM(HFLM):  # type: ignore[misc]  # has no types
         if rolling not in ("harness", "sliding"):
             raise InputError(f"rolling is {rolling}: give harness or sliding")
         self._rolling, self._stride = rolling, int(stride or max(self.max_length // 2, 1))
-        surfaces = HfTokenizer(self.tokenizer).surfaces
+        surfaces = HfTokenizer(self.tokenizer).surfaces()
         size = self.model.get_output_embeddings().weight.shape[0]
         surfaces += [None] * (size - len(surfaces))
         self._memory = NgramMemory(memory, vocabulary=Vocabulary(size, surfaces, neural=True))
