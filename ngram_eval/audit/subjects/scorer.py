@@ -69,7 +69,7 @@ MakeScorer = Callable[[str, EvalConfig, NeuralSource], Scorer]
 _ROUNDING, _BATCHES = 1e-9, 1e-4
 """Nats a position by which another backend, or batches of other shapes, may differ."""
 _OTHER_BATCH = 7
-_DRAWN = 64
+_DRAWN = 32
 """Tokens that are drawn: each is a forward of its own."""
 
 
