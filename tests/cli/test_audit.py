@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from ngram_eval.cli import audit
+from tests.support import evaluators
 from tests.support.planted import VOCAB
 from tests.support.streams import Stream
 
