@@ -94,7 +94,8 @@ class NgramMemory:
 
         `probabilities` (n, V) are the model's distributions before each token. Without them, tokens are only counted:
         the weights of the blend do not change, and nothing is returned, (0,). The very first token of a memory has no
-        context: it is only counted, and charged what the model gives it. Raises `InputError` for arrays of another form.
+        context: it is only counted, and charged what the model gives it. Raises `InputError` for arrays of another
+        form.
         """
         found = np.asarray(tokens)
         if found.ndim != 1 or (found.size and found.dtype.kind not in "iu"):
@@ -226,12 +227,10 @@ class MemoryBatch:
     def _one_each(self, given: ArrayLike) -> NDArray[Any]:
         found = np.asarray(given)
         if found.ndim < 2 or len(found) != len(self.memories):
-            raise InputError(f"an array of shape {found.shape} for {len(self.memories)} memories: give one row for each")
+            raise InputError(f"an array of shape {found.shape} for {len(self.memories)} memories: give a row for each")
         return found
 
-    def _on_all(
-        self, call: Callable[..., NDArray[np.float64]], *arguments: NDArray[Any]
-    ) -> list[NDArray[np.float64]]:
+    def _on_all(self, call: Callable[..., NDArray[np.float64]], *arguments: NDArray[Any]) -> list[NDArray[np.float64]]:
         if self._threads == 1:
             return list(map(call, self.memories, *arguments))
         with ThreadPoolExecutor(self._threads) as pool:

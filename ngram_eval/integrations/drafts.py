@@ -2,8 +2,8 @@
 
     model.generate(**inputs, max_new_tokens=200, custom_generate=NgramDrafts())
 
-The text is the one that greedy decoding gives, in fewer forward passes: after Leviathan et al. 2023, "Fast Inference from
-Transformers via Speculative Decoding", with exact counts in the place of a small model.
+The text is the one that greedy decoding gives, in fewer forward passes: after Leviathan et al. 2023, "Fast Inference
+from Transformers via Speculative Decoding", with exact counts in the place of a small model.
 """
 
 from typing import Any
@@ -40,7 +40,7 @@ class NgramDrafts:
         generation_config: Any,
         **settings: Any,
     ) -> torch.Tensor:
-        """The prompt (1, T) and what follows it; raises `InputError` for what is not greedy decoding of one sequence."""
+        """The prompt (1, T) and what follows it; raises `InputError` unless decoding is greedy, of one sequence."""
         from transformers import DynamicCache
 
         masked = settings.get("attention_mask")

@@ -67,7 +67,7 @@ class NgramLM(HFLM):  # type: ignore[misc]  # has no types
             self._memory.observe(self.tok_encode(Path(text).read_text(encoding="utf-8")))
 
     def _model_call(self, inps: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
-        """Log-probabilities of the blend (B, T, V), of sequences (B, T); what is padded on the right changes nothing."""
+        """Log-probabilities of the blend (B, T, V), of sequences (B, T); padding on the right changes nothing."""
         logits = super()._model_call(inps, *arguments, **options)
         rows: NDArray[np.float64] = torch.softmax(logits.double(), dim=-1).cpu().numpy()
         tokens: NDArray[np.int64] = inps.cpu().numpy()
@@ -107,7 +107,6 @@ class NgramLM(HFLM):  # type: ignore[misc]  # has no types
             float(np.log(memory.observe(tokens[batch.positions() + 1], source.probabilities(tokens, batch))).sum())
             for batch in batches(windows, size)
         )
-
 
 
 def main() -> None:

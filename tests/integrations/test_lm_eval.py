@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-lm_eval = pytest.importorskip("lm_eval", reason="lm_eval is not installed: pip install ngram_eval[lm-eval]")
+pytest.importorskip("lm_eval", reason="lm_eval is not installed: pip install ngram_eval[lm-eval]")
 
 from lm_eval.api.instance import Instance
 
-from ngram_eval import NgramMemory, preset
-from ngram_eval.config import WindowConfig
+from ngram_eval import NgramMemory
 from ngram_eval.integrations.lm_eval import NgramLM
 from ngram_eval.models.hf.loading import load_model, load_tokenizer
 from tests.support.hf_models import TEXT, save_gpt2
@@ -59,7 +58,9 @@ def by_hand(folder: Path, tokens: list[int], known: list[int]) -> float:
         rows = torch.softmax(network(torch.tensor([tokens[:-1]])).logits[0].double(), dim=-1).numpy()
     memory = NgramMemory()
     memory.observe([*known, tokens[0]])
-    return float(np.log([memory.observe([token], row[None]) for token, row in zip(tokens[1:], rows)]).sum())
+    return float(
+        np.log([memory.observe([token], row[None]) for token, row in zip(tokens[1:], rows, strict=True)]).sum()
+    )
 
 
 def test_a_continuation_is_charged_what_the_memory_says(folder: Path) -> None:
