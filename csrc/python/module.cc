@@ -38,4 +38,5 @@ PYBIND11_MODULE(_core, m) {
   bind_exact(m);
   bind_hashed(m);
   bind_mixer(m);
+  bind_ppmd(m);
 }

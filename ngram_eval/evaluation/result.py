@@ -178,7 +178,7 @@ def summarise(
         data=[str(path) for path in stream.paths],
         inputs=[asdict(one) for one in inputs],
         settings=None if settings is None else settings.to_json(),
-        config=asdict(config),
+        config=config.to_json(),
         versions={"python": platform.python_version(), **installed_versions()},
         profile=profile.packed(),
     )
