@@ -191,7 +191,7 @@ def draw(path: Path, found: Found) -> None:
     matplotlib.rcParams["svg.hashsalt"] = "byte_mixtures"  # the same file from the same figures
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(7.5, 4.5), layout="constrained")
+    figure, axes = plt.subplots(figsize=(7.5, 5), layout="constrained")
     for (name, of), style in zip(found.sweep.items(), ("o-", "s--", "^:"), strict=True):
         at = list(of)
         axes.plot(at, [one.renormalised for one in of.values()], style, color="tab:red", label=f"{name}: renormalised")
@@ -202,7 +202,7 @@ def draw(path: Path, found: Found) -> None:
     axes.set_xlabel("threshold of the gate: confidence above which PPM-D has the larger weight")
     axes.set_ylabel("bits per byte")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, ncols=2)
+    figure.legend(loc="outside upper center", fontsize=8, ncols=3)
     with replacing(path) as file:
         figure.savefig(file, format=path.suffix[1:], metadata={"Date": None} if path.suffix == ".svg" else None)
     plt.close(figure)
