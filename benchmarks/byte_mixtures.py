@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import tyro
+from numpy.typing import NDArray
 
 from benchmarks.collisions import Line, line_of
 from benchmarks.machine import describe_machine, publish
@@ -84,7 +85,7 @@ def measure_all_at_once(job: Job, scorers: dict[str, Scorer], window: WindowConf
     assert tokenizer is not None
     targets = target_count(len(tokens), window.seq_len)
     chosen = choose_samples(targets, samples, window)
-    charged: dict[str, list[np.ndarray]] = {name: [] for name in scorers}
+    charged: dict[str, list[NDArray[np.float64]]] = {name: [] for name in scorers}
     sums: dict[str, list[float]] = {name: [] for name in scorers}
     at_once = windows_at_once(replace(preset("mixer"), window=window), source)
     for batch in batches(plan_windows(targets, window), at_once):
