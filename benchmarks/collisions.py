@@ -18,7 +18,7 @@ import tyro
 from numpy.typing import NDArray
 
 from benchmarks.machine import describe_machine, publish
-from ngram_eval.audit.subjects import SharedSource
+from ngram_eval.audit.subjects.scorer import SharedSource
 from ngram_eval.bpb import bits_per_byte, nats_of
 from ngram_eval.config import EvalConfig, NgramConfig, preset
 from ngram_eval.distributed.ranks import ALONE

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 compiler: str
+simd: str
 
 class ExactModel:
     def __init__(
