@@ -109,7 +109,6 @@ NGRAM_INLINE void Mixer::choose(Path& path) {
   if (depth % kLevels != 0) return;
   const int group = depth / kLevels;
   std::uint64_t* const keys = path.keys.data() + group * config_.hashed;
-  NGRAM_BY_FOUR
   for (int k = 0; k < config_.hashed; ++k) keys[k] = Groups::key(mix(contexts.hashed[k], mid));
   for (int k = 0; k < kDirect; ++k) path.direct[group][k] = direct_line(mix(contexts.direct[k], mid));
 }
@@ -129,6 +128,7 @@ NGRAM_CLONES void Mixer::plan(Path& path, std::uint32_t token) {
     choose(path);
     descend(path, leaf >= path.last().mid());
   }
+  path.groups = (path.depth + kLevels - 1) / kLevels;
   asked_ = 0;
 }
 
@@ -137,7 +137,7 @@ NGRAM_CLONES void Mixer::plan(Path& path, std::uint32_t token) {
 template <int kPart>
 NGRAM_INLINE void Mixer::ask(int depth) {
   const Path& path = *ahead_;
-  if (asked_ < (path.depth + kLevels - 1) / kLevels * config_.hashed) {
+  if (asked_ < path.groups * config_.hashed) {
     for (int i = 0; i < kAtOnce; ++i) NGRAM_PREFETCH(groups_.line(path.keys[asked_ + i]));  // the last may be old ones
     asked_ += kAtOnce;
   }
@@ -155,8 +155,7 @@ NGRAM_INLINE void Mixer::ask(int depth) {
 NGRAM_INLINE void Mixer::find(const Path& path, int group) {
   const std::uint64_t* const keys = path.keys.data() + group * config_.hashed;
   Group& found = found_[group];
-  NGRAM_BY_FOUR
-  for (int k = 0; k < config_.hashed; ++k) found.hashed[k] = groups_.find(keys[k]);
+  by_four(config_.hashed, [&](std::size_t k) { found.hashed[k] = groups_.find(keys[k]); });
   found.direct = path.direct[group];
 }
 
@@ -176,17 +175,20 @@ void Mixer::branches(const Path& path, int from, int to) {
 
 // The inputs of decisions.
 NGRAM_INLINE void Mixer::look(const Path& path, int from, int to) {
-  const int hashed = config_.hashed;
+  const std::size_t hashed = config_.hashed;
+  const Estimate* const maps = maps_.data();
   for (int i = from; i < to; ++i) {
     Decision& decision = decisions_[i];
     const Group& group = found_[i / kLevels];
-    const int place = path.nodes[i].place;
+    const std::size_t place = path.nodes[i].place;
     ask<0>(i);
-    NGRAM_BY_FOUR
-    for (int k = 0; k < hashed; ++k) {
-      const std::uint32_t state = decision.states[k] = 256 * k + group.hashed[k].at[place];
-      decision.inputs[kFirstHashed + k] = kLogits[maps_[state].step()];
-    }
+    std::uint32_t* const states = decision.states.data();
+    float* const inputs = decision.inputs.data() + kFirstHashed;
+    by_four(hashed, [&](std::size_t k) {
+      const std::size_t state = 256 * k + group.hashed[k].at[place];
+      states[k] = static_cast<std::uint32_t>(state);
+      inputs[k] = kLogits[maps[state].step()];
+    });
     for (int k = 0; k < kDirect; ++k) decision.inputs[kFirstDirect + k] = kLogits[group.direct[k][place].step()];
   }
   for (int i = from; i < to; ++i) {
@@ -210,7 +212,7 @@ NGRAM_INLINE void Mixer::look(const Path& path, int from, int to) {
   }
   for (int i = from; i < to; ++i) {  // what has seen nothing has nothing to say
     Decision& decision = decisions_[i];
-    for (int k = 0; k < hashed; k += kLanes) {
+    for (std::size_t k = 0; k < hashed; k += kLanes) {
       float* const inputs = decision.inputs.data() + kFirstHashed + k;
       store(inputs, load<Integers>(inputs) & ((load<Bits>(decision.states.data() + k) & 255) != 0));
     }
@@ -330,20 +332,18 @@ NGRAM_CLONES void Mixer::learn(const Path& path) {
 
 // Moves what it has none in.
 NGRAM_CLONES void Mixer::count(const Path& path) {
-  const int hashed = config_.hashed;
+  const std::size_t hashed = config_.hashed;
   for (int first = 0; first < path.depth; first += kLevels) {
     const int stop = std::min(path.depth, first + kLevels);
     const std::uint64_t* const keys = path.keys.data() + first / kLevels * hashed;
     const Group& group = found_[first / kLevels];
     std::array<std::uint8_t*, kMostHashed> taken;
-    NGRAM_BY_FOUR
-    for (int k = 0; k < hashed; ++k) taken[k] = groups_.take(keys[k], group.hashed[k]);
+    by_four(hashed, [&](std::size_t k) { taken[k] = groups_.take(keys[k], group.hashed[k]); });
     for (int i = first; i < stop; ++i) {
-      const int place = path.nodes[i].place;
-      const auto& next = kTables.next[path.bits[i]];
-      const auto& states = decisions_[i].states;
-      NGRAM_BY_FOUR
-      for (int k = 0; k < hashed; ++k) taken[k][place] = next[static_cast<std::uint8_t>(states[k])];
+      const std::size_t place = path.nodes[i].place;
+      const std::uint8_t* const next = kTables.next[path.bits[i]].data();
+      const std::uint32_t* const states = decisions_[i].states.data();
+      by_four(hashed, [&](std::size_t k) { taken[k][place] = next[static_cast<std::uint8_t>(states[k])]; });
     }
     std::array<int, kLevels> places{};  // those after the last decision are not in use
     for (int i = first; i < stop; ++i) places[i - first] = path.nodes[i].place;
@@ -360,8 +360,9 @@ NGRAM_CLONES void Mixer::count(const Path& path) {
     const std::int32_t outcome = -path.bits[i];
     ask<3>(i);
     const Integers outcomes = {outcome, outcome, outcome, outcome, outcome, outcome, outcome, outcome};
-    for (int k = 0; k < hashed; k += kLanes) {
-      const auto at = [&](int lane) -> std::uint32_t& { return maps_[decision.states[k + lane]].bits; };
+    Estimate* const maps = maps_.data();
+    for (std::size_t k = 0; k < hashed; k += kLanes) {
+      const auto at = [&](int lane) -> std::uint32_t& { return maps[decision.states[k + lane]].bits; };
       const Bits bits = moved(Bits{at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7)}, outcomes, kStateLimit);
       for (int lane = 0; lane < kLanes; ++lane) at(lane) = bits[lane];
     }

@@ -127,6 +127,7 @@ class Mixer {
     int matched;             // tokens of the repetition under way, or 0
     std::uint32_t expected;  // rank of what it says comes next
     int depth;               // of the last node
+    int groups;              // that a whole path goes through
     std::array<Node, kMostDecisions + 1> nodes;
     std::array<std::uint8_t, kMostDecisions> bits;
     std::array<std::uint64_t, kMostGroups * kMostHashed + kAtOnce> keys;  // of groups, those of a node in a row
