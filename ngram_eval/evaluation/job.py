@@ -4,7 +4,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ngram_eval.assets import asset
+from ngram_eval.config import WindowConfig
 from ngram_eval.distributed.ranks import Ranks
 from ngram_eval.errors import InputError
 from ngram_eval.evaluation.settings import Settings
@@ -15,8 +19,10 @@ from ngram_eval.models.source import NeuralSource, UniformSource
 from ngram_eval.scorers.backends import ON_DEVICE, load_backend, resolve_backend
 from ngram_eval.scorers.base import Vocabulary
 from ngram_eval.text.manifest import Manifest, read_manifest
+from ngram_eval.text.samples import choose_samples
 from ngram_eval.text.shards import TokenStream, read_shards
 from ngram_eval.text.tokenizer import TextTokenizer, Tokenizer, check_vocabulary
+from ngram_eval.text.windows import target_count
 from ngram_eval.timing import Track, untracked
 
 
@@ -40,6 +46,15 @@ class Job:
     def threads(self) -> int:
         """Threads for the count tables."""
         return self.settings.hardware.count_threads()
+
+    def targets(self, window: WindowConfig) -> int:
+        """Number of positions that a preset with such windows scores."""
+        return target_count(len(self.stream.tokens), max(window.seq_len, self.source.train_seq_len))
+
+    def samples(self, window: WindowConfig) -> NDArray[np.int64]:
+        """Positions at which a preset with such windows looks at whole distributions; none if the source has none."""
+        count = self.settings.samples if self.source.gives_all else 0
+        return choose_samples(self.targets(window), count, window)
 
     @property
     def vocabulary(self) -> Vocabulary:

@@ -19,9 +19,8 @@ from ngram_eval import evaluate as evaluate_api
 from ngram_eval import preset
 from ngram_eval.cli import audit
 from ngram_eval.config import WindowConfig
-from ngram_eval.evaluation import reader
-from ngram_eval.models import source
 from ngram_eval.models.hf.loading import digest, load_model, load_tokenizer
+from ngram_eval.models.hf.source import HfSource
 from ngram_eval.models.hf.tokenizer import HfTokenizer
 from ngram_eval.text.shards import write_shard
 from ngram_eval.text.windows import plan_windows
@@ -258,11 +257,11 @@ def test_a_model_that_changes_while_it_is_in_use_is_named(
     folder = Path(shutil.copytree(models["gpt2"], tmp_path / "model"))
     flags = ["--hf", folder, "--text", text_file, "--seq-len", 32, "--stride", 8, "--preset", "exact"]
     evaluate(*flags)
-    statistics = source.statistics
+    stats = HfSource.stats
 
-    def changing(*arguments: Any, **named: Any) -> Any:
+    def changing(*arguments: Any) -> Any:
         os.utime(folder / "config.json", ns=(0, 0))
-        return statistics(*arguments, **named)
+        return stats(*arguments)
 
-    monkeypatch.setattr(reader, "statistics", changing)
+    monkeypatch.setattr(HfSource, "stats", changing)
     assert f"{folder / 'config.json'} was changed while it was in use" in fails(capsys, evaluate, *flags)
