@@ -80,7 +80,7 @@ def one_line(error: BaseException) -> str:
 
 
 def _nobody_reads() -> bool:
-    """Whether stdout is a pipe without a reader; if so it leads nowhere from now on, as Python flushes it in the end."""
+    """Whether stdout is a pipe without a reader; then it leads nowhere from now on, as Python flushes it in the end."""
     if sys.stdout is not sys.__stdout__:
         return False
     pipe = select.poll()

@@ -7,14 +7,14 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from difflib import get_close_matches
+from itertools import takewhile
 from typing import Any, TypeVar
 
 from ngram_eval.errors import BAD_INPUT, InputError
 
 SHELLS = ("bash", "zsh", "fish")
-_BOX = re.compile(r"^[ │|]*(.*?)[ │|]*$")
-"""A line of text in a box, which has other sides where a terminal can't show these."""
-_EDGE = re.compile(r"^\W*[─-]{3}|^[╭╰+]")
+_EDGE = re.compile(r"[╭╰]|\W*[─-]{3}")
+"""Begins a line of a box that holds no text but its title."""
 _FISH = str.maketrans({"\\": "\\\\", '"': '\\"', "$": "\\$"})
 """The escapes of a string in fish's double quotes."""
 
@@ -49,13 +49,19 @@ def _refusal(parse: Callable[..., Any], arguments: Sequence[str], prog: str, tol
     unknown = [one for one in given if one.replace("_", "-") not in known]
     command = " ".join(commands)
     if not unknown:
-        lines = [_BOX.sub(r"\1", line) for line in told.splitlines()]
-        first = next((at for at, line in enumerate(lines[1:], 1) if _EDGE.match(line)), len(lines))
-        text = " ".join(lines[1:first]).removeprefix("Error parsing ").rstrip(".")
+        text = " ".join(_boxed(told)).removeprefix("Error parsing ").rstrip(".")
         return f"{text} (see `{command} --help`)" if command else text
     near = dict.fromkeys(match for one in unknown for match in get_close_matches(one, known, n=1))
     remedy = f"did you mean {', '.join(near)}?" if near else "--help-all lists its flags"
     return f"{command} has no flag {', '.join(unknown)}: {remedy}"
+
+
+def _boxed(told: str) -> list[str]:
+    """The first words in a box of tyro's, line by line. Where a terminal can't show one, its title is a line of text."""
+    lines = iter(told.splitlines())
+    if not next(lines).startswith("╭"):
+        next(lines)
+    return [line.strip(" │") for line in takewhile(lambda line: not _EDGE.match(line), lines)]
 
 
 def _path(specification: dict[str, Any], arguments: Sequence[str]) -> Iterator[tuple[dict[str, Any], str]]:

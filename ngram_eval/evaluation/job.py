@@ -138,6 +138,10 @@ def load_stream(settings: Settings, ranks: Ranks) -> tuple[TokenStream, TextToke
     if settings.embedded:
         stream = read_shards([str(asset("sample_000000.bin"))], data.max_tokens)
         return stream, Tokenizer.load(asset("tokenizer.model"))
+    if hf is not None:
+        from ngram_eval.models.hf.hub import check_name  # needs the hub's library
+
+        check_name(hf)
     tokenizer: TextTokenizer | None = Tokenizer.load(data.tokenizer) if data.tokenizer else None
     if hf is not None and tokenizer is None:
         from ngram_eval.models.hf.tokenizer import HfTokenizer  # needs transformers

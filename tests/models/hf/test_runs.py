@@ -193,7 +193,7 @@ def test_the_hub_out_of_reach_is_told(text_file: Path) -> None:
         HF_HUB_OFFLINE="1",
     )
     assert done.returncode == 2, done.stderr
-    assert "no such folder or file here, and the hub does not give it either" in done.stderr
+    assert "no such folder or file here, nor a copy of a model of the hub, which does not answer" in done.stderr
     assert "Traceback" not in done.stderr
 
 
