@@ -57,7 +57,7 @@ def _refusal(parse: Callable[..., Any], arguments: Sequence[str], prog: str, tol
 
 
 def _boxed(told: str) -> list[str]:
-    """The first words in a box of tyro's, line by line. Where a terminal can't show one, its title is a line of text."""
+    """The first words in a box of tyro's, by line. Where a terminal can't show one, its title is a line of text."""
     lines = iter(told.splitlines())
     if not next(lines).startswith("╭"):
         next(lines)
