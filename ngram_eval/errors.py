@@ -81,13 +81,14 @@ def one_line(error: BaseException) -> str:
 
 def _nobody_reads() -> bool:
     """Whether stdout is a pipe without a reader; then it leads nowhere from now on, as Python flushes it in the end."""
-    if sys.stdout is not sys.__stdout__:
+    stdout = sys.__stdout__
+    if stdout is None or stdout is not sys.stdout:
         return False
     pipe = select.poll()
-    pipe.register(sys.stdout, 0)
+    pipe.register(stdout, 0)
     gone = any(event & select.POLLERR for _, event in pipe.poll(0))
     if gone:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
     return gone
 
 

@@ -4,7 +4,7 @@ On several GPUs: `torchrun --nproc_per_node=8 -m ngram_eval.train --preset pr890
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -79,7 +79,7 @@ def parse(arguments: list[str], prog: str) -> Options:
     pick = peek(arguments, _Named).preset
     if pick not in PRESETS:
         raise InputError(f"--preset is {pick!r}: choose from {', '.join(PRESETS)}")
-    flags = partial(
+    flags: Callable[..., Options] = partial(
         tyro.cli,
         Options,
         default=Options(data=tyro.MISSING, out=tyro.MISSING, config=PRESETS[pick]()),

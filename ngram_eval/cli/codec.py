@@ -144,7 +144,7 @@ def parse(arguments: list[str], prog: str) -> Command:
             "--hf is none of the codec's models: a code needs the same bits of each prediction token by token, and its "
             "models are --uniform and --artifact; `ngram-eval run --hf` says the size that one would have"
         )
-    commands = partial(tyro.extras.subcommand_cli_from_dict, _COMMANDS, config=_CONFIG)
+    commands: Callable[..., Command] = partial(tyro.extras.subcommand_cli_from_dict, _COMMANDS, config=_CONFIG)
     command: Command = read_flags(commands, arguments, prog)
     if not isinstance(command, Compress):
         return command
@@ -156,7 +156,7 @@ def parse(arguments: list[str], prog: str) -> Command:
 
             window = window.of_length(trained_length(artifact_path(command.artifact)))
         default = replace(command, max_order=base.ngram.max_order, exact=base.exact, mixer=base.mixer, window=window)
-        flags = partial(tyro.cli, Compress, default=default, config=_CONFIG)
+        flags: Callable[..., Compress] = partial(tyro.cli, Compress, default=default, config=_CONFIG)
         command = read_flags(flags, arguments[1:], f"{prog} compress")
     command.check()
     return command

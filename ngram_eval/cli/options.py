@@ -5,7 +5,7 @@ preset.
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -150,5 +150,7 @@ def _with(default: AnyOptions, config: EvalConfig) -> AnyOptions:
 
 
 def _parse(arguments: list[str], default: AnyOptions, prog: str) -> AnyOptions:
-    flags = partial(tyro.cli, type(default), default=default, config=(tyro.conf.OmitArgPrefixes,))
+    flags: Callable[..., AnyOptions] = partial(
+        tyro.cli, type(default), default=default, config=(tyro.conf.OmitArgPrefixes,)
+    )
     return read_flags(flags, arguments, prog)
