@@ -7,7 +7,7 @@ refuted and what matters could not be asked. The last line is the verdict.
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -234,7 +234,7 @@ def run(options: AuditOptions, configs: dict[str, EvalConfig]) -> int:
         settings |= {"of": len(stream.tokens) - 1, "alphabet": options.alphabet}
         settings |= told
         settings |= {name: getattr(probing, name) for name in ("samples", "cuts", "seed")}
-        settings |= {"config": {name: asdict(config) for name, config in configs.items()}}
+        settings |= {"config": {name: config.to_json() for name, config in configs.items()}}
         write_json(output.json, audited, settings)
     if options.summary is not None:
         write_text(options.summary, summary(audited, said))
@@ -267,7 +267,7 @@ model (default: the embedded model)
   --alphabet bytes    they charge bytes, not tokens
   --claim FILE        JSON of the claims (positions, nats, bpb, bytes, ...), or a result of --json
 method
-  --preset NAME       pr890, hashed, exact, tilt, mixer; repeatable; the model alone is always added
+  --preset NAME       pr890, hashed, exact, tilt, mixer, ppmd; repeatable; the model alone is always added
   --samples 128       number of positions at which whole distributions are checked
   --cuts 2            number of places; all tokens after a place are replaced
   --seed N            the seed that an audit printed, to repeat it; default: a secret one

@@ -6,9 +6,11 @@ from ngram_eval.audit.case import AFTER, Case, first_entry
 from ngram_eval.audit.finding import Finding, NotApplicable, Reach, finding
 from ngram_eval.audit.precision import CLOSE, SAME, apart
 
-_CUTS = (1, 3, 7, 15, 31, 32, 63, 64, 127, 128, 255, 256, 511, 512)
+_CUTS = (1, 3, 7, 15, 31, 32, 63, 127, 255)
 """Where blocks of most sizes have their edges, and just before."""
-_RANDOM_CUTS = 4
+_LAST_CUT = 2
+"""How far the last cut lies before the end, where what is scored again is scored."""
+_RANDOM_CUTS = 2
 _SETTLED = 8
 """Tokens after a cut at which an honest model may still foretell the text as it was."""
 _GHOSTS = 16
@@ -48,7 +50,7 @@ def cuts_of_prefixes(case: Case) -> Finding:
     tokens = case.short
     base, expected = case.subject.score(tokens), case.subject.expected(tokens)
     drawn = np.random.default_rng((case.seed, 1)).integers(1, max(expected, 2), _RANDOM_CUTS)
-    cuts = np.unique([cut for cut in (*_CUTS, *drawn.tolist()) if cut < expected]).astype(np.int64)
+    cuts = np.unique([cut for cut in (*_CUTS, expected - _LAST_CUT, *drawn.tolist()) if 0 < cut < expected])
     if len(cuts) == 0:
         raise NotApplicable("the data is too short")
     worst, text = 0.0, ""
