@@ -76,7 +76,7 @@ def test_a_float32_softmax_passes_and_little_more(size: int) -> None:
     raised = np.exp(np.random.default_rng(0).normal(0, 3, (8, size)).astype(np.float32))
     rows = raised / np.cumsum(raised, axis=1)[:, -1:]
     missed = np.abs(rows.astype(np.float64).sum(axis=1) - 1).max()
-    assert missed < above_one(size, "float32") < 1e-4
+    assert missed < above_one(size, "float32") < 2e-4
     assert np.abs(rows.astype(np.float16).astype(np.float64).sum(axis=1) - 1).max() < above_one(size, "float16")
 
 

@@ -22,7 +22,7 @@ class Setting:
 
     subject: Subject
     tokens: Tokens
-    claim: Claim = Claim()
+    claim: Claim = field(default_factory=Claim)
     known: dict[str, Any] = field(default_factory=dict)
     """Further fields of `Data`."""
     samples: int = 24
