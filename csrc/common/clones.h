@@ -11,10 +11,18 @@
     !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #if __has_attribute(target_clones)
 #define NGRAM_CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
+#define NGRAM_CLONED
 #endif
 #endif
 #ifndef NGRAM_CLONES
 #define NGRAM_CLONES
+#endif
+
+// Four turns of the loop that follows at once; for loops over few things that the compiler would leave as they are.
+#if defined(__GNUC__) && !defined(__clang__)
+#define NGRAM_BY_FOUR _Pragma("GCC unroll 4")
+#else
+#define NGRAM_BY_FOUR
 #endif
 
 // What such a function calls must become a part of it.

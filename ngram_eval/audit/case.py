@@ -4,6 +4,7 @@ import secrets
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +80,17 @@ class Data:
     """What the model was trained on, to be searched for the text."""
     precision: Precision | None = None
     """The precision of the values, if it is declared."""
+
+
+class Told(Protocol):
+    """What is told of any subject, to be compared with files."""
+
+    @property
+    def claim(self) -> Claim: ...
+    @property
+    def data(self) -> Data: ...
+    @property
+    def tokens(self) -> Tokens: ...
 
 
 @dataclass(frozen=True, eq=False)

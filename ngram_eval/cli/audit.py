@@ -7,7 +7,7 @@ refuted and what matters could not be asked. The last line is the verdict.
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,6 +25,7 @@ from ngram_eval.audit.report import print_table, verdict
 from ngram_eval.audit.subject import Subject
 from ngram_eval.audit.subjects.claimed import load_claimed
 from ngram_eval.audit.subjects.function import load_function
+from ngram_eval.cli.audit_evaluator import EvaluatorOptions, audited_evaluator
 from ngram_eval.cli.console import show_help, table_console, tracked
 from ngram_eval.cli.options import JobOptions, parse, peek
 from ngram_eval.config import DEFAULT_PRESETS, EvalConfig, preset
@@ -58,8 +59,8 @@ class AuditOptions(JobOptions):
     """JSON with the claims: positions, nats, loss, bpb, bytes, subset, megabytes, document_start, tokens, sha256; or a
     result of --json."""
     alphabet: Literal["tokens", "bytes"] = "tokens"
-    """What --callable and --claimed charge: tokens; or the bytes of --text (or of what --data decodes to), each given
-    the bytes before, with 256 probabilities."""
+    """What --callable, --claimed and --evaluator charge: tokens; or the bytes of --text (or of what --data decodes to),
+    each given the bytes before, with 256 values."""
     precision: Precision | None = None
     """Precision in which the audited values were computed; default: seen in them. Tolerances follow from it."""
     training: tuple[str, ...] = ()
@@ -71,14 +72,24 @@ class AuditOptions(JobOptions):
     sarif: Path | None = None
     """Write what is not in order here as SARIF 2.1.0."""
     probing: Annotated[Probing, tyro.conf.arg(name="")] = field(default_factory=Probing)
+    whole: Annotated[EvaluatorOptions, tyro.conf.arg(name="")] = field(default_factory=EvaluatorOptions)
 
     @property
     def given(self) -> str | None:
         """The flag of a subject from outside."""
-        return "--callable" if self.callable is not None else "--claimed" if self.claimed is not None else None
+        named = {"--callable": self.callable, "--claimed": self.claimed, "--evaluator": self.whole.evaluator}
+        return next((flag for flag, value in named.items() if value is not None), None)
 
     def check(self) -> None:
         sources, preset = set(self.model.sources), self.method.preset
+        self.whole.check()
+        if self.whole.evaluator is not None and (
+            self.callable is not None or self.claimed is not None or sources - {"artifact", "hf"} or preset
+        ):
+            raise InputError(
+                "--evaluator has its own model: give no other subject, no --preset and no neural source with it, but "
+                "for --artifact (the file whose size is claimed) and --hf (its tokenizer)"
+            )
         if self.callable is not None and self.claimed is not None:
             raise InputError("--callable and --claimed are both subjects: give one of them")
         if self.callable is not None and (sources - {"artifact", "hf"} or preset):
@@ -95,7 +106,7 @@ class AuditOptions(JobOptions):
             raise InputError("--claimed needs the tokens that were scored: --data 'PATTERN'")
         if self.alphabet == "bytes" and self.given is None:
             raise InputError(
-                "--alphabet bytes is what --callable or --claimed charges: give one; presets charge tokens"
+                "--alphabet bytes is what --callable, --claimed or --evaluator charges: give one; presets charge tokens"
             )
         if (
             self.given is not None
@@ -110,6 +121,7 @@ class AuditOptions(JobOptions):
 
 @dataclass(frozen=True)
 class _Given:
+    evaluator: str | None = None
     callable: str | None = None
     claimed: Path | None = None
 
@@ -139,6 +151,8 @@ def load(options: AuditOptions, configs: dict[str, EvalConfig], claim: Claim) ->
         artifact = options.model.artifact
         if options.callable is not None:
             subjects, tokens = [load_function(options.callable)], options.probing.tokens(stream, 1)
+        elif options.whole.evaluator is not None:
+            subjects, tokens = [], options.probing.tokens(stream, 1)
         else:
             assert options.claimed is not None, "AuditOptions.check asks for one of the two"
             tokens, logits = stream.tokens[:], options.model.logits
@@ -203,19 +217,24 @@ def run(options: AuditOptions, configs: dict[str, EvalConfig]) -> int:
             "give --positions 0"
         )
     with tracked(quiet=output.quiet) as track, Interrupt() as interrupt:
-        audited = audit(loaded.subjects, loaded.data, claim, probing, track=track, interrupt=interrupt)
+        if options.whole.evaluator is not None:
+            size = options.model.vocab_size
+            audited, told = audited_evaluator(options.whole, loaded.data, claim, probing, track, interrupt, size)
+        else:
+            audited, told = audit(loaded.subjects, loaded.data, claim, probing, track=track, interrupt=interrupt), {}
     if interrupt.asked:
         print_table(audited, console)
         print("verdict: none, interrupted; the table holds the subjects that were finished", file=sys.stderr)
         return INTERRUPTED
     said = verdict(audited, f"{positions:,} of {len(stream.tokens) - 1:,} positions, --seed {probing.seed}")
-    source = (options.callable or "").rpartition(":")[0]
+    source = (options.callable or options.whole.evaluator or "").rpartition(":")[0]
     source_file = source if source.endswith(".py") else None
     if output.json is not None:
         settings: dict[str, Any] = {"data": [str(path) for path in stream.paths], "positions": positions}
         settings |= {"of": len(stream.tokens) - 1, "alphabet": options.alphabet}
+        settings |= told
         settings |= {name: getattr(probing, name) for name in ("samples", "cuts", "seed")}
-        settings |= {"config": {name: asdict(config) for name, config in configs.items()}}
+        settings |= {"config": {name: config.to_json() for name, config in configs.items()}}
         write_json(output.json, audited, settings)
     if options.summary is not None:
         write_text(options.summary, summary(audited, said))
@@ -242,12 +261,13 @@ data (default: the embedded novel)
   --positions 4096    number of positions to audit, from the start; 0 for all
 model (default: the embedded model)
   --artifact FILE | --logits FILE | --hf NAME | --uniform
+  --evaluator M:F     your evaluator, or path/eval.py:F: stream -> what it charged; or only totals (docs/audit.md)
   --callable M:F      your function: (past_tokens, state) -> probabilities of the next token
   --claimed FILE      .npz of probabilities that were charged, from the distributions of --logits
   --alphabet bytes    they charge bytes, not tokens
   --claim FILE        JSON of the claims (positions, nats, bpb, bytes, ...), or a result of --json
 method
-  --preset NAME       pr890, hashed, exact, tilt, mixer; repeatable; the model alone is always added
+  --preset NAME       pr890, hashed, exact, tilt, mixer, ppmd; repeatable; the model alone is always added
   --samples 128       number of positions at which whole distributions are checked
   --cuts 2            number of places; all tokens after a place are replaced
   --seed N            the seed that an audit printed, to repeat it; default: a secret one

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from ngram_eval.cli import audit
+from tests.support import evaluators
 from tests.support.planted import VOCAB
 from tests.support.streams import Stream
 
@@ -148,3 +149,46 @@ def test_the_whole_default_as_a_user_runs_it() -> None:
     assert "pr890 (1, 3, 5, 6, 8, 9, 10)" in done.stdout.splitlines()[-1]
     assert "hashed (1, 3, 9, 10)" in done.stdout.splitlines()[-1]
     assert "exact (12 of 19)" in done.stdout.splitlines()[-1]
+
+
+EVALUATORS = Path(evaluators.__file__)
+QUICK = ("--positions", 120, "--endings", 30, "--sums", 2 * VOCAB, "--scattered", 2, "--processes", 1, "--seed", 3)
+
+
+def test_a_whole_evaluator(run: Run, stream: Stream, capsys: pytest.CaptureFixture[str]) -> None:
+    code, found = run("--evaluator", f"{EVALUATORS}:wide", "--data", stream.shard, *QUICK)
+    assert code == 0
+    (audited,) = found["audits"]
+    assert audited["verdict"] == "pass"
+    assert found["settings"]["evaluator"] == f"{EVALUATORS}:wide"
+    assert found["settings"]["runs"] == sum(one["details"].get("runs", 0) for one in audited["probes"]) > 100
+    assert found["settings"]["vocab_size"] == VOCAB
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("verdict: every probe that applies passed: ")
+    assert "Audited: 120 of 2,999 positions, --seed 3" in last
+
+
+def test_a_whole_evaluator_that_cheats_is_refuted(run: Run, stream: Stream) -> None:
+    code, found = run("--evaluator", f"{EVALUATORS}:wide_and_unnormalised", "--data", stream.shard, *QUICK)
+    assert code == 1
+    assert found["audits"][0]["probes"][0]["verdict"] == "refuted"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--evaluator", "a:b", "--callable", "c:d"), "--evaluator has its own model: give no other subject"),
+        (("--evaluator", "a:b", "--preset", "exact"), "no --preset"),
+        (("--evaluator", "nothing"), "give module:function or path/eval.py:function"),
+        (("--evaluator", f"{EVALUATORS}:failing", "--positions", "50"), "raised RuntimeError: no such weights"),
+        (("--evaluator", f"{EVALUATORS}:wide", "--positions", "5"), "6 tokens to audit are too few"),
+        (("--evaluator", f"{EVALUATORS}:wide", "--sums", "0"), "--endings, --sums and --scattered are at least 1"),
+        (("--evaluator", f"{EVALUATORS}:wide", "--timeout", "0"), "--timeout is above 0"),
+        (("--callable", "a:b", "--fresh"), "go with --evaluator"),
+    ],
+)
+def test_flags_of_an_evaluator_that_can_t_be_met(
+    run: Run, capsys: pytest.CaptureFixture[str], flags: tuple[str, ...], message: str
+) -> None:
+    assert run(*flags) == (2, None)
+    assert message in capsys.readouterr().err

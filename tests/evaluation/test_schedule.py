@@ -324,6 +324,27 @@ class FailingSource(UniformSource):
 def test_a_failing_source_ends_the_engine(stream: Stream, name: str) -> None:
     with pytest.raises(InputError, match="no more"):
         evaluated(stream, FailingSource(50), configured(name), 1)
+    assert not [thread for thread in threading.enumerate() if thread.name == "engine"]
+
+
+def test_the_engine_has_ended_when_a_failing_source_is_told_of() -> None:
+    """A process that exits while a thread is in compiled code may abort."""
+    raised, ended = threading.Event(), []
+
+    def items() -> Iterator[int]:
+        yield 1
+        raised.set()
+        raise InputError("no more")
+
+    def work(readings: Iterator[int]) -> None:
+        assert list(readings) == [1]
+        assert raised.wait(60)
+        torch.cumsum(torch.ones(2_000_000), 0)
+        ended.append(True)
+
+    with pytest.raises(InputError, match="no more"):
+        beside(work, items(), Stopwatch())
+    assert ended
 
 
 def test_a_failing_engine_ends_the_forward_passes() -> None:

@@ -1,7 +1,7 @@
 """A model and scorers small enough to read, and the bugs that the field has met, planted in them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,9 +22,6 @@ from ngram_eval.bpb import Tally
 from ngram_eval.config import EvalConfig, WindowConfig, preset
 from ngram_eval.models.source import NeuralSource, NeuralStats, Stats
 from ngram_eval.scorers.base import HostCharged, NeuralScorer, Scorer
-from ngram_eval.scorers.hashed.counts import make_counts
-from ngram_eval.scorers.hashed.gate import GatedBackoff
-from ngram_eval.scorers.hashed.scorer import HashedScorer
 from ngram_eval.scorers.make import make_scorer
 from ngram_eval.text.windows import Windows
 

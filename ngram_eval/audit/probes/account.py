@@ -5,13 +5,13 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from ngram_eval.audit.case import Case
+from ngram_eval.audit.case import Case, Told
 from ngram_eval.audit.finding import Finding, NotApplicable, finding, percent
 from ngram_eval.audit.precision import SAME, of_a_sum, of_digits
 from ngram_eval.bpb import bits_per_byte, nats_of
 from ngram_eval.files import open_input
 from ngram_eval.text.stream import Tokens
-from ngram_eval.text.tokenizer import first_difference
+from ngram_eval.text.tokenizer import TextTokenizer, first_difference
 
 _STRETCH = 32
 """Tokens in a row that two texts do not share by chance."""
@@ -57,14 +57,8 @@ def bytes_are_the_text_s(case: Case) -> Finding:
         raise NotApplicable("there are no bytes without a --tokenizer, or all of the --text")
     charged = len(np.unique(case.trace.positions)) if claim.subset else case.expected
     tokens = case.tokens[: charged + 1]
-    written = b"" if tokenizer is None or text is None else tokenizer.written(tokens)
-    while written.endswith(_STRAY):  # the tokens may end within a character
-        written = written.removesuffix(_STRAY)
-    if text is not None and not text.startswith(written):
-        at = first_difference(text, written)
-        said = f"the text has {text[at : at + 24]!r} at byte {at:,}, the decoder writes {written[at : at + 24]!r}"
-        said += ": its tokens are not a code of the text"
-        return finding(False, float(len(written) - at), said)
+    if tokenizer is not None and text is not None and (other := another_text(tokenizer, tokens, text)) is not None:
+        return other
     if claim.bytes is None and claim.bpb is None:
         raise NotApplicable("it claims no bytes and no bits per byte")
     size = tokenizer.text_bytes(tokens) if tokenizer is not None else len(text or b"")
@@ -84,13 +78,25 @@ def bytes_are_the_text_s(case: Case) -> Finding:
     return finding(not wrong, off, said, details={"bytes": size, "bpb": true})
 
 
+def another_text(tokenizer: TextTokenizer, tokens: Tokens, text: bytes) -> Finding | None:
+    """What refutes that the tokens are a code of the text; None if they are."""
+    written = tokenizer.written(tokens)
+    while written.endswith(_STRAY):  # the tokens may end within a character
+        written = written.removesuffix(_STRAY)
+    if text.startswith(written):
+        return None
+    at = first_difference(text, written)
+    said = f"the text has {text[at : at + 24]!r} at byte {at:,}, the decoder writes {written[at : at + 24]!r}"
+    return finding(False, float(len(written) - at), f"{said}: its tokens are not a code of the text")
+
+
 def _firsts(case: Case) -> list[int]:
     """The first entry of each position charged for."""
     _, entries = np.unique(case.trace.positions, return_index=True)
     return [int(entry) for entry in entries]
 
 
-def size_is_decimal(case: Case) -> Finding:
+def size_is_decimal(case: Told) -> Finding:
     """The artifact is as small as claimed, in MB of 1,000,000 bytes."""
     claimed = case.claim.megabytes
     if claimed is None:
@@ -102,7 +108,7 @@ def size_is_decimal(case: Case) -> Finding:
     return finding(size / 1e6 <= claimed * 1.005, size / 1e6, text)
 
 
-def data_is_canonical(case: Case) -> Finding:
+def data_is_canonical(case: Told) -> Finding:
     """The data is the one that is claimed: its number of tokens, and the sha256 of its files."""
     claim, wrong = case.claim, []
     if claim.tokens is None and claim.sha256 is None:
@@ -121,7 +127,7 @@ def data_is_canonical(case: Case) -> Finding:
     return finding(not wrong, off, "; ".join(wrong) or f"{case.data.total:,} tokens, the data that is claimed")
 
 
-def text_is_not_trained_on(case: Case) -> Finding:
+def text_is_not_trained_on(case: Told) -> Finding:
     """The training data holds hardly any stretch of the text."""
     if case.data.training is None:
         raise NotApplicable("the training data is not at hand: give --training 'PATTERN'")

@@ -208,6 +208,8 @@ class ScorerSubject(Subject):
         if config.scorer == "hashed":
             gate = GateConfig(alpha_base=0, alpha_range=0, alpha_fixed=0)
             return replace(self, config=replace(config, gate=gate))
+        if config.scorer == "ppmd":
+            raise NotApplicable("its bytes' shares multiply to the model's probability only up to rounding")
         if config.scorer == "mixer" or config.exact.chain:
             raise NotApplicable("its weights are learned and can't be set from outside")
         return replace(self, config=replace(config, exact=replace(config.exact, tilt="fixed", tilt_beta=0.0)))

@@ -9,14 +9,14 @@ import io
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
-from ngram_eval.errors import InputError, refusing
+from ngram_eval.errors import InputError
 from ngram_eval.files import file_sha256
+from ngram_eval.models.hf.gguf_file import refuse_part, refuse_unread
 
 try:
     import transformers
@@ -107,7 +107,7 @@ def load_model(name: str, dtype: torch.dtype, prefix: str = "") -> Any:
     random ones.
     """
     _refuse_adapter(name)
-    _refuse_part(name)
+    refuse_part(name)
     _refuse_endless(_load(name, "config", transformers.AutoConfig.from_pretrained).to_dict(), name)
     renamed = {"key_mapping": {f"^{re.escape(prefix)}": ""}} if prefix else {}
     found: Any = _load(
@@ -121,6 +121,7 @@ def load_model(name: str, dtype: torch.dtype, prefix: str = "") -> Any:
     )
     model, report = found
     _check_fit(name, report)
+    refuse_unread(name, model)
     return model.eval().requires_grad_(False)
 
 
@@ -153,27 +154,6 @@ def _check_fit(name: str, report: dict[str, Any]) -> None:
 def _listed(names: list[str]) -> str:
     more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
     return ", ".join(names[:_NAMED]) + more
-
-
-def _refuse_part(name: str) -> None:
-    """Raise `InputError` for a part of a split GGUF: transformers may tie what it lacks."""
-    count = gguf_field(name, "split.count")
-    if count not in (None, 0, 1):
-        raise InputError(
-            f"--hf {name} is one of {count} parts of a model: join them (llama-gguf-split --merge) and give the whole"
-        )
-
-
-def gguf_field(name: str, field: str) -> Any:
-    """The value of a field of a GGUF file; None if it has none, or if `name` is not a GGUF file."""
-    path = Path(name)
-    if path.suffix != ".gguf" or not path.is_file() or find_spec("gguf") is None:
-        return None
-    from gguf import GGUFReader
-
-    with refusing(f"--hf {name}", "is not a whole GGUF file", "fetch it again"):
-        found = GGUFReader(path).get_field(field)
-        return None if found is None else found.contents()
 
 
 def _refuse_adapter(name: str) -> None:
