@@ -1,9 +1,11 @@
 """An evaluator's process is its own, and is held to limits; what it answers is read strictly."""
 
 import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import numpy as np
@@ -77,6 +79,15 @@ def test_it_is_alone_and_without_network_where_the_system_allows_that(start: Any
     process = start("here.py:alone")
     found = process.ask(TOKENS).scalars
     assert process.lacking or (found["nats"] <= 2 and found["bytes"] == 1), found
+
+
+def test_all_of_the_isolation_is_possible_where_user_namespaces_are(start: Any, folder: Path) -> None:
+    if (
+        which("unshare") is None
+        or subprocess.run(["unshare", "-Urmnpf", "--mount-proc", "true"], check=False).returncode
+    ):
+        pytest.skip("this system allows no user namespaces")
+    assert start("here.py:alone", hidden=(folder / "data.bin",)).lacking == ()
 
 
 def test_a_hidden_file_is_empty_for_it_and_another_is_not(start: Any, folder: Path) -> None:
