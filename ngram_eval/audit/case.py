@@ -156,9 +156,13 @@ class Case:
 
     @cached_property
     def vocabulary(self) -> NDArray[np.int64]:
-        """The tokens that a text may hold: those with text, where a tokenizer tells."""
+        """The tokens that a text may hold: those with text, where a tokenizer tells.
+
+        Without one, all but the last that have no probability anywhere: they fill a vocabulary up to a round size.
+        """
         if self.data.tokenizer is None:
-            return np.arange(self.vocab_size)
+            possible = np.any([one.values > 0 for one in self.glimpses], axis=0)
+            return np.arange(max(int(np.flatnonzero(possible).max(initial=0)), int(self.tokens.max())) + 1)
         surfaces = self.data.tokenizer.surfaces()[: self.vocab_size]
         return np.array([token for token, surface in enumerate(surfaces) if surface is not None])
 

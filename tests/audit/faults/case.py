@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,16 +15,15 @@ from ngram_eval.audit.probes import PROBES
 from ngram_eval.audit.subject import Drawn, Glimpse, Subject, Trace
 from tests.support.planted import LENGTH, Tokens
 
-ROUTE = "a process of its own (`--evaluator`) shows it"
 
-
-class Setting(NamedTuple):
+@dataclass(frozen=True)
+class Setting:
     """What an audit is given."""
 
     subject: Subject
     tokens: Tokens
-    claim: Claim = Claim()
-    known: dict[str, Any] = {}
+    claim: Claim = field(default_factory=Claim)
+    known: dict[str, Any] = field(default_factory=dict)
     """Further fields of `Data`."""
     samples: int = 24
 

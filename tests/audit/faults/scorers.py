@@ -73,7 +73,7 @@ class TargetInAlphaOfAll(Bigram):
         return 0.6 if self.pairs[tokens[position], tokens[position + 1]] else 0.1
 
 
-@fault(4, 10, 15)
+@fault(4, 10)
 class TargetInAlphaDenied(Bigram):
     """The target moves the weight when it comes to charging; what is shown does not."""
 
@@ -82,7 +82,7 @@ class TargetInAlphaDenied(Bigram):
         return super().charge(tokens, position, p_target) * (1.5 if seen else 1.0)
 
 
-@fault(1, 10, 14)
+@fault(1, 10)
 class DistinctDenominator(Bigram):
     """Divides by the number of distinct successors."""
 
@@ -90,7 +90,7 @@ class DistinctDenominator(Bigram):
         return row / np.count_nonzero(row)
 
 
-@fault(4, 10, 14)
+@fault(3, 4, 10)
 class NormalisedForShow(DistinctDenominator):
     """Divides by the sum where it is looked at, not where it charges."""
 
@@ -163,7 +163,7 @@ class PeeksAtTheEnd(Bigram):
         return 0.99 if ends else super().charge(tokens, position, p_target)
 
 
-@fault(4, 10, 14)
+@fault(3, 4, 10, 13, 14, 15)
 class FloorsTheCharge(Bigram):
     """Charges 0.05 at least, whatever the distribution says: cheap where the model is surprised."""
 
@@ -171,7 +171,7 @@ class FloorsTheCharge(Bigram):
         return max(super().charge(tokens, position, p_target), 0.05)
 
 
-@fault(1, 10, 14)
+@fault(1, 10)
 class AddsInsteadOfMixing(Bigram):
     """Adds the memory's share to the model's whole: p + w q."""
 
