@@ -120,9 +120,8 @@ void ExactCounts::count(int level, const std::uint32_t* tokens, int from, int to
       continue;
     }
     const std::uint64_t times = kRootLevel ? first + i : tip[i].total;
-    Node& up = node(context);
     Evidence& seen = evidence[i];
-    seen.context = {times, 0, up.distinct, up.run};
+    seen.context = {times, 0, node(context).distinct, node(context).run};
     std::uint32_t id = child[i];
     if (id == kNone) id = find(context, tokens[i]);  // it may have become known since it was sought
     const bool is_new = id == kNone;
@@ -131,6 +130,7 @@ void ExactCounts::count(int level, const std::uint32_t* tokens, int from, int to
     seen.target = is_new ? Successor{} : successor(target, times, !kRootLevel);
     if (target.count == kNone) throw std::length_error("an n-gram occurred more than 4294967294 times");
     if (!kRootLevel) {
+      Node& up = node(context);
       const bool again = !is_new && target.last_seen + 1 == times;
       up.run = again ? std::min<std::uint32_t>(up.run + 1, kRunLimit) : 1;
       target.recent = seen.target.recent >> 1 | std::uint32_t{1} << 31;
