@@ -86,10 +86,22 @@ void ExactCounts::resolve(int level, const std::uint32_t* tokens, int from, int 
   const Tip* const tip = tips(level);
   std::uint32_t* const child = children(level);
   for (int i = from; i < to; ++i) {
+    const std::uint32_t context = tip[i].node;
     child[i] = kNone;
-    if (tip[i].node == kNone || node(tip[i].node).distinct < 2) continue;
-    child[i] = index_.find(tip[i].node, tokens[i]);
-    NGRAM_PREFETCH(&node(child[i] == kNone ? kRoot : child[i]));
+    if (context == kNone) continue;
+    const Node& up = node(context);
+    if (up.distinct > 1) {
+      child[i] = index_.find(context, tokens[i]);
+      NGRAM_PREFETCH(&node(child[i] == kNone ? kRoot : child[i]));
+    } else if (up.distinct == 1) {
+      const Node& only = node(up.link);
+      if (only.token == tokens[i]) {
+        child[i] = up.link;
+      } else {  // both will be put into the index
+        NGRAM_PREFETCH(index_.home(context, tokens[i]));
+        NGRAM_PREFETCH(index_.home(context, only.token));
+      }
+    }
   }
 }
 
