@@ -151,7 +151,7 @@ FILES: dict[str, tuple[str, ...]] = {
         *("before.json", "after.json", "more.jsonl.zst", "text/one.txt", "model", "novel.txt", "scores.npz", "T.model"),
         *FINEWEB,
     ),
-    "docs/audit.md": ("val_000000.bin", "T.model", "model.ngev", "charged.npz", "claim.json"),
+    "docs/audit.md": ("val_000000.bin", "T.model", "model.ngev", "charged.npz", "claim.json", "novel.txt"),
     "docs/budget.md": ("val_000000.bin", "T.model", "model.ngev"),
     "docs/codec.md": ("IN",),
     "docs/eight_gpus.md": ("T.model", "model.ngev", *FINEWEB),
