@@ -117,7 +117,8 @@ class Case:
     def samples(self) -> NDArray[np.int64]:
         """Positions charged for, ascending: one from each of equal parts, and the last; the same for all subjects."""
         drawn = choose_samples(self.expected, self.probing.samples, WindowConfig(rescore_tail=False), self.seed)
-        return np.intersect1d(np.append(drawn, self.trace.positions.max()), self.trace.positions)
+        found: NDArray[np.int64] = np.intersect1d([*drawn, self.trace.positions.max()], self.trace.positions)
+        return found
 
     @property
     def seed(self) -> int:

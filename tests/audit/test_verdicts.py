@@ -10,7 +10,8 @@ from ngram_eval.bpb import NotAProbability
 
 PASS, WRONG = Finding("pass", 0.0, "fine"), Finding("refuted", 1.0, "wrong")
 OPEN, UNASKED = Finding("inconclusive", None, "who knows"), Finding("not applicable", None, "no way")
-ESSENTIAL, OTHER = (Probe("a", "off", lambda case: PASS, essential) for essential in (True, False))
+ESSENTIAL: Probe[None] = Probe("a", "off", lambda case: PASS, essential=True)
+OTHER: Probe[None] = Probe("a", "off", lambda case: PASS)
 
 
 def audited(*findings: Finding) -> Audited:

@@ -23,14 +23,15 @@ FAULTS: list[Fault] = []
 Kind = TypeVar("Kind", bound=type)
 
 
-def fault(*found_by: int, unseen: str = "", samples: int = 24, **arguments: Any) -> Callable[[Kind], Kind]:
+def fault(*found_by: int, samples: int = 24) -> Callable[[Kind], Kind]:
     """List a scorer, or a subject that scores in its own way, as a fault that these probes find."""
 
     def add(kind: Kind) -> Kind:
         def make() -> Subject:
-            return subject(kind=kind, **arguments) if issubclass(kind, ScorerSubject) else subject(kind, **arguments)
+            scores: Any = kind
+            return subject(kind=scores) if issubclass(kind, ScorerSubject) else subject(scores)
 
-        _list(words(kind.__name__), what(kind), make, found_by, unseen, samples)
+        _list(words(kind.__name__), what(kind), make, found_by, samples)
         return kind
 
     return add
@@ -41,7 +42,6 @@ def _list(
     said: str,
     make: Callable[[], Subject],
     found_by: tuple[int, ...],
-    unseen: str = "",
     samples: int = 24,
     text: Callable[[Tokens], Tokens] = lambda tokens: tokens,
 ) -> None:
@@ -52,7 +52,6 @@ def _list(
             "scorer",
             lambda tokens, folder: Setting(make(), text(tokens), samples=samples),
             found_by,
-            unseen,
         )
     )
 
