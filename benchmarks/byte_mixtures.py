@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import tyro
+from numpy.typing import NDArray
 
 from benchmarks.collisions import Line, line_of
 from benchmarks.machine import describe_machine, publish
@@ -84,7 +85,7 @@ def measure_all_at_once(job: Job, scorers: dict[str, Scorer], window: WindowConf
     assert tokenizer is not None
     targets = target_count(len(tokens), window.seq_len)
     chosen = choose_samples(targets, samples, window)
-    charged: dict[str, list[np.ndarray]] = {name: [] for name in scorers}
+    charged: dict[str, list[NDArray[np.float64]]] = {name: [] for name in scorers}
     sums: dict[str, list[float]] = {name: [] for name in scorers}
     at_once = windows_at_once(replace(preset("mixer"), window=window), source)
     for batch in batches(plan_windows(targets, window), at_once):
@@ -191,7 +192,7 @@ def draw(path: Path, found: Found) -> None:
     matplotlib.rcParams["svg.hashsalt"] = "byte_mixtures"  # the same file from the same figures
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(7.5, 4.5), layout="constrained")
+    figure, axes = plt.subplots(figsize=(7.5, 5), layout="constrained")
     for (name, of), style in zip(found.sweep.items(), ("o-", "s--", "^:"), strict=True):
         at = list(of)
         axes.plot(at, [one.renormalised for one in of.values()], style, color="tab:red", label=f"{name}: renormalised")
@@ -202,7 +203,7 @@ def draw(path: Path, found: Found) -> None:
     axes.set_xlabel("threshold of the gate: confidence above which PPM-D has the larger weight")
     axes.set_ylabel("bits per byte")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, ncols=2)
+    figure.legend(loc="outside upper center", fontsize=8, ncols=3)
     with replacing(path) as file:
         figure.savefig(file, format=path.suffix[1:], metadata={"Date": None} if path.suffix == ".svg" else None)
     plt.close(figure)

@@ -16,7 +16,7 @@ from ngram_eval.config import EvalConfig, GateConfig
 from ngram_eval.distributed.prefill import prefill_stop
 from ngram_eval.evaluation.engine import count_bytes
 from ngram_eval.models.saved_scores import RememberingSource
-from ngram_eval.models.source import NeuralSource, NeuralStats, Stats, statistics
+from ngram_eval.models.source import Asked, NeuralSource, NeuralStats, Stats, statistics
 from ngram_eval.scorers.base import Scorer
 from ngram_eval.scorers.make import windows_at_once
 from ngram_eval.text.samples import cut, entropy_of
@@ -42,11 +42,11 @@ class SharedSource:
         """The source itself, which keeps nothing: for streams that grow token by token."""
         return self._source
 
-    def stats(self, tokens: Stream, windows: Windows) -> NeuralStats:
+    def stats(self, tokens: Stream, windows: Windows, whole: Asked | None = None) -> NeuralStats:
         key = (self._digest(tokens), windows.seq_len)
         if key not in self._stats:
             self._stats[key] = RememberingSource(self._source, len(tokens) - 1, windows.seq_len)
-        return self._stats[key].stats(tokens, windows)
+        return self._stats[key].stats(tokens, windows, whole)
 
     def probabilities(self, tokens: Stream, windows: Windows) -> NDArray[np.float64]:
         if windows.scored > 1:  # too large to keep

@@ -12,7 +12,7 @@ import pytest
 
 from ngram_eval import evaluate as evaluate_model
 from ngram_eval.assets import asset
-from ngram_eval.cli import explain
+from ngram_eval.cli import audit, explain
 from ngram_eval.codec.method import code_presets
 from ngram_eval.config import EvalConfig, NgramConfig, PpmdConfig, preset
 from ngram_eval.distributed.ranks import Ranks
@@ -125,18 +125,18 @@ def test_an_explanation_adds_up(capsys: pytest.CaptureFixture[str], evaluate: Ev
     assert one["nats"] == pytest.approx(until[1]["nats"] - until[0]["nats"], abs=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("gate", "refuted"), [("blind", {1, 10}), ("target", {1, 3, 10})], ids=["blind gate", "target gate"]
-)
-def test_the_audit_refutes_it(capsys: pytest.CaptureFixture[str], tmp_path: Any, gate: str, refuted: set[int]) -> None:
-    from ngram_eval.cli import audit
-
-    arguments = [*FLAGS, "--positions", 1400, "--samples", 24, "--cuts", 1, "--byte-gate", gate, "--sure-above", 0.4]
+@pytest.mark.parametrize("gate", ["blind", "target"])
+def test_the_audit_refutes_it(capsys: pytest.CaptureFixture[str], tmp_path: Any, gate: str) -> None:
+    """Its sum and what it costs renormalised; and of the gate that sees the target, that it does."""
+    arguments = [*FLAGS, "--positions", 700, "--samples", 24, "--cuts", 1, "--seed", 0]
+    arguments += ["--byte-gate", gate, "--sure-above", 0.4, "--json", tmp_path / "audit.json"]
     with pytest.raises(SystemExit, match="1"):
-        audit.main([*map(str, arguments), "--json", str(tmp_path / "audit.json")])
+        audit.main([str(one) for one in arguments])
     found = {one["subject"]: one["probes"] for one in json.loads((tmp_path / "audit.json").read_text())["audits"]}
     numbers = {probe["number"] for probe in found["ppmd"] if probe["verdict"] == "refuted"}
-    assert numbers == refuted
+    assert {1, 10} <= numbers
+    assert (3 in numbers) == (gate == "target")
+    assert not {2, 4, 5, 6, 8} & numbers
     assert "only up to rounding" in capsys.readouterr().out
 
 
