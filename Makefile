@@ -9,6 +9,7 @@ TYPED := build/typed
 SOURCES := setup.py pyproject.toml requirements.txt requirements-dev.txt $(wildcard csrc/*/*)
 # The only files that may have more than 400 lines.
 LONG := csrc/mixer/mixer.cc csrc/cuda/parallel.h $(wildcard ngram_eval/scorers/*/reference.py)
+EXAMPLES := $(wildcard examples/*.py)
 CPP := $(wildcard $(addprefix csrc/*/*.,cc h cu) tests/csrc/*.cu $(addprefix benchmarks/limits/*.,cc h cu))
 
 .PHONY: demo test test-all check types fuzz sanitize bench docs
@@ -45,10 +46,9 @@ types: $(VENV)/installed
 	ln -s $(CURDIR)/ngram_eval/* $(TYPED)/ngram_eval/
 	ln -s $(CURDIR)/kernels $(TYPED)/ngram_eval/kernels
 	ln -s $(CURDIR)/train $(TYPED)/ngram_eval/train
-	ln -s $(CURDIR)/benchmarks $(CURDIR)/tests $(TYPED)/
-	MYPYPATH=$(TYPED) $(BIN)/mypy -p ngram_eval -p benchmarks -p tests
+	ln -s $(CURDIR)/benchmarks $(CURDIR)/tests $(CURDIR)/examples/*.py $(TYPED)/
+	MYPYPATH=$(TYPED) $(BIN)/mypy -p ngram_eval -p benchmarks -p tests $(EXAMPLES:examples/%.py=-m %)
 	MYPYPATH=$(TYPED) $(BIN)/mypy docs/_site
-	@for example in examples/*.py; do MYPYPATH=$(TYPED) $(BIN)/mypy $$example || exit 1; done
 
 # DATA: shards of real text; the embedded sample is too short for figures worth keeping. Figures worth keeping are written
 # by each script's --out.

@@ -37,7 +37,7 @@ def honest(past_tokens: NDArray[np.integer], state: dict[str, Any]) -> Array:
     """Both counts in a mixture whose weight depends on the past alone: it sums to 1."""
     pairs, singles = _counted(past_tokens, state)
     weight = pairs.sum() / (pairs.sum() + 20)
-    return weight * pairs / max(pairs.sum(), 1) + (1 - weight) * singles / singles.sum()
+    return np.asarray(weight * pairs / max(pairs.sum(), 1) + (1 - weight) * singles / singles.sum())
 
 
 def backs_off(past_tokens: NDArray[np.integer], state: dict[str, Any]) -> Array:

@@ -23,7 +23,8 @@ def main() -> None:
     parser.add_argument("--seen", type=Path, help="text that the memory has read before, such as the user's own notes")
     asked = parser.parse_args()
 
-    model: Any = AutoModelForCausalLM.from_pretrained(asked.model).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(asked.model)
+    model.eval()
     tokenizer: Any = AutoTokenizer.from_pretrained(asked.model)
     memory = NgramMemory("exact")
     if asked.seen:

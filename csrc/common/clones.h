@@ -18,13 +18,6 @@
 #define NGRAM_CLONES
 #endif
 
-// Four turns of the loop that follows at once; for loops over few things that the compiler would leave as they are.
-#if defined(__GNUC__) && !defined(__clang__)
-#define NGRAM_BY_FOUR _Pragma("GCC unroll 4")
-#else
-#define NGRAM_BY_FOUR
-#endif
-
 // What such a function calls must become a part of it.
 #if defined(__GNUC__)
 #define NGRAM_INLINE inline __attribute__((always_inline))

@@ -30,6 +30,14 @@ NGRAM_INLINE void store(Number* to, Vector vector) {
   std::memcpy(to, &vector, sizeof vector);
 }
 
+// f(0) to f(n - 1), four in a turn, so that each of four finds what it needs at a fixed distance.
+template <class F>
+NGRAM_INLINE void by_four(std::size_t n, F f) {
+  std::size_t k = 0;
+  for (; k + 4 <= n; k += 4) f(k), f(k + 1), f(k + 2), f(k + 3);
+  for (; k < n; ++k) f(k);
+}
+
 // The sum over lanes: of four pairs, of two pairs of those, of these.
 NGRAM_INLINE float across(Lanes x) { return ((x[0] + x[4]) + (x[1] + x[5])) + ((x[2] + x[6]) + (x[3] + x[7])); }
 

@@ -65,10 +65,13 @@ Mixer::Mixer(const MixerConfig& config, Spelling spelling)
   }
   const std::array<std::size_t, kMostSets> rows = {vocab, std::size_t{1} << kHashedSets, std::size_t{1} << kHashedSets,
                                                    768, 16 * 5 * 4};
+  first_weights_.fill(no_weights_.data());
+  row_width_.fill(0);
   for (int m = 0; m < config.sets; ++m) {
-    weights_.emplace_back(rows[m] * width_);
+    first_weights_[m] = weights_.emplace_back(rows[m] * width_).data();
+    row_width_[m] = width_;
     for (std::size_t row = 0; row < rows[m]; ++row) {
-      float* const w = weights_[m].data() + row * width_;
+      float* const w = weights(m, row);
       std::fill(w + kConstant, w + kFirstHashed + config.hashed, config.weight);
       w[kNeural] = 1.0f;
     }
@@ -77,7 +80,7 @@ Mixer::Mixer(const MixerConfig& config, Spelling spelling)
     std::fill_n(last_weights_.data() + row * kLanes, config.sets, 1.0f / static_cast<float>(config.sets));
   }
   for (auto& map : last_maps_) fill_untouched(map, kCells);
-  for (Decision& decision : decisions_) decision.weights.fill(no_weights_.data());
+  for (Path& path : paths_) path.rows.fill({});
   path_->nodes[0] = {0, 1, 1};  // no token is under way
 }
 
@@ -99,15 +102,15 @@ NGRAM_INLINE void Mixer::choose(Path& path) {
   Path::Rows& rows = path.rows[depth];
   const std::array<std::uint64_t, 3> selected = {mid, mix(contexts.word, depth / 3) >> (64 - kHashedSets),
                                                  mix(contexts.token, depth) >> (64 - kHashedSets)};
-  for (int m = 0; m < 3; ++m) rows.weights[m] = m < config_.sets ? weights(m, selected[m]) : no_weights_.data();
+  for (int m = 0; m < 3; ++m) rows.weights[m] = weights(m, selected[m]);
   rows.last_weights = last_weights_.data() + std::size_t{mid} * kLanes;
   rows.maps = {last_maps_[0].data() + std::size_t{mid} * kCells,
                last_maps_[1].data() + (mix(contexts.token, mid) >> (64 - kHashedMaps)) * kCells};
   if (depth % kLevels != 0) return;
-  auto& hashes = path.hashes[depth / kLevels];
-  NGRAM_BY_FOUR
-  for (int k = 0; k < config_.hashed; ++k) hashes[k] = Groups::key(mix(contexts.hashed[k], mid));
-  for (int k = 0; k < kDirect; ++k) hashes[kMostHashed + k] = mix(contexts.direct[k], mid);
+  const int group = depth / kLevels;
+  std::uint64_t* const keys = path.keys.data() + group * config_.hashed;
+  for (int k = 0; k < config_.hashed; ++k) keys[k] = Groups::key(mix(contexts.hashed[k], mid));
+  for (int k = 0; k < kDirect; ++k) path.direct[group][k] = direct_line(mix(contexts.direct[k], mid));
 }
 
 NGRAM_INLINE void Mixer::descend(Path& path, int bit) const {
@@ -118,42 +121,42 @@ NGRAM_INLINE void Mixer::descend(Path& path, int bit) const {
 }
 
 // The whole path to `token`, which comes next.
-NGRAM_CLONES void Mixer::plan(Path& path, std::uint32_t token, bool weights) {
+NGRAM_CLONES void Mixer::plan(Path& path, std::uint32_t token) {
   const std::uint32_t leaf = spelling_.rank[token];
   start(path);
   while (!path.last().is_leaf()) {
     choose(path);
     descend(path, leaf >= path.last().mid());
   }
-  want(path, weights);
+  path.groups = (path.depth + kLevels - 1) / kLevels;
+  asked_ = 0;
 }
 
-// What the decisions of the path that comes next will touch; where it is only counted, no weights.
-NGRAM_INLINE void Mixer::want(const Path& path, bool weights) {
-  wanted_groups_.clear();
-  wanted_rows_.clear();
-  for (int i = 0; i < path.depth; i += kLevels) {
-    const auto& hashes = path.hashes[i / kLevels];
-    NGRAM_BY_FOUR
-    for (int k = 0; k < config_.hashed; ++k) wanted_groups_.add(groups_.line(hashes[k]));
-    for (int k = 0; k < kDirect; ++k) wanted_groups_.add(direct_line(hashes[kMostHashed + k]));
+// Asks for a part of what the decisions of the path that comes next will touch: all of it at once would be more lines than
+// a processor fetches at a time. Inlined: a function that only asks may be left out as one without effect.
+template <int kPart>
+NGRAM_INLINE void Mixer::ask(int depth) {
+  const Path& path = *ahead_;
+  if (asked_ < path.groups * config_.hashed) {
+    for (int i = 0; i < kAtOnce; ++i) NGRAM_PREFETCH(groups_.line(path.keys[asked_ + i]));  // the last may be old ones
+    asked_ += kAtOnce;
   }
-  for (int i = 0; weights && i < path.depth; ++i) {
-    const Path::Rows& rows = path.rows[i];
-    for (int cell = 0; cell < kCells; cell += 16) wanted_rows_.add(rows.maps[1] + cell);
-    for (const float* const row : rows.weights) {
-      for (int input = 0; input < width_; input += 16) wanted_rows_.add(row + input);
-    }
+  if (depth % kLevels == 0) NGRAM_PREFETCH(path.direct[depth / kLevels][kPart]);
+  const Path::Rows& rows = path.rows[depth];
+  if constexpr (kPart == 3) {
+    for (int cell = 0; cell < kCells; cell += 16) NGRAM_PREFETCH(rows.maps[1] + cell);
+  } else {
+    NGRAM_PREFETCH(rows.weights[kPart]);
+    if (width_ > 16) NGRAM_PREFETCH(rows.weights[kPart] + 16);
   }
 }
 
 // Finds what the contexts hold below the node at which a group begins.
 NGRAM_INLINE void Mixer::find(const Path& path, int group) {
-  const auto& hashes = path.hashes[group];
+  const std::uint64_t* const keys = path.keys.data() + group * config_.hashed;
   Group& found = found_[group];
-  NGRAM_BY_FOUR
-  for (int k = 0; k < config_.hashed; ++k) found.hashed[k] = groups_.find(hashes[k]);
-  for (int k = 0; k < kDirect; ++k) found.direct[k] = direct_line(hashes[kMostHashed + k]);
+  by_four(config_.hashed, [&](std::size_t k) { found.hashed[k] = groups_.find(keys[k]); });
+  found.direct = path.direct[group];
 }
 
 void Mixer::sum_up(const double* row) {
@@ -172,17 +175,20 @@ void Mixer::branches(const Path& path, int from, int to) {
 
 // The inputs of decisions.
 NGRAM_INLINE void Mixer::look(const Path& path, int from, int to) {
-  const int hashed = config_.hashed;
+  const std::size_t hashed = config_.hashed;
+  const Estimate* const maps = maps_.data();
   for (int i = from; i < to; ++i) {
     Decision& decision = decisions_[i];
     const Group& group = found_[i / kLevels];
-    const int place = path.nodes[i].place;
-    ask();
-    NGRAM_BY_FOUR
-    for (int k = 0; k < hashed; ++k) {
-      const std::uint32_t state = decision.states[k] = 256 * k + group.hashed[k].at[place];
-      decision.inputs[kFirstHashed + k] = kLogits[maps_[state].step()];
-    }
+    const std::size_t place = path.nodes[i].place;
+    ask<0>(i);
+    std::uint32_t* const states = decision.states.data();
+    float* const inputs = decision.inputs.data() + kFirstHashed;
+    by_four(hashed, [&](std::size_t k) {
+      const std::size_t state = 256 * k + group.hashed[k].at[place];
+      states[k] = static_cast<std::uint32_t>(state);
+      inputs[k] = kLogits[maps[state].step()];
+    });
     for (int k = 0; k < kDirect; ++k) decision.inputs[kFirstDirect + k] = kLogits[group.direct[k][place].step()];
   }
   for (int i = from; i < to; ++i) {
@@ -206,7 +212,7 @@ NGRAM_INLINE void Mixer::look(const Path& path, int from, int to) {
   }
   for (int i = from; i < to; ++i) {  // what has seen nothing has nothing to say
     Decision& decision = decisions_[i];
-    for (int k = 0; k < hashed; k += kLanes) {
+    for (std::size_t k = 0; k < hashed; k += kLanes) {
       float* const inputs = decision.inputs.data() + kFirstHashed + k;
       store(inputs, load<Integers>(inputs) & ((load<Bits>(decision.states.data() + k) & 255) != 0));
     }
@@ -224,8 +230,8 @@ NGRAM_INLINE void Mixer::select(const Path& path, int depth) {
   const int neural = std::clamp(static_cast<int>(decision.inputs[kNeural] + 8.0f), 0, 15);
   const Path::Rows& rows = path.rows[depth];
   std::copy(rows.weights.begin(), rows.weights.end(), decision.weights.begin());
-  if (config_.sets > 3) decision.weights[3] = weights(3, (sure * 3 + std::min(2, used(3))) * 4 + repeats);
-  if (config_.sets > 4) decision.weights[4] = weights(4, (neural * 5 + known) * 4 + repeats);
+  decision.weights[3] = weights(3, (sure * 3 + std::min(2, used(3))) * 4 + repeats);
+  decision.weights[4] = weights(4, (neural * 5 + known) * 4 + repeats);
   decision.last_weights = rows.last_weights;
   decision.cells = rows.maps;
 }
@@ -235,7 +241,7 @@ template <int kVectors>
 NGRAM_INLINE void Mixer::add_up(const Path& path, int from, int to, float* z) {
   for (int i = from; i < to; ++i) {
     select(path, i);
-    ask();
+    ask<1>(i);
     Decision& decision = decisions_[i];
     std::array<Lanes, kLanes> sums{};
     for (int v = 0; v < kVectors; ++v) {
@@ -293,16 +299,20 @@ double Mixer::told(int depth, double weight, double one, int bit) const {
   return std::min(1.0, weight * believed / charged);
 }
 
+template <int kVectors>
+NGRAM_INLINE void Mixer::move_sets(Decision& decision, const std::array<float, kLanes>& steps) const {
+  for (int m = 0; m < config_.sets; ++m) move<kVectors>(decision.weights[m], decision.inputs.data(), steps[m]);
+}
+
 // Moves what the neural model has a part in, by the token's decisions.
 NGRAM_CLONES void Mixer::learn(const Path& path) {
   const double share = 1.0 / (switch_.charged + 2.0);
   switch_ = {(1.0 - share) * weight_ + 0.5 * share, switch_.charged + 1.0};
   const float rate = kRate + (kFirstRate - kRate) / (1.0f + static_cast<float>(path.position) / kRateTokens);
-  const int sets = config_.sets;
   for (int i = 0; i < path.depth; ++i) {
     Decision& decision = decisions_[i];
     const auto outcome = static_cast<float>(path.bits[i]);
-    ask();
+    ask<2>(i);
     for (float* const c : decision.cells) {
       c[0] += (outcome - c[0]) * kMapRate * (1.0f - decision.right);
       c[1] += (outcome - c[1]) * kMapRate * decision.right;
@@ -310,13 +320,11 @@ NGRAM_CLONES void Mixer::learn(const Path& path) {
     const Lanes p = logistic(load<Lanes>(decision.logits.data()));
     alignas(32) std::array<float, kLanes> errors;
     store(errors.data(), (outcome - p) * rate);
-    for (int m = 0; m < sets; ++m) {
-      switch (width_ / kLanes) {
-        case 1: move<1>(decision.weights[m], decision.inputs.data(), errors[m]); break;
-        case 2: move<2>(decision.weights[m], decision.inputs.data(), errors[m]); break;
-        case 3: move<3>(decision.weights[m], decision.inputs.data(), errors[m]); break;
-        default: move<4>(decision.weights[m], decision.inputs.data(), errors[m]);
-      }
+    switch (width_ / kLanes) {
+      case 1: move_sets<1>(decision, errors); break;
+      case 2: move_sets<2>(decision, errors); break;
+      case 3: move_sets<3>(decision, errors); break;
+      default: move_sets<4>(decision, errors);
     }
     move<1>(decision.last_weights, decision.logits.data(), (outcome - decision.mixed) * kLastRate);
   }
@@ -324,20 +332,18 @@ NGRAM_CLONES void Mixer::learn(const Path& path) {
 
 // Moves what it has none in.
 NGRAM_CLONES void Mixer::count(const Path& path) {
-  const int hashed = config_.hashed;
+  const std::size_t hashed = config_.hashed;
   for (int first = 0; first < path.depth; first += kLevels) {
     const int stop = std::min(path.depth, first + kLevels);
-    const auto& hashes = path.hashes[first / kLevels];
+    const std::uint64_t* const keys = path.keys.data() + first / kLevels * hashed;
     const Group& group = found_[first / kLevels];
     std::array<std::uint8_t*, kMostHashed> taken;
-    NGRAM_BY_FOUR
-    for (int k = 0; k < hashed; ++k) taken[k] = groups_.take(hashes[k], group.hashed[k]);
+    by_four(hashed, [&](std::size_t k) { taken[k] = groups_.take(keys[k], group.hashed[k]); });
     for (int i = first; i < stop; ++i) {
-      const int place = path.nodes[i].place;
-      const auto& next = kTables.next[path.bits[i]];
-      const auto& states = decisions_[i].states;
-      NGRAM_BY_FOUR
-      for (int k = 0; k < hashed; ++k) taken[k][place] = next[static_cast<std::uint8_t>(states[k])];
+      const std::size_t place = path.nodes[i].place;
+      const std::uint8_t* const next = kTables.next[path.bits[i]].data();
+      const std::uint32_t* const states = decisions_[i].states.data();
+      by_four(hashed, [&](std::size_t k) { taken[k][place] = next[static_cast<std::uint8_t>(states[k])]; });
     }
     std::array<int, kLevels> places{};  // those after the last decision are not in use
     for (int i = first; i < stop; ++i) places[i - first] = path.nodes[i].place;
@@ -352,10 +358,11 @@ NGRAM_CLONES void Mixer::count(const Path& path) {
   for (int i = 0; i < path.depth; ++i) {
     const Decision& decision = decisions_[i];
     const std::int32_t outcome = -path.bits[i];
-    ask();
+    ask<3>(i);
     const Integers outcomes = {outcome, outcome, outcome, outcome, outcome, outcome, outcome, outcome};
-    for (int k = 0; k < hashed; k += kLanes) {
-      const auto at = [&](int lane) -> std::uint32_t& { return maps_[decision.states[k + lane]].bits; };
+    Estimate* const maps = maps_.data();
+    for (std::size_t k = 0; k < hashed; k += kLanes) {
+      const auto at = [&](int lane) -> std::uint32_t& { return maps[decision.states[k + lane]].bits; };
       const Bits bits = moved(Bits{at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7)}, outcomes, kStateLimit);
       for (int lane = 0; lane < kLanes; ++lane) at(lane) = bits[lane];
     }
@@ -377,11 +384,11 @@ int Mixer::order(const Path& path) const {
 
 template <class Token>
 void Mixer::append(const Token* tokens, std::int64_t n) {
-  if (n > 0) plan(*ahead_, tokens[0], false);
+  if (n > 0) plan(*ahead_, tokens[0]);
   for (std::int64_t i = 0; i < n; ++i) {
     std::swap(path_, ahead_);
     past_.push(tokens[i]);
-    if (i + 1 < n) plan(*ahead_, tokens[i + 1], false);
+    if (i + 1 < n) plan(*ahead_, tokens[i + 1]);
     if (i + 2 < n) past_.prefetch(tokens[i + 1]);
     for (int first = 0; first < path_->depth; first += kLevels) find(*path_, first / kLevels);
     look(*path_, 0, path_->depth);
@@ -392,11 +399,11 @@ void Mixer::append(const Token* tokens, std::int64_t n) {
 template <class Token>
 void Mixer::score(const Token* tokens, std::int64_t n, const double* rows, std::int64_t stride, double* p,
                   std::uint8_t* order, Decisions* decisions) {
-  if (n > 0) plan(*ahead_, tokens[0], true);
+  if (n > 0) plan(*ahead_, tokens[0]);
   for (std::int64_t i = 0; i < n; ++i) {
     std::swap(path_, ahead_);
     past_.push(tokens[i]);
-    if (i + 1 < n) plan(*ahead_, tokens[i + 1], true);
+    if (i + 1 < n) plan(*ahead_, tokens[i + 1]);
     if (i + 2 < n) past_.prefetch(tokens[i + 1]);
     if (i == 0 || stride > 0) sum_up(rows + i * stride);
     branches(*path_, 0, path_->depth);
@@ -462,7 +469,7 @@ void Mixer::distribution(const double* row, double* p) {
 void Mixer::evidence(std::uint32_t token, const double* row, std::int64_t* occurred, std::int64_t* followed,
                      double* shares) {
   sum_up(row);
-  plan(*path_, token, true);
+  plan(*path_, token);
   branches(*path_, 0, path_->depth);
   predict(*path_, 0, path_->depth);
   std::array<double, kInputs> sizes{};

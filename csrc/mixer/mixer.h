@@ -104,6 +104,7 @@ class Mixer {
   static constexpr int kNeural = 0, kConstant = 1, kRepetition = 2, kFirstDirect = 3;
   static constexpr int kFirstHashed = kFirstDirect + kDirect;
   static constexpr int kLevels = 4;                         // of the tree in a group
+  static constexpr int kAtOnce = 3;                         // groups that are asked for
   static constexpr int kDirectPlaces = 16;                  // of a group, the first unused
   static constexpr int kCells = 33;                         // of a last map, over logits from -8 to 8
   static constexpr int kHashedSets = 14, kHashedMaps = 16;  // bits of a row
@@ -126,9 +127,11 @@ class Mixer {
     int matched;             // tokens of the repetition under way, or 0
     std::uint32_t expected;  // rank of what it says comes next
     int depth;               // of the last node
+    int groups;              // that a whole path goes through
     std::array<Node, kMostDecisions + 1> nodes;
     std::array<std::uint8_t, kMostDecisions> bits;
-    std::array<std::array<std::uint64_t, kMostHashed + kDirect>, kMostGroups> hashes;
+    std::array<std::uint64_t, kMostGroups * kMostHashed + kAtOnce> keys;  // of groups, those of a node in a row
+    std::array<std::array<Estimate*, kDirect>, kMostGroups> direct;       // places 0 to 15 of a node's group
     struct Rows {  // of the node, or of hashes with what came before
       std::array<float*, 3> weights;
       float* last_weights;
@@ -157,31 +160,17 @@ class Mixer {
   // What the contexts hold of a group's nodes.
   struct Group {
     std::array<Groups::Found, kMostHashed> hashed;
-    std::array<Estimate*, kDirect> direct;
+    std::array<Estimate*, kDirect> direct;  // by place
   };
 
   Estimate* direct_line(std::uint64_t hash) { return direct_.data() + (hash >> 8 & direct_mask_) * kDirectPlaces; }
-  // Cache lines that will be touched, asked for a few at a time: a processor fetches only so many at once.
-  template <int kMost, int kAtOnce>
-  struct Wanted {
-    std::array<const void*, kMost + kAtOnce> lines;
-    int size = 0, asked = 0;
-
-    void clear() { size = asked = 0; }
-    void add(const void* line) { lines[size++] = line; }
-    NGRAM_INLINE void ask() {
-      if (asked >= size) return;
-      for (int i = 0; i < kAtOnce; ++i) NGRAM_PREFETCH(lines[asked + i]);  // what lies after the last is an old one
-      asked += kAtOnce;
-    }
-  };
-
   void start(Path& path) const;
-  float* weights(int set, std::uint64_t row) { return weights_[set].data() + row * width_; }
+  float* weights(int set, std::uint64_t row) const { return first_weights_[set] + row * row_width_[set]; }
   void choose(Path& path);
   void descend(Path& path, int bit) const;
-  void plan(Path& path, std::uint32_t token, bool weights);
-  void want(const Path& path, bool weights);
+  void plan(Path& path, std::uint32_t token);
+  template <int kPart>
+  void ask(int depth);
   void find(const Path& path, int group);
   void sum_up(const double* row);
   void branches(const Path& path, int from, int to);
@@ -191,6 +180,8 @@ class Mixer {
   void predict_last(Path& path);
   template <int kVectors>
   void add_up(const Path& path, int from, int to, float* z);
+  template <int kVectors>
+  void move_sets(Decision& decision, const std::array<float, kLanes>& steps) const;
   double charge(int depth, double weight) const;
   double told(int depth, double weight, double one, int bit) const;
   int order(const Path& path) const;
@@ -210,7 +201,9 @@ class Mixer {
   std::vector<Estimate> maps_;                         // (hashed contexts, 256 states)
   std::vector<Estimate> repetitions_;                  // (length, first or later decision, what is expected)
   std::deque<ZeroPages<float>> weights_;               // by set: (selected, width)
-  std::array<float, kInputs> no_weights_{};            // of sets that are not in use
+  std::array<float, kInputs> no_weights_{};            // of sets that are not in use: their only row
+  std::array<float*, kMostSets> first_weights_;
+  std::array<std::size_t, kMostSets> row_width_;
   ZeroPages<float> last_weights_;                      // (V, lanes)
   std::array<ZeroPages<float>, 2> last_maps_;          // (V, cells), (hash of last token and node, cells)
 
@@ -220,12 +213,7 @@ class Mixer {
   std::array<Path, 2> paths_{};
   Path* path_ = &paths_[0];   // the token under way
   Path* ahead_ = &paths_[1];  // the one after it
-  Wanted<kMostGroups*(kMostHashed + kDirect), 3> wanted_groups_{};  // of that one
-  Wanted<kMostDecisions * 9, 3> wanted_rows_{};
-  NGRAM_INLINE void ask() {
-    wanted_groups_.ask();
-    wanted_rows_.ask();
-  }
+  int asked_ = 0;             // keys of that one whose groups have been asked for
   double weight_ = 0.5;  // of the neural model, given the decisions so far
   double one_ = 0.5;     // what a 1 is charged with at the newest decision
   std::array<Decision, kMostDecisions> decisions_{};

@@ -66,7 +66,7 @@ def packages(required: Sequence[str]) -> Iterator[Finding]:
     extras: dict[str, list[str]] = {"": []}
     for requirement in required:
         asked, _, marker = requirement.partition(";")
-        extra = re.search(r"extra == ['\"](\w+)['\"]", marker)
+        extra = re.search(r"extra == ['\"]([\w-]+)['\"]", marker)
         elsewhere = re.search(r"platform_system == ['\"](\w+)['\"]", marker)
         if elsewhere is None or elsewhere[1] == platform.system():
             extras.setdefault(extra[1] if extra else "", []).append(asked.strip())

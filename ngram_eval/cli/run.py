@@ -112,8 +112,9 @@ def run(options: Options, configs: dict[str, EvalConfig], ranks: Ranks, again: A
                 print(line, file=sys.stderr)
         remembering = None
         if output.save_scores is not None or (runs_model and len(configs) > 1):
-            seq_len = next(iter(configs.values())).window.seq_len
-            remembering = RememberingSource(job.source, len(job.stream.tokens) - 1, seq_len)
+            window = next(iter(configs.values())).window
+            samples = job.samples(window).tolist()
+            remembering = RememberingSource(job.source, len(job.stream.tokens) - 1, window.seq_len, samples)
             job = replace(job, source=remembering)
         with interrupt or nullcontext():
             results = [

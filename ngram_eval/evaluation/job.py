@@ -4,7 +4,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ngram_eval.assets import asset
+from ngram_eval.config import WindowConfig
 from ngram_eval.distributed.ranks import Ranks
 from ngram_eval.errors import InputError
 from ngram_eval.evaluation.settings import Settings
@@ -15,8 +19,10 @@ from ngram_eval.models.source import NeuralSource, UniformSource
 from ngram_eval.scorers.backends import ON_DEVICE, load_backend, resolve_backend
 from ngram_eval.scorers.base import Vocabulary
 from ngram_eval.text.manifest import Manifest, read_manifest
+from ngram_eval.text.samples import choose_samples
 from ngram_eval.text.shards import TokenStream, read_shards
 from ngram_eval.text.tokenizer import TextTokenizer, Tokenizer, check_vocabulary
+from ngram_eval.text.windows import target_count
 from ngram_eval.timing import Track, untracked
 
 
@@ -40,6 +46,15 @@ class Job:
     def threads(self) -> int:
         """Threads for the count tables."""
         return self.settings.hardware.count_threads()
+
+    def targets(self, window: WindowConfig) -> int:
+        """Number of positions that a preset with such windows scores."""
+        return target_count(len(self.stream.tokens), max(window.seq_len, self.source.train_seq_len))
+
+    def samples(self, window: WindowConfig) -> NDArray[np.int64]:
+        """Positions at which a preset with such windows looks at whole distributions; none if the source has none."""
+        count = self.settings.samples if self.source.gives_all else 0
+        return choose_samples(self.targets(window), count, window)
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -123,6 +138,10 @@ def load_stream(settings: Settings, ranks: Ranks) -> tuple[TokenStream, TextToke
     if settings.embedded:
         stream = read_shards([str(asset("sample_000000.bin"))], data.max_tokens)
         return stream, Tokenizer.load(asset("tokenizer.model"))
+    if hf is not None:
+        from ngram_eval.models.hf.hub import check_name  # needs the hub's library
+
+        check_name(hf)
     tokenizer: TextTokenizer | None = Tokenizer.load(data.tokenizer) if data.tokenizer else None
     if hf is not None and tokenizer is None:
         from ngram_eval.models.hf.tokenizer import HfTokenizer  # needs transformers

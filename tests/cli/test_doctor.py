@@ -52,13 +52,13 @@ def test_packages_are_those_of_the_metadata(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(doctor, "_version", here.get)
     asked = ["numpy>=1.26", "torch>=2.6", "rich>=13", "triton>=3.4; platform_system == 'Windows'"]
     needed, *extras = doctor.packages(
-        [*asked, 'gguf>=0.10; extra == "hf"', "mkdocs==1.6.1; python_full_version >= '3.11.5' and extra == 'docs'"]
+        [*asked, 'gguf>=0.10; extra == "hf"', "mkdocs==1.6.1; python_full_version >= '3.11.5' and extra == 'lm-eval'"]
     )
     assert (needed.state, needed.remedy) == ("broken", "pip install 'rich>=13'")
     assert needed.found == "numpy 1.26.4, torch 2.13.0+cpu, rich missing"
     assert [(one.name, one.state, one.remedy) for one in extras] == [
         ("extra hf", "absent", "pip install 'ngram_eval[hf]'"),
-        ("extra docs", "ok", ""),
+        ("extra lm-eval", "ok", ""),
     ]
 
 

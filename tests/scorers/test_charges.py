@@ -16,7 +16,7 @@ from ngram_eval import NgramMemory, evaluate, preset
 from ngram_eval.bpb import P_MOST, Tally, check_charges, nats_of
 from ngram_eval.config import EvalConfig, PpmdConfig, WindowConfig
 from ngram_eval.errors import InputError
-from ngram_eval.models.source import Stats
+from ngram_eval.models.source import Asked, Stats, all_rows
 from ngram_eval.scorers.backends import BACKENDS
 from ngram_eval.scorers.base import NeuralScorer, Scorer, Vocabulary
 from ngram_eval.scorers.make import make_scorer
@@ -177,12 +177,12 @@ def test_what_is_none_ends_the_run_by_its_position(name: str, backend: str, bad:
         batch_windows, train_seq_len, gives_all, vocab_size = 4, 0, True, V
         settings: dict[str, str] = {}  # noqa: RUF012
 
-        def stats(self, tokens: Tokens, windows: Windows) -> Stats:
+        def stats(self, tokens: Tokens, windows: Windows, whole: Asked | None = None) -> Stats:
             p = np.where(windows.positions() == 30, bad, 0.2)
-            return Stats(p, np.ones(len(p), np.float32))
+            return Stats(p, np.ones(len(p), np.float32), None if whole is None else np.full((whole.sum(), V), 0.2))
 
         def probabilities(self, tokens: Tokens, windows: Windows) -> Rows:
-            return np.full((windows.scored, V), 0.2)
+            return all_rows(self, tokens, windows)
 
     if name == "neural":
         scorer, stats = NeuralScorer(), Model().stats(np.zeros(LENGTH + 1, np.uint16), WINDOWS)

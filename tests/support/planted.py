@@ -20,7 +20,7 @@ from ngram_eval.audit.subjects.scorer import (
 )
 from ngram_eval.bpb import Tally
 from ngram_eval.config import EvalConfig, WindowConfig, preset
-from ngram_eval.models.source import NeuralSource, NeuralStats, Stats
+from ngram_eval.models.source import Asked, NeuralSource, NeuralStats, Stats
 from ngram_eval.scorers.base import HostCharged, NeuralScorer, Scorer
 from ngram_eval.scorers.make import make_scorer
 from ngram_eval.text.windows import Windows
@@ -72,10 +72,11 @@ class Model:
                 rows.append(p / p.sum())
         return np.stack(rows)
 
-    def stats(self, tokens: Tokens, windows: Windows) -> Stats:
+    def stats(self, tokens: Tokens, windows: Windows, whole: Asked | None = None) -> Stats:
         p = self.probabilities(tokens, windows)
         entropy = -(p * np.log(p)).sum(axis=1).astype(np.float32)
-        return Stats(p[np.arange(len(p)), tokens[windows.positions() + 1]], entropy)
+        rows = None if whole is None else p[whole]
+        return Stats(p[np.arange(len(p)), tokens[windows.positions() + 1]], entropy, rows)
 
 
 class Documents(Model):

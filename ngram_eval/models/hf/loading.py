@@ -17,6 +17,7 @@ import torch
 from ngram_eval.errors import InputError
 from ngram_eval.files import file_sha256
 from ngram_eval.models.hf.gguf_file import refuse_part, refuse_unread
+from ngram_eval.models.hf.hub import check_name, hub_refusal
 
 try:
     import transformers
@@ -51,9 +52,8 @@ def where(name: str) -> dict[str, Any]:
         return {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name, "local_files_only": True}
     if path.is_dir():
         return {"pretrained_model_name_or_path": name, "local_files_only": True}
-    if path.suffix == ".gguf" or path.is_absolute() or name.startswith(".") or name.count("/") > 1:
-        raise InputError(f"--hf is {name}: no such folder or file; check the path")
-    return {"pretrained_model_name_or_path": name, "local_files_only": False}
+    check_name(name)
+    return {"pretrained_model_name_or_path": name, "local_files_only": bool(hub_refusal())}
 
 
 @contextmanager
@@ -87,7 +87,7 @@ def _load(name: str, what: str, load: Callable[..., Loaded], **settings: Any) ->
         if isinstance(error, MemoryError) or not (isinstance(error, Exception) or "Panic" in type(error).__name__):
             raise
         reason = reason_of(error)
-        if found["local_files_only"]:
+        if Path(name).exists():
             raise InputError(f"--hf {name}: transformers can't load its {what} ({reason})") from error
         raise InputError(
             f"--hf {name}: no such folder or file here, and the hub does not give it either ({reason}): "
@@ -165,7 +165,9 @@ def _refuse_adapter(name: str) -> None:
         found = (path / _ADAPTER).is_file()
     else:
         try:
-            found = cached_file(name, _ADAPTER, _raise_exceptions_for_missing_entries=False) is not None
+            alone = bool(hub_refusal())
+            kept = cached_file(name, _ADAPTER, _raise_exceptions_for_missing_entries=False, local_files_only=alone)
+            found = kept is not None
         except OSError:  # no such name, or no network: loading the model tells
             return
     if found:
