@@ -58,7 +58,13 @@ def charts_of(result: Result) -> list[Chart]:
         vocabulary_sums(result, profile),
         stages(result),
     ]
-    return [chart for chart in made if chart is not None]
+    return [chart for chart in made if chart is not None and _shows_something(chart)]
+
+
+def _shows_something(chart: Chart) -> bool:
+    """Whether it has bars of which one is not 0, or a series over more than one x."""
+    bars = chart.categories is not None
+    return any(any(series.y) if bars else len(set(series.x)) > 1 for series in chart.series)
 
 
 def unit_of(result: Result) -> str:

@@ -2,16 +2,16 @@
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from ngram_eval.evaluation.result import Result
 from ngram_eval.files import write_text
-from ngram_eval.results.page.charts import charts_of
+from ngram_eval.results.page.charts import Chart, charts_of
 from ngram_eval.results.page.svg import svg
-from ngram_eval.results.table import notes, table_rows
+from ngram_eval.results.table import TIMING, notes, table_rows
 
 _STYLE = """
 :root { color-scheme: light dark; --page: #fcfcfd; --ink: #1b1f24; --soft: #59636e; --rule: #d9dee4; --card: #ffffff;
@@ -27,7 +27,8 @@ h3 { font-size: 15px; margin: 0 0 6px; } p { margin: 6px 0; } .soft { color: var
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: 3px 14px; border-bottom: 1px solid var(--rule); text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; } tr.main td { font-weight: 650; }
-.config td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+.config td { text-align: left; white-space: normal; overflow-wrap: anywhere; vertical-align: top; }
+.config td:first-child { white-space: nowrap; }
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 480px), 1fr)); gap: 16px; }
 figure { margin: 0; padding: 14px; background: var(--card); border: 1px solid var(--rule); border-radius: 8px; }
 .note { padding: 6px 12px; background: var(--card); border-left: 3px solid var(--rule); margin: 6px 0; }
@@ -62,23 +63,24 @@ def _body(results: list[Result]) -> Iterator[str]:
     for note in notes(results):
         kind = "note warn" if "pseudo-probability" in note or "PARTIAL" in note else "note"
         yield f'<p class="{kind}">{escape(note)}</p>'
-    yield '<div class="scroll"><table><thead><tr><th></th>'
-    yield "".join(f"<th>{escape(result.preset)}</th>" for result in results) + "</tr></thead><tbody>"
-    for label, values in table_rows(results):
-        kind = ' class="main"' if label in ("bits per byte", "score (not normalised)") else ""
-        spaces = len(label) - len(label.lstrip())
-        yield f"<tr{kind}><td>{'&nbsp;' * spaces}{escape(label.strip())}</td>"
-        yield "".join(f"<td>{escape(value)}</td>" for value in values) + "</tr>"
-    yield "</tbody></table></div>"
+    rows = table_rows(results)
+    timed = [row for row in rows if row[0].startswith(TIMING)]
+    yield _table(results, [row for row in rows if row not in timed])
     for result in results:
         kind = "a probability" if result.normalised else "a pseudo-probability: its score is not a code length"
         yield f'<h2>{escape(result.preset)} <span class="soft">({kind})</span></h2><div class="grid">'
         for chart in charts_of(result):
-            yield f"<figure><h3>{escape(chart.title)}</h3>{svg(chart)}</figure>"
+            if not _is_time(chart):
+                yield _figure(chart)
         yield "</div>"
-    yield "<h2>Configuration and versions</h2>"
+    yield "<h2>Configuration, time and versions</h2>"
     for result in results:
         yield f"<details><summary>{escape(result.preset)}</summary>{_settings(result.config)}</details>"
+    stages = "".join(
+        _figure(chart, result.preset) for result in results for chart in charts_of(result) if _is_time(chart)
+    )
+    grid = f'<div class="grid">{stages}</div>'
+    yield f"<details><summary>seconds of each stage</summary>{_table(results, timed)}{grid}</details>"
     flags = first.arguments
     about: dict[str, Any] = {
         "command": "ngram_eval.evaluate(...)" if flags is None else shlex.join(["ngram-eval", "run", *flags]),
@@ -88,14 +90,35 @@ def _body(results: list[Result]) -> Iterator[str]:
         "ranks": first.world_size,
         "neural": first.neural_settings,
     }
+    read = list[tuple[str, str]]()
     for one in first.inputs:
         size = "" if one["bytes"] is None else f"{one['bytes']:,} bytes, "  # a folder has none
-        about[f"{one['role']} {one['path']}"] = f"{size}sha256 {one['sha256']}"
-    yield f"<details open><summary>run</summary>{_settings(about)}</details>"
+        read.append((one["role"], f"{one['path']}: {size}sha256 {one['sha256']}"))
+    yield f"<details open><summary>run</summary>{_settings(about, read)}</details>"
 
 
-def _settings(settings: dict[str, Any]) -> str:
-    rows = "".join(f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in _flat(settings))
+def _is_time(chart: Chart) -> bool:
+    return chart.name == "stages"
+
+
+def _figure(chart: Chart, of: str = "") -> str:
+    return f"<figure><h3>{escape(f'{chart.title}: {of}' if of else chart.title)}</h3>{svg(chart)}</figure>"
+
+
+def _table(results: list[Result], rows: list[tuple[str, list[str]]]) -> str:
+    made = ['<div class="scroll"><table><thead><tr><th></th>']
+    made += [f"<th>{escape(result.preset)}</th>" for result in results] + ["</tr></thead><tbody>"]
+    for label, values in rows:
+        kind = ' class="main"' if label in ("bits per byte", "score (not normalised)") else ""
+        spaces = len(label) - len(label.lstrip())
+        cells = "".join(f"<td>{escape(value)}</td>" for value in values)
+        made.append(f"<tr{kind}><td>{'&nbsp;' * spaces}{escape(label.strip())}</td>{cells}</tr>")
+    return "\n".join([*made, "</tbody></table></div>"])
+
+
+def _settings(settings: dict[str, Any], more: Sequence[tuple[str, str]] = ()) -> str:
+    pairs = [*_flat(settings), *more]
+    rows = "".join(f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in pairs)
     return f'<div class="scroll"><table class="config">{rows}</table></div>'
 
 
