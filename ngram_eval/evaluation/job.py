@@ -110,8 +110,12 @@ def read_inputs(job: Job, track: Track = untracked) -> list[Input]:
     return [*(shares[i % ranks.world][i // ranks.world] for i in range(len(shards))), *rest]
 
 
-def load_job(settings: Settings, ranks: Ranks) -> Job:
-    """Load what the settings name; raises `InputError` for files that are missing, damaged or do not fit together."""
+def load_job(settings: Settings, ranks: Ranks, track: Track = untracked) -> Job:
+    """Load what the settings name; raises `InputError` for files that are missing, damaged or do not fit together.
+
+    A model of `--hf`, which may take long, is tracked, as one part.
+    """
+    loaded = (untracked if settings.model.hf is None else track)("loading", 1)
     backend = resolve_backend(settings.hardware.backend)
     stream, tokenizer = load_stream(settings, ranks)
     paths = [*stream.paths, *(path for _, path in _named(settings))]
@@ -120,7 +124,7 @@ def load_job(settings: Settings, ranks: Ranks) -> Job:
 
         paths += files_of(Path(settings.model.hf))
     files = Unchanged(paths)
-    return Job(
+    job = Job(
         settings=settings,
         ranks=ranks,
         stream=stream,
@@ -130,6 +134,8 @@ def load_job(settings: Settings, ranks: Ranks) -> Job:
         backend=backend,
         files=files,
     )
+    loaded(1)
+    return job
 
 
 def load_stream(settings: Settings, ranks: Ranks) -> tuple[TokenStream, TextTokenizer | None]:

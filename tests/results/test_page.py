@@ -16,6 +16,7 @@ from ngram_eval.results.page import draw_all, write_page
 from ngram_eval.results.page.charts import Chart, Series, charts_of, number, ticks
 from ngram_eval.results.page.html import page
 from ngram_eval.results.page.svg import svg
+from ngram_eval.text.samples import SAMPLES
 from tests.support.evaluator import Evaluate
 from tests.support.streams import Stream
 
@@ -69,7 +70,7 @@ def test_the_numbers_are_those_of_the_result(results: list[Result]) -> None:
         assert sum(made["gain"].series[0].y) == pytest.approx(saved, rel=1e-6)
         assert made["stages"].categories == [stage for stage, spent in result.seconds.items() if spent >= 0.0005]
     sums = drawn(results, "hashed")["vocabulary_sums"]
-    assert sum(sums.series[0].y) == 64
+    assert sum(sums.series[0].y) == SAMPLES
     gate = drawn(results, "hashed")["gate"]
     assert [one.name for one in gate.series][-1] == "all orders"
     assert all(0.05 <= weight <= 0.6 for one in gate.series for weight in one.y)
