@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ngram_eval.api import evaluate
     from ngram_eval.config import EvalConfig, preset
-    from ngram_eval.decoding import NgramLogitsProcessor, NgramMemory
+    from ngram_eval.decoding import MemoryBatch, NgramLogitsProcessor, NgramMemory
     from ngram_eval.errors import InputError
     from ngram_eval.evaluation.result import Result
     from ngram_eval.models.logits_source import CallableSource
@@ -29,6 +29,7 @@ __all__ = [
     "CallableSource",
     "EvalConfig",
     "InputError",
+    "MemoryBatch",
     "NeuralSource",
     "NgramLogitsProcessor",
     "NgramMemory",
@@ -47,6 +48,7 @@ _HOMES = {
     "CallableSource": "ngram_eval.models.logits_source",
     "EvalConfig": "ngram_eval.config",
     "InputError": "ngram_eval.errors",
+    "MemoryBatch": "ngram_eval.decoding",
     "NeuralSource": "ngram_eval.models.source",
     "NgramLogitsProcessor": "ngram_eval.decoding",
     "NgramMemory": "ngram_eval.decoding",

@@ -23,6 +23,8 @@ _FULL = frozenset({errno.EDQUOT, errno.ENOSPC})
 
 BAD_INPUT, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 """Exit codes; the last two are the shell's for SIGINT and SIGTERM."""
+INTERNAL, INCONCLUSIVE = 3, 4
+"""Exit codes of the audit alone: an error of its own; nothing was refuted, and what matters could not be asked."""
 
 
 ESCAPED = "backslashreplace"

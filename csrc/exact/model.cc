@@ -5,7 +5,8 @@
 
 namespace ngram {
 
-ExactModel::ExactModel(const ExactModelConfig& config) : config_(config), counts_(config.levels) {
+ExactModel::ExactModel(const ExactModelConfig& config)
+    : config_(config), counts_(config.levels), chunk_(config.levels) {
   begin_chain();
   begin_tilt();
 }
@@ -34,7 +35,7 @@ void ExactModel::learned(const Learned& from) {
 }
 
 void ExactModel::count(const std::uint32_t* tokens, int n) {
-  counts_.append(tokens, n);
+  counts_.append(tokens, n, chunk_);
   for (int i = 0; i < n; ++i) largest_token_ = std::max(largest_token_, tokens[i]);
 }
 
@@ -60,7 +61,7 @@ void ExactModel::score(const Token* tokens, std::int64_t n, const Base& base, do
     for (int i = 0; i < size; ++i) {
       const std::int64_t at = start + i;
       Successor target[kMaxLevels];
-      const int depth = prepare_evidence(i, base.entropy[at], target);
+      const int depth = prepare_evidence(chunk_, i, base.entropy[at], target);
       order[at] = static_cast<std::uint8_t>(depth);
       p[at] = charge(depth, target, chunk[i], base.target(at, chunk[i]));
     }
@@ -76,7 +77,7 @@ void ExactModel::peek_each(const Token* tokens, std::int64_t n, const Visit& vis
   for (std::int64_t start = 0; start < n; start += ExactCounts::kChunk) {
     const int size = static_cast<int>(std::min<std::int64_t>(n - start, ExactCounts::kChunk));
     std::copy_n(tokens + start, size, chunk);
-    counts_.peek(chunk, size);
+    counts_.peek(chunk, size, chunk_);
     for (int i = 0; i < size; ++i) {
       visit(start + i, i);
       newest_ = chunk[i];
@@ -90,12 +91,12 @@ void ExactModel::score_together(const Token* tokens, std::int64_t n, const Base&
   Successor target[kMaxLevels];
   peek_each(tokens, n, [&](std::int64_t at, int i) {
     const double below = base.target(at, tokens[at]);
-    const int depth = prepare_evidence(i, base.entropy[at], target);
+    const int depth = prepare_evidence(chunk_, i, base.entropy[at], target);
     order[at] = static_cast<std::uint8_t>(depth);
     p[at] = config_.chain ? blended(below, chained(depth, target, below)) : below;
   });
   peek_each(tokens, n, [&](std::int64_t at, int i) {  // now learn
-    const int depth = prepare_evidence(i, base.entropy[at], target);
+    const int depth = prepare_evidence(chunk_, i, base.entropy[at], target);
     charge(depth, target, tokens[at], base.target(at, tokens[at]));
   });
   append(tokens, n);
@@ -111,7 +112,7 @@ void ExactModel::distribution_after(const Token* tokens, std::int64_t n, const d
     with.back() = static_cast<std::uint32_t>(token);
     peek_each(with.data(), n + 1, [&](std::int64_t at, int i) {
       if (at < n) return;
-      const int depth = prepare_evidence(i, entropy, target);
+      const int depth = prepare_evidence(chunk_, i, entropy, target);
       p[token] = config_.chain ? blended(row[token], chained(depth, target, row[token])) : row[token];
     });
   }

@@ -39,6 +39,7 @@ COMMANDS = {
     "compare": Command("ngram_eval.cli.compare", "compare results, with confidence intervals"),
     "explain": Command("ngram_eval.cli.explain", "show how one prediction is made up", "ExplainOptions"),
     "budget": Command("ngram_eval.cli.budget", "predict how long an evaluation takes here", "BudgetOptions"),
+    "doctor": Command("ngram_eval.cli.doctor", "say what is installed here, and what is missing", "DoctorOptions"),
 }
 """Subcommand -> `Command`: the only list of subcommands."""
 

@@ -211,7 +211,7 @@ model (default: the embedded model)
   --lead TOKENS       before every window of --hf; default: what its tokenizer puts before a text
   --uniform           1/V for every token: the n-gram memory alone
 method
-  --preset NAME       pr890 (as published), hashed (fixed), exact, tilt, mixer (probabilities)
+  --preset NAME       pr890, ppmd (as published), hashed (fixed), exact, tilt, mixer (probabilities)
   --seq-len L --stride S    windows of L positions, each scoring S new ones
 output
   --json FILE         all results; - for stdout

@@ -60,8 +60,8 @@ class Job:
     def vocabulary(self) -> Vocabulary:
         """The vocabulary as scorers see it."""
         size, surfaces = self.source.vocab_size, None
-        if self.tokenizer is not None:  # the model's vocabulary may be larger than the tokenizer's
-            surfaces = [*self.tokenizer.surfaces(), *[None] * size][:size]
+        if self.tokenizer is not None:  # the model's vocabulary may be larger than the tokenizer's, or unknown (0)
+            surfaces = [*self.tokenizer.surfaces(), *[None] * size][: size or None]
         return Vocabulary(size, surfaces, neural=self.source.name != UniformSource.name)
 
 

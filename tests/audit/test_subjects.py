@@ -10,10 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from ngram_eval.audit.claim import Claim
-from ngram_eval.audit.subjects import (
-    CallableSubject,
-    ClaimedSubject,
-)
+from ngram_eval.audit.subjects.claimed import ClaimedSubject
+from ngram_eval.audit.subjects.function import FunctionSubject
 from ngram_eval.models.saved_logits import SavedLogits
 from tests.support.functions import counting, negative, peeking, remembering, uniform, unnormalised
 from tests.support.planted import LENGTH, VOCAB, Array, probe, refuted
@@ -25,7 +23,7 @@ from tests.support.streams import Stream
     [(uniform, set()), (counting, set()), (unnormalised, {1, 10}), (negative, {1}), (remembering, {4, 8})],
 )
 def test_functions(stream: Stream, function: Any, expected: set[int]) -> None:
-    findings = probe(CallableSubject(name="f", function=function), stream.tokens[:LENGTH])
+    findings = probe(FunctionSubject(name="f", function=function), stream.tokens[:LENGTH])
     assert expected <= refuted(findings), findings
     if not expected:
         assert refuted(findings) == set()
@@ -33,7 +31,7 @@ def test_functions(stream: Stream, function: Any, expected: set[int]) -> None:
 
 def test_a_function_can_t_reach_the_future(stream: Stream) -> None:
     """What it can reach are zeros; that token 0 comes next is then all it says."""
-    trace = CallableSubject(name="f", function=peeking).score(stream.tokens[:LENGTH])
+    trace = FunctionSubject(name="f", function=peeking).score(stream.tokens[:LENGTH])
     expected = np.where(stream.tokens[1:LENGTH] == 0, 0.5 + 0.5 / VOCAB, 0.5 / VOCAB)
     np.testing.assert_allclose(trace.values, expected)
 

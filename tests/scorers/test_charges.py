@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ngram_eval import NgramMemory, evaluate, preset
 from ngram_eval.bpb import P_MOST, Tally, check_charges, nats_of
-from ngram_eval.config import EvalConfig, WindowConfig
+from ngram_eval.config import EvalConfig, PpmdConfig, WindowConfig
 from ngram_eval.errors import InputError
 from ngram_eval.models.source import Asked, Stats, all_rows
 from ngram_eval.scorers.backends import BACKENDS
@@ -49,9 +49,12 @@ METHODS = {
     "chain and tilt": small("exact", tilt="learned"),
     "fixed tilt": small("exact", tilt="fixed"),
     "mixer": small("mixer"),
+    "ppmd": small("ppmd"),
+    "marginal ppmd": replace(small("ppmd"), ppmd=PpmdConfig(byte_gate="target", byte_share="marginal")),
     "neural": preset("hashed"),
 }
-HOST = [(name, backend) for name in METHODS for backend in ("cpu", "reference")]
+WITHOUT_TOKENIZER = [name for name in METHODS if "ppmd" not in name]
+HOST = [(name, backend) for name in WITHOUT_TOKENIZER for backend in ("cpu", "reference")]
 everywhere = pytest.mark.parametrize(
     ("name", "backend"),
     [
@@ -247,7 +250,7 @@ def test_scores(tmp_path: Path, evaluate: Callable[..., Any], name: str, tokens:
     assert run["neural_nats"] == pytest.approx(float(nats_of(np.array(p)).sum()), abs=1e-9)
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name not in ("neural", "fixed tilt")])
+@pytest.mark.parametrize("name", [name for name in WITHOUT_TOKENIZER if name not in ("neural", "fixed tilt")])
 @few
 @given(tokens=tokens_of, rows=rows_of_edges())
 def test_logits(name: str, tokens: Any, rows: Rows) -> None:

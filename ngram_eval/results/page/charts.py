@@ -16,6 +16,8 @@ _POINTS = 150
 _SHOWN_ORDERS = 4
 """Number of orders with a line of their own in the chart of the gate: those with most positions."""
 _LN2 = math.log(2)
+TIMES = "stages"
+"""Name of the chart of time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -216,7 +218,7 @@ def stages(result: Result) -> Chart | None:
     if not spent:
         return None
     return Chart(
-        name="stages",
+        name=TIMES,
         title="Time by stage",
         x_label="stage",
         y_label="seconds (slowest rank; stages may overlap)",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -122,7 +123,7 @@ def test_the_audit_refutes_nothing_of_a_probability(
         audit.main()
     printed = capsys.readouterr().out
     assert exit_info.value.code == 0, printed
-    assert "6 the text's bytes (off)           ✓ 0      ✓ 0" in printed
+    assert re.search(r"6 the text's bytes \(off\) +✓ 0 +✓ 0", printed)
 
 
 def test_two_texts_are_two_documents(models: dict[str, Path], evaluate: Evaluate, tmp_path: Path) -> None:

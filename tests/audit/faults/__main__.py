@@ -1,0 +1,1 @@
+"""`python -m tests.audit.faults`: the tables of docs/audit_cases.md."""
