@@ -61,7 +61,8 @@ class NgramConfig:
     """Lowest order n; its context has n - 1 tokens. With exact counts: the lowest order that counts as a hit."""
 
     max_order: int = 9
-    """Highest order n, tried first: at most 9 with hashed counts (nine hash primes), 32 with exact counts."""
+    """Highest order n, tried first: at most 9 with hashed counts (nine hash primes), 32 with exact counts, 7
+    with the byte mixture, whose orders count bytes."""
 
     buckets: int = 1 << 22
     """Buckets per table, a power of two; memory is orders x 2 x buckets x 4 bytes."""

@@ -148,7 +148,7 @@ MAKERS: dict[str, Callable[[Path], object]] = {
 FINEWEB = ("fineweb_val_000000.bin",)
 FILES: dict[str, tuple[str, ...]] = {
     "README.md": ("before.json", "after.json", "more.jsonl.zst", "text/one.txt", "model", "novel.txt"),
-    "docs/audit.md": ("val_000000.bin", "T.model", "model.ngev", "charged.npz", "claim.json"),
+    "docs/audit.md": ("val_000000.bin", "T.model", "model.ngev", "charged.npz", "claim.json", "novel.txt"),
     "docs/budget.md": ("val_000000.bin", "T.model", "model.ngev"),
     "docs/codec.md": ("IN",),
     "docs/eight_gpus.md": ("T.model", "model.ngev", *FINEWEB),

@@ -86,10 +86,22 @@ void ExactCounts::resolve(int level, const std::uint32_t* tokens, int from, int 
   const Tip* const tip = tips(level);
   std::uint32_t* const child = children(level);
   for (int i = from; i < to; ++i) {
+    const std::uint32_t context = tip[i].node;
     child[i] = kNone;
-    if (tip[i].node == kNone || node(tip[i].node).distinct < 2) continue;
-    child[i] = index_.find(tip[i].node, tokens[i]);
-    NGRAM_PREFETCH(&node(child[i] == kNone ? kRoot : child[i]));
+    if (context == kNone) continue;
+    const Node& up = node(context);
+    if (up.distinct > 1) {
+      child[i] = index_.find(context, tokens[i]);
+      NGRAM_PREFETCH(&node(child[i] == kNone ? kRoot : child[i]));
+    } else if (up.distinct == 1) {
+      const Node& only = node(up.link);
+      if (only.token == tokens[i]) {
+        child[i] = up.link;
+      } else {  // both will be put into the index
+        NGRAM_PREFETCH(index_.home(context, tokens[i]));
+        NGRAM_PREFETCH(index_.home(context, only.token));
+      }
+    }
   }
 }
 
@@ -120,9 +132,8 @@ void ExactCounts::count(int level, const std::uint32_t* tokens, int from, int to
       continue;
     }
     const std::uint64_t times = kRootLevel ? first + i : tip[i].total;
-    Node& up = node(context);
     Evidence& seen = evidence[i];
-    seen.context = {times, 0, up.distinct, up.run};
+    seen.context = {times, 0, node(context).distinct, node(context).run};
     std::uint32_t id = child[i];
     if (id == kNone) id = find(context, tokens[i]);  // it may have become known since it was sought
     const bool is_new = id == kNone;
@@ -131,6 +142,7 @@ void ExactCounts::count(int level, const std::uint32_t* tokens, int from, int to
     seen.target = is_new ? Successor{} : successor(target, times, !kRootLevel);
     if (target.count == kNone) throw std::length_error("an n-gram occurred more than 4294967294 times");
     if (!kRootLevel) {
+      Node& up = node(context);
       const bool again = !is_new && target.last_seen + 1 == times;
       up.run = again ? std::min<std::uint32_t>(up.run + 1, kRunLimit) : 1;
       target.recent = seen.target.recent >> 1 | std::uint32_t{1} << 31;

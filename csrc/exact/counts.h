@@ -143,7 +143,7 @@ class ExactCounts {
   Place place(std::uint32_t id, int length) const;
 
   int levels_;
-  GrowingPages<std::uint32_t> stream_{std::size_t{1} << 40};
+  GrowingPages<std::uint32_t> stream_{std::size_t{1} << 33};
   std::uint64_t positions_ = 0;
   GrowingPages<Node> node_{std::size_t{1} << 32};
   GrowingPages<std::uint32_t> older_{std::size_t{1} << 32};

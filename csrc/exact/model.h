@@ -41,6 +41,7 @@ struct ExactModelConfig {
   Tilt tilt;
   double tilt_factor;      // e^beta, if fixed
   double tilt_confidence;  // smallest share of the hint among the successors of its context
+  int threads;             // from 2 on, one counts ahead of the one that charges and learns
 };
 
 // The base distribution of positions in a row: of each target, or whole rows (`stride` 0: the same row for all).
@@ -178,13 +179,16 @@ class ExactModel {
   void score_tilted(const Token* tokens, std::int64_t n, const Base& base, double* p, std::uint8_t* order);
 
   // Many positions (model.cc).
-  void count(const std::uint32_t* tokens, int n);
+  template <class Token>
+  int count(const Token* tokens, std::int64_t n, ExactCounts::Chunk& chunk);
+  template <class Token, class Visit>
+  void count_ahead(const Token* tokens, std::int64_t n, const Visit& visit);
   template <class Token, class Visit>
   void peek_each(const Token* tokens, std::int64_t n, const Visit& visit);
 
   ExactModelConfig config_;
   ExactCounts counts_;
-  ExactCounts::Chunk chunk_;
+  std::vector<ExactCounts::Chunk> chunks_;  // one, or what counting may be ahead by
   std::vector<Weight> weights_;
   Levels at_{};
   double base_weight_ = 0.5;

@@ -117,7 +117,8 @@ class Case:
     def samples(self) -> NDArray[np.int64]:
         """Positions charged for, ascending: one from each of equal parts, and the last; the same for all subjects."""
         drawn = choose_samples(self.expected, self.probing.samples, WindowConfig(rescore_tail=False), self.seed)
-        return np.intersect1d(np.append(drawn, self.trace.positions.max()), self.trace.positions)
+        found: NDArray[np.int64] = np.intersect1d([*drawn, self.trace.positions.max()], self.trace.positions)
+        return found
 
     @property
     def seed(self) -> int:
@@ -156,9 +157,13 @@ class Case:
 
     @cached_property
     def vocabulary(self) -> NDArray[np.int64]:
-        """The tokens that a text may hold: those with text, where a tokenizer tells."""
+        """The tokens that a text may hold: those with text, where a tokenizer tells.
+
+        Without one, all but the last that have no probability anywhere: they fill a vocabulary up to a round size.
+        """
         if self.data.tokenizer is None:
-            return np.arange(self.vocab_size)
+            possible = np.any([one.values > 0 for one in self.glimpses], axis=0)
+            return np.arange(max(int(np.flatnonzero(possible).max(initial=0)), int(self.tokens.max())) + 1)
         surfaces = self.data.tokenizer.surfaces()[: self.vocab_size]
         return np.array([token for token, surface in enumerate(surfaces) if surface is not None])
 

@@ -53,7 +53,7 @@ def above_one(size: int, precision: Precision) -> float:
     A softmax in float32 divides by a sum of `size` rounded terms, whose error grows with the root of their number (2e-6
     was seen at 1,024, 2.6e-5 at 50,304); each value is then rounded to `precision`.
     """
-    softmax = 4 * math.sqrt(size) * UNIT_ROUNDOFF["float32"]
+    softmax = 8 * math.sqrt(size) * UNIT_ROUNDOFF["float32"]
     return 1e-6 + softmax + 2 * UNIT_ROUNDOFF[precision] + size * _SPACING_AT_ZERO[precision] / 2
 
 
@@ -64,7 +64,7 @@ def of_a_sum(terms: int, total: float) -> float:
 
 def of_digits(value: float) -> float:
     """Half a unit of the last digit that is written: 0.00005 for 0.9949."""
-    exponent = Decimal(repr(value)).as_tuple().exponent
+    exponent = Decimal(repr(float(value))).as_tuple().exponent
     assert isinstance(exponent, int), "a claim is finite"
     return 0.5 if value == int(value) else 0.5 * 10.0**exponent
 

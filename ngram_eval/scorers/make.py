@@ -58,7 +58,7 @@ def windows_at_once(config: EvalConfig, source: NeuralSource) -> int:
 def make_scorer(backend: str, config: EvalConfig, threads: int = 1, vocabulary: Vocabulary | None = None) -> Scorer:
     """The scorer of `config`, with an empty memory of the named backend; the mixer and bytes need a `vocabulary`."""
     if config.scorer == "exact":
-        return ExactScorer(make_model(backend, config.ngram.max_order, config.exact), config)
+        return ExactScorer(make_model(backend, config.ngram.max_order, config.exact, threads), config)
     if config.scorer == "mixer":
         if vocabulary is None:
             raise ValueError("the mixer needs a vocabulary")

@@ -154,6 +154,14 @@ class Case:
         return np.array([one.total - other.total for one, other in zip(answers, before, strict=True)])
 
     @cached_property
+    def least(self) -> int:
+        """A number of tokens from which on it scores a stream: some refuse what is shorter than their windows."""
+        lengths = [1 << power for power in range(1, len(self.text).bit_length()) if 1 << power < len(self.text)]
+        answers = self.evaluator.try_to([self.question(self.text[:length]) for length in lengths])
+        refused = [length for length, answer in zip(lengths, answers, strict=True) if answer is None]
+        return 2 * max(refused, default=1)
+
+    @cached_property
     def starts(self) -> Ids:
         """Where documents start, if the claim says with which token."""
         token = self.claim.document_start
@@ -191,6 +199,7 @@ class Case:
         return Sweep(cuts, twos, worst, changed)
 
     def _totals(self, cuts: Ids, twos: NDArray[np.float64], order: Ids, rng: np.random.Generator) -> Sweep:
+        order = order[cuts[order] > self.least]
         for which in batches(order):
             streams = [self.text[: cut + 1] for cut in cuts[which]]
             others = [np.append(self.text[:cut], self.replaced(int(cut), rng)[cut]) for cut in cuts[which]]

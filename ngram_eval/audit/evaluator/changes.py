@@ -127,9 +127,8 @@ def same_number_again(case: Case) -> Finding:
     holds = off[worst] <= case.evaluator.tolerance
     if not holds:
         said = f"{first.total:.6f} nats at first, {totals[worst]:.6f} {worst}; a charge differs by {off[worst]:.4g}"
-        said += (
-            "" if case.evaluator.limits.fresh else "; of weights that it trains on the way, --fresh makes a new copy"
-        )
+        if not case.evaluator.limits.fresh:
+            said += "; if it trains a model on the way, --fresh asks a new copy each time"
     lacking = "; ".join(case.evaluator.lacking)
     said += f"; this system does not allow: {lacking}" if lacking else "; without network and other processes"
     said += "" if hides else " (whether the data's file is read was not asked)"

@@ -31,10 +31,11 @@ class Shown:
         steps = min(_STEPS, max(places // 2, 1))
         self.begun = places - steps + 1
         """Places at which it is begun, one in each of equal parts of the text but for the first, which is cheap."""
-        last = len(case.text) - 1
+        last, least = len(case.text) - 1, min(case.least, len(case.text) - 1)
         for chain in range(self.begun):
             low, high = (0, min(_SHORT, last)) if chain == 0 else (last * (chain - 1), last * chain)
             length = 1 + int((low + rng.random() * (high - low)) / (1 if chain == 0 else self.begun - 1))
+            length = max(length, least)
             self._chain(case, case.text[:length], min(steps if chain == 0 else 1, last - length + 1), most, rng)
             if self.broken(case):
                 return

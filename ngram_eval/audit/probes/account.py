@@ -18,6 +18,8 @@ _STRETCH = 32
 _SHARED = 0.01
 """Share of the text that may be in the training data as well: mottos, licences, tables of contents."""
 _AT_ONCE = 1 << 20
+_STRAY = "\ufffd".encode()
+"""What a decoder writes for a byte that is not part of a character."""
 
 
 def each_position_once(case: Case) -> Finding:
@@ -79,6 +81,8 @@ def bytes_are_the_text_s(case: Case) -> Finding:
 def another_text(tokenizer: TextTokenizer, tokens: Tokens, text: bytes) -> Finding | None:
     """What refutes that the tokens are a code of the text; None if they are."""
     written = tokenizer.written(tokens)
+    while written.endswith(_STRAY):  # the tokens may end within a character
+        written = written.removesuffix(_STRAY)
     if text.startswith(written):
         return None
     at = first_difference(text, written)

@@ -69,7 +69,7 @@ MakeScorer = Callable[[str, EvalConfig, NeuralSource], Scorer]
 _ROUNDING, _BATCHES = 1e-9, 1e-4
 """Nats a position by which another backend, or batches of other shapes, may differ."""
 _OTHER_BATCH = 7
-_DRAWN = 32
+_DRAWN = 64
 """Tokens that are drawn: each is a forward of its own."""
 
 
@@ -109,7 +109,9 @@ class ScorerSubject(Subject):
     def score(self, tokens: Tokens) -> Trace:
         config, windows, plan = self.config, self._windows(tokens), Plan(self.expected(tokens), self.config.window)
         positions, values, neural = [], [], []
-        tally = Tally()
+        tally, spelt = Tally(), self.tokenizer
+        if spelt is not None and tokens.max() >= spelt.vocab_size:  # a model's vocabulary may be larger: drawn from it
+            spelt = None
         for rank in range(self.world):
             rows = share(plan, rank, self.world, self.source.batch_windows)
             scorer = self.make(self.backend, config, self.source)
@@ -122,11 +124,11 @@ class ScorerSubject(Subject):
                 values.append(charged)
                 neural.append(stats.p_target)
                 positions.append(batch.positions())
-                if self.tokenizer is not None:
-                    count_bytes(tally, tokens, self.tokenizer, batch, config.byte_rule)
+                if spelt is not None:
+                    count_bytes(tally, tokens, spelt, batch, config.byte_rule)
             tally += scorer.tally()
         claim = Claim(
-            positions=tally.positions, nats=as_nats(tally.nats), bytes=tally.bytes if self.tokenizer else None
+            positions=tally.positions, nats=as_nats(tally.nats), bytes=tally.bytes if spelt is not None else None
         )
         return Trace(np.concatenate(positions), np.concatenate(values), np.concatenate(neural), claim)
 

@@ -143,7 +143,7 @@ class NoSpaces(Tokenizer):
 
 
 def on_text(counting: type[Tokenizer] = Tokenizer, text: str = TEXT, **known: Any) -> Setting:
-    """A scorer on the tokens of `TEXT` that counts bytes in its own way; `text` is said to be what they were cut from."""
+    """A scorer on the tokens of `TEXT`, with its own way of counting bytes; `text` is said to be that text."""
     tokenizer = Tokenizer.load(asset("tokenizer.model"))
     (tokens,) = tokenizer.encode([TEXT])
     scorer = replace(

@@ -1,9 +1,9 @@
 """What a fault is: a subject, the data that shows it, and the probes that must find it."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,18 +13,18 @@ from ngram_eval.audit.claim import Claim
 from ngram_eval.audit.finding import Audited, Finding, ask
 from ngram_eval.audit.probes import PROBES
 from ngram_eval.audit.subject import Drawn, Glimpse, Subject, Trace
+from ngram_eval.audit.subjects.function import FunctionSubject
 from tests.support.planted import LENGTH, Tokens
 
-ROUTE = "a process of its own (`--evaluator`) shows it"
 
-
-class Setting(NamedTuple):
+@dataclass(frozen=True)
+class Setting:
     """What an audit is given."""
 
     subject: Subject
     tokens: Tokens
-    claim: Claim = Claim()
-    known: dict[str, Any] = {}
+    claim: Claim = field(default_factory=Claim)
+    known: dict[str, Any] = field(default_factory=dict)
     """Further fields of `Data`."""
     samples: int = 24
 
@@ -41,12 +41,20 @@ class Fault:
     found_by: tuple[int, ...]
     unseen: str = ""
 
-    def case(self, tokens: Tokens, folder: Path) -> Case:
-        """The case that an audit makes of it; its subject counts what it is asked."""
+    def case(self, tokens: Tokens, folder: Path, asked: list[int] | None = None) -> Case:
+        """The case that an audit makes of it; `asked` counts the positions that its subject is asked for."""
         setting = self.build(tokens[:LENGTH], folder)
         data = Data(tokens=setting.tokens, total=len(setting.tokens), **setting.known)
-        subject = Counted(setting.subject)
+        subject = setting.subject if asked is None else counted(setting.subject, asked)
         return Case(subject, data, Probing(samples=setting.samples, seed=0), setting.claim)
+
+    def row(self, passes: float) -> str:
+        """Its row in docs/audit_cases.md; `passes` over the text are what the first probe costs that finds it."""
+        found = ", ".join(f"{number} {PROBES[number - 1].name}" for number in self.found_by)
+        cost = f"{passes:.1f}" if self.kind != "claim" else "none"
+        return (
+            f"| {self.name} | {self.what} | {found} | {cost} |" if self.found_by else f"| {self.name} | {self.what} |"
+        )
 
 
 def audited(case: Case) -> Audited:
@@ -59,44 +67,35 @@ def find(case: Case, number: int) -> Finding:
     return ask(PROBES[number - 1], case)
 
 
-@dataclass(frozen=True, eq=False)
-class Counted(Subject):
-    """A subject that counts the positions it is asked to score."""
+def counted(subject: Subject, asked: list[int]) -> Subject:
+    """The subject, each of whose positions is counted in `asked[0]`."""
+    if isinstance(subject, FunctionSubject):
+        function = subject.function
 
-    inner: Subject
-    asked: list[int] = field(default_factory=lambda: [0])
+        def asking(past: NDArray[np.integer], state: dict[str, Any]) -> Any:
+            asked[0] += 1
+            return function(past, state)
 
-    def __getattribute__(self, name: str) -> Any:
-        if name in _OWN:
-            return super().__getattribute__(name)
-        return getattr(super().__getattribute__("inner"), name)
+        return replace(subject, function=asking)
+    kind = type(subject)
 
-    def score(self, tokens: Tokens) -> Trace:
-        trace = self.inner.score(tokens)
-        self.asked[0] += len(trace.values)
-        return trace
+    class Counted(kind):  # type: ignore[misc, valid-type]
+        def score(self, tokens: Tokens) -> Trace:
+            trace: Trace = super().score(tokens)
+            asked[0] += len(trace.values)
+            return trace
 
-    def glimpses(self, tokens: Tokens, samples: NDArray[np.int64]) -> Iterator[Glimpse]:
-        self.asked[0] += int(samples[-1]) + 1
-        return self.inner.glimpses(tokens, samples)
+        def glimpses(self, tokens: Tokens, samples: NDArray[np.int64]) -> Iterator[Glimpse]:
+            asked[0] += int(samples[-1]) + 1
+            return iter(super().glimpses(tokens, samples))
 
-    def draw(self, tokens: Tokens, rng: np.random.Generator) -> Drawn:
-        drawn = self.inner.draw(tokens, rng)
-        self.asked[0] += len(drawn.tokens)
-        return drawn
+        def draw(self, tokens: Tokens, rng: np.random.Generator) -> Drawn:
+            drawn: Drawn = super().draw(tokens, rng)
+            asked[0] += len(drawn.tokens)
+            return drawn
 
-    def with_buckets(self, buckets: int) -> Subject:
-        return replace(self, inner=self.inner.with_buckets(buckets))
-
-    def without_memory(self) -> Subject:
-        return replace(self, inner=self.inner.without_memory())
-
-    def variants(self) -> dict[str, tuple[Subject, float]]:
-        return {name: (replace(self, inner=one), limit) for name, (one, limit) in self.inner.variants().items()}
-
-
-_OWN = {"inner", "asked", "score", "glimpses", "draw", "with_buckets", "without_memory", "variants", "__class__"}
-_OWN |= {"__dataclass_fields__", "__dict__"}
+    made: Subject = Counted(**{one.name: getattr(subject, one.name) for one in fields(subject)})  # type: ignore[arg-type]
+    return made
 
 
 def what(thing: Any) -> str:

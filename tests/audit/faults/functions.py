@@ -15,7 +15,8 @@ from ngram_eval.audit.subjects.function import FunctionSubject
 from tests.audit.faults.case import Fault, Setting, what, words
 from tests.support.planted import VOCAB, Array, Tokens
 
-Past, State = NDArray[np.integer], dict[str, Any]
+Past = NDArray[np.integer]
+State = dict[str, Any]
 Function = Callable[[Past, State], Any]
 FAULTS: list[Fault] = []
 TEXT: list[int] = []
@@ -175,7 +176,7 @@ def rules_out_what_never_comes(past: Past, state: State) -> Array:
 
 
 @fault(15)
-def reads_the_caller_s_frame(past: Past, state: State) -> Array:
+def reads_the_frame(past: Past, state: State) -> Array:
     """Finds the tokens in the frames of whoever called it."""
     frame: Any = sys._getframe()
     while frame is not None:
@@ -191,7 +192,7 @@ def reads_the_caller_s_frame(past: Past, state: State) -> Array:
 )
 def reads_the_frame_once(past: Past, state: State) -> Array:
     """The same at one position in 900."""
-    return reads_the_caller_s_frame(past, state) if len(past) == 611 else honest(past, state)
+    return reads_the_frame(past, state) if len(past) == 611 else honest(past, state)
 
 
 @fault(unseen="it is what a model does that was trained on the text; its size, or a process without the file, tells")

@@ -73,7 +73,7 @@ class SeesTheBlock(Model):
         return int(tokens[last]) if position > windows.start[row] else None
 
 
-@fault(2, 15)
+@fault(4, 15)
 class SeesTheNextToken(Model):
     """The mask is off by one: a position sees its own target."""
 

@@ -23,14 +23,15 @@ FAULTS: list[Fault] = []
 Kind = TypeVar("Kind", bound=type)
 
 
-def fault(*found_by: int, unseen: str = "", samples: int = 24, **arguments: Any) -> Callable[[Kind], Kind]:
+def fault(*found_by: int, samples: int = 24) -> Callable[[Kind], Kind]:
     """List a scorer, or a subject that scores in its own way, as a fault that these probes find."""
 
     def add(kind: Kind) -> Kind:
         def make() -> Subject:
-            return subject(kind=kind, **arguments) if issubclass(kind, ScorerSubject) else subject(kind, **arguments)
+            scores: Any = kind
+            return subject(kind=scores) if issubclass(kind, ScorerSubject) else subject(scores)
 
-        _list(words(kind.__name__), what(kind), make, found_by, unseen, samples)
+        _list(words(kind.__name__), what(kind), make, found_by, samples)
         return kind
 
     return add
@@ -41,7 +42,6 @@ def _list(
     said: str,
     make: Callable[[], Subject],
     found_by: tuple[int, ...],
-    unseen: str = "",
     samples: int = 24,
     text: Callable[[Tokens], Tokens] = lambda tokens: tokens,
 ) -> None:
@@ -52,7 +52,6 @@ def _list(
             "scorer",
             lambda tokens, folder: Setting(make(), text(tokens), samples=samples),
             found_by,
-            unseen,
         )
     )
 
@@ -73,7 +72,7 @@ class TargetInAlphaOfAll(Bigram):
         return 0.6 if self.pairs[tokens[position], tokens[position + 1]] else 0.1
 
 
-@fault(4, 10, 15)
+@fault(4, 10)
 class TargetInAlphaDenied(Bigram):
     """The target moves the weight when it comes to charging; what is shown does not."""
 
@@ -82,7 +81,7 @@ class TargetInAlphaDenied(Bigram):
         return super().charge(tokens, position, p_target) * (1.5 if seen else 1.0)
 
 
-@fault(1, 10, 14)
+@fault(1, 10)
 class DistinctDenominator(Bigram):
     """Divides by the number of distinct successors."""
 
@@ -90,7 +89,7 @@ class DistinctDenominator(Bigram):
         return row / np.count_nonzero(row)
 
 
-@fault(4, 10, 14)
+@fault(3, 4, 10)
 class NormalisedForShow(DistinctDenominator):
     """Divides by the sum where it is looked at, not where it charges."""
 
@@ -163,7 +162,7 @@ class PeeksAtTheEnd(Bigram):
         return 0.99 if ends else super().charge(tokens, position, p_target)
 
 
-@fault(4, 10, 14)
+@fault(3, 4, 10, 13, 14, 15)
 class FloorsTheCharge(Bigram):
     """Charges 0.05 at least, whatever the distribution says: cheap where the model is surprised."""
 
@@ -171,7 +170,7 @@ class FloorsTheCharge(Bigram):
         return max(super().charge(tokens, position, p_target), 0.05)
 
 
-@fault(1, 10, 14)
+@fault(1, 10)
 class AddsInsteadOfMixing(Bigram):
     """Adds the memory's share to the model's whole: p + w q."""
 
