@@ -57,8 +57,8 @@ class Options(JobOptions):
 
     output: RunOutput = field(default_factory=RunOutput)
     samples: int = SAMPLES
-    """Positions at which the sum over the vocabulary is computed, by default those of an audit; they cost no forward
-    pass. 0: none."""
+    """Positions at which the sum over the vocabulary is computed, by default as many as in an audit; they cost no
+    forward pass. 0: none."""
     rank_timeout: float = 30.0
     """Seconds without a sign of life after which a rank counts as lost and the run ends."""
 
