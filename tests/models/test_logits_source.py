@@ -126,8 +126,8 @@ def test_every_function_gets_a_tensor() -> None:
         def forward(self, windows: torch.Tensor) -> Any:
             return function(windows)
 
-    found = [evaluate(one, TOKENS, config()).nats for one in (function, function.__call__, Module().eval())]
-    assert found[0] == found[1] == found[2]
+    alone, inside = evaluate(function, TOKENS, config()), evaluate(Module().eval(), TOKENS, config())
+    assert alone.nats == inside.nats
     assert all(one.dtype == torch.int64 and one.device.type == "cpu" and one.ndim == 2 for one in given)
 
 
