@@ -35,6 +35,7 @@ from ngram_eval.results.compare import Comparison, compare
 from ngram_eval.results.rerun import Again
 from ngram_eval.text import manifest
 from ngram_eval.text.documents import TextForm, find_sources, read_segments
+from ngram_eval.text.reading import read_texts
 from ngram_eval.text.shards import read_shards, write_shard
 from ngram_eval.text.tokenizer import Tokenizer
 from ngram_eval.text.windows import plan_windows
@@ -326,7 +327,7 @@ def read_hf(path: Path) -> None:
 
 
 def read_hf_text(path: Path) -> None:
-    HfTokenizer.load(str(_hf(path.parent))).read_texts([path])
+    read_texts(HfTokenizer.load(str(_hf(path.parent))), [path])
 
 
 def read_gguf(path: Path) -> None:
@@ -336,6 +337,6 @@ def read_gguf(path: Path) -> None:
 def _use_hf(name: str) -> None:
     tokenizer = HfTokenizer.load(name)
     source = load_hf_source(name, lead_of_model(name), device="cpu", local_rank=0, dtype="float32", batch_windows=2)
-    tokens = tokenizer.encode("naive fox\n  dogs, and so on")
+    tokens = tokenizer.tokens_of("naive fox\n  dogs, and so on")
     stream = np.minimum(tokens, source.vocab_size - 1)
     source.stats(stream, plan_windows(len(stream) - 1, WindowConfig(seq_len=64, stride=64)))

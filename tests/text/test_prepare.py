@@ -126,7 +126,7 @@ def test_a_document_is_split_only_if_its_tokens_stay_the_same(
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": SAMPLE[:2000]}))
     tokenizer = Tokenizer.load(other_models / "squeeze.model")
     run(tmp_path / "out", tmp_path / "a.txt", tmp_path / "a.jsonl", tokenizer=other_models / "squeeze.model")
-    document = [tokenizer.bos_id, *tokenizer.encode([SAMPLE[:2000]])[0]]
+    document = [tokenizer.start_id, *tokenizer.encode([SAMPLE[:2000]])[0]]
     assert read_shards([str(tmp_path / "out" / "*.bin")]).tokens[:].tolist() == document * 2
 
 

@@ -308,7 +308,7 @@ def test_piece_rule_is_the_published_formula(name: str) -> None:
 def test_long_spans_are_done_in_chunks(rule: ByteRule, monkeypatch: pytest.MonkeyPatch) -> None:
     own = tokenizer("bpe-identity-prefix-squeeze-bytes")
     space, the = ids_of("bpe-identity-prefix-squeeze-bytes", "▁", "▁the")
-    stream = np.array([own.bos_id] * 9 + [space] * 9 + [the] * 9, np.uint16)
+    stream = np.array([own.start_id] * 9 + [space] * 9 + [the] * 9, np.uint16)
     whole = own.target_bytes(stream, 0, 26, rule)
     monkeypatch.setattr(tokens_module, "_CHUNK", 4)
     np.testing.assert_array_equal(own.target_bytes(stream, 0, 26, rule), whole)
@@ -350,9 +350,9 @@ def test_a_tokenizer_knows_itself(tmp_path: Path) -> None:
     path.write_bytes(model("bpe-identity-bare-keep-bytes"))
     own = Tokenizer.load(path)
     assert own.vocab_size == processor("bpe-identity-bare-keep-bytes").vocab_size()
-    assert own.bos_id == 1
+    assert own.start_id == 1
     assert own.sha256 == file_sha256(path)
-    assert tokenizer("no ids but unk").bos_id is None
+    assert tokenizer("no ids but unk").start_id is None
 
 
 def test_what_is_no_tokenizer_is_refused(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from ngram_eval.models.hf.lead import lead_of, lead_of_model
 from ngram_eval.models.hf.loading import load_model, load_tokenizer
 from ngram_eval.models.hf.tokenizer import HfTokenizer
 from ngram_eval.models.logits_source import Lead
+from ngram_eval.text.reading import read_texts
 from ngram_eval.text.shards import write_shard
 from ngram_eval.text.windows import batches, plan_windows
 from tests.support.evaluator import Evaluate
@@ -74,7 +75,7 @@ def test_however_the_model_is_given_its_windows_are_led(
     """By text, by tokens with the SentencePiece model of the data, from Python, and wrapped."""
     expected = evaluate("--hf", models["llama"], "--text", text_file, *FLAGS)["exact"]
     assert expected["neural_settings"]["lead"] == "lead: <s>"
-    tokens = HfTokenizer.load(str(models["llama"])).read_texts([text_file]).tokens[:]
+    tokens = read_texts(HfTokenizer.load(str(models["llama"])), [text_file]).tokens[:]
     write_shard(tmp_path / "data.bin", tokens)
     by_data = ["--hf", models["llama"], "--data", tmp_path / "data.bin", "--tokenizer"]
     by_data += [models["llama"] / "tokenizer.model", *FLAGS]

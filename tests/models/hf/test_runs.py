@@ -23,6 +23,7 @@ from ngram_eval.evaluation import reader
 from ngram_eval.models import source
 from ngram_eval.models.hf.loading import digest, load_model, load_tokenizer
 from ngram_eval.models.hf.tokenizer import HfTokenizer
+from ngram_eval.text.reading import read_texts
 from ngram_eval.text.shards import write_shard
 from ngram_eval.text.windows import plan_windows
 from tests.support.evaluator import Evaluate, fails
@@ -40,7 +41,7 @@ def test_text_and_shards_give_the_same_result(
     flags += ["--preset", "hashed", "--preset", "exact", "--preset", "tilt", "--preset", "mixer-fast", "--groups", 4096]
     of_text = evaluate("--hf", models[kind], "--text", text_file, *flags)
     tokenizer = HfTokenizer.load(str(models[kind]))
-    tokens = tokenizer.read_texts([text_file]).tokens[:]
+    tokens = read_texts(tokenizer, [text_file]).tokens[:]
     write_shard(tmp_path / "data.bin", tokens)
     of_shards = evaluate("--hf", models[kind], "--data", tmp_path / "data.bin", *flags)
     positions = (len(tokens) - 1) // 32 * 32
@@ -77,7 +78,7 @@ def test_a_gguf_file(models: dict[str, Path], evaluate: Evaluate, text_file: Pat
     model = save_gguf(models["gpt2"], tmp_path / "tiny.gguf")
     flags = ["--hf", tmp_path / "tiny.gguf", "--text", text_file, "--seq-len", 64, "--stride", 64, "--preset", "exact"]
     result = evaluate(*flags)["exact"]
-    tokens = HfTokenizer.load(str(models["gpt2"])).read_texts([text_file]).tokens[:]
+    tokens = read_texts(HfTokenizer.load(str(models["gpt2"])), [text_file]).tokens[:]
     expected = evaluate_api(
         model,
         tokens,
