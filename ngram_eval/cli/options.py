@@ -80,8 +80,8 @@ class JobOptions:
                 check_backend(name, config, backend)
                 if config.byte_rule == "piece" and not self.settings.sentencepiece:
                     raise InputError(
-                        f"--preset {name} counts bytes by a formula for SentencePiece models, and this tokenizer is none: "
-                        "give --byte-rule decoded"
+                        f"--preset {name} counts bytes by a formula for SentencePiece models, and this tokenizer "
+                        "is none: give --byte-rule decoded"
                     )
                 if name == "pr890" and self.model.forward == "banded":
                     if not self.method.preset:

@@ -32,8 +32,8 @@ def read_texts(
     start = tokenizer.start_id
     if start is None and len(texts) > 1:
         raise InputError(
-            f"{paths[0]} and the like are {len(texts):,} documents, and the tokenizer has neither BOS nor EOS to separate "
-            "them with: give one --text"
+            f"{paths[0]} and the like are {len(texts):,} documents, and the tokenizer has neither BOS nor EOS to "
+            "separate them with: give one --text"
         )
     lead = [] if start is None else [np.array([start], tokenizer.dtype)]
     tokens: Tokens = np.concatenate([part for one in cut for part in (*lead, one)])

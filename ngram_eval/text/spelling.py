@@ -1,7 +1,8 @@
 """The bytes that each token of a tokenizer spells: the one place that knows.
 
 Of a tokenizer.json they are read off the definition itself (`tokenizers.Tokenizer.to_str`): its model, decoder and
-added tokens. What classes and attributes say of a tokenizer is not believed. Two kinds of decoders write a text without loss:
+added tokens. What classes and attributes say of a tokenizer is not believed. Two kinds of decoders write a text without
+loss:
 
 - byte-level BPE (GPT-2, Llama 3, Qwen, SmolLM): every token is a string of bytes, written in a table of 256 characters;
 - SentencePiece's (Llama 2, Gemma, Mistral): "▁" is a space, `<0xE2>` a byte, other characters are themselves.

@@ -17,7 +17,7 @@ from ngram_eval.errors import InputError
 from ngram_eval.files import file_sha256
 from ngram_eval.text import tokenizer as tokens_module
 from ngram_eval.text.stream import Tokens
-from ngram_eval.text.tokenizer import Tokenizer, check_vocabulary
+from ngram_eval.text.tokenizer import Tokenizer, check_vocabulary, stream_bytes
 from tests.support.places import SAMPLE_PATH
 from tests.support.shards import header, u16
 
@@ -149,8 +149,7 @@ def assert_decoded_bytes(name: str, ids: list[int], data: st.DataObject) -> None
     cut = data.draw(st.integers(0, last))
     pieces = [own.target_bytes(stream, lo, hi, "decoded") for lo, hi in ((0, cut), (cut, last))]
     np.testing.assert_array_equal(np.concatenate(pieces), sizes)
-    assert own.stream_bytes(part for part in (stream[: cut + 1], stream[cut + 1 :]) if len(part)) == sizes.sum()
-    assert own.stream_bytes(stream[i : i + 1] for i in range(len(ids))) == sizes.sum()
+    assert stream_bytes(own, stream) == sizes.sum()
 
 
 @every_model
@@ -313,7 +312,7 @@ def test_long_spans_are_done_in_chunks(rule: ByteRule, monkeypatch: pytest.Monke
     monkeypatch.setattr(tokens_module, "_CHUNK", 4)
     np.testing.assert_array_equal(own.target_bytes(stream, 0, 26, rule), whole)
     np.testing.assert_array_equal(own.target_bytes(stream, 7, 23, rule), whole[7:23])
-    assert own.stream_bytes([stream[:5], stream[5:]]) == own.target_bytes(stream, 0, 26, "decoded").sum()
+    assert stream_bytes(own, stream) == own.target_bytes(stream, 0, 26, "decoded").sum()
 
 
 def test_positions_outside_the_stream_are_refused() -> None:
