@@ -19,7 +19,7 @@ from ngram_eval.text.manifest import Manifest, read_manifest
 from ngram_eval.text.reading import read_texts
 from ngram_eval.text.shards import TokenStream, read_shards
 from ngram_eval.text.tokenizer import Encoder, TextTokenizer, Tokenizer, check_vocabulary
-from ngram_eval.text.tokenizer_files import file_of, load_tokenizer
+from ngram_eval.text.tokenizer_files import check_tokens, file_of, load_tokenizer
 from ngram_eval.timing import Track, untracked
 
 
@@ -144,8 +144,7 @@ def load_stream(settings: Settings, ranks: Ranks) -> tuple[TokenStream, TextToke
     stream = read_shards(data.data, data.max_tokens, data.raw_dtype)
     if tokenizer is not None:
         source = str(data.tokenizer or f"the tokenizer of --hf {hf}")
-        check_vocabulary(stream.tokens, tokenizer.vocab_size, source, ranks.part)
-        tokenizer.check(stream.tokens, ranks.part)
+        check_tokens(stream.tokens, tokenizer, source, ranks.part)
     return stream, tokenizer
 
 

@@ -174,12 +174,12 @@ class Settings:
         ours = bool(self.embedded or model.artifact)
         if len(sources) > 1:
             raise InputError(f"--{' and --'.join(sources)} are all neural sources: give one of them")
+        if data.text and data.data:
+            raise InputError("--text and --data are both something to score: give one of them")
         if data.data and not sources:
             raise InputError(
                 "--data needs a neural source: --artifact, --scores, --logits or --hf with a file, or --uniform"
             )
-        if data.text and data.data:
-            raise InputError("--text and --data are both something to score: give one of them")
         if data.text and model.hf and data.tokenizer:
             raise InputError("--hf cuts --text by its own tokenizer: leave --tokenizer out")
         if data.raw_dtype and not data.data:

@@ -16,6 +16,8 @@ from ngram_eval.text.tokenizer import MOST_MODEL_BYTES
 
 NAMED = "tiktoken:"
 """What stands before the name of an encoding that the tiktoken library knows."""
+RANKS = ".tiktoken"
+"""Suffix of a file that leaves out special tokens."""
 _LLM_C = 20240328
 _HEADER = struct.Struct("<256I")
 

@@ -28,7 +28,12 @@ MOST_MODEL_BYTES = 1 << 28
 
 
 def check_vocabulary(
-    tokens: Stream, vocab_size: int, source: str, part: tuple[int, int] = (0, 1), first: int = 0
+    tokens: Stream,
+    vocab_size: int,
+    source: str,
+    part: tuple[int, int] = (0, 1),
+    first: int = 0,
+    remedy: str = "the shards were made with another tokenizer; give the one that made them",
 ) -> None:
     """Raise `InputError` if a token is not below vocab_size; the message calls the owner of the vocabulary `source`.
 
@@ -42,7 +47,7 @@ def check_vocabulary(
             bad = int(np.argmax(chunk >= vocab_size))
             raise InputError(
                 f"token {chunk[bad]} at position {first + start + bad} is outside the vocabulary of {source} "
-                f"({vocab_size} tokens): the shards were made with another tokenizer; give the one that made them"
+                f"({vocab_size} tokens): {remedy}"
             )
 
 

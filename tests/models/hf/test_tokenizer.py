@@ -158,7 +158,11 @@ def test_vocabularies_up_to_the_largest(
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "can't be read"), (b"", "empty"), (b"abc\xff\xfe", r"\d+ is not UTF-8 \(invalid start byte at byte 3 of the line\)")],
+    [
+        (None, "can't be read"),
+        (b"", "empty"),
+        (b"abc\xff\xfe", r"\d+ is not UTF-8 \(invalid start byte at byte 3 of the line\)"),
+    ],
 )
 def test_bad_texts(tokenizers: dict[str, HfTokenizer], tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "text.txt"
