@@ -176,6 +176,8 @@ class Settings:
             raise InputError(f"--{' and --'.join(sources)} are all neural sources: give one of them")
         if data.text and data.data:
             raise InputError("--text and --data are both something to score: give one of them")
+        if Path("-") in data.text:
+            raise InputError("--text is -, standard input, which can't be read again: give a file")
         if data.data and not sources:
             raise InputError(
                 "--data needs a neural source: --artifact, --scores, --logits or --hf with a file, or --uniform"

@@ -108,4 +108,4 @@ def test_what_does_not_go_together_is_refused(
     (tmp_path / "empty").write_bytes(b"")
     assert "empty: empty; give --text a file with text" in refusal(capsys, "--text", tmp_path / "empty")
     assert "no.txt can't be read" in refusal(capsys, "--text", tmp_path / "no.txt")
-    assert "- can't be read" in refusal(capsys, "--text", "-")
+    assert "--text is -, standard input" in refusal(capsys, "--text", "-")

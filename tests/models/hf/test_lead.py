@@ -49,7 +49,7 @@ def test_two_tokens_before_a_text_lead_every_window(tmp_path: Path) -> None:
     tokenizer.save_pretrained(tmp_path)
     names = " ".join(tokenizer.convert_ids_to_tokens([34, 35]))
     assert lead_of(tokenizer) == Lead((34, 35), names)
-    tokens = HfTokenizer.load(str(tmp_path)).encode(TEXT)[:80]
+    tokens = HfTokenizer.load(str(tmp_path)).tokens_of(TEXT)[:80]
     tokens[16:18] = 34, 35  # a window that begins with them
     source, windows = load(tmp_path), plan_windows(64, WindowConfig(seq_len=16, stride=16))
     assert source.settings["lead"] == f"lead: {names}"

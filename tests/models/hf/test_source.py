@@ -70,7 +70,7 @@ def test_logits_in_parts_are_the_logits(models: dict[str, Path], kind: str, monk
 
 def test_what_was_just_forwarded_is_not_forwarded_again(models: dict[str, Path]) -> None:
     """Whole distributions of a batch, or of one of its positions, come from the batch's own forward."""
-    tokens = HfTokenizer.load(str(models["llama"])).encode(TEXT)[:200]
+    tokens = HfTokenizer.load(str(models["llama"])).tokens_of(TEXT)[:200]
     source, forwards = load(models["llama"]), []
     model = source._model
     model.register_forward_hook(lambda *_: forwards.append(1))
