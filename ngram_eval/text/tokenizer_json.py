@@ -67,7 +67,8 @@ def _named_starts(config: Path, backend: Any) -> list[int]:
         value = found.get(name) if isinstance(found, dict) else None
         content = value.get("content") if isinstance(value, dict) else value
         if content is not None:
-            token = backend.token_to_id(content) if isinstance(content, str) else None
+            with refusing(config, f"names {content!r} as {name}, which is no text", _REMEDY):
+                token = backend.token_to_id(content)
             if token is None:
                 raise InputError(f"{config} names {content!r} as {name}, which is no token of the tokenizer: {_REMEDY}")
             starts.append(token)
