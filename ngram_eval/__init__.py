@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ngram_eval.text.shards import read_shards as read_shards
     from ngram_eval.text.shards import write_shard as write_shard
     from ngram_eval.text.tokenizer import Tokenizer as Tokenizer
+    from ngram_eval.text.tokenizer_files import load_tokenizer as load_tokenizer
 
 try:
     __version__ = version("ngram_eval")
@@ -38,6 +39,7 @@ _HOMES = {
     "Tokenizer": "ngram_eval.text.tokenizer",
     "Vocabulary": "ngram_eval.scorers.base",
     "evaluate": "ngram_eval.api",
+    "load_tokenizer": "ngram_eval.text.tokenizer_files",
     "preset": "ngram_eval.config",
     "read_shards": "ngram_eval.text.shards",
     "write_shard": "ngram_eval.text.shards",
