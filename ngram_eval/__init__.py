@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ngram_eval.api import evaluate as evaluate
     from ngram_eval.config import EvalConfig as EvalConfig
     from ngram_eval.config import preset as preset
+    from ngram_eval.decoding import MemoryBatch as MemoryBatch
     from ngram_eval.decoding import NgramLogitsProcessor as NgramLogitsProcessor
     from ngram_eval.decoding import NgramMemory as NgramMemory
     from ngram_eval.errors import InputError as InputError
@@ -32,6 +33,7 @@ _HOMES = {
     "CallableSource": "ngram_eval.models.logits_source",
     "EvalConfig": "ngram_eval.config",
     "InputError": "ngram_eval.errors",
+    "MemoryBatch": "ngram_eval.decoding",
     "NeuralSource": "ngram_eval.models.source",
     "NgramLogitsProcessor": "ngram_eval.decoding",
     "NgramMemory": "ngram_eval.decoding",

@@ -121,9 +121,9 @@ def test_repetition_is_expected_and_learned() -> None:
     assert memory.distribution(row)[200] > max(before, 0.95)
 
 
-@pytest.mark.parametrize("name", ["hashed", "pr890"])
+@pytest.mark.parametrize("name", ["hashed", "pr890", "ppmd"])
 def test_a_score_is_not_to_be_drawn_from(name: str) -> None:
-    with pytest.raises(InputError, match="sum to more than 1, so they are not a distribution"):
+    with pytest.raises(InputError, match="do not sum to 1, so they are not a distribution"):
         NgramMemory(name)
 
 

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "common/prefetch.h"
+
 namespace ngram {
 namespace {
 
@@ -31,18 +33,30 @@ void MixerContexts::push(std::uint32_t token) {
   }
   matched_ = matched_ > 0 && expected() == token ? matched_ + 1 : 0;
   ++place_;
-  tokens_[size_++ & (kRemembered - 1)] = token;
+  tokens_.data()[size_++ & (kRemembered - 1)] = token;
   match();
   spell(token);
   look();
 }
 
+void MixerContexts::prefetch(std::uint32_t token) {
+  const std::uint64_t t1 = token + std::uint64_t{1}, one = mix(1, t1), two = mix(one, back(1));
+  NGRAM_PREFETCH(&after_one_[one >> (64 - kAfterBits)]);
+  NGRAM_PREFETCH(&after_two_[two >> (64 - kAfterBits)]);
+  NGRAM_PREFETCH(places_.data() + place_of(t1, 1));
+}
+
+// Where `places_` has the last tokens: `newest`, and those before it from the k-th last on.
+std::uint64_t MixerContexts::place_of(std::uint64_t newest, int k) const {
+  std::uint64_t hash = mix(0, newest);
+  for (const int stop = k + kMatch - 1; k < stop; ++k) hash = mix(hash, back(k));
+  return hash >> (64 - kPlaceBits);
+}
+
 // Looks for a repetition where none is under way.
 void MixerContexts::match() {
   if (size_ < kMatch) return;
-  std::uint64_t hash = 0;
-  for (int k = 1; k <= kMatch; ++k) hash = mix(hash, back(k));
-  std::uint64_t& place = places_[hash >> (64 - kPlaceBits)];
+  std::uint64_t& place = places_.data()[place_of(back(1), 2)];
   if (matched_ == 0 && place > 0 && size_ - place < kRemembered - kLongest) {
     const auto most = static_cast<int>(std::min<std::uint64_t>(kLongest, place));
     int same = 0;

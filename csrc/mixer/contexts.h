@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "common/zero_pages.h"
+
 namespace ngram {
 
 // What the tokens of a vocabulary spell, and their order by it.
@@ -42,6 +44,8 @@ class MixerContexts {
   explicit MixerContexts(const Spelling& spelling);
 
   void push(std::uint32_t token);
+  // Asks for what the push of `token`, which comes next, will touch.
+  void prefetch(std::uint32_t token);
   const Contexts& now() const { return now_; }
   std::uint64_t size() const { return size_; }
   int matched() const { return matched_; }               // tokens of the repetition under way, or 0
@@ -50,19 +54,20 @@ class MixerContexts {
  private:
   static constexpr int kPlaceBits = 20;
 
-  std::uint32_t at(std::uint64_t position) const { return tokens_[position & (kRemembered - 1)]; }
+  std::uint32_t at(std::uint64_t position) const { return tokens_.data()[position & (kRemembered - 1)]; }
   std::uint64_t back(std::uint64_t k) const { return k <= size_ ? at(size_ - k) + std::uint64_t{1} : 0; }
   void spell(std::uint32_t token);
+  std::uint64_t place_of(std::uint64_t newest, int k) const;
   void match();
   void look();
 
   const Spelling& spelling_;
-  std::vector<std::uint32_t> tokens_;  // a ring of the last kRemembered
+  ZeroPages<std::uint32_t> tokens_;  // a ring of the last kRemembered
   std::uint64_t size_ = 0;
   std::uint64_t bytes_ = 0;  // the last eight
   std::uint64_t word_ = 0, last_word_ = 0, word_before_ = 0;
   std::vector<std::uint32_t> after_one_, after_two_;  // the last two tokens that followed, 16 bits of each
-  std::vector<std::uint64_t> places_;                 // by the last kMatch tokens: the position after them
+  ZeroPages<std::uint64_t> places_;                   // by the last kMatch tokens: the position after them
   std::uint64_t place_ = 0;
   int matched_ = 0;
   Contexts now_{};

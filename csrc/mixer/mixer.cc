@@ -7,77 +7,31 @@
 
 #include "common/clones.h"
 #include "common/portable_math.h"
-#include "common/prefetch.h"
 
 namespace ngram {
 namespace {
 
-constexpr BitHistories kHistories = bit_histories();
-constexpr BitHistoryTables kTables = tables_of(kHistories);
-
 constexpr float kConstantInput = 0.3f;
 constexpr float kRate = 0.006f, kFirstRate = 0.02f, kRateTokens = 20000.0f;  // of the first layer, falling
 constexpr float kLastRate = 0.0005f, kMapRate = 0.02f;
-constexpr float kLogitLimit = 11.99f;
 constexpr float kLeastMixed = 1.0f / 65536;
 constexpr double kLeast = 1.0 / (1 << 22);
-constexpr std::uint32_t kStateLimit = 255, kDirectLimit = 250, kRepetitionLimit = 1000;
+constexpr int kStateLimit = 255, kDirectLimit = 250, kRepetitionLimit = 1000;
 
-// ln(p / (1 - p)) from +, -, x, / alone, to 1e-9, within the limit.
-double logit(double p) {
-  const double odds = p / (1.0 - p);
-  if (!(odds > 6.2e-6)) return -kLogitLimit;
-  if (odds > 1.6e5) return kLogitLimit;
-  const auto bits = std::bit_cast<std::uint64_t>(odds);
-  int exponent = static_cast<int>(bits >> 52) - 1022;
-  double m = std::bit_cast<double>((bits & ~(std::uint64_t{2047} << 52)) | std::uint64_t{1022} << 52);  // in [1/2, 1)
-  if (m < 0.70710678118654752) m *= 2.0, --exponent;
-  const double s = (m - 1.0) / (m + 1.0), square = s * s;
-  double series = 1.0 / 13.0;
-  for (const double divisor : {11.0, 9.0, 7.0, 5.0, 3.0, 1.0}) series = 1.0 / divisor + square * series;
-  return exponent * 0.69314718055994531 + 2.0 * s * series;
-}
-
-const std::array<float, 4096> kLogits = [] {
-  std::array<float, 4096> logits{};
-  for (int i = 0; i < 4096; ++i) logits[i] = static_cast<float>(logit((i + 0.5) / 4096));
+// By the upper bits of an estimate.
+const std::array<float, Estimate::kSteps> kLogits = [] {
+  std::array<float, Estimate::kSteps> logits{};
+  for (int i = 0; i < Estimate::kSteps; ++i) {
+    logits[i ^ Estimate::kSteps / 2] = static_cast<float>(logit(Doubles{} + (i + 0.5) / Estimate::kSteps)[0]);
+  }
   return logits;
 }();
 
-typedef float Lanes __attribute__((vector_size(32), aligned(4)));
-
-NGRAM_INLINE float clipped(float z) { return std::min(kLogitLimit, std::max(-kLogitLimit, z)); }
-
-// The sum of products in eight columns, then of the columns.
-NGRAM_INLINE float dot(const float* a, const float* b, int n) {
-  Lanes sum = {};
-  for (int i = 0; i < n; i += 8) sum += *reinterpret_cast<const Lanes*>(a + i) * *reinterpret_cast<const Lanes*>(b + i);
-  return ((sum[0] + sum[4]) + (sum[1] + sum[5])) + ((sum[2] + sum[6]) + (sum[3] + sum[7]));
-}
-
-NGRAM_INLINE void move(float* weights, const float* inputs, float by, int n) {
-  const Lanes step = {by, by, by, by, by, by, by, by};
-  for (int i = 0; i < n; i += 8) {
-    *reinterpret_cast<Lanes*>(weights + i) += step * *reinterpret_cast<const Lanes*>(inputs + i);
-  }
-}
-
-NGRAM_INLINE void squash(const float* logits, float* p) {
-  Four z;
-  std::memcpy(&z, logits, sizeof z);
-  const Four result = logistic(z);
-  std::memcpy(p, &result, sizeof result);
-}
-
-std::vector<float> untouched_map(std::size_t rows, int cells) {
-  std::vector<float> map(rows * cells);
+void fill_untouched(ZeroPages<float>& map, int cells) {
   for (int cell = 0; cell < cells; ++cell) {
-    const float z[4] = {static_cast<float>(cell - cells / 2) * 0.5f};
-    float p[4];
-    squash(z, p);
-    for (std::size_t row = 0; row < rows; ++row) map[row * cells + cell] = p[0];
+    const float p = logistic(Lanes{} + static_cast<float>(cell - cells / 2) * 0.5f)[0];
+    for (std::size_t at = cell; at < map.size(); at += cells) map.data()[at] = p;
   }
-  return map;
 }
 
 }  // namespace
@@ -88,11 +42,12 @@ Mixer::Mixer(const MixerConfig& config, Spelling spelling)
       by_rank_(spelling_.rank.size()),
       past_(spelling_),
       width_((kFirstHashed + config.hashed + kLanes - 1) / kLanes * kLanes),
-      groups_(config.groups * kGroupBytes),
-      line_mask_(config.groups / (kLineBytes / kGroupBytes) - 1),
-      direct_(std::max<std::uint64_t>(config.groups / 16, 1) * kGroupBytes),
+      groups_(config.groups),
+      direct_(std::max<std::uint64_t>(config.groups / 16, 1) * kDirectPlaces),
       direct_mask_(std::max<std::uint64_t>(config.groups / 16, 1) - 1),
-      maps_(std::size_t{256} * config.hashed),
+      maps_(std::size_t{256} * kMostHashed),
+      last_weights_(spelling_.rank.size() * kLanes),
+      last_maps_{ZeroPages<float>(spelling_.rank.size() * kCells), ZeroPages<float>(kCells << kHashedMaps)},
       below_(spelling_.rank.size() + 1) {
   const std::size_t vocab = by_rank_.size();
   for (std::size_t token = 0; token < vocab; ++token) {
@@ -110,71 +65,98 @@ Mixer::Mixer(const MixerConfig& config, Spelling spelling)
   }
   const std::array<std::size_t, kMostSets> rows = {vocab, std::size_t{1} << kHashedSets, std::size_t{1} << kHashedSets,
                                                    768, 16 * 5 * 4};
+  first_weights_.fill(no_weights_.data());
+  row_width_.fill(0);
   for (int m = 0; m < config.sets; ++m) {
-    weights_[m].assign(rows[m] * width_, 0.0f);
+    first_weights_[m] = weights_.emplace_back(rows[m] * width_).data();
+    row_width_[m] = width_;
     for (std::size_t row = 0; row < rows[m]; ++row) {
-      float* const w = weights_[m].data() + row * width_;
+      float* const w = weights(m, row);
       std::fill(w + kConstant, w + kFirstHashed + config.hashed, config.weight);
       w[kNeural] = 1.0f;
     }
   }
-  last_weights_.assign(vocab * kLanes, 0.0f);
   for (std::size_t row = 0; row < vocab; ++row) {
     std::fill_n(last_weights_.data() + row * kLanes, config.sets, 1.0f / static_cast<float>(config.sets));
   }
-  last_maps_[0] = untouched_map(vocab, kCells);
-  last_maps_[1] = untouched_map(std::size_t{1} << kHashedMaps, kCells);
+  for (auto& map : last_maps_) fill_untouched(map, kCells);
+  for (Path& path : paths_) path.rows.fill({});
+  path_->nodes[0] = {0, 1, 1};  // no token is under way
 }
 
-Mixer::Hashes Mixer::hashes(std::uint32_t mid) const {
-  const Contexts& contexts = past_.now();
-  Hashes found;
-  for (int k = 0; k < config_.hashed; ++k) found[k] = mix(contexts.hashed[k], mid);
-  for (int k = 0; k < kDirect; ++k) found[kMostHashed + k] = mix(contexts.direct[k], mid);
-  return found;
+// A path without decisions: what the tokens so far say of the next.
+void Mixer::start(Path& path) const {
+  path.position = past_.size();
+  path.contexts = past_.now();
+  path.matched = past_.matched();
+  path.expected = path.matched > 0 ? spelling_.rank[past_.expected()] : 0;
+  path.depth = 0;
+  path.nodes[0] = {0, vocab_size(), 1};
 }
 
-// The group whose first byte is the hash's low byte, 0 standing for 1; an empty one where there is none.
-const std::uint8_t* Mixer::find(std::uint64_t hash) const {
-  static constexpr std::array<std::uint8_t, kGroupBytes> empty{};
-  const std::uint8_t* const here = line(hash);
-  const auto check = static_cast<std::uint8_t>(std::max<std::uint64_t>(hash & 255, 1));
-  for (int i = 0; i < kLineBytes; i += kGroupBytes) {
-    if (here[i] == check) return here + i;
+// All that is chosen by hashes of the last node.
+NGRAM_INLINE void Mixer::choose(Path& path) {
+  const int depth = path.depth;
+  const std::uint32_t mid = path.last().mid();
+  const Contexts& contexts = path.contexts;
+  Path::Rows& rows = path.rows[depth];
+  const std::array<std::uint64_t, 3> selected = {mid, mix(contexts.word, depth / 3) >> (64 - kHashedSets),
+                                                 mix(contexts.token, depth) >> (64 - kHashedSets)};
+  for (int m = 0; m < 3; ++m) rows.weights[m] = weights(m, selected[m]);
+  rows.last_weights = last_weights_.data() + std::size_t{mid} * kLanes;
+  rows.maps = {last_maps_[0].data() + std::size_t{mid} * kCells,
+               last_maps_[1].data() + (mix(contexts.token, mid) >> (64 - kHashedMaps)) * kCells};
+  if (depth % kLevels != 0) return;
+  const int group = depth / kLevels;
+  std::uint64_t* const keys = path.keys.data() + group * config_.hashed;
+  for (int k = 0; k < config_.hashed; ++k) keys[k] = Groups::key(mix(contexts.hashed[k], mid));
+  for (int k = 0; k < kDirect; ++k) path.direct[group][k] = direct_line(mix(contexts.direct[k], mid));
+}
+
+NGRAM_INLINE void Mixer::descend(Path& path, int bit) const {
+  const Node at = path.last();
+  path.bits[path.depth++] = static_cast<std::uint8_t>(bit);
+  const int place = path.depth % kLevels == 0 ? 1 : 2 * at.place + bit;
+  path.nodes[path.depth] = bit ? Node{at.mid(), at.high, place} : Node{at.low, at.mid(), place};
+}
+
+// The whole path to `token`, which comes next.
+NGRAM_CLONES void Mixer::plan(Path& path, std::uint32_t token) {
+  const std::uint32_t leaf = spelling_.rank[token];
+  start(path);
+  while (!path.last().is_leaf()) {
+    choose(path);
+    descend(path, leaf >= path.last().mid());
   }
-  return empty.data();
+  path.groups = (path.depth + kLevels - 1) / kLevels;
+  asked_ = 0;
 }
 
-// The same to write into: where there is none, the one of its line that was used least at its first node, emptied.
-std::uint8_t* Mixer::take(std::uint64_t hash) {
-  std::uint8_t* const here = groups_.data() + (hash >> 8 & line_mask_) * kLineBytes;
-  const auto check = static_cast<std::uint8_t>(std::max<std::uint64_t>(hash & 255, 1));
-  for (int i = 0; i < kLineBytes; i += kGroupBytes) {
-    if (here[i] == check) return here + i;
+// Asks for a part of what the decisions of the path that comes next will touch: all of it at once would be more lines than
+// a processor fetches at a time. Inlined: a function that only asks may be left out as one without effect.
+template <int kPart>
+NGRAM_INLINE void Mixer::ask(int depth) {
+  const Path& path = *ahead_;
+  if (asked_ < path.groups * config_.hashed) {
+    for (int i = 0; i < kAtOnce; ++i) NGRAM_PREFETCH(groups_.line(path.keys[asked_ + i]));  // the last may be old ones
+    asked_ += kAtOnce;
   }
-  int chosen = 0, least = 256;
-  for (int i = 0; i < kLineBytes; i += kGroupBytes) {
-    const int used = here[i] == 0 ? -1 : kTables.total[here[i + 1]];
-    if (used < least) least = used, chosen = i;
+  if (depth % kLevels == 0) NGRAM_PREFETCH(path.direct[depth / kLevels][kPart]);
+  const Path::Rows& rows = path.rows[depth];
+  if constexpr (kPart == 3) {
+    for (int cell = 0; cell < kCells; cell += 16) NGRAM_PREFETCH(rows.maps[1] + cell);
+  } else {
+    NGRAM_PREFETCH(rows.weights[kPart]);
+    if (width_ > 16) NGRAM_PREFETCH(rows.weights[kPart] + 16);
   }
-  std::memset(here + chosen, 0, kGroupBytes);
-  here[chosen] = check;
-  return here + chosen;
 }
 
-NGRAM_INLINE Mixer::Group Mixer::group(const Hashes& hashes) {
-  Group found;
-  for (int k = 0; k < config_.hashed; ++k) found.hashed[k] = find(hashes[k]);
-  for (int k = 0; k < kDirect; ++k) found.direct[k] = direct_line(hashes[kMostHashed + k]);
-  return found;
-}
-
-// Finds what the contexts hold below a node, where a group begins.
-NGRAM_INLINE void Mixer::open(const Node& node, bool prefetched) {
-  if (!node.starts_group()) return;
-  Hashes& wanted = hashes_[node.depth / kLevels];
-  if (!prefetched) wanted = hashes(node.mid());
-  group_ = group(wanted);
+// Finds what the contexts hold below the node at which a group begins.
+NGRAM_INLINE void Mixer::find(const Path& path, int group) {
+  const std::uint64_t* const keys = path.keys.data() + group * config_.hashed;
+  Group& found = found_[group];
+  by_four(config_.hashed, [&](std::size_t k) { found.hashed[k] = groups_.find(keys[k]); });
+  found.direct = path.direct[group];
 }
 
 void Mixer::sum_up(const double* row) {
@@ -182,234 +164,304 @@ void Mixer::sum_up(const double* row) {
   for (std::size_t rank = 0; rank < by_rank_.size(); ++rank) below_[rank + 1] = sum += row[by_rank_[rank]];
 }
 
-// Asks for what the decisions of `token`, which comes next, will touch.
-void Mixer::prefetch(std::uint32_t token) {
-  const std::uint32_t leaf = spelling_.rank[token];
-  Node node{0, vocab_size(), 0, 1};
-  while (node.high - node.low > 1) {
-    const std::uint32_t mid = node.mid();
-    if (node.starts_group()) {
-      const Hashes& wanted = hashes_[node.depth / kLevels] = hashes(mid);
-      for (int k = 0; k < config_.hashed; ++k) NGRAM_PREFETCH(line(wanted[k]));
-      for (int k = 0; k < kDirect; ++k) NGRAM_PREFETCH(direct_line(wanted[kMostHashed + k]));
+// What the neural model says of decisions.
+void Mixer::branches(const Path& path, int from, int to) {
+  for (int i = from; i < to; ++i) {
+    const Node& node = path.nodes[i];
+    const double whole = below_[node.high] - below_[node.low];
+    decisions_[i].neural = whole > 0.0 ? (below_[node.high] - below_[node.mid()]) / whole : 0.5;
+  }
+}
+
+// The inputs of decisions.
+NGRAM_INLINE void Mixer::look(const Path& path, int from, int to) {
+  const std::size_t hashed = config_.hashed;
+  const Estimate* const maps = maps_.data();
+  for (int i = from; i < to; ++i) {
+    Decision& decision = decisions_[i];
+    const Group& group = found_[i / kLevels];
+    const std::size_t place = path.nodes[i].place;
+    ask<0>(i);
+    std::uint32_t* const states = decision.states.data();
+    float* const inputs = decision.inputs.data() + kFirstHashed;
+    by_four(hashed, [&](std::size_t k) {
+      const std::size_t state = 256 * k + group.hashed[k].at[place];
+      states[k] = static_cast<std::uint32_t>(state);
+      inputs[k] = kLogits[maps[state].step()];
+    });
+    for (int k = 0; k < kDirect; ++k) decision.inputs[kFirstDirect + k] = kLogits[group.direct[k][place].step()];
+  }
+  for (int i = from; i < to; ++i) {
+    Decision& decision = decisions_[i];
+    decision.inputs[kConstant] = kConstantInput;
+    const Node& node = path.nodes[i];
+    const bool repeated = path.matched > 0 && path.expected >= node.low && path.expected < node.high;
+    if (repeated) {
+      const int known = path.matched < 16 ? path.matched : std::min(31, 16 + (path.matched - 16) / 4);
+      decision.repetition = &repetitions_[(known * 2 + (i > 0)) * 2 + (path.expected >= node.mid())];
+      decision.inputs[kRepetition] = kLogits[decision.repetition->step()];
+    } else {  // or it has already failed
+      decision.repetition = nullptr;
+      decision.inputs[kRepetition] = 0.0f;
     }
-    const float* const map = last_maps_[1].data() + token_map(mid) * kCells;
-    for (int i = 0; i < kCells; i += 16) NGRAM_PREFETCH(map + i);
-    const std::size_t selected[2] = {word_set(node.depth), token_set(node.depth)};
-    for (int m = 1; m < std::min(3, config_.sets); ++m) {
-      const float* const weights = weights_[m].data() + selected[m - 1] * width_;
-      for (int i = 0; i < width_; i += 16) NGRAM_PREFETCH(weights + i);
+  }
+  for (int i = from; i < to; i += 4) {
+    const auto neural = [&](int j) { return decisions_[std::min(i + j, to - 1)].neural; };
+    const Doubles logits = logit(Doubles{neural(0), neural(1), neural(2), neural(3)});
+    for (int j = 0; j < std::min(4, to - i); ++j) decisions_[i + j].inputs[kNeural] = static_cast<float>(logits[j]);
+  }
+  for (int i = from; i < to; ++i) {  // what has seen nothing has nothing to say
+    Decision& decision = decisions_[i];
+    for (std::size_t k = 0; k < hashed; k += kLanes) {
+      float* const inputs = decision.inputs.data() + kFirstHashed + k;
+      store(inputs, load<Integers>(inputs) & ((load<Bits>(decision.states.data() + k) & 255) != 0));
     }
-    node.descend(leaf >= mid);
   }
 }
 
-// Before the first decision's outcome is known.
-int Mixer::order() const {
-  if (past_.size() == 0) return 0;
-  constexpr std::array<std::pair<int, int>, 4> contexts = {{{5, 7}, {14, 5}, {2, 4}, {0, 3}}};  // (hashed, order)
-  const Decision& first = decisions_[0];
-  for (const auto& [k, order] : contexts) {
-    if (first.states[k] != 0) return order;
-  }
-  return first.direct[1]->seen() ? 2 : 1;
-}
-
-// What the contexts and the repetition under way hold of a node.
-NGRAM_INLINE void Mixer::look(const Node& node, const Group& group, Decision& decision) {
-  const int hashed = config_.hashed, place = decision.place = node.place;
-  for (int k = 0; k < hashed; ++k) decision.states[k] = group.hashed[k][place];
-  for (int k = 0; k < kDirect; ++k) decision.direct[k] = group.direct[k] + place;
-  decision.repetition = nullptr;
-  const int length = past_.matched();
-  if (length == 0) return;
-  const std::uint32_t expected = spelling_.rank[past_.expected()];
-  if (expected < node.low || expected >= node.high) return;  // it has already failed
-  const int known = length < 16 ? length : std::min(31, 16 + (length - 16) / 4);
-  decision.repetition = &repetitions_[(known * 2 + (node.depth > 0)) * 2 + (expected >= node.mid())];
-}
-
-NGRAM_INLINE void Mixer::predict(const Node& node, const Group& group, Decision& decision) {
-  look(node, group, decision);
-  const std::uint32_t mid = node.mid();
-  auto& x = decision.inputs;
-  x.fill(0.0f);
-  const double whole = below_[node.high] - below_[node.low];
-  decision.neural = whole > 0.0 ? (below_[node.high] - below_[mid]) / whole : 0.5;
-  x[kNeural] = static_cast<float>(logit(decision.neural));
-  x[kConstant] = kConstantInput;
-  if (decision.repetition) x[kRepetition] = kLogits[decision.repetition->twelve_bits()];
-  for (int k = 0; k < kDirect; ++k) x[kFirstDirect + k] = kLogits[decision.direct[k]->twelve_bits()];
-  const auto& states = decision.states;
-  const Estimate* map = maps_.data();
-  const int hashed = config_.hashed, sets = config_.sets, width = width_;
-  for (int k = 0; k < hashed; ++k, map += 256) {
-    x[kFirstHashed + k] = states[k] ? kLogits[map[states[k]].twelve_bits()] : 0.0f;
-  }
-
-  const int length = past_.matched();
-  const int repeats = decision.repetition == nullptr ? 0 : length < 8 ? 1 : length < 20 ? 2 : 3;
-  const auto used = [&](int k) { return static_cast<int>(kTables.total[states[k]]); };
+// The sets of weights and the cells of the maps that are meant.
+NGRAM_INLINE void Mixer::select(const Path& path, int depth) {
+  Decision& decision = decisions_[depth];
+  const auto states = [&](int k) { return static_cast<std::uint8_t>(decision.states[k]); };
+  const int repeats = decision.repetition == nullptr ? 0 : path.matched < 8 ? 1 : path.matched < 20 ? 2 : 3;
+  const auto used = [&](int k) { return static_cast<int>(kTables.total[states(k)]); };
   const int sure = std::min(3, used(0) / 2) * 16 + std::min(3, used(1) / 2) * 4 + std::min(3, used(4) / 2);
-  const int known = (states[5] != 0) + (states[7] != 0) + (states[2] != 0) + (states[0] != 0);
-  const int neural = std::clamp(static_cast<int>(x[kNeural] + 8.0f), 0, 15);
-  const std::array<std::uint64_t, kMostSets> selected = {
-      mid,
-      word_set(node.depth),
-      token_set(node.depth),
-      static_cast<std::uint64_t>((sure * 3 + std::min(2, used(3))) * 4 + repeats),
-      static_cast<std::uint64_t>((neural * 5 + known) * 4 + repeats),
-  };
-  decision.logits.fill(0.0f);
-  for (int m = 0; m < sets; ++m) {
-    decision.weights[m] = weights_[m].data() + selected[m] * width;
-    decision.logits[m] = clipped(dot(decision.weights[m], x.data(), width));
-  }
-  squash(decision.logits.data(), decision.p.data());
-  squash(decision.logits.data() + 4, decision.p.data() + 4);
+  const int known = (states(5) != 0) + (states(7) != 0) + (states(2) != 0) + (states(0) != 0);
+  const int neural = std::clamp(static_cast<int>(decision.inputs[kNeural] + 8.0f), 0, 15);
+  const Path::Rows& rows = path.rows[depth];
+  std::copy(rows.weights.begin(), rows.weights.end(), decision.weights.begin());
+  decision.weights[3] = weights(3, (sure * 3 + std::min(2, used(3))) * 4 + repeats);
+  decision.weights[4] = weights(4, (neural * 5 + known) * 4 + repeats);
+  decision.last_weights = rows.last_weights;
+  decision.cells = rows.maps;
+}
 
-  decision.last_weights = last_weights_.data() + std::size_t{mid} * kLanes;
-  const float z[4] = {clipped(dot(decision.last_weights, decision.logits.data(), kLanes))};
-  float p[4];
-  squash(z, p);
-  decision.mixed = p[0];
-  const float at = (std::min(7.999f, std::max(-7.999f, z[0])) + 8.0f) * 2.0f;
-  const int cell = static_cast<int>(at);
-  decision.right = at - static_cast<float>(cell);
-  decision.cells = {last_maps_[0].data() + std::size_t{mid} * kCells + cell,
-                    last_maps_[1].data() + token_map(mid) * kCells + cell};
-  float maps = 0.0f;
-  for (const float* const c : decision.cells) maps += c[0] * (1.0f - decision.right) + c[1] * decision.right;
-  decision.fixed = std::min(1.0f - kLeastMixed, std::max(kLeastMixed, 0.5f * decision.mixed + 0.25f * maps));
+// The sums of all sets, and the sum of those.
+template <int kVectors>
+NGRAM_INLINE void Mixer::add_up(const Path& path, int from, int to, float* z) {
+  for (int i = from; i < to; ++i) {
+    select(path, i);
+    ask<1>(i);
+    Decision& decision = decisions_[i];
+    std::array<Lanes, kLanes> sums{};
+    for (int v = 0; v < kVectors; ++v) {
+      const Lanes inputs = load<Lanes>(decision.inputs.data() + v * kLanes);
+      for (int m = 0; m < kMostSets; ++m) sums[m] += load<Lanes>(decision.weights[m] + v * kLanes) * inputs;
+    }
+    const Lanes logits = clipped(across(sums));
+    store(decision.logits.data(), logits);
+    z[i - from] = across(load<Lanes>(decision.last_weights) * logits);
+  }
+}
+
+// Predicts decisions of which `branches` has told.
+NGRAM_CLONES void Mixer::predict(const Path& path, int from, int to) {
+  for (int i = (from + kLevels - 1) / kLevels * kLevels; i < to; i += kLevels) find(path, i / kLevels);
+  look(path, from, to);
+  alignas(32) std::array<float, kMostDecisions + kLanes> z{}, mixed;
+  switch (width_ / kLanes) {
+    case 1: add_up<1>(path, from, to, z.data()); break;
+    case 2: add_up<2>(path, from, to, z.data()); break;
+    case 3: add_up<3>(path, from, to, z.data()); break;
+    default: add_up<4>(path, from, to, z.data());
+  }
+  for (int i = 0; i < to - from; i += kLanes) {
+    const Lanes some = clipped(load<Lanes>(z.data() + i));
+    store(z.data() + i, some);
+    store(mixed.data() + i, logistic(some));
+  }
+  for (int i = from; i < to; ++i) {
+    Decision& decision = decisions_[i];
+    decision.mixed = mixed[i - from];
+    const float at = (std::min(7.999f, std::max(-7.999f, z[i - from])) + 8.0f) * 2.0f;
+    const int cell = static_cast<int>(at);
+    decision.right = at - static_cast<float>(cell);
+    float maps = 0.0f;
+    for (float*& c : decision.cells) {
+      c += cell;
+      maps += c[0] * (1.0f - decision.right) + c[1] * decision.right;
+    }
+    decision.fixed = std::min(1.0f - kLeastMixed, std::max(kLeastMixed, 0.5f * decision.mixed + 0.25f * maps));
+  }
 }
 
 // What a 1 is charged with where the neural model has this weight.
-NGRAM_INLINE double Mixer::charge(const Decision& decision, double weight) {
+double Mixer::charge(int depth, double weight) const {
+  const Decision& decision = decisions_[depth];
   const double one = weight * decision.neural + (1.0 - weight) * decision.fixed;
   return std::min(1.0 - kLeast, std::max(kLeast, one));
 }
 
 // The neural model's weight once the outcome is known.
-NGRAM_INLINE double Mixer::told(const Decision& decision, double weight, double one, int bit) {
+double Mixer::told(int depth, double weight, double one, int bit) const {
+  const Decision& decision = decisions_[depth];
   const double believed = bit ? decision.neural : 1.0 - decision.neural, charged = bit ? one : 1.0 - one;
   return std::min(1.0, weight * believed / charged);
 }
 
+template <int kVectors>
+NGRAM_INLINE void Mixer::move_sets(Decision& decision, const std::array<float, kLanes>& steps) const {
+  for (int m = 0; m < config_.sets; ++m) move<kVectors>(decision.weights[m], decision.inputs.data(), steps[m]);
+}
+
 // Moves what the neural model has a part in, by the token's decisions.
-NGRAM_INLINE void Mixer::learn(int decisions) {
+NGRAM_CLONES void Mixer::learn(const Path& path) {
   const double share = 1.0 / (switch_.charged + 2.0);
   switch_ = {(1.0 - share) * weight_ + 0.5 * share, switch_.charged + 1.0};
-  const float rate = kRate + (kFirstRate - kRate) / (1.0f + static_cast<float>(past_.size()) / kRateTokens);
-  const int sets = config_.sets, width = width_;
-  for (int i = 0; i < decisions; ++i) {
-    const Decision& decision = decisions_[i];
-    const auto outcome = static_cast<float>(decision.bit);
+  const float rate = kRate + (kFirstRate - kRate) / (1.0f + static_cast<float>(path.position) / kRateTokens);
+  for (int i = 0; i < path.depth; ++i) {
+    Decision& decision = decisions_[i];
+    const auto outcome = static_cast<float>(path.bits[i]);
+    ask<2>(i);
     for (float* const c : decision.cells) {
       c[0] += (outcome - c[0]) * kMapRate * (1.0f - decision.right);
       c[1] += (outcome - c[1]) * kMapRate * decision.right;
     }
-    for (int m = 0; m < sets; ++m) {
-      move(decision.weights[m], decision.inputs.data(), (outcome - decision.p[m]) * rate, width);
+    const Lanes p = logistic(load<Lanes>(decision.logits.data()));
+    alignas(32) std::array<float, kLanes> errors;
+    store(errors.data(), (outcome - p) * rate);
+    switch (width_ / kLanes) {
+      case 1: move_sets<1>(decision, errors); break;
+      case 2: move_sets<2>(decision, errors); break;
+      case 3: move_sets<3>(decision, errors); break;
+      default: move_sets<4>(decision, errors);
     }
-    move(decision.last_weights, decision.logits.data(), (outcome - decision.mixed) * kLastRate, kLanes);
+    move<1>(decision.last_weights, decision.logits.data(), (outcome - decision.mixed) * kLastRate);
   }
 }
 
-// Moves what it has none in, and takes in the token.
-NGRAM_INLINE void Mixer::count(int decisions) {
-  const int hashed = config_.hashed;
-  std::array<std::uint8_t*, kMostHashed> taken{};
-  for (int i = 0; i < decisions; ++i) {
+// Moves what it has none in.
+NGRAM_CLONES void Mixer::count(const Path& path) {
+  const std::size_t hashed = config_.hashed;
+  for (int first = 0; first < path.depth; first += kLevels) {
+    const int stop = std::min(path.depth, first + kLevels);
+    const std::uint64_t* const keys = path.keys.data() + first / kLevels * hashed;
+    const Group& group = found_[first / kLevels];
+    std::array<std::uint8_t*, kMostHashed> taken;
+    by_four(hashed, [&](std::size_t k) { taken[k] = groups_.take(keys[k], group.hashed[k]); });
+    for (int i = first; i < stop; ++i) {
+      const std::size_t place = path.nodes[i].place;
+      const std::uint8_t* const next = kTables.next[path.bits[i]].data();
+      const std::uint32_t* const states = decisions_[i].states.data();
+      by_four(hashed, [&](std::size_t k) { taken[k][place] = next[static_cast<std::uint8_t>(states[k])]; });
+    }
+    std::array<int, kLevels> places{};  // those after the last decision are not in use
+    for (int i = first; i < stop; ++i) places[i - first] = path.nodes[i].place;
+    const auto outcome = [&](int i) { return first + i < stop ? -path.bits[first + i] : 0; };
+    const Integers outcomes = {outcome(0), outcome(1), outcome(2), outcome(3)};
+    for (int k = 0; k < kDirect; ++k) {  // four nodes at once: two contexts may have the same estimate
+      const auto at = [&](int i) -> std::uint32_t& { return group.direct[k][places[i]].bits; };
+      const Bits bits = moved(Bits{at(0), at(1), at(2), at(3)}, outcomes, kDirectLimit);
+      for (int i = 0; i < kLevels; ++i) at(i) = bits[i];
+    }
+  }
+  for (int i = 0; i < path.depth; ++i) {
     const Decision& decision = decisions_[i];
-    if (i % kLevels == 0) {
-      for (int k = 0; k < hashed; ++k) taken[k] = take(hashes_[i / kLevels][k]);
+    const std::int32_t outcome = -path.bits[i];
+    ask<3>(i);
+    const Integers outcomes = {outcome, outcome, outcome, outcome, outcome, outcome, outcome, outcome};
+    Estimate* const maps = maps_.data();
+    for (std::size_t k = 0; k < hashed; k += kLanes) {
+      const auto at = [&](int lane) -> std::uint32_t& { return maps[decision.states[k + lane]].bits; };
+      const Bits bits = moved(Bits{at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7)}, outcomes, kStateLimit);
+      for (int lane = 0; lane < kLanes; ++lane) at(lane) = bits[lane];
     }
-    const int bit = decision.bit, place = decision.place;
-    const auto states = decision.states;  // copies: what is written below may lie anywhere
-    const auto& next = kTables.next[bit];
-    for (int k = 0; k < hashed; ++k) taken[k][place] = next[states[k]];
-    Estimate* map = maps_.data();
-    for (int k = 0; k < hashed; ++k, map += 256) map[states[k]].update(bit, kStateLimit);
-    for (Estimate* const estimate : decision.direct) estimate->update(bit, kDirectLimit);
-    if (decision.repetition) decision.repetition->update(bit, kRepetitionLimit);
+    if (decision.repetition) {
+      decision.repetition->bits = moved(Bits{decision.repetition->bits}, outcomes, kRepetitionLimit)[0];
+    }
   }
-  past_.push(token());
 }
 
-NGRAM_CLONES double Mixer::step(std::uint32_t token, bool prefetched, std::uint8_t* order, Decisions* decisions) {
-  const std::uint32_t leaf = spelling_.rank[token];
-  double p = 1.0;
-  weight_ = switch_.neural;
-  for (node_ = {0, vocab_size(), 0, 1}; !token_known();) {
-    open(node_, prefetched);
-    Decision& decision = decisions_[node_.depth];
-    predict(node_, group_, decision);
-    decision.bit = leaf >= node_.mid();
-    const double one = charge(decision, weight_);
-    weight_ = told(decision, weight_, one, decision.bit);
-    p *= decision.bit ? one : 1.0 - one;
-    if (decisions) {
-      decisions->bits.push_back(static_cast<std::uint8_t>(decision.bit));
-      decisions->ones.push_back(one);
-    }
-    node_.descend(decision.bit);
+// Before the first decision's outcome is known.
+int Mixer::order(const Path& path) const {
+  if (path.position == 0) return 0;
+  constexpr std::array<std::pair<int, int>, 4> contexts = {{{5, 7}, {14, 5}, {2, 4}, {0, 3}}};  // (hashed, order)
+  for (const auto& [k, order] : contexts) {
+    if (decisions_[0].states[k] % 256 != 0) return order;
   }
-  *order = static_cast<std::uint8_t>(this->order());
-  learn(node_.depth);
-  count(node_.depth);
-  return p;
+  return found_[0].direct[1][1].seen() ? 2 : 1;
 }
 
 template <class Token>
 void Mixer::append(const Token* tokens, std::int64_t n) {
+  if (n > 0) plan(*ahead_, tokens[0]);
   for (std::int64_t i = 0; i < n; ++i) {
-    const std::uint32_t leaf = spelling_.rank[tokens[i]];
-    for (node_ = {0, vocab_size(), 0, 1}; !token_known();) {
-      open(node_, i > 0);
-      Decision& decision = decisions_[node_.depth];
-      look(node_, group_, decision);
-      decision.bit = leaf >= node_.mid();
-      node_.descend(decision.bit);
-    }
-    count(node_.depth);
-    if (i + 1 < n) prefetch(tokens[i + 1]);
+    std::swap(path_, ahead_);
+    past_.push(tokens[i]);
+    if (i + 1 < n) plan(*ahead_, tokens[i + 1]);
+    if (i + 2 < n) past_.prefetch(tokens[i + 1]);
+    for (int first = 0; first < path_->depth; first += kLevels) find(*path_, first / kLevels);
+    look(*path_, 0, path_->depth);
+    count(*path_);
   }
 }
 
 template <class Token>
 void Mixer::score(const Token* tokens, std::int64_t n, const double* rows, std::int64_t stride, double* p,
                   std::uint8_t* order, Decisions* decisions) {
+  if (n > 0) plan(*ahead_, tokens[0]);
   for (std::int64_t i = 0; i < n; ++i) {
+    std::swap(path_, ahead_);
+    past_.push(tokens[i]);
+    if (i + 1 < n) plan(*ahead_, tokens[i + 1]);
+    if (i + 2 < n) past_.prefetch(tokens[i + 1]);
     if (i == 0 || stride > 0) sum_up(rows + i * stride);
-    p[i] = step(tokens[i], i > 0, order + i, decisions);
-    if (i + 1 < n) prefetch(tokens[i + 1]);
+    branches(*path_, 0, path_->depth);
+    p[i] = charge(*path_, decisions);
+    order[i] = static_cast<std::uint8_t>(this->order(*path_));
+    learn(*path_);
+    count(*path_);
   }
+}
+
+// A whole path's probability.
+double Mixer::charge(Path& path, Decisions* decisions) {
+  predict(path, 0, path.depth);
+  double p = 1.0;
+  weight_ = switch_.neural;
+  for (int i = 0; i < path.depth; ++i) {
+    const double one = charge(i, weight_);
+    weight_ = told(i, weight_, one, path.bits[i]);
+    p *= path.bits[i] ? one : 1.0 - one;
+    if (decisions) {
+      decisions->bits.push_back(path.bits[i]);
+      decisions->ones.push_back(one);
+    }
+  }
+  return p;
+}
+
+// Predicts the last node's decision.
+void Mixer::predict_last(Path& path) {
+  choose(path);
+  branches(path, path.depth, path.depth + 1);
+  predict(path, path.depth, path.depth + 1);
 }
 
 void Mixer::distribution(const double* row, double* p) {
   struct Open {
     Node node;
-    Group group;
+    int depth;
     double weight, p;
   };
   sum_up(row);
-  std::vector<Open> open{{{0, vocab_size(), 0, 1}, {}, switch_.neural, 1.0}};
-  Decision decision{};
-  while (!open.empty()) {
-    Open at = open.back();
+  start(*path_);
+  std::vector<Open> open{{path_->last(), 0, switch_.neural, 1.0}};
+  while (!open.empty()) {  // depth first: what lies above a node stays as it is
+    const Open at = open.back();
     open.pop_back();
-    if (at.node.high - at.node.low == 1) {
+    path_->depth = at.depth;
+    path_->nodes[at.depth] = at.node;
+    if (at.node.is_leaf()) {
       p[by_rank_[at.node.low]] = at.p;
       continue;
     }
-    if (at.node.starts_group()) at.group = group(hashes(at.node.mid()));
-    predict(at.node, at.group, decision);
-    const double one = charge(decision, at.weight);
+    predict_last(*path_);
+    const double one = charge(at.depth, at.weight);
     for (int bit = 0; bit < 2; ++bit) {
-      Open& next = open.emplace_back(at);
-      next.p *= bit ? one : 1.0 - one;
-      next.weight = told(decision, at.weight, one, bit);
-      next.node.descend(bit);
+      path_->depth = at.depth;
+      descend(*path_, bit);
+      open.push_back({path_->last(), path_->depth, told(at.depth, at.weight, one, bit), at.p * (bit ? one : 1.0 - one)});
     }
   }
 }
@@ -417,19 +469,16 @@ void Mixer::distribution(const double* row, double* p) {
 void Mixer::evidence(std::uint32_t token, const double* row, std::int64_t* occurred, std::int64_t* followed,
                      double* shares) {
   sum_up(row);
-  const std::uint32_t leaf = spelling_.rank[token];
+  plan(*path_, token);
+  branches(*path_, 0, path_->depth);
+  predict(*path_, 0, path_->depth);
   std::array<double, kInputs> sizes{};
-  Decision decision{};
-  Node node{0, vocab_size(), 0, 1};
-  Group here{};
-  while (node.high - node.low > 1) {
-    if (node.starts_group()) here = group(hashes(node.mid()));
-    predict(node, here, decision);
-    const int bit = leaf >= node.mid();
+  for (int depth = 0; depth < path_->depth; ++depth) {
+    const Decision& decision = decisions_[depth];
     for (int k = 0; k < config_.hashed; ++k) {
-      const BitHistory& history = kHistories.state[decision.states[k]];
-      if (node.depth == 0) occurred[k] = history.total();
-      followed[k] = bit ? history.ones : history.zeros;
+      const BitHistory& history = kHistories.state[decision.states[k] % 256];
+      if (depth == 0) occurred[k] = history.total();
+      followed[k] = path_->bits[depth] ? history.ones : history.zeros;
     }
     for (int m = 0; m < config_.sets; ++m) {
       for (int i = 0; i < width_; ++i) {
@@ -437,7 +486,6 @@ void Mixer::evidence(std::uint32_t token, const double* row, std::int64_t* occur
             std::abs(double{decision.last_weights[m]} * double{decision.weights[m][i]} * double{decision.inputs[i]});
       }
     }
-    node.descend(bit);
   }
   double sum = 0.0;
   for (const double size : sizes) sum += size;
@@ -447,36 +495,36 @@ void Mixer::evidence(std::uint32_t token, const double* row, std::int64_t* occur
 
 double Mixer::begin(const double* row) {
   sum_up(row);
-  node_ = {0, vocab_size(), 0, 1};
+  start(*path_);
   weight_ = switch_.neural;
-  open(node_, false);
-  predict(node_, group_, decisions_[0]);
-  return one_ = charge(decisions_[0], weight_);
+  predict_last(*path_);
+  return one_ = charge(0, weight_);
 }
 
 double Mixer::decide(int bit) {
-  decisions_[node_.depth].bit = bit;
-  weight_ = told(decisions_[node_.depth], weight_, one_, bit);
-  node_.descend(bit);
+  weight_ = told(path_->depth, weight_, one_, bit);
+  descend(*path_, bit);
   if (token_known()) {
-    learn(node_.depth);
-    count(node_.depth);
+    learn(*path_);
+    count(*path_);
+    past_.push(token());
     return 0.0;
   }
-  open(node_, false);
-  Decision& decision = decisions_[node_.depth];
-  predict(node_, group_, decision);
-  return one_ = charge(decision, weight_);
+  predict_last(*path_);
+  return one_ = charge(path_->depth, weight_);
 }
 
-std::vector<std::pair<const char*, std::vector<float>*>> Mixer::learned() {
+std::vector<std::pair<const char*, std::span<float>>> Mixer::learned() {
   constexpr std::array<const char*, kMostSets> names = {"weights_node", "weights_word", "weights_token",
                                                         "weights_counts", "weights_neural"};
-  std::vector<std::pair<const char*, std::vector<float>*>> arrays;
-  for (int m = 0; m < config_.sets; ++m) arrays.emplace_back(names[m], &weights_[m]);
-  arrays.emplace_back("last_weights", &last_weights_);
-  arrays.emplace_back("last_map_node", &last_maps_[0]);
-  arrays.emplace_back("last_map_token", &last_maps_[1]);
+  std::vector<std::pair<const char*, std::span<float>>> arrays;
+  const auto add = [&](const char* name, ZeroPages<float>& of) {
+    arrays.emplace_back(name, std::span<float>(of.data(), of.size()));
+  };
+  for (int m = 0; m < config_.sets; ++m) add(names[m], weights_[m]);
+  add("last_weights", last_weights_);
+  add("last_map_node", last_maps_[0]);
+  add("last_map_token", last_maps_[1]);
   return arrays;
 }
 

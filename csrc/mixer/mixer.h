@@ -28,13 +28,17 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
+#include <span>
 #include <utility>
 #include <vector>
 
+#include "common/prefetch.h"
 #include "common/zero_pages.h"
-#include "mixer/bit_history.h"
 #include "mixer/contexts.h"
 #include "mixer/estimate.h"
+#include "mixer/groups.h"
+#include "mixer/lanes.h"
 
 namespace ngram {
 
@@ -81,14 +85,14 @@ class Mixer {
   // `token_known`, the token has been learned from, and the number returned means nothing.
   double begin(const double* row);
   double decide(int bit);
-  bool token_known() const { return node_.high - node_.low == 1; }
-  std::uint32_t token() const { return by_rank_[node_.low]; }
+  bool token_known() const { return path_->last().is_leaf(); }
+  std::uint32_t token() const { return by_rank_[path_->last().low]; }
 
   const MixerConfig& config() const { return config_; }
   std::uint32_t vocab_size() const { return static_cast<std::uint32_t>(by_rank_.size()); }
 
   // Learned besides what `append` makes again, to be read or written in place.
-  std::vector<std::pair<const char*, std::vector<float>*>> learned();
+  std::vector<std::pair<const char*, std::span<float>>> learned();
   struct Switch {
     double neural = 0.5;   // its weight
     double charged = 0.0;  // positions
@@ -96,76 +100,94 @@ class Mixer {
   Switch& chosen() { return switch_; }
 
  private:
-  static constexpr int kLanes = 8;
-  static constexpr int kInputs = 32;  // 4 + kDirect + kMostHashed, and zeros
+  static constexpr int kInputs = 32;  // 3 + kDirect + kMostHashed, and zeros
   static constexpr int kNeural = 0, kConstant = 1, kRepetition = 2, kFirstDirect = 3;
   static constexpr int kFirstHashed = kFirstDirect + kDirect;
-  static constexpr int kLevels = 4;  // of the tree in a group: 15 nodes
-  static constexpr int kGroupBytes = 16, kLineBytes = 64;
+  static constexpr int kLevels = 4;                         // of the tree in a group
+  static constexpr int kAtOnce = 3;                         // groups that are asked for
+  static constexpr int kDirectPlaces = 16;                  // of a group, the first unused
   static constexpr int kCells = 33;                         // of a last map, over logits from -8 to 8
   static constexpr int kHashedSets = 14, kHashedMaps = 16;  // bits of a row
-  static constexpr int kMostGroups = 5;
-
-  // What the contexts hold of up to 15 nodes: to read, empty where a context holds nothing.
-  struct Group {
-    std::array<const std::uint8_t*, kMostHashed> hashed;
-    std::array<Estimate*, kDirect> direct;
-  };
-  using Hashes = std::array<std::uint64_t, kMostHashed + kDirect>;
+  static constexpr int kMostGroups = (kMostDecisions + kLevels - 1) / kLevels;
+  static constexpr int kPadded = (kMostHashed + kLanes - 1) / kLanes * kLanes;
 
   // A node on the way to a token.
   struct Node {
     std::uint32_t low, high;
-    int depth, place;  // place: 1 to 15 in its group
+    int place;  // 1 to 15 in its group
 
     std::uint32_t mid() const { return (low + high + 1) / 2; }
-    bool starts_group() const { return depth % kLevels == 0; }
-    void descend(int bit) {
-      (bit ? low : high) = mid();
-      place = ++depth % kLevels == 0 ? 1 : 2 * place + bit;
-    }
+    bool is_leaf() const { return high - low == 1; }
+  };
+
+  // The way to the next token as far as it is known, and what the tokens before it say of it.
+  struct Path {
+    std::uint64_t position;
+    Contexts contexts;
+    int matched;             // tokens of the repetition under way, or 0
+    std::uint32_t expected;  // rank of what it says comes next
+    int depth;               // of the last node
+    int groups;              // that a whole path goes through
+    std::array<Node, kMostDecisions + 1> nodes;
+    std::array<std::uint8_t, kMostDecisions> bits;
+    std::array<std::uint64_t, kMostGroups * kMostHashed + kAtOnce> keys;  // of groups, those of a node in a row
+    std::array<std::array<Estimate*, kDirect>, kMostGroups> direct;       // places 0 to 15 of a node's group
+    struct Rows {  // of the node, or of hashes with what came before
+      std::array<float*, 3> weights;
+      float* last_weights;
+      std::array<float*, 2> maps;
+    };
+    std::array<Rows, kMostDecisions> rows;
+
+    const Node& last() const { return nodes[depth]; }
   };
 
   // What a decision was made of.
   struct Decision {
     alignas(32) std::array<float, kInputs> inputs;
     alignas(32) std::array<float, kLanes> logits;
-    std::array<float, kLanes> p;
+    alignas(32) std::array<std::uint32_t, kPadded> states;  // of the contexts' histories, plus 256 times the context
     std::array<float*, kMostSets> weights;
     float* last_weights;
     std::array<float*, 2> cells;
-    float right;    // share of the second of two neighbouring cells
-    double neural;  // probability of a 1 by the neural model
-    float mixed;    // before the last maps
-    float fixed;    // after them
-    // What the tokens alone decide:
-    std::array<std::uint8_t, kMostHashed> states;  // 0 for contexts that are not in use
-    std::array<Estimate*, kDirect> direct;
-    Estimate* repetition;  // or null
-    int place;
-    int bit;
+    Estimate* repetition;       // or null
+    float right;                // share of the second of two neighbouring cells
+    double neural;              // probability of a 1 by the neural model
+    float mixed;                // before the last maps
+    float fixed;                // after them
   };
 
-  Hashes hashes(std::uint32_t mid) const;
-  const std::uint8_t* line(std::uint64_t hash) const { return groups_.data() + (hash >> 8 & line_mask_) * kLineBytes; }
-  Estimate* direct_line(std::uint64_t hash) { return direct_.data() + (hash >> 8 & direct_mask_) * kGroupBytes; }
-  const std::uint8_t* find(std::uint64_t hash) const;
-  std::uint8_t* take(std::uint64_t hash);
-  Group group(const Hashes& hashes);
-  void open(const Node& node, bool prefetched);
-  void prefetch(std::uint32_t token);
+  // What the contexts hold of a group's nodes.
+  struct Group {
+    std::array<Groups::Found, kMostHashed> hashed;
+    std::array<Estimate*, kDirect> direct;  // by place
+  };
+
+  Estimate* direct_line(std::uint64_t hash) { return direct_.data() + (hash >> 8 & direct_mask_) * kDirectPlaces; }
+  void start(Path& path) const;
+  float* weights(int set, std::uint64_t row) const { return first_weights_[set] + row * row_width_[set]; }
+  void choose(Path& path);
+  void descend(Path& path, int bit) const;
+  void plan(Path& path, std::uint32_t token);
+  template <int kPart>
+  void ask(int depth);
+  void find(const Path& path, int group);
   void sum_up(const double* row);
-  std::size_t word_set(int depth) const { return mix(past_.now().word, depth / 3) >> (64 - kHashedSets); }
-  std::size_t token_set(int depth) const { return mix(past_.now().token, depth) >> (64 - kHashedSets); }
-  std::size_t token_map(std::uint32_t mid) const { return mix(past_.now().token, mid) >> (64 - kHashedMaps); }
-  int order() const;
-  void look(const Node& node, const Group& group, Decision& decision);
-  void predict(const Node& node, const Group& group, Decision& decision);
-  static double charge(const Decision& decision, double weight);
-  static double told(const Decision& decision, double weight, double one, int bit);
-  void learn(int decisions);
-  void count(int decisions);
-  double step(std::uint32_t token, bool prefetched, std::uint8_t* order, Decisions* decisions);
+  void branches(const Path& path, int from, int to);
+  void look(const Path& path, int from, int to);
+  void select(const Path& path, int depth);
+  void predict(const Path& path, int from, int to);
+  void predict_last(Path& path);
+  template <int kVectors>
+  void add_up(const Path& path, int from, int to, float* z);
+  template <int kVectors>
+  void move_sets(Decision& decision, const std::array<float, kLanes>& steps) const;
+  double charge(int depth, double weight) const;
+  double told(int depth, double weight, double one, int bit) const;
+  int order(const Path& path) const;
+  double charge(Path& path, Decisions* decisions);
+  void learn(const Path& path);
+  void count(const Path& path);
 
   MixerConfig config_;
   Spelling spelling_;
@@ -173,26 +195,29 @@ class Mixer {
   MixerContexts past_;
   int width_;  // inputs in use, rounded up to whole lanes
 
-  ZeroPages<std::uint8_t> groups_;
-  std::uint64_t line_mask_;
+  Groups groups_;
   ZeroPages<Estimate> direct_;
   std::uint64_t direct_mask_;
   std::vector<Estimate> maps_;                         // (hashed contexts, 256 states)
   std::vector<Estimate> repetitions_;                  // (length, first or later decision, what is expected)
-  std::array<std::vector<float>, kMostSets> weights_;  // (selected, width)
-  std::vector<float> last_weights_;                    // (V, lanes)
-  std::array<std::vector<float>, 2> last_maps_;        // (V, cells), (hash of last token and node, cells)
+  std::deque<ZeroPages<float>> weights_;               // by set: (selected, width)
+  std::array<float, kInputs> no_weights_{};            // of sets that are not in use: their only row
+  std::array<float*, kMostSets> first_weights_;
+  std::array<std::size_t, kMostSets> row_width_;
+  ZeroPages<float> last_weights_;                      // (V, lanes)
+  std::array<ZeroPages<float>, 2> last_maps_;          // (V, cells), (hash of last token and node, cells)
 
   Switch switch_;
   std::vector<double> below_;  // neural probability of all ranks below each, V + 1
 
-  // The token under way.
-  Node node_{0, 1, 0, 1};
+  std::array<Path, 2> paths_{};
+  Path* path_ = &paths_[0];   // the token under way
+  Path* ahead_ = &paths_[1];  // the one after it
+  int asked_ = 0;             // keys of that one whose groups have been asked for
   double weight_ = 0.5;  // of the neural model, given the decisions so far
   double one_ = 0.5;     // what a 1 is charged with at the newest decision
   std::array<Decision, kMostDecisions> decisions_{};
-  std::array<Hashes, kMostGroups> hashes_;
-  Group group_;
+  std::array<Group, kMostGroups> found_;
 };
 
 }  // namespace ngram

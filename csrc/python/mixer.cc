@@ -144,7 +144,7 @@ double decide(Mixer& self, int bit) {
 py::dict learned(Mixer& self) {
   py::dict arrays;
   for (const auto& [name, array] : self.learned()) {
-    arrays[name] = py::array_t<float>(static_cast<py::ssize_t>(array->size()), array->data());
+    arrays[name] = py::array_t<float>(static_cast<py::ssize_t>(array.size()), array.data());
   }
   const double now[2] = {self.chosen().neural, self.chosen().charged};
   arrays["switch"] = py::array_t<double>(2, now);
@@ -162,12 +162,12 @@ void load_learned(Mixer& self, const py::dict& from) {
   for (const auto& [name, array] : to) {
     if (!from.contains(name)) fail(std::string("no ") + name);
     const auto given = py::cast<py::array>(from[name]);
-    if (!is_vector(given) || !holds<float>(given) || given.size() != static_cast<py::ssize_t>(array->size())) {
-      fail(std::string(name) + " must be float32 of " + std::to_string(array->size()) + ", not " + describe(given));
+    if (!is_vector(given) || !holds<float>(given) || given.size() != static_cast<py::ssize_t>(array.size())) {
+      fail(std::string(name) + " must be float32 of " + std::to_string(array.size()) + ", not " + describe(given));
     }
   }
   for (const auto& [name, array] : to) {
-    std::memcpy(array->data(), py::cast<py::array>(from[name]).data(), array->size() * sizeof(float));
+    std::memcpy(array.data(), py::cast<py::array>(from[name]).data(), array.size_bytes());
   }
   const auto* now = static_cast<const double*>(chosen.data());
   self.chosen() = {now[0], now[1]};

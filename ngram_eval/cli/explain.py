@@ -74,13 +74,13 @@ data (default: the embedded novel)
 model (default: the embedded model)
   --artifact FILE | --logits FILE | --hf NAME | --uniform
 method
-  --preset NAME       pr890, hashed, exact, tilt, mixer; may be repeated
+  --preset NAME       pr890, hashed, exact, tilt, mixer, ppmd; may be repeated
 output
   --context 24        tokens of the context to show
   --top 8             likeliest tokens to show
   --json FILE         everything; - for stdout
 
-Presets that learn from each position for the next (exact, tilt, mixer) are evaluated up to the
+Presets that learn from each position for the next (exact, tilt, mixer, ppmd) are evaluated up to the
 position, which takes as long as the evaluation does. Presets that only count need one forward pass.
 
 --help-all: every flag

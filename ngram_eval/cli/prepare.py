@@ -4,11 +4,13 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import tyro
 from rich.progress import DownloadColumn, TransferSpeedColumn
 
 from ngram_eval.cli.console import show_help, tracked
+from ngram_eval.cli.flags import read_flags
 from ngram_eval.errors import exit_on_input_error
 from ngram_eval.text.prepare import PrepareConfig, prepare
 
@@ -55,7 +57,7 @@ def main(arguments: Sequence[str], prog: str) -> None:
     given = list(arguments)
     with exit_on_input_error():
         show_help(given, HELP, prog)
-        options = tyro.cli(PrepareOptions, prog=prog, args=given)
+        options = read_flags(partial(tyro.cli, PrepareOptions), given, prog)
         with tracked(DownloadColumn(), TransferSpeedColumn(), quiet=options.quiet) as track:
             manifest = prepare(options, shlex.join([*prog.split(), *given]), track)
         print(manifest.to_json(), end="")

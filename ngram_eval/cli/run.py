@@ -112,8 +112,9 @@ def run(options: Options, configs: dict[str, EvalConfig], ranks: Ranks, again: A
                 print(line, file=sys.stderr)
         remembering = None
         if output.save_scores is not None or (runs_model and len(configs) > 1):
-            seq_len = next(iter(configs.values())).window.seq_len
-            remembering = RememberingSource(job.source, len(job.stream.tokens) - 1, seq_len)
+            window = next(iter(configs.values())).window
+            samples = job.samples(window).tolist()
+            remembering = RememberingSource(job.source, len(job.stream.tokens) - 1, window.seq_len, samples)
             job = replace(job, source=remembering)
         with interrupt or nullcontext():
             results = [
@@ -212,7 +213,7 @@ model (default: the embedded model)
   --lead TOKENS       before every window of --hf; default: what its tokenizer puts before a text
   --uniform           1/V for every token: the n-gram memory alone
 method
-  --preset NAME       pr890 (as published), hashed (fixed), exact, tilt, mixer (probabilities)
+  --preset NAME       pr890, ppmd (as published), hashed (fixed), exact, tilt, mixer (probabilities)
   --seq-len L --stride S    windows of L positions, each scoring S new ones
 output
   --json FILE         all results; - for stdout

@@ -4,7 +4,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ngram_eval.assets import asset
+from ngram_eval.config import WindowConfig
 from ngram_eval.distributed.ranks import Ranks
 from ngram_eval.errors import InputError
 from ngram_eval.evaluation.settings import Settings
@@ -17,9 +21,11 @@ from ngram_eval.scorers.base import Vocabulary
 from ngram_eval.text.byte_tokens import bytes_tokenizer
 from ngram_eval.text.manifest import Manifest, read_manifest
 from ngram_eval.text.reading import read_texts
+from ngram_eval.text.samples import choose_samples
 from ngram_eval.text.shards import TokenStream, read_shards
 from ngram_eval.text.tokenizer import Encoder, TextTokenizer, Tokenizer, check_vocabulary
 from ngram_eval.text.tokenizer_files import check_tokens, file_of, load_tokenizer
+from ngram_eval.text.windows import target_count
 from ngram_eval.timing import Track, untracked
 
 
@@ -44,12 +50,21 @@ class Job:
         """Threads for the count tables."""
         return self.settings.hardware.count_threads()
 
+    def targets(self, window: WindowConfig) -> int:
+        """Number of positions that a preset with such windows scores."""
+        return target_count(len(self.stream.tokens), max(window.seq_len, self.source.train_seq_len))
+
+    def samples(self, window: WindowConfig) -> NDArray[np.int64]:
+        """Positions at which a preset with such windows looks at whole distributions; none if the source has none."""
+        count = self.settings.samples if self.source.gives_all else 0
+        return choose_samples(self.targets(window), count, window)
+
     @property
     def vocabulary(self) -> Vocabulary:
         """The vocabulary as scorers see it."""
         size, surfaces = self.source.vocab_size, None
-        if self.tokenizer is not None:  # the model's vocabulary may be larger than the tokenizer's
-            surfaces = [*self.tokenizer.surfaces(), *[None] * size][:size]
+        if self.tokenizer is not None:  # the model's vocabulary may be larger than the tokenizer's, or unknown (0)
+            surfaces = [*self.tokenizer.surfaces(), *[None] * size][: size or None]
         return Vocabulary(size, surfaces, neural=self.source.name != UniformSource.name)
 
 
@@ -133,6 +148,10 @@ def load_stream(settings: Settings, ranks: Ranks) -> tuple[TokenStream, TextToke
     if settings.embedded:
         stream = read_shards([str(asset("sample_000000.bin"))], data.max_tokens)
         return stream, Tokenizer.load(asset("tokenizer.model"))
+    if hf is not None:
+        from ngram_eval.models.hf.hub import check_name  # needs the hub's library
+
+        check_name(hf)
     tokenizer: Encoder | None = load_tokenizer(data.tokenizer, model.vocab_size) if data.tokenizer else None
     if hf is not None and tokenizer is None:
         from ngram_eval.models.hf.tokenizer import HfTokenizer  # needs transformers

@@ -96,8 +96,8 @@ class HardwareSettings:
     """Threads of the count tables; default: OMP_NUM_THREADS if set, else every core this process may use."""
     ngram: Literal["auto", "sharded", "pipelined"] = "auto"
     """How ranks share the n-gram work. sharded: each rank counts and scores a stretch. pipelined: one engine on rank 0
-    does all of it, beside the ranks' forward passes. auto: pipelined for what learns online (exact, tilt), else
-    sharded."""
+    does all of it, beside the ranks' forward passes. auto: pipelined for what learns online (exact, tilt, mixer, ppmd),
+    else sharded."""
     prefill: Literal["auto", "scan", "local"] = "auto"
     """How a sharded rank gets the counts before its stretch. scan: ranks add up their tables. local: each rank counts
     everything before its stretch, as published. The counts are equal; auto takes the faster."""

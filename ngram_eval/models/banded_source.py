@@ -17,7 +17,7 @@ from torch import Tensor
 from ngram_eval.extensions import to_device
 from ngram_eval.models.banded_attention import Band, BandKernel, band_kernel
 from ngram_eval.models.side_by_side import side_by_side
-from ngram_eval.models.source import NeuralStats, Stats, nan_statistics
+from ngram_eval.models.source import Asked, NeuralStats, Stats, nan_statistics
 from ngram_eval.models.transformer import Transformer
 from ngram_eval.models.transformer_config import ModelConfig
 from ngram_eval.models.transformer_source import DeviceStats, TransformerSource
@@ -113,23 +113,29 @@ class BandedSource(TransformerSource):
         self._spare = _KEPT_BYTES // (4 * chunk * model.config.width)
 
     @torch.inference_mode()
-    def stats(self, tokens: Stream, windows: Windows) -> NeuralStats:
+    def stats(self, tokens: Stream, windows: Windows, whole: Asked | None = None) -> NeuralStats:
         """As `TransformerSource.stats`."""
-        positions = windows.positions()
-        found = [(chunk, to_device(rows, self.device)) for chunk, rows in self._at(tokens, windows)]
+        positions, at = windows.positions(), list(self._at(tokens, windows))
+        found = [(chunk, to_device(rows, self.device)) for chunk, rows in at]
         said = torch.cat([chunk.said[rows] for chunk, rows in found])
         entropy = torch.cat([chunk.entropy[rows] for chunk, rows in found])
+        asked = None if whole is None else self._whole(at, whole)
         if self._use_kernels:
-            return DeviceStats(said, entropy)
+            return DeviceStats(said, entropy, asked)
         if bool((bad := said.isnan() | entropy.isnan()).any()):
             raise nan_statistics(int(positions[bad.cpu().numpy()][0]))
-        return Stats(np.exp(said.cpu().numpy().astype(np.float64)), entropy.cpu().numpy())
+        return Stats(np.exp(said.cpu().numpy().astype(np.float64)), entropy.cpu().numpy(), asked)
 
-    def probabilities(self, tokens: Stream, windows: Windows) -> NDArray[np.float64]:
-        """As `TransformerSource.probabilities`."""
+    def _whole(self, at: list[tuple[_Chunk, NDArray[np.int64]]], whole: Asked) -> NDArray[np.float64]:
+        """The whole distributions where `whole` asks for them, (asked, V), of positions `at` chunks and rows of these.
+
+        Logits are computed again, of parts as large as before: they have the same bits.
+        """
+        bounds = np.cumsum([len(rows) for _, rows in at])[:-1]
+        wanted = [(chunk, rows[one]) for (chunk, rows), one in zip(at, np.split(whole, bounds), strict=True)]
         asked = [
             (chunk.hidden[part], rows[mine] - part.start)
-            for chunk, rows in self._at(tokens, windows)
+            for chunk, rows in wanted
             for part in self._parts(len(chunk.hidden))
             if (mine := (part.start <= rows) & (rows < part.stop)).any()
         ]
@@ -138,10 +144,8 @@ class BandedSource(TransformerSource):
             return torch.log_softmax(self._logits(job[0]), dim=-1)[to_device(job[1], self.device)]
 
         found = torch.cat(side_by_side(log_p, asked, self.device)).cpu().numpy()
-        probabilities: NDArray[np.float64] = np.exp(found.astype(np.float64))
-        if np.isnan(probabilities).any():
-            raise nan_statistics(int(windows.positions()[np.isnan(probabilities).any(axis=1)][0]))
-        return probabilities
+        distributions: NDArray[np.float64] = np.exp(found.astype(np.float64))
+        return distributions
 
     def _at(self, tokens: Stream, windows: Windows) -> Iterator[tuple[_Chunk, NDArray[np.int64]]]:
         """Each chunk of the windows' scored positions, and the rows of these in it, (positions,), ascending."""
@@ -190,11 +194,11 @@ class BandedSource(TransformerSource):
             forward, kernel = self._compiled, self._kernel
         with self._autocast():
             hidden = forward(sequence[:, :-1], last=scored, band=Band(job.length, self._sinks, kernel))[0]
-        targets = sequence[0, -scored:]
+        targets, none = sequence[0, -scored:], torch.zeros(scored, dtype=torch.bool)  # `_whole` gives whole ones
         if self._use_kernels:
-            stats = self._stats_on_device(hidden, targets)
+            stats = self._stats_on_device(hidden, targets, none)
             return _Chunk(job, hidden, stats.device_p_target, stats.device_entropy)
-        log_p, entropy = map(torch.cat, zip(*self._target_stats(hidden, targets), strict=True))
+        log_p, entropy, _ = map(torch.cat, zip(*self._target_stats(hidden, targets, none), strict=True))
         return _Chunk(job, hidden, log_p, entropy)
 
     def _parts(self, rows: int) -> Iterator[slice]:

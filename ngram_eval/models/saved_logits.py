@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ngram_eval.errors import InputError, refusing
 from ngram_eval.files import Unchanged, open_input
-from ngram_eval.models.source import Stats
+from ngram_eval.models.source import Asked, Stats, all_rows
 from ngram_eval.text.npy import NOT_NPY, npy_header
 from ngram_eval.text.stream import Stream
 from ngram_eval.text.windows import Windows
@@ -40,16 +40,16 @@ class SavedLogits:
         log_probs: NDArray[np.float64] = rows - top - np.log(np.exp(rows - top).sum(axis=1, keepdims=True))
         return log_probs
 
-    def stats(self, tokens: Stream, windows: Windows) -> Stats:
+    def stats(self, tokens: Stream, windows: Windows, whole: Asked | None = None) -> Stats:
         log_p = self._log_probs(windows)
         p = np.exp(log_p)
         entropy = -(p * np.maximum(log_p, -1e4)).sum(axis=1)  # 0, not NaN, where p is 0
         targets = np.concatenate([tokens[first + 1 : stop + 1] for first, stop in windows.spans()])
-        return Stats(p[np.arange(len(p)), targets], entropy.astype(np.float32))
+        rows = None if whole is None else p[whole]
+        return Stats(p[np.arange(len(p)), targets], entropy.astype(np.float32), rows)
 
     def probabilities(self, tokens: Stream, windows: Windows) -> NDArray[np.float64]:
-        probabilities: NDArray[np.float64] = np.exp(self._log_probs(windows))
-        return probabilities
+        return all_rows(self, tokens, windows)
 
 
 def load_logits(path: Path, lengths: tuple[int, ...]) -> SavedLogits:

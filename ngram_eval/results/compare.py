@@ -247,7 +247,7 @@ def _notes(compared: list[Compared], how: Comparison) -> list[str]:
                 f"is {one.interval.estimate:+.4f}."
             )
     if any(not one.normalised for one in compared):
-        notes.append("score: of a pseudo-probability. Its values sum to more than 1, so it is not a code length.")
+        notes.append("score: of a pseudo-probability. Its values do not sum to 1, so it is not a code length.")
     if any(one.mixed for one in compared):
         notes.append("MIXED: a score is compared with bits per byte. The difference does not measure quality.")
     return notes

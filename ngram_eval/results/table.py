@@ -66,7 +66,7 @@ def notes(results: list[Result]) -> list[str]:
     pseudo = [r.preset for r in results if not r.normalised]
     if pseudo:
         said.append(
-            f"{', '.join(pseudo)}: a pseudo-probability. Its values over the vocabulary sum to more than 1, "
+            f"{', '.join(pseudo)}: a pseudo-probability. Its values over the vocabulary do not sum to 1, "
             "so its score is not a code length and does not compare with bits per byte."
         )
     split = [r.preset for r in results if r.depends_on_ranks and r.world_size > 1]

@@ -18,9 +18,9 @@ _ENTROPY_AT_ONCE = 1 << 15
 def choose_samples(targets: int, count: int, config: WindowConfig, seed: int = 0) -> NDArray[np.int64]:
     """At most `count` of the positions [0, targets), ascending: a random one from each of `count` equal parts.
 
-    With `rescore_tail`, which scores the last stride repeatedly, the last stride is left out.
+    The last stride is left out: with `rescore_tail` it is scored repeatedly, and every preset has the same samples.
     """
-    positions = max(targets - config.stride, 1) if config.rescore_tail else targets
+    positions = max(targets - config.stride, 1)
     count = min(count, positions)
     drawn = np.random.default_rng(seed).random(count)
     return np.unique(((np.arange(count) + drawn) * positions / max(count, 1)).astype(np.int64))

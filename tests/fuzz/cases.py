@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from ngram_eval.audit.subjects import load_claimed
+from ngram_eval.audit.subjects.claimed import load_claimed
 from ngram_eval.cli.console import tracked
 from ngram_eval.codec import container, packing
 from ngram_eval.codec.method import Method

@@ -93,6 +93,16 @@ def test_the_page_asks_for_nothing(results: list[Result], tmp_path: Path) -> Non
                 assert 0 <= float(element.attrib.get(name, 0)) <= limit, (element.tag, element.attrib)
 
 
+def test_a_notebook_s_own_style_is_left_alone(results: list[Result]) -> None:
+    text = results[0]._repr_html_()
+    style, shown = text.split("</style>")
+    selectors = [one for rule in re.findall(r"([^{}]+)\{", style.split("<style>")[1]) for one in rule.split(",")]
+    assert len(selectors) > 30
+    assert all(one.strip().startswith(".ngram-eval") for one in selectors)
+    assert shown.count("<svg") == len(charts_of(results[0]))
+    assert "Configuration" not in shown
+
+
 def test_what_a_user_names_is_escaped(results: list[Result]) -> None:
     text = page([replace(results[0], data=["<script>.bin"], arguments=["a", "<b>"])])
     assert "<script" not in text
