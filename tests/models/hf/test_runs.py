@@ -29,6 +29,7 @@ from ngram_eval.evaluation.settings import DataSettings, ModelSettings, Settings
 from ngram_eval.models.hf.loading import digest, load_model, load_tokenizer
 from ngram_eval.models.hf.source import HfSource
 from ngram_eval.models.hf.tokenizer import HfTokenizer
+from ngram_eval.text.reading import read_texts
 from ngram_eval.text.shards import write_shard
 from ngram_eval.text.windows import plan_windows
 from tests.support.evaluator import Evaluate, fails
@@ -46,7 +47,7 @@ def test_text_and_shards_give_the_same_result(
     flags += ["--preset", "hashed", "--preset", "exact", "--preset", "tilt", "--preset", "mixer-fast", "--groups", 4096]
     of_text = evaluate("--hf", models[kind], "--text", text_file, *flags)
     tokenizer = HfTokenizer.load(str(models[kind]))
-    tokens = tokenizer.read_texts([text_file]).tokens[:]
+    tokens = read_texts(tokenizer, [text_file]).tokens[:]
     write_shard(tmp_path / "data.bin", tokens)
     of_shards = evaluate("--hf", models[kind], "--data", tmp_path / "data.bin", *flags)
     positions = (len(tokens) - 1) // 32 * 32
@@ -83,7 +84,7 @@ def test_a_gguf_file(models: dict[str, Path], evaluate: Evaluate, text_file: Pat
     model = save_gguf(models["gpt2"], tmp_path / "tiny.gguf")
     flags = ["--hf", tmp_path / "tiny.gguf", "--text", text_file, "--seq-len", 64, "--stride", 64, "--preset", "exact"]
     result = evaluate(*flags)["exact"]
-    tokens = HfTokenizer.load(str(models["gpt2"])).read_texts([text_file]).tokens[:]
+    tokens = read_texts(HfTokenizer.load(str(models["gpt2"])), [text_file]).tokens[:]
     expected = evaluate_api(
         model,
         tokens,
@@ -143,7 +144,7 @@ def test_the_published_byte_rule_is_not_for_these_tokenizers(
     assert "Left out pr890" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         evaluate(*flags, "--preset", "pr890")
-    assert "--hf needs --byte-rule decoded" in capsys.readouterr().err
+    assert "give --byte-rule decoded" in capsys.readouterr().err
     assert evaluate(*flags, "--preset", "pr890", "--byte-rule", "decoded")["pr890"]["bytes"] > 1000
 
 
@@ -151,8 +152,7 @@ def test_the_published_byte_rule_is_not_for_these_tokenizers(
     ("flags", "message"),
     [
         (["--hf", "{gpt2}"], "--hf needs something to score: --text FILE"),
-        (["--text", "{text}"], "--text needs the tokenizer of --hf"),
-        (["--hf", "{gpt2}", "--text", "{text}", "--data", "x.bin"], "--text needs the tokenizer of --hf"),
+        (["--hf", "{gpt2}", "--text", "{text}", "--data", "x.bin"], "--text and --data are both"),
         (["--hf", "{gpt2}", "--uniform", "--text", "{text}"], "--hf and --uniform are all neural sources"),
         (["--hf", "{gpt2}", "--text", "{text}", "--ttt", "legal"], "--ttt legal adapts a model of --artifact"),
         (["--hf", "./nowhere", "--text", "{text}"], "--hf is ./nowhere: no such folder or file"),
