@@ -41,6 +41,7 @@ __all__ = [
     "Windows",
     "__version__",
     "evaluate",
+    "load_tokenizer",
     "preset",
     "read_shards",
     "write_shard",
