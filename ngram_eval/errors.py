@@ -7,6 +7,7 @@ file or flag, the value found, and the remedy. Any other exception is a bug and 
 import errno
 import io
 import os
+import re
 import select
 import sys
 from collections.abc import Iterator
@@ -64,6 +65,23 @@ def refusing(source: object, what: str, remedy: str) -> Iterator[None]:
         if not is_failure(error):
             raise
         raise InputError(f"{source} {what} ({error or type(error).__name__}): {remedy}") from error
+
+
+@contextmanager
+def naming_arguments(**others: str) -> Iterator[None]:
+    """A context or decorator of what is called from Python: an `InputError` names arguments, not flags.
+
+    --seq-len becomes seq_len, or what `others` calls it.
+    """
+
+    def argument(flag: re.Match[str]) -> str:
+        name = flag[1].replace("-", "_")
+        return others.get(name, name)
+
+    try:
+        yield
+    except InputError as error:
+        raise InputError(re.sub(r"(?<![\w-])--([a-z][a-z0-9-]*)", argument, str(error))) from error.__cause__
 
 
 def exit_code(error: BaseException) -> int:

@@ -57,7 +57,8 @@ class Options(JobOptions):
 
     output: RunOutput = field(default_factory=RunOutput)
     samples: int = SAMPLES
-    """Positions at which the sum over the vocabulary is computed; each costs a forward pass or so. 0: none."""
+    """Positions at which the sum over the vocabulary is computed, by default as many as in an audit; they cost no
+    forward pass. 0: none."""
     rank_timeout: float = 30.0
     """Seconds without a sign of life after which a rank counts as lost and the run ends."""
 
@@ -91,7 +92,7 @@ def run(options: Options, configs: dict[str, EvalConfig], ranks: Ranks, again: A
     interrupt = Interrupt() if ranks.world == 1 else None  # ranks would stop at different places
     with tracked(quiet=quiet) as track:
         with clock.stage("load"):
-            job = load_job(options.settings, ranks)
+            job = load_job(options.settings, ranks, track)
             inputs = read_inputs(job, track)
         if again is not None:
             again.check_inputs(inputs)

@@ -1,6 +1,6 @@
 """Loading: the token stream, tokenizer and neural source of an evaluation, checked against each other."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +55,12 @@ class Job:
         return target_count(len(self.stream.tokens), max(window.seq_len, self.source.train_seq_len))
 
     def samples(self, window: WindowConfig) -> NDArray[np.int64]:
-        """Positions at which a preset with such windows looks at whole distributions; none if the source has none."""
+        """Positions at which a preset with such windows looks at whole distributions; none if the source has none.
+
+        They are the same for every preset, whether or not it scores the last stride repeatedly.
+        """
         count = self.settings.samples if self.source.gives_all else 0
-        return choose_samples(self.targets(window), count, window)
+        return choose_samples(self.targets(window), count, replace(window, rescore_tail=True))
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -120,8 +123,12 @@ def _is_known_by_name(tokenizer: Path | None) -> bool:
     return tokenizer is not None and file_of(tokenizer) is None
 
 
-def load_job(settings: Settings, ranks: Ranks) -> Job:
-    """Load what the settings name; raises `InputError` for files that are missing, damaged or do not fit together."""
+def load_job(settings: Settings, ranks: Ranks, track: Track = untracked) -> Job:
+    """Load what the settings name; raises `InputError` for files that are missing, damaged or do not fit together.
+
+    A model of `--hf`, which may take long, is tracked, as one part.
+    """
+    loaded = (untracked if settings.model.hf is None else track)("loading", 1)
     backend = resolve_backend(settings.hardware.backend)
     stream, tokenizer = load_stream(settings, ranks)
     paths = [*stream.paths, *(path for _, path in _named(settings))]
@@ -130,7 +137,7 @@ def load_job(settings: Settings, ranks: Ranks) -> Job:
 
         paths += files_of(Path(settings.model.hf))
     files = Unchanged(paths)
-    return Job(
+    job = Job(
         settings=settings,
         ranks=ranks,
         stream=stream,
@@ -140,6 +147,8 @@ def load_job(settings: Settings, ranks: Ranks) -> Job:
         backend=backend,
         files=files,
     )
+    loaded(1)
+    return job
 
 
 def load_stream(settings: Settings, ranks: Ranks) -> tuple[TokenStream, TextTokenizer | None]:
