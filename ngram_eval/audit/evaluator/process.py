@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ngram_eval.audit.evaluator import worker
-from ngram_eval.errors import InputError
+from ngram_eval.errors import InputError, refusing
 
 Question = NDArray[np.int64] | bytes
 """A stream: tokens, or the bytes of a text."""
@@ -133,8 +133,9 @@ class Process:
                     f"--evaluator {place.name} can't be loaded ({ready['error']}): give module:function, "
                     "with its folder on PYTHONPATH, or path/eval.py:function"
                 )
-            self.lacking: tuple[str, ...] = tuple(map(str, ready["lacking"]))
-            """What of its isolation the system did not allow."""
+            with self._strict("at its import"):
+                self.lacking: tuple[str, ...] = tuple(map(str, ready["lacking"]))
+                """What of its isolation the system did not allow."""
         except BaseException:
             self.close()
             raise
@@ -149,12 +150,13 @@ class Process:
         if "error" in head:
             raise Refused(f"--evaluator {self._place.name} raised {head['error']} {what}")
         arrays, offset = {}, 0
-        for name, size in head["arrays"]:
-            kind = "<f8" if name in ("nats", "p") else "<i8"
-            arrays[name] = np.frombuffer(found, kind, size, offset)
-            offset += 8 * size
-        scalars = {name: float(value) for name, value in head["scalars"].items()}
-        return Reply(scalars, arrays, str(head["precision"]))
+        with self._strict(what):
+            for name, size in head["arrays"]:
+                kind = "<f8" if name in ("nats", "p") else "<i8"
+                arrays[name] = np.frombuffer(found, kind, size, offset)
+                offset += 8 * size
+            scalars = {name: float(value) for name, value in head["scalars"].items()}
+            return Reply(scalars, arrays, str(head["precision"]))
 
     def close(self) -> None:
         """End the process and remove its folders."""
@@ -175,10 +177,17 @@ class Process:
         most = 64 * (length + 1024)
         if not 0 <= size <= _HEAD:
             raise self._failure(what, f"sent a head of {size:,} bytes")
-        found = json.loads(self._read(size, until, what))
-        if not 0 <= found.get("size", 0) <= most:
-            raise self._failure(what, f"charged {found['size'] // 8:,} positions")
-        return found, self._read(found.get("size", 0), until, what)
+        text = self._read(size, until, what)
+        with self._strict(what):
+            found = dict(json.loads(text))
+            size = int(found.get("size", 0))
+        if not 0 <= size <= most:
+            raise self._failure(what, f"charged {size // 8:,} positions")
+        return found, self._read(size, until, what)
+
+    def _strict(self, what: str) -> AbstractContextManager[None]:
+        """A context for what it says, which is a stranger's: whatever can't be read of it is refused."""
+        return refusing(f"--evaluator {self._place.name}", f"wrote into its answer {what}", "leave the pipe alone")
 
     def _write(self, message: bytes, until: float, what: str) -> None:
         rest = memoryview(message)
