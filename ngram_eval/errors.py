@@ -7,6 +7,7 @@ file or flag, the value found, and the remedy. Any other exception is a bug and 
 import errno
 import io
 import os
+import re
 import select
 import sys
 from collections.abc import Iterator
@@ -45,6 +46,11 @@ def _shown(character: str) -> str:
     return character if character.isprintable() else character.encode("unicode_escape").decode()
 
 
+def is_failure(error: BaseException) -> bool:
+    """Whether a library failed: any exception, or a panic of Rust, which is none and whose type can't be imported."""
+    return not isinstance(error, MemoryError) and (isinstance(error, Exception) or "Panic" in type(error).__name__)
+
+
 @contextmanager
 def refusing(source: object, what: str, remedy: str) -> Iterator[None]:
     """A context for a library that reads a file of a stranger's: whatever it raises becomes an `InputError`.
@@ -53,10 +59,29 @@ def refusing(source: object, what: str, remedy: str) -> Iterator[None]:
     """
     try:
         yield
-    except (InputError, MemoryError):
+    except InputError:
         raise
-    except Exception as error:
+    except BaseException as error:
+        if not is_failure(error):
+            raise
         raise InputError(f"{source} {what} ({error or type(error).__name__}): {remedy}") from error
+
+
+@contextmanager
+def naming_arguments(**others: str) -> Iterator[None]:
+    """A context or decorator of what is called from Python: an `InputError` names arguments, not flags.
+
+    --seq-len becomes seq_len, or what `others` calls it.
+    """
+
+    def argument(flag: re.Match[str]) -> str:
+        name = flag[1].replace("-", "_")
+        return others.get(name, name)
+
+    try:
+        yield
+    except InputError as error:
+        raise InputError(re.sub(r"(?<![\w-])--([a-z][a-z0-9-]*)", argument, str(error))) from error.__cause__
 
 
 def exit_code(error: BaseException) -> int:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import import_module
 from importlib.metadata import distributions, requires
 from pathlib import Path
@@ -21,6 +22,7 @@ from rich.table import Table
 
 import ngram_eval
 from ngram_eval.cli.console import show_help, table_console
+from ngram_eval.cli.flags import read_flags
 from ngram_eval.errors import exit_on_input_error
 from ngram_eval.evaluation.settings import HardwareSettings
 from ngram_eval.files import STDOUT, require_writable, write_text
@@ -209,7 +211,7 @@ def main(arguments: Sequence[str], prog: str) -> None:
     given = list(arguments)
     with exit_on_input_error():
         show_help(given, HELP, prog)
-        options = tyro.cli(DoctorOptions, prog=prog, args=given)
+        options = read_flags(partial(tyro.cli, DoctorOptions), given, prog)
         require_writable("--json", options.json)
         found = findings()
         if options.json is not None:

@@ -45,16 +45,18 @@ class ExplainOptions(JobOptions):
 
 def run(options: ExplainOptions, configs: dict[str, EvalConfig]) -> list[Prediction]:
     """The prediction under every preset. Raises `InputError` for a source that knows only targets' probabilities."""
-    job = load_job(options.settings, ALONE)
-    if not job.source.gives_all:
-        raise InputError("--scores holds only the probability of each target: give --artifact, --logits or --uniform")
-    position = options.position
-    for config in configs.values():
-        check_source(config, job.source)
-    if position is None:
-        assert options.after is not None, "ExplainOptions.check asks for one of the two"
-        position = find_text(job, options.after, options.occurrence)
     with tracked(quiet=options.output.quiet) as track:
+        job = load_job(options.settings, ALONE, track)
+        if not job.source.gives_all:
+            raise InputError(
+                "--scores holds only the probability of each target: give --artifact, --logits or --uniform"
+            )
+        position = options.position
+        for config in configs.values():
+            check_source(config, job.source)
+        if position is None:
+            assert options.after is not None, "ExplainOptions.check asks for one of the two"
+            position = find_text(job, options.after, options.occurrence)
         return [
             explain(job, name, config, position, context=options.context, top=options.top, track=track)
             for name, config in configs.items()

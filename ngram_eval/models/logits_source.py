@@ -170,7 +170,7 @@ class LogitsSource:
 class CallableSource(LogitsSource):
     """A function of windows, (B, T) int64 -> logits or log-probabilities (B, T, V), or of the last positions only.
 
-    A `torch.nn.Module` gets a tensor on its own device, any other function a numpy array. It returns the logits, a
+    It gets a tensor, a `torch.nn.Module` on its own device and any other function on the CPU. It returns the logits, a
     tuple that begins with them, or an object with the attribute `logits`, in any form that `torch.as_tensor` takes.
 
     The function is called by one thread at a time, with all threads that torch has, so its bits may depend on their
@@ -180,26 +180,28 @@ class CallableSource(LogitsSource):
     name = "callable"
 
     def __init__(self, function: Callable[[Any], Any], batch_windows: int, lead: Lead | None = None) -> None:
-        """Call the function with a window of the token 0; raises `InputError` if the result has another form."""
+        """Call the function with the tokens 0, 0; raises `InputError` if the result has another form.
+
+        A numpy table would take a tensor of one token for a number.
+        """
         self._function = function
-        self._device: torch.device | None = None
+        self._device = torch.device("cpu")
         if isinstance(function, nn.Module):
             if function.training:
                 raise InputError(f"the module, a {type(function).__name__}, is in training mode: call its eval() first")
-            self._device = next((one.device for one in function.parameters()), torch.device("cpu"))
+            self._device = next((one.device for one in function.parameters()), self._device)
             self.dtype = next((one.dtype for one in function.parameters() if one.is_floating_point()), self.dtype)
         settings = {"function": getattr(function, "__qualname__", type(function).__qualname__)}
         super().__init__(0, batch_windows, settings, lead or Lead())
         with torch.inference_mode():
-            self.vocab_size = int(self._answers(np.zeros((1, 1), np.int64), 1).shape[-1])
+            self.vocab_size = int(self._answers(np.zeros((1, 2), np.int64), 1).shape[-1])
 
     def forward(self, tokens: NDArray[np.int64], last: int) -> Iterator[Tensor]:
         """The whole batch at once."""
         yield self._answers(tokens, last).flatten(0, 1)
 
     def _answers(self, tokens: NDArray[np.int64], last: int) -> Tensor:
-        given = tokens if self._device is None else torch.from_numpy(tokens).to(self._device)
-        answer = self._function(given)
+        answer = self._function(torch.from_numpy(tokens).to(self._device))
         answer = getattr(answer, "logits", answer[0] if isinstance(answer, tuple) else answer)
         logits = torch.as_tensor(answer)
         if logits.ndim != 3 or len(logits) != len(tokens) or not last <= logits.shape[1] <= tokens.shape[1]:

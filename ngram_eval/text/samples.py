@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from ngram_eval.config import WindowConfig
 from ngram_eval.text.windows import Windows
 
-SAMPLES = 64
-"""Default number of positions at which an evaluation takes the sum over the vocabulary."""
+SAMPLES = 128
+"""Default number of positions at which an evaluation takes the sum over the vocabulary; an audit has as many."""
 _ENTROPY_AT_ONCE = 1 << 15
 """Tokens of a distribution handled at once: temporaries of 2 MB cost twenty times as much as the arithmetic."""
 

@@ -6,16 +6,16 @@ In a notebook a result shows a part of it, light on any theme.
 import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from ngram_eval.evaluation.result import Result
 from ngram_eval.files import write_text
-from ngram_eval.results.page.charts import charts_of
+from ngram_eval.results.page.charts import TIMES, charts_of
 from ngram_eval.results.page.svg import svg
-from ngram_eval.results.table import notes, table_rows
+from ngram_eval.results.table import TIMING, notes, table_rows
 
 _LIGHT = """--page: #fcfcfd; --ink: #1b1f24; --soft: #59636e; --rule: #d9dee4; --card: #ffffff; --c0: #1d6fd1;
   --c1: #b35900; --c2: #0d8050; --c3: #b3246b; --c4: #6b46c1; --warn: #fff4d6;"""
@@ -36,7 +36,8 @@ h3 { font-size: 15px; margin: 0 0 6px; } p { margin: 6px 0; } .soft { color: var
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: 3px 14px; border-bottom: 1px solid var(--rule); text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; } tr.main td { font-weight: 650; }
-.config td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+.config td { text-align: left; white-space: normal; overflow-wrap: anywhere; vertical-align: top; }
+.config td:first-child { white-space: nowrap; }
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 480px), 1fr)); gap: 16px; }
 figure { margin: 0; padding: 14px; background: var(--card); border: 1px solid var(--rule); border-radius: 8px; }
 .note { padding: 6px 12px; background: var(--card); border-left: 3px solid var(--rule); margin: 6px 0; }
@@ -67,8 +68,8 @@ def inline(results: list[Result]) -> str:
     # Every selector is confined; one rule may have several.
     confined = re.sub(r"[^{},]+(?=[^{}]*\{)", lambda selector: f".ngram-eval {selector[0].strip()}", _PARTS)
     charts = (line for result in results for line in _charts(result))
-    parts = ("<div class='ngram-eval'><style>", _INLINE, confined, "</style>", *_summary(results), *charts, "</div>")
-    return "\n".join(parts)
+    parts = ("<div class='ngram-eval'><style>", _INLINE, confined, "</style>", *_summary(results), *charts)
+    return "\n".join([*parts, *_times(results), "</div>"])
 
 
 def _head() -> Iterator[str]:
@@ -84,7 +85,8 @@ def _body(results: list[Result]) -> Iterator[str]:
         kind = "a probability" if result.normalised else "a pseudo-probability: its score is not a code length"
         yield f'<h2>{escape(result.preset)} <span class="soft">({kind})</span></h2>'
         yield from _charts(result)
-    yield "<h2>Configuration and versions</h2>"
+    yield "<h2>Time, configuration and versions</h2>"
+    yield from _times(results)
     for result in results:
         yield f"<details><summary>{escape(result.preset)}</summary>{_settings(result.config)}</details>"
     flags = first.arguments
@@ -96,10 +98,11 @@ def _body(results: list[Result]) -> Iterator[str]:
         "ranks": first.world_size,
         "neural": first.neural_settings,
     }
+    read = []
     for one in first.inputs:
         size = "" if one["bytes"] is None else f"{one['bytes']:,} bytes, "  # a folder has none
-        about[f"{one['role']} {one['path']}"] = f"{size}sha256 {one['sha256']}"
-    yield f"<details open><summary>run</summary>{_settings(about)}</details>"
+        read.append((one["role"], f"{one['path']}: {size}sha256 {one['sha256']}"))
+    yield f"<details open><summary>run</summary>{_settings(about, read)}</details>"
 
 
 def _summary(results: list[Result]) -> Iterator[str]:
@@ -110,9 +113,13 @@ def _summary(results: list[Result]) -> Iterator[str]:
     for note in notes(results):
         kind = "note warn" if "pseudo-probability" in note or "PARTIAL" in note else "note"
         yield f'<p class="{kind}">{escape(note)}</p>'
+    yield from _table(results, [row for row in table_rows(results) if not row[0].startswith(TIMING)])
+
+
+def _table(results: list[Result], rows: list[tuple[str, list[str]]]) -> Iterator[str]:
     yield '<div class="scroll"><table><thead><tr><th></th>'
     yield "".join(f"<th>{escape(result.preset)}</th>" for result in results) + "</tr></thead><tbody>"
-    for label, values in table_rows(results):
+    for label, values in rows:
         kind = ' class="main"' if label in ("bits per byte", "score (not normalised)") else ""
         spaces = len(label) - len(label.lstrip())
         yield f"<tr{kind}><td>{'&nbsp;' * spaces}{escape(label.strip())}</td>"
@@ -121,14 +128,29 @@ def _summary(results: list[Result]) -> Iterator[str]:
 
 
 def _charts(result: Result) -> Iterator[str]:
+    """Those of what was scored."""
     yield '<div class="grid">'
     for chart in charts_of(result):
-        yield f"<figure><h3>{escape(chart.title)}</h3>{svg(chart)}</figure>"
+        if chart.name != TIMES:
+            yield f"<figure><h3>{escape(chart.title)}</h3>{svg(chart)}</figure>"
     yield "</div>"
 
 
-def _settings(settings: dict[str, Any]) -> str:
-    rows = "".join(f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in _flat(settings))
+def _times(results: list[Result]) -> Iterator[str]:
+    """Table and charts of the seconds of each stage, folded up."""
+    yield "<details><summary>seconds of each stage</summary>"
+    yield from _table(results, [row for row in table_rows(results) if row[0].startswith(TIMING)])
+    yield '<div class="grid">'
+    for result in results:
+        for chart in charts_of(result):
+            if chart.name == TIMES:
+                yield f"<figure><h3>{escape(f'{chart.title}: {result.preset}')}</h3>{svg(chart)}</figure>"
+    yield "</div></details>"
+
+
+def _settings(settings: dict[str, Any], more: Sequence[tuple[str, str]] = ()) -> str:
+    pairs = [*_flat(settings), *more]
+    rows = "".join(f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in pairs)
     return f'<div class="scroll"><table class="config">{rows}</table></div>'
 
 
