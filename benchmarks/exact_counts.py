@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -124,7 +125,7 @@ def random_access(size: int) -> float:
     tables.state()[:] = 0  # touched
     increments, best = 4_000_000, math.inf
     for ahead in (16, 32, 64):
-        seconds = busiest(lambda ahead=ahead: random_increments(tables.state(), increments, ahead))[1]
+        seconds = busiest(partial(random_increments, tables.state(), increments, ahead))[1]
         best = min(best, seconds / increments)
     return best
 
