@@ -17,6 +17,7 @@ from ngram_eval.assets import asset
 from ngram_eval.cli import audit
 from ngram_eval.text.shards import read_shards
 from ngram_eval.text.tokenizer import Tokenizer
+from tests.audit.test_formats import SCHEMA, problems
 from tests.support import evaluators
 from tests.support.planted import VOCAB
 from tests.support.streams import Stream
@@ -255,6 +256,7 @@ def test_a_whole_evaluator(run: Run, stream: Stream, capsys: pytest.CaptureFixtu
     assert code == 0
     (audited,) = found["audits"]
     assert audited["verdict"] == "pass"
+    assert problems(found, SCHEMA) == []
     assert found["settings"]["evaluator"] == f"{EVALUATORS}:wide"
     assert found["settings"]["runs"] == sum(one["details"].get("runs", 0) for one in audited["probes"]) > 100
     assert found["settings"]["vocab_size"] == VOCAB

@@ -6,7 +6,7 @@ import pytest
 from ngram_eval.assets import asset
 from ngram_eval.audit.case import Data
 from ngram_eval.audit.claim import Claim
-from ngram_eval.audit.evaluator.ask import Evaluator
+from ngram_eval.audit.evaluator.ask import Answer, Evaluator
 from ngram_eval.audit.evaluator.audit import audit_evaluator
 from ngram_eval.audit.evaluator.case import Asking, Case
 from ngram_eval.audit.evaluator.process import Limits, Place
@@ -20,9 +20,9 @@ TOKENS = read_shards([str(asset("sample_000000.bin"))]).tokens[:181]
 LIMITS = Limits(processes=1)
 
 
-def total(name: str) -> float:
+def charged(name: str) -> Answer:
     with Evaluator(Place.of(f"{EXAMPLES / name}"), LIMITS) as evaluator:
-        return evaluator.ask([TOKENS.astype(np.int64)])[0].total
+        return evaluator.ask([TOKENS.astype(np.int64)])[0]
 
 
 def test_the_number_that_a_script_prints_is_read() -> None:
@@ -31,11 +31,14 @@ def test_the_number_that_a_script_prints_is_read() -> None:
     for token in TOKENS[1:]:
         nats += np.log(counts.sum() / counts[token])
         counts[token] += 1
-    assert total("script.py:evaluate") == pytest.approx(nats, abs=1e-6)
+    assert charged("script.py:evaluate").total == pytest.approx(nats, abs=1e-6)
 
 
 def test_the_losses_seen_in_a_sliding_evaluation_are_those_that_it_adds_up() -> None:
-    assert total("parameter_golf.py:evaluate") == pytest.approx(total("parameter_golf.py:totals"), rel=1e-6)
+    answer = charged("parameter_golf.py:evaluate")
+    assert answer.odd == ""
+    assert answer.summary is not None
+    assert answer.summary[1] == pytest.approx(answer.summary[0], rel=1e-6)
 
 
 @pytest.mark.slow
