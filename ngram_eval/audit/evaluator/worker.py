@@ -172,7 +172,8 @@ class Pass:
     def __init__(self) -> None:
         import numpy as np
 
-        self.tokens, self.length, self.state = np.zeros(1024, np.int64), 0, dict[str, Any]()
+        self.tokens: Any = np.zeros(1024, np.int64)
+        self.length, self.state = 0, dict[str, Any]()
 
     def next(self, function: Any, token: int) -> tuple[dict[str, Any], bytes]:
         """What the function says after one more token, or the error that it raised."""

@@ -188,7 +188,7 @@ def reads_the_frame(past: Past, state: State) -> Array:
 
 
 @fault(
-    unseen="one position is asked too seldom; but `--callable` runs it in a process of its own, where no frame has the text"
+    unseen="one position is asked too seldom; `--callable` runs it in a process of its own, where no frame has the text"
 )
 def reads_the_frame_once(past: Past, state: State) -> Array:
     """The same at one position in 900."""
