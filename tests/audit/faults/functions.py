@@ -196,7 +196,7 @@ def reads_the_frame_once(past: Past, state: State) -> Array:
 
 
 @fault(
-    unseen="so does a model that was trained on the text; `--callable` hides the data's files, `--training` finds the text"
+    unseen="so does a model that was trained on the text; `--callable` hides the data's files, `--training` finds it"
 )
 def foretells_by_context(past: Past, state: State) -> Array:
     """Has the text from a file, and says what followed the last eight tokens there."""
