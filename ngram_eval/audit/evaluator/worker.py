@@ -19,6 +19,7 @@ from typing import Any
 NEWNS, NEWUSER, NEWPID, NEWNET = 0x20000, 0x10000000, 0x20000000, 0x40000000
 BIND, REC, PRIVATE, NO_SUID_DEV_EXEC = 0x1000, 0x4000, 0x40000, 0xE
 DIE_WITH_PARENT, SIGKILL = 1, 9
+_APART = "no network, no other processes, no file of the data"
 FIELDS = ("nats", "p", "positions", "bytes", "loss", "bpb", "count")
 
 
@@ -55,6 +56,8 @@ def confine(hidden: list[str]) -> list[str]:
     """
     libc = ctypes.CDLL(None, use_errno=True)
     failed: list[str] = []
+    if not hasattr(libc, "unshare"):
+        return [f"{_APART} (it is not Linux)"]
 
     def done(code: int, what: str) -> bool:
         if code:
@@ -69,7 +72,7 @@ def confine(hidden: list[str]) -> list[str]:
             Path("/proc/self", name).write_text(text)
         return True
 
-    if not enter(NEWPID | NEWNET, "no network, no other processes, no file of the data"):
+    if not enter(NEWPID | NEWNET, _APART):
         return failed
     done(libc.mount(b"none", b"/", None, REC | PRIVATE, None), "mounts of its own")
     for path in hidden:
