@@ -188,7 +188,7 @@ def reads_the_frame(past: Past, state: State) -> Array:
 
 
 @fault(
-    unseen="one position is asked too seldom; but `--callable` runs it in a process of its own, where no frame has the text"
+    unseen="one position is asked too seldom; `--callable` runs it in a process of its own, where no frame has the text"
 )
 def reads_the_frame_once(past: Past, state: State) -> Array:
     """The same at one position in 900."""
@@ -196,7 +196,7 @@ def reads_the_frame_once(past: Past, state: State) -> Array:
 
 
 @fault(
-    unseen="so does a model that was trained on the text; `--callable` hides the data's files, `--training` finds the text"
+    unseen="so does a model that was trained on the text; `--callable` hides the data's files, `--training` finds it"
 )
 def foretells_by_context(past: Past, state: State) -> Array:
     """Has the text from a file, and says what followed the last eight tokens there."""
