@@ -23,6 +23,7 @@ _SPACES = "\ue000 \ue000"
 """A space that is cut on its own: no piece has these characters (for private use)."""
 SHOWN = 24
 """Bytes of a text that a message shows."""
+OTHER_TOKENIZER = "the shards were made with another tokenizer; give the one that made them"
 MOST_MODEL_BYTES = 1 << 28
 """Most bytes of a SentencePiece model; the largest in use have 10 MB."""
 
@@ -33,7 +34,7 @@ def check_vocabulary(
     source: str,
     part: tuple[int, int] = (0, 1),
     first: int = 0,
-    remedy: str = "the shards were made with another tokenizer; give the one that made them",
+    remedy: str = OTHER_TOKENIZER,
 ) -> None:
     """Raise `InputError` if a token is not below vocab_size; the message calls the owner of the vocabulary `source`.
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ngram_eval.text.byte_tokens import NAMED, RANKS, load_encoding, load_llm_c, load_ranks
 from ngram_eval.text.stream import Stream
-from ngram_eval.text.tokenizer import Encoder, TextTokenizer, Tokenizer, check_vocabulary
+from ngram_eval.text.tokenizer import OTHER_TOKENIZER, Encoder, TextTokenizer, Tokenizer, check_vocabulary
 from ngram_eval.text.tokenizer_json import load_tokenizer_json
 
 
@@ -23,10 +23,10 @@ def is_sentencepiece(given: Path) -> bool:
 
 def check_tokens(tokens: Stream, tokenizer: TextTokenizer, source: str, part: tuple[int, int] = (0, 1)) -> None:
     """Raise `InputError` unless shards' tokens are the tokenizer's, which the message calls `source`, and are known."""
-    remedy = {}
+    remedy = OTHER_TOKENIZER
     if source.endswith(RANKS):
-        remedy["remedy"] = "the file leaves out special tokens; say how many there are with them, --vocab-size V"
-    check_vocabulary(tokens, tokenizer.vocab_size, source, part, **remedy)
+        remedy = "the file leaves out special tokens; say how many there are with them, --vocab-size V"
+    check_vocabulary(tokens, tokenizer.vocab_size, source, part, remedy=remedy)
     tokenizer.check(tokens, part)
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import lzma
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -122,8 +123,11 @@ def test_bad_tokenizers_and_folders_are_refused(tmp_path: Path, other_models: Pa
 
 def packed(content: bytes, packing: str) -> bytes:
     """As a suffix says."""
-    tools = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
-    return {**tools, ".zst": zstandard.ZstdCompressor().compress}.get(packing, bytes)(content)
+    tools: dict[str, Callable[[bytes], bytes]] = {
+        **{".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress},
+        ".zst": zstandard.ZstdCompressor().compress,
+    }
+    return tools[packing](content) if packing else content
 
 
 @pytest.mark.parametrize("kind", [".txt", ".md", ".jsonl"])
