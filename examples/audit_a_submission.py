@@ -3,14 +3,12 @@
     python examples/audit_a_submission.py honest       # passes, exit code 0
     python examples/audit_a_submission.py backs_off    # refuted, exit code 1
 
-An evaluator is a function of the past that gives the probabilities of all tokens. To audit yours, put it into a module
-and name it: `ngram-eval audit --callable MODULE:FUNCTION --data 'val_*.bin'`. The two here count which token follows
-which in the embedded novel. They differ in one line, and the one that is no probability has the better score.
+An evaluator is a function of the past that gives the probabilities of all tokens. To audit yours, name its file:
+`ngram-eval audit --callable FILE.py:FUNCTION --data 'val_*.bin'`. The two here count which token follows which in the
+embedded novel. They differ in one line, and the one that is no probability has the better score.
 """
 
 import argparse
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,10 +48,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("evaluator", choices=["honest", "backs_off"])
     asked = parser.parse_args()
-    here = Path(__file__)
-    sys.path.insert(0, str(here.parent))
     data = str(asset("sample_000000.bin"))
-    ngram_eval(["audit", "--callable", f"{here.stem}:{asked.evaluator}", "--data", data, "--positions", "600"])
+    ngram_eval(["audit", "--callable", f"{__file__}:{asked.evaluator}", "--data", data, "--positions", "600"])
 
 
 if __name__ == "__main__":
