@@ -23,6 +23,7 @@ from ngram_eval.models.hf.lead import lead_of_model
 from ngram_eval.models.hf.source import HfSource, load_hf_source
 from ngram_eval.models.hf.tokenizer import HfTokenizer
 from ngram_eval.models.source import Asked, Stats, all_rows
+from ngram_eval.text.reading import read_texts
 from ngram_eval.text.stream import Stream, Tokens
 from ngram_eval.text.windows import Windows, batches, plan_windows, target_count
 
@@ -103,7 +104,7 @@ def measure(options: Options) -> str:
     lines, sizes, seconds = [], [], {"forward passes": 0.0, "n-gram memory, all methods": 0.0}
     for one in options.text:
         kind, _, path = one.partition("=")
-        stream = tokenizer.read_texts([Path(path)], options.tokens + 1)
+        stream = read_texts(tokenizer, [Path(path)], options.tokens + 1)
         tokens = stream.tokens[:]
         if len(tokens) <= options.tokens:
             raise InputError(f"{path} has {len(tokens):,} tokens: --tokens {options.tokens:,} needs one more than that")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ngram_eval.scorers.base import Vocabulary
     from ngram_eval.text.shards import read_shards, write_shard
     from ngram_eval.text.tokenizer import Tokenizer
+    from ngram_eval.text.tokenizer_files import load_tokenizer
     from ngram_eval.text.windows import Windows
 
 try:
@@ -40,6 +41,7 @@ __all__ = [
     "Windows",
     "__version__",
     "evaluate",
+    "load_tokenizer",
     "preset",
     "read_shards",
     "write_shard",
@@ -58,6 +60,7 @@ _HOMES = {
     "Vocabulary": "ngram_eval.scorers.base",
     "Windows": "ngram_eval.text.windows",
     "evaluate": "ngram_eval.api",
+    "load_tokenizer": "ngram_eval.text.tokenizer_files",
     "preset": "ngram_eval.config",
     "read_shards": "ngram_eval.text.shards",
     "write_shard": "ngram_eval.text.shards",

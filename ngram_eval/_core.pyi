@@ -8,7 +8,7 @@ simd: str
 
 class ExactModel:
     def __init__(
-        self, *, max_order: int, chain: bool, tilt: str, tilt_factor: float, tilt_confidence: float
+        self, *, max_order: int, chain: bool, tilt: str, tilt_factor: float, tilt_confidence: float, threads: int = 1
     ) -> None: ...
     def append(self, tokens: NDArray[np.uint16] | NDArray[np.uint32]) -> None: ...
     def score(

@@ -57,7 +57,7 @@ def evaluate(
         tokens: (N,) integers; token p + 1 is predicted from tokens up to p.
         config: An `EvalConfig`, or the name of a preset.
         tokenizer: The tokenizer of the tokens, for bits per byte: a `transformers` tokenizer, or
-            `ngram_eval.Tokenizer.load(path)`.
+            `ngram_eval.load_tokenizer(path)`.
         lead: Tokens put before every window that does not begin with them, for every model that is run here: auto,
             those that a `transformers` tokenizer puts before a text; none; or their names or numbers, separated by
             commas.
@@ -123,7 +123,7 @@ def _tokenizer(tokenizer: Any) -> TextTokenizer | None:
         return ours
     if not _is_transformers(tokenizer, "PreTrainedTokenizerBase"):
         raise InputError(
-            f"tokenizer is a {type(tokenizer).__name__}: give one of transformers, or ngram_eval.Tokenizer.load"
+            f"tokenizer is a {type(tokenizer).__name__}: give one of transformers, or of ngram_eval.load_tokenizer"
         )
     from ngram_eval.models.hf.tokenizer import HfTokenizer  # needs transformers
 

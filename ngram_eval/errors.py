@@ -46,6 +46,11 @@ def _shown(character: str) -> str:
     return character if character.isprintable() else character.encode("unicode_escape").decode()
 
 
+def is_failure(error: BaseException) -> bool:
+    """Whether a library failed: any exception, or a panic of Rust, which is none and whose type can't be imported."""
+    return not isinstance(error, MemoryError) and (isinstance(error, Exception) or "Panic" in type(error).__name__)
+
+
 @contextmanager
 def refusing(source: object, what: str, remedy: str) -> Iterator[None]:
     """A context for a library that reads a file of a stranger's: whatever it raises becomes an `InputError`.
@@ -54,9 +59,11 @@ def refusing(source: object, what: str, remedy: str) -> Iterator[None]:
     """
     try:
         yield
-    except (InputError, MemoryError):
+    except InputError:
         raise
-    except Exception as error:
+    except BaseException as error:
+        if not is_failure(error):
+            raise
         raise InputError(f"{source} {what} ({error or type(error).__name__}): {remedy}") from error
 
 

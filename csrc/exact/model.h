@@ -18,8 +18,8 @@
 // The tilt. p'(a) = p(a) e^(beta [a = h]) / Z, Z = 1 + p(h) (e^beta - 1); h is the most frequent and recent successor of
 // the longest context. beta is fixed, or learned: a map from p(h) to how often hints so sure came true.
 //
-// Cost: 40 to 60 ns a level and position besides what `exact/counts.h` states; a distribution is levels x V multiply-adds
-// and one step for each successor of each context. Weights: 42 kB a level.
+// Cost: some 30 ns a level and position besides what `exact/counts.h` states, which a second thread can do meanwhile; a
+// distribution is levels x V multiply-adds and one step for each successor of each context. Weights: 42 kB a level.
 #pragma once
 
 #include <array>

@@ -7,6 +7,7 @@ refuted and what matters could not be asked. The last line is the verdict.
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,13 +19,14 @@ from ngram_eval.audit.alphabet import ByteTokenizer, byte_stream, read_text
 from ngram_eval.audit.audit import audit, preset_subjects
 from ngram_eval.audit.case import Data, Probing
 from ngram_eval.audit.claim import Claim, load_claim
+from ngram_eval.audit.evaluator.process import Limits
 from ngram_eval.audit.finding import EXIT_CODES, outcome_of
 from ngram_eval.audit.formats import annotations, summary, write_json, write_sarif
 from ngram_eval.audit.precision import Precision
 from ngram_eval.audit.report import print_table, verdict
 from ngram_eval.audit.subject import Subject
 from ngram_eval.audit.subjects.claimed import load_claimed
-from ngram_eval.audit.subjects.function import load_function
+from ngram_eval.audit.subjects.function import function_in_process
 from ngram_eval.cli.audit_evaluator import EvaluatorOptions, audited_evaluator
 from ngram_eval.cli.console import show_help, table_console, tracked
 from ngram_eval.cli.options import JobOptions, parse, peek
@@ -51,7 +53,8 @@ class AuditOptions(JobOptions):
 
     callable: str | None = None
     """Audit this function, module:function or path/file.py:function: (past_tokens, state) -> the probability of each
-    token to be the next; `state` is a dictionary that starts empty. --artifact gives the file whose size is claimed."""
+    token to be the next; `state` is a dictionary that starts empty. It runs in a process of its own (--timeout,
+    --memory, --cpu), without the files of the data. --artifact gives the file whose size is claimed."""
     claimed: Path | None = None
     """Audit probabilities from a file, .npz or .safetensors: p, the probability that each position was charged with,
     and positions (default 0, 1, ...). --logits gives the distributions that they are claimed to be from."""
@@ -82,7 +85,11 @@ class AuditOptions(JobOptions):
 
     def check(self) -> None:
         sources, preset = set(self.model.sources), self.method.preset
-        self.whole.check()
+        limits = self.whole.limits
+        limits.check()
+        if self.callable is not None:  # --timeout, --memory and --cpu are its own too
+            limits = Limits(processes=limits.processes, fresh=limits.fresh)
+        replace(self.whole, limits=limits).check()
         if self.whole.evaluator is not None and (
             self.callable is not None or self.claimed is not None or sources - {"artifact", "hf"} or preset
         ):
@@ -136,11 +143,14 @@ class Loaded:
     subjects: list[Subject]
     stream: TokenStream
     data: Data
+    lacking: tuple[str, ...]
+    """What of a process of its own the system did not allow."""
 
 
-def load(options: AuditOptions, configs: dict[str, EvalConfig], claim: Claim) -> Loaded:
-    """The subjects, and the data to audit them on. Raises `InputError`."""
+def load(options: AuditOptions, configs: dict[str, EvalConfig], claim: Claim, stack: ExitStack) -> Loaded:
+    """The subjects, and the data to audit them on; `stack` ends what runs. Raises `InputError`."""
     subjects: list[Subject]
+    lacking: tuple[str, ...] = ()
     if options.given is None:
         job = load_job(replace(options.settings, data=_without_text(options.data)), ALONE)
         stream, tokenizer = _beside(options, job.stream), job.tokenizer
@@ -150,7 +160,11 @@ def load(options: AuditOptions, configs: dict[str, EvalConfig], claim: Claim) ->
         stream, tokenizer = _load_stream(options)
         artifact = options.model.artifact
         if options.callable is not None:
-            subjects, tokens = [load_function(options.callable)], options.probing.tokens(stream, 1)
+            hidden = (*stream.paths, *options.data.text)
+            subject, process = function_in_process(options.callable, hidden, options.whole.limits)
+            stack.callback(process.close)
+            lacking = process.lacking
+            subjects, tokens = [subject], options.probing.tokens(stream, 1)
         elif options.whole.evaluator is not None:
             subjects, tokens = [], options.probing.tokens(stream, 1)
         else:
@@ -170,7 +184,7 @@ def load(options: AuditOptions, configs: dict[str, EvalConfig], claim: Claim) ->
         training=read_shards(options.training).tokens if options.training else None,
         precision=options.precision,
     )
-    return Loaded(subjects=subjects, stream=stream, data=data)
+    return Loaded(subjects=subjects, stream=stream, data=data, lacking=lacking)
 
 
 def _load_stream(options: AuditOptions) -> tuple[TokenStream, TextTokenizer | None]:
@@ -201,7 +215,7 @@ def _beside(options: AuditOptions, stream: TokenStream) -> TokenStream:
     return stream._replace(text=read_text(options.data.text))
 
 
-def run(options: AuditOptions, configs: dict[str, EvalConfig]) -> int:
+def run(options: AuditOptions, configs: dict[str, EvalConfig], stack: ExitStack) -> int:
     """Probe every subject and report the findings; returns the exit code."""
     output = options.output
     console = table_console(quiet=output.quiet, stdout_taken=STDOUT in (output.json, options.summary))
@@ -209,7 +223,7 @@ def run(options: AuditOptions, configs: dict[str, EvalConfig]) -> int:
         require_writable(flag, path)
     claim = load_claim(options.claim) if options.claim is not None else Claim()
     configs = options.runnable(configs) if options.given is None else configs
-    loaded, probing = load(options, configs, claim), options.probing.seeded
+    loaded, probing = load(options, configs, claim, stack), options.probing.seeded
     stream, positions = loaded.stream, len(loaded.data.tokens) - 1
     if len(loaded.data.tokens) < len(stream.tokens) and claim.of_all:
         raise InputError(
@@ -221,7 +235,8 @@ def run(options: AuditOptions, configs: dict[str, EvalConfig]) -> int:
             size = options.model.vocab_size
             audited, told = audited_evaluator(options.whole, loaded.data, claim, probing, track, interrupt, size)
         else:
-            audited, told = audit(loaded.subjects, loaded.data, claim, probing, track=track, interrupt=interrupt), {}
+            audited = audit(loaded.subjects, loaded.data, claim, probing, track=track, interrupt=interrupt)
+            told = {"not_isolated": list(loaded.lacking)} if options.callable is not None else {}
     if interrupt.asked:
         print_table(audited, console)
         print("verdict: none, interrupted; the table holds the subjects that were finished", file=sys.stderr)
@@ -289,7 +304,8 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m ngram_ev
             show_help(given, HELP, prog)
             outside = any(vars(peek(given, _Given)).values())  # then --artifact is only a file that has a size
             options, configs = parse(given, AuditOptions(), prog, _DEFAULTS if outside else None)
-            code = run(options, configs)
+            with ExitStack() as stack:
+                code = run(options, configs, stack)
     except Exception:
         traceback.print_exc()
         print("verdict: none, an internal error stopped the audit", file=sys.stderr)

@@ -81,10 +81,10 @@ class JobOptions:
         for name, config in configs.items():
             try:
                 check_backend(name, config, backend)
-                if config.byte_rule == "piece" and self.model.hf and not self.data.tokenizer:
+                if config.byte_rule == "piece" and not self.settings.sentencepiece:
                     raise InputError(
-                        f"--preset {name} counts bytes by a formula for SentencePiece models: --hf needs --byte-rule "
-                        "decoded"
+                        f"--preset {name} counts bytes by a formula for SentencePiece models, and this tokenizer "
+                        "is none: give --byte-rule decoded"
                     )
                 if name == "pr890" and self.model.forward == "banded":
                     if not self.method.preset:

@@ -199,8 +199,11 @@ example
       --preset exact --json out.json
 
 data (default: the embedded novel)
-  --data FILE ...     token shards (.bin): names or quoted patterns, read as one stream
-  --tokenizer FILE    SentencePiece model of the data; bits per byte need it
+  --data FILE ...     token shards (.bin, .npy): names or quoted patterns, read as one stream
+  --raw-dtype TYPE    uint16 or uint32, of shards without a header (nanoGPT)
+  --text FILE ...     text instead; its bytes are the tokens unless a tokenizer cuts it
+  --tokenizer FILE    of the data, for bits per byte: SentencePiece .model, tokenizer.json,
+                      .tiktoken, tiktoken:gpt2
   --max-tokens N      only the first N tokens; the result is flagged as a subset
 model (default: the embedded model)
   --artifact FILE     a model (.ngev); --ttt legal adapts it to the text that it has scored

@@ -18,10 +18,13 @@ from ngram_eval.models.saved_scores import load_scores
 from ngram_eval.models.source import NeuralSource, UniformSource
 from ngram_eval.scorers.backends import ON_DEVICE, load_backend, resolve_backend
 from ngram_eval.scorers.base import Vocabulary
+from ngram_eval.text.byte_tokens import bytes_tokenizer
 from ngram_eval.text.manifest import Manifest, read_manifest
+from ngram_eval.text.reading import read_texts
 from ngram_eval.text.samples import choose_samples
 from ngram_eval.text.shards import TokenStream, read_shards
-from ngram_eval.text.tokenizer import TextTokenizer, Tokenizer, check_vocabulary
+from ngram_eval.text.tokenizer import Encoder, TextTokenizer, Tokenizer, check_vocabulary
+from ngram_eval.text.tokenizer_files import check_tokens, file_of, load_tokenizer
 from ngram_eval.text.windows import target_count
 from ngram_eval.timing import Track, untracked
 
@@ -86,9 +89,10 @@ _NOTICEABLE = 1 << 28
 def _named(settings: Settings) -> list[tuple[str, Path]]:
     """(role, path) of each file that the settings name, but for data and texts."""
     named = {name: getattr(settings.model, name) for name in ("artifact", "scores", "logits")}
-    named["tokenizer"] = settings.data.tokenizer
     if settings.embedded:
         named |= {"artifact": asset("model.ngev"), "tokenizer": asset("tokenizer.model")}
+    elif settings.data.tokenizer is not None:
+        named["tokenizer"] = file_of(settings.data.tokenizer)
     return [(role, path) for role, path in named.items() if path is not None]
 
 
@@ -102,12 +106,18 @@ def read_inputs(job: Job, track: Track = untracked) -> list[Input]:
     advance = (track if total >= _NOTICEABLE else untracked)("reading", total)
     hashed = [Input(role, str(path), path.stat().st_size, file_sha256(path, advance)) for role, path in mine]
     shares = ranks.gather([one for one in hashed if one.role == "data"])
+    if ranks.rank == 0 and job.tokenizer is not None and _is_known_by_name(settings.data.tokenizer):
+        hashed.append(Input("tokenizer", str(settings.data.tokenizer), None, job.tokenizer.sha256))
     if settings.model.hf is not None and ranks.rank == 0:
         from ngram_eval.models.hf.loading import digest  # needs transformers
 
         hashed.append(Input("hf", settings.model.hf, None, digest(settings.model.hf)))
     rest = ranks.broadcast([one for one in hashed if one.role != "data"])
     return [*(shares[i % ranks.world][i // ranks.world] for i in range(len(shards))), *rest]
+
+
+def _is_known_by_name(tokenizer: Path | None) -> bool:
+    return tokenizer is not None and file_of(tokenizer) is None
 
 
 def load_job(settings: Settings, ranks: Ranks, track: Track = untracked) -> Job:
@@ -140,7 +150,7 @@ def load_job(settings: Settings, ranks: Ranks, track: Track = untracked) -> Job:
 
 def load_stream(settings: Settings, ranks: Ranks) -> tuple[TokenStream, TextTokenizer | None]:
     """The token stream and tokenizer that the settings name, checked against each other; each rank checks a part."""
-    data, hf = settings.data, settings.model.hf
+    data, model, hf = settings.data, settings.model, settings.model.hf
     if settings.embedded:
         stream = read_shards([str(asset("sample_000000.bin"))], data.max_tokens)
         return stream, Tokenizer.load(asset("tokenizer.model"))
@@ -148,18 +158,18 @@ def load_stream(settings: Settings, ranks: Ranks) -> tuple[TokenStream, TextToke
         from ngram_eval.models.hf.hub import check_name  # needs the hub's library
 
         check_name(hf)
-    tokenizer: TextTokenizer | None = Tokenizer.load(data.tokenizer) if data.tokenizer else None
+    tokenizer: Encoder | None = load_tokenizer(data.tokenizer, model.vocab_size) if data.tokenizer else None
     if hf is not None and tokenizer is None:
         from ngram_eval.models.hf.tokenizer import HfTokenizer  # needs transformers
 
-        tokenizer = own = HfTokenizer.load(hf)
-        if data.text:
-            return own.read_texts(data.text, data.max_tokens), own
-    stream = read_shards(data.data, data.max_tokens)
+        tokenizer = HfTokenizer.load(hf)
+    if data.text:
+        tokenizer = tokenizer or bytes_tokenizer()
+        return read_texts(tokenizer, data.text, data.max_tokens, data.text_field), tokenizer
+    stream = read_shards(data.data, data.max_tokens, data.raw_dtype)
     if tokenizer is not None:
         source = str(data.tokenizer or f"the tokenizer of --hf {hf}")
-        check_vocabulary(stream.tokens, tokenizer.vocab_size, source, ranks.part)
-        tokenizer.check(stream.tokens, ranks.part)
+        check_tokens(stream.tokens, tokenizer, source, ranks.part)
     return stream, tokenizer
 
 
@@ -192,7 +202,7 @@ def _load_source(
             tokenizer = None
         _check_vocabularies(stream, tokenizer, logits.vocab_size, str(model.logits), ranks)
         return logits
-    if model.uniform:
+    if settings.uniform:
         if tokenizer is not None:
             return UniformSource(tokenizer.vocab_size)
         assert model.vocab_size is not None, "Settings.check asks for one of the two"

@@ -13,8 +13,9 @@ from ngram_eval.config import WindowConfig
 from ngram_eval.distributed.ranks import Ranks
 from ngram_eval.errors import InputError
 from ngram_eval.files import replacing
-from ngram_eval.models.saved_arrays import Floats, Header, open_arrays
+from ngram_eval.models.saved_arrays import Floats, open_arrays
 from ngram_eval.models.source import _LIGHT_BATCH, Asked, NeuralSource, NeuralStats, Stats
+from ngram_eval.text.npy import Header
 from ngram_eval.text.stream import Stream
 from ngram_eval.text.windows import Windows, batches, plan_windows
 

@@ -142,7 +142,7 @@ def documents_are_apart(case: Case) -> Finding:
     starts = case.rng(8).permutation(case.starts[case.starts < len(case.text) - 1])[:_STARTS]
     if not len(starts):
         raise NotApplicable(f"no document starts (token {case.claim.document_start}) after the first position")
-    worst, where, end = 0.0, 0, len(case.text)
+    worst, where = 0.0, 0
     for start in starts.tolist():
         changed = np.concatenate([case.noise[:start], case.text[start:]])
         ours, other = case.ask([case.text, changed])
@@ -152,9 +152,9 @@ def documents_are_apart(case: Case) -> Finding:
             before = case.ask([case.text[: start + 1], changed[: start + 1]])
             size = abs((ours.total - before[0].total) - (other.total - before[1].total))
         worst, where = max((worst, where), (size, start))
-    text = f"tokens of the document at token {where} change by up to {worst:.3g} nats with what came before it; "
-    text += f"{len(starts)} of {len(case.starts)} starts, tokens up to {end:,}"
-    return finding(worst <= case.evaluator.tolerance, worst, text)
+    text = f"tokens of the document at token {where} change by up to {worst:.3g} nats with what came before it"
+    reach = Reach(len(starts), int(np.count_nonzero(case.starts < len(case.text) - 1)), "starts of documents")
+    return finding(worst <= case.evaluator.tolerance, worst, text, reach)
 
 
 def text_is_not_remembered(case: Case) -> Finding:

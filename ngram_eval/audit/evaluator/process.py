@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ngram_eval.audit.evaluator import worker
-from ngram_eval.errors import InputError
+from ngram_eval.errors import InputError, refusing
 
 Question = NDArray[np.int64] | bytes
 """A stream: tokens, or the bytes of a text."""
@@ -28,6 +28,8 @@ Question = NDArray[np.int64] | bytes
 _KEPT = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 """Variables of the environment that an evaluator gets; HOME and TMPDIR are new."""
 _HEAD = 1 << 16
+_MOST_VALUES = 1 << 20
+"""Values that a function of the past gives at most."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,18 +64,19 @@ class Place:
     function: str
     hidden: tuple[Path, ...] = ()
     """Files that must not be reachable by their path, resolved."""
+    flag: str = "--evaluator"
 
     @classmethod
-    def of(cls, name: str, hidden: Sequence[Path] = ()) -> "Place":
+    def of(cls, name: str, hidden: Sequence[Path] = (), flag: str = "--evaluator") -> "Place":
         """The place that a flag names; raises `InputError` for a name without a function, and a file that is none."""
         module, _, function = name.rpartition(":")
         if not module or not function:
-            raise InputError(f"--evaluator is {name!r}: give module:function or path/eval.py:function")
+            raise InputError(f"{flag} is {name!r}: give module:function or path/eval.py:function")
         if module.endswith(".py"):
             if not Path(module).is_file():
-                raise InputError(f"--evaluator is {name!r}: there is no file {module}")
+                raise InputError(f"{flag} is {name!r}: there is no file {module}")
             module = str(Path(module).resolve())
-        return cls(name, module, function, tuple(Path(os.path.realpath(one)) for one in hidden))
+        return cls(name, module, function, tuple(Path(os.path.realpath(one)) for one in hidden), flag)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +133,12 @@ class Process:
             ready, _ = self._exchange(setup, b"", "at its import", 0)
             if "error" in ready:
                 raise InputError(
-                    f"--evaluator {place.name} can't be loaded ({ready['error']}): give module:function, "
+                    f"{place.flag} {place.name} can't be loaded ({ready['error']}): give module:function, "
                     "with its folder on PYTHONPATH, or path/eval.py:function"
                 )
-            self.lacking: tuple[str, ...] = tuple(map(str, ready["lacking"]))
-            """What of its isolation the system did not allow."""
+            with self._strict("at its import"):
+                self.lacking: tuple[str, ...] = tuple(map(str, ready["lacking"]))
+                """What of its isolation the system did not allow."""
         except BaseException:
             self.close()
             raise
@@ -147,14 +151,23 @@ class Process:
         what = f"on a stream of {len(stream):,} {kind}"
         head, found = self._exchange({"kind": kind, "size": len(body)}, body, what, len(stream))
         if "error" in head:
-            raise Refused(f"--evaluator {self._place.name} raised {head['error']} {what}")
+            raise Refused(f"{self._place.flag} {self._place.name} raised {head['error']} {what}")
         arrays, offset = {}, 0
-        for name, size in head["arrays"]:
-            kind = "<f8" if name in ("nats", "p") else "<i8"
-            arrays[name] = np.frombuffer(found, kind, size, offset)
-            offset += 8 * size
-        scalars = {name: float(value) for name, value in head["scalars"].items()}
-        return Reply(scalars, arrays, str(head["precision"]))
+        with self._strict(what):
+            for name, size in head["arrays"]:
+                kind = "<f8" if name in ("nats", "p") else "<i8"
+                arrays[name] = np.frombuffer(found, kind, size, offset)
+                offset += 8 * size
+            scalars = {name: float(value) for name, value in head["scalars"].items()}
+            return Reply(scalars, arrays, str(head["precision"]))
+
+    def predict(self, token: int, *, first: bool) -> NDArray[np.float64]:
+        """What a function of the past gives after one more token; `first` starts a pass anew. Raises as `ask` does."""
+        what = f"on token {token} of a pass"
+        head, found = self._exchange({"kind": "next", "token": token, "first": first}, b"", what, _MOST_VALUES)
+        if "error" in head:
+            raise Refused(f"{self._place.flag} {self._place.name} raised {head['error']} {what}")
+        return np.frombuffer(found, "<f8").reshape(head["shape"]).copy()
 
     def close(self) -> None:
         """End the process and remove its folders."""
@@ -175,10 +188,17 @@ class Process:
         most = 64 * (length + 1024)
         if not 0 <= size <= _HEAD:
             raise self._failure(what, f"sent a head of {size:,} bytes")
-        found = json.loads(self._read(size, until, what))
-        if not 0 <= found.get("size", 0) <= most:
-            raise self._failure(what, f"charged {found['size'] // 8:,} positions")
-        return found, self._read(found.get("size", 0), until, what)
+        text = self._read(size, until, what)
+        with self._strict(what):
+            found = dict(json.loads(text))
+            size = int(found.get("size", 0))
+        if not 0 <= size <= most:
+            raise self._failure(what, f"charged {size // 8:,} positions")
+        return found, self._read(size, until, what)
+
+    def _strict(self, what: str) -> AbstractContextManager[None]:
+        """A context for what it says, which is a stranger's: whatever can't be read of it is refused."""
+        return refusing(f"--evaluator {self._place.name}", f"wrote into its answer {what}", "leave the pipe alone")
 
     def _write(self, message: bytes, until: float, what: str) -> None:
         rest = memoryview(message)
@@ -213,4 +233,4 @@ class Process:
 
     def _failure(self, what: str, happened: str, remedy: str = "") -> InputError:
         remedy = f": if it needs that, give it {remedy}" if remedy else ": give one charge for each position"
-        return InputError(f"--evaluator {self._place.name} {happened} {what}{remedy}")
+        return InputError(f"{self._place.flag} {self._place.name} {happened} {what}{remedy}")

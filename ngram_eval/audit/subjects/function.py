@@ -1,11 +1,8 @@
 """A function of the past (`--callable`), which gives the probability of each token to be the next."""
 
 import hashlib
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import import_module
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ngram_eval.audit.claim import Claim
+from ngram_eval.audit.evaluator.process import Limits, Place, Process
 from ngram_eval.audit.subject import AGAIN, Drawn, Glimpse, Subject, Sums, Trace
 from ngram_eval.bpb import NotAProbability
 from ngram_eval.errors import InputError
@@ -43,9 +41,7 @@ class FunctionSubject(Subject):
 
     name: str
     function: Probabilities
-    """The function itself, or what asks it in a process of its own."""
-    restart: Callable[[], None] = lambda: None
-    """Called before each pass: a process of its own starts anew."""
+    """The function itself, or what asks it in a process of its own; a pass begins with a past of one token."""
     _passes: dict[bytes, _Pass] = field(default_factory=dict)
     _again: dict[bytes, _Pass] = field(default_factory=dict)
 
@@ -73,7 +69,6 @@ class FunctionSubject(Subject):
     def draw(self, tokens: Tokens, rng: np.random.Generator) -> Drawn:
         given = min(len(tokens), KEPT)
         text, state, shown = np.append(tokens[:given], np.zeros(_DRAWN, tokens.dtype)), dict[str, Any](), []
-        self.restart()
         for position in range(len(text) - 1):
             values = self._ask(_locked(text[: position + 1].copy()), state, int(tokens.max()))
             if position + 1 >= given:
@@ -107,7 +102,6 @@ class FunctionSubject(Subject):
     def _run(self, tokens: Tokens) -> Iterator[NDArray[np.float64]]:
         past, state = np.zeros_like(tokens), dict[str, Any]()
         shown, largest = _locked(past.view()), int(tokens.max())
-        self.restart()
         for position in range(len(tokens) - 1):
             past[position] = tokens[position]
             yield self._ask(shown[: position + 1], state, largest)
@@ -116,6 +110,8 @@ class FunctionSubject(Subject):
         position = len(past) - 1
         try:
             values = as_array(self.function(past, state))
+        except InputError:
+            raise
         except Exception as error:
             raise InputError(
                 f"--callable {self.name} raised {type(error).__name__} at position {position}: {error}"
@@ -140,39 +136,18 @@ def as_array(values: Any) -> NDArray[np.float64]:
     return np.array(values, np.float64)
 
 
-def load_function(name: str) -> FunctionSubject:
-    """The function named `module:function` or `path/file.py:function`; raises `InputError` if there is none.
+def function_in_process(name: str, hidden: Sequence[Path], limits: Limits) -> tuple[FunctionSubject, Process]:
+    """(the function named `module:function` or `path/file.py:function`, the process that it runs in).
 
-    Modules are found in the working folder too, as with `python -m`.
+    There it finds nothing of this package, no frame that holds the text, and none of the `hidden` files. Raises
+    `InputError` if there is no such function. The caller closes the process.
     """
-    module_name, _, function_name = name.rpartition(":")
-    try:
-        module = _import_file(Path(module_name)) if module_name.endswith(".py") else _import_module(module_name)
-        function = getattr(module, function_name)
-    except (ImportError, AttributeError, ValueError, OSError, SyntaxError) as error:
-        raise InputError(
-            f"--callable is {name!r} ({error}): give module:function, with its folder on PYTHONPATH, or "
-            "path/file.py:function"
-        ) from error
-    if not callable(function):
-        raise InputError(f"--callable is {name!r}, a {type(function).__name__}: give a function (past_tokens, state)")
-    return FunctionSubject(name=name, function=function)
+    process = Process(Place.of(name, hidden, "--callable"), limits)
 
+    def ask(past: NDArray[np.integer], state: dict[str, Any]) -> NDArray[np.float64]:
+        return process.predict(int(past[-1]), first=len(past) == 1)
 
-def _import_module(name: str) -> Any:
-    if str(Path.cwd()) not in sys.path and "" not in sys.path:  # a console script does not look where it is called
-        sys.path.insert(0, str(Path.cwd()))
-    return import_module(name)
-
-
-def _import_file(path: Path) -> Any:
-    spec = spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is no Python file")
-    module = module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
-    return module
+    return FunctionSubject(name=name, function=ask), process
 
 
 def _locked(array: NDArray[Any]) -> NDArray[Any]:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from ngram_eval.errors import InputError
+from ngram_eval.errors import InputError, is_failure
 from ngram_eval.files import file_sha256
 from ngram_eval.models.hf.gguf_file import refuse_part, refuse_unread
 from ngram_eval.models.hf.hub import check_name, hub_refusal
@@ -83,8 +83,7 @@ def _load(name: str, what: str, load: Callable[..., Loaded], **settings: Any) ->
         with quietly():
             return load(**found, trust_remote_code=False, **settings)
     except BaseException as error:  # loaders raise any type for a damaged file
-        # Rust's panics are no Exceptions, and their type can't be imported.
-        if isinstance(error, MemoryError) or not (isinstance(error, Exception) or "Panic" in type(error).__name__):
+        if not is_failure(error):
             raise
         reason = reason_of(error)
         if Path(name).exists():

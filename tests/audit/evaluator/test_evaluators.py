@@ -1,6 +1,7 @@
 """Honest evaluators pass in every form, and each cheat is caught by the probe that is meant for it."""
 
 import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from ngram_eval.audit.alphabet import ByteTokenizer
 from ngram_eval.audit.case import Data
 from ngram_eval.audit.claim import Claim
+from ngram_eval.audit.evaluator import case
 from ngram_eval.audit.evaluator.ask import Evaluator
 from ngram_eval.audit.evaluator.audit import PROBES, audit_evaluator
 from ngram_eval.audit.evaluator.case import Asking, Case
@@ -96,6 +98,7 @@ def test_an_honest_evaluator_passes_in_every_form(folder: Path, name: str) -> No
     assert applied == (5 if name in ("total", "loss_and_bpb", "rounded") else 9 + (name == "by_document")), evidence
 
 
+FEW: dict[str, Any] = {"asking": replace(ASKING, endings=1)}
 CHEATS: list[tuple[str, str, str, dict[str, Any]]] = [
     ("unnormalised", "sum to 1", "1.01 together, more than 1", {}),
     ("gated_by_target", "sum to 1", "more than 1", {}),
@@ -105,8 +108,8 @@ CHEATS: list[tuple[str, str, str, dict[str, Any]]] = [
     ("two_passes_in_total", "random numbers", "any token cost", {}),
     ("dropping_in_total", "random numbers", "less than their entropy", {}),
     ("rare_look_ahead", "future unseen", "it sees up to 1 tokens ahead", {}),
-    ("look_ahead_at_starts", "future unseen", "what follows token", {"claim": Claim(document_start=START)}),
-    ("look_ahead_near_the_end", "future unseen", "what follows token", {}),
+    ("look_ahead_at_starts", "future unseen", "what follows token", {"claim": Claim(document_start=START), **FEW}),
+    ("look_ahead_near_the_end", "future unseen", "what follows token", FEW),
     ("two_passes", "future unseen", "what follows token", {}),
     ("behaved_in_short_streams", "text drawn from it", "less than shown", {}),
     ("behaved_on_this_text", "full run is the probed", "in the full run", {}),
@@ -132,6 +135,15 @@ def test_a_cheat_is_caught_by_its_probe(
     assert evidence in found.evidence
 
 
+def test_the_last_tokens_and_starts_of_documents_are_cuts_however_few_others_are(folder: Path) -> None:
+    with evaluator(folder, "as_array") as asked:
+        cuts = set(make_case(asked, claim=Claim(document_start=START), **FEW).sweep.cuts.tolist())
+    starts = np.flatnonzero(text() == START)
+    assert set(range(LENGTH - 32, LENGTH)) <= cuts
+    near = [{start + step for step in range(4)} & set(range(LENGTH)) <= cuts for start in starts.tolist() if start]
+    assert sum(near) >= min(len(near), ASKING.scattered) > 1
+
+
 def test_what_reads_the_data_by_its_path_gives_another_number_without_it(folder: Path) -> None:
     with evaluator(folder, "reading_the_file") as asked:
         found = ask(NAMES["same number again"], make_case(asked))
@@ -141,6 +153,15 @@ def test_what_reads_the_data_by_its_path_gives_another_number_without_it(folder:
     else:
         assert found.verdict == "refuted", found
         assert "where the data's file can be read" in found.evidence
+
+
+def test_what_looks_for_the_auditor_among_the_processes_does_not_see_it(folder: Path) -> None:
+    sleeps = subprocess.Popen(["audit", "60"], executable=shutil.which("sleep"))
+    with evaluator(folder, "behaved_beside_the_auditor") as asked, sleeps as audit:
+        found = ask(NAMES["sum to 1"], make_case(asked))
+        audit.kill()
+        lacking = asked.lacking
+    assert lacking or found.verdict == "refuted", found
 
 
 class OneByte:
@@ -187,12 +208,12 @@ def test_a_sum_over_a_part_of_the_vocabulary_is_inconclusive_and_says_what_settl
     assert f"--sums {V} asks all" in found.evidence
 
 
-def test_a_sum_stops_where_it_exceeds_1(folder: Path) -> None:
+def test_a_sum_stops_where_it_exceeds_1(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Values twice too large exceed 1 before all are asked, the expected ones being asked first."""
-    with evaluator(folder, "twice") as asked:
-        found = ask(NAMES["sum to 1"], make_case(asked))
-        assert found.verdict == "refuted"
-        assert asked.runs <= V + 2
+    monkeypatch.setattr(case, "_AT_ONCE", 4)
+    found = found_by(folder, "twice", "sum to 1")
+    assert found.verdict == "refuted"
+    assert found.details["asked"][-1] <= V // 2
 
 
 def test_bytes_of_a_text_are_an_alphabet(folder: Path) -> None:
@@ -201,8 +222,8 @@ def test_bytes_of_a_text_are_an_alphabet(folder: Path) -> None:
     with evaluator(folder, "of_bytes") as asked, Interrupt() as interrupt:
         asking = Asking(endings=40, sums=512, scattered=4)
         data = Data(tokens=words, tokenizer=ByteTokenizer(), total=len(words))
-        case = Case(asked, data, 256, claim=Claim(), asking=asking, seed=3)
-        (found,) = audit_evaluator(case, lambda done: None, interrupt)
+        of_bytes = Case(asked, data, 256, claim=Claim(), asking=asking, seed=3)
+        (found,) = audit_evaluator(of_bytes, lambda done: None, interrupt)
     assert found.outcome == "pass", found
     assert found.findings[0].details["asked"] == [256, 256]
 

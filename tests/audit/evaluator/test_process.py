@@ -1,9 +1,11 @@
 """An evaluator's process is its own, and is held to limits; what it answers is read strictly."""
 
 import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from tests.support import evaluators
 TOKENS = np.arange(8)
 LIMITS = Limits(processes=1, timeout=60)
 HERE = """
-import os, socket, sys
+import contextlib, os, socket, struct, sys
 
 def alone(tokens):
     found = [one for one in os.listdir("/proc") if one.isdigit()]
@@ -43,6 +45,27 @@ def strange(tokens):
 
 def wide(tokens):
     return [[1.0, 2.0]]
+
+def into_the_pipe(text):
+    for pipe in range(3, 16):
+        with contextlib.suppress(OSError):
+            os.write(pipe, struct.pack("<q", len(text)) + text)
+    return 1.0
+
+def no_json(tokens):
+    return into_the_pipe(b"{")
+
+def a_list(tokens):
+    return into_the_pipe(b"[1]")
+
+def missing(tokens):
+    return into_the_pipe(b'{"arrays": [["nats", 9]], "scalars": {}, "precision": "float64"}')
+
+def endless_head(tokens):
+    return into_the_pipe(b" " * (1 << 17))
+
+def endless_body(tokens):
+    return into_the_pipe(b'{"size": 1000000000}')
 """
 
 
@@ -79,6 +102,15 @@ def test_it_is_alone_and_without_network_where_the_system_allows_that(start: Any
     assert process.lacking or (found["nats"] <= 2 and found["bytes"] == 1), found
 
 
+def test_all_of_the_isolation_is_possible_where_user_namespaces_are(start: Any, folder: Path) -> None:
+    if (
+        which("unshare") is None
+        or subprocess.run(["unshare", "-Urmnpf", "--mount-proc", "true"], check=False).returncode
+    ):
+        pytest.skip("this system allows no user namespaces")
+    assert start("here.py:alone", hidden=(folder / "data.bin",)).lacking == ()
+
+
 def test_a_hidden_file_is_empty_for_it_and_another_is_not(start: Any, folder: Path) -> None:
     process = start("here.py:reads", hidden=(folder / "data.bin",))
     assert process.lacking or process.ask(TOKENS).scalars == {"nats": 0.0}
@@ -98,6 +130,11 @@ def test_a_method_is_a_function(start: Any) -> None:
         ("eval.py:greedy", {"memory": 2.0}, "raised .*MemoryError"),
         ("eval.py:failing", {}, "raised RuntimeError: no such weights on a stream of 8 tokens"),
         ("here.py:strange", {}, "raised TypeError: it gave .*perplexity.*give nats, p or loss"),
+        ("here.py:no_json", {}, "wrote into its answer on a stream of 8 tokens"),
+        ("here.py:a_list", {}, "wrote into its answer on a stream of 8 tokens"),
+        ("here.py:missing", {}, "wrote into its answer on a stream of 8 tokens"),
+        ("here.py:endless_head", {}, "sent a head of 131,072 bytes"),
+        ("here.py:endless_body", {}, "charged 125,000,000 positions"),
         ("here.py:wide", {}, "nats has shape .1, 2.: give one number for each position"),
     ],
 )

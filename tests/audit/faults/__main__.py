@@ -24,7 +24,7 @@ def main() -> None:
                 case = fault.case(tokens, Path(folder), asked)
                 find(case, fault.found_by[0])
             print(fault.row(asked[0] / (len(case.tokens) - 1)))
-    print("\n| fault | what it does | why it can't be seen |\n|---|---|---|")
+    print("\n| fault | what it does | why |\n|---|---|---|")
     for fault in UNSEEN:
         print(f"{fault.row(0)} {fault.unseen} |")
     print("\n| scorer | what it does |\n|---|---|")

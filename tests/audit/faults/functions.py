@@ -188,14 +188,16 @@ def reads_the_frame(past: Past, state: State) -> Array:
 
 
 @fault(
-    unseen="a position is looked up where no audit looks; a process of its own, to which the text is piped, shows it"
+    unseen="one position is asked too seldom; but `--callable` runs it in a process of its own, where no frame has the text"
 )
 def reads_the_frame_once(past: Past, state: State) -> Array:
     """The same at one position in 900."""
     return reads_the_frame(past, state) if len(past) == 611 else honest(past, state)
 
 
-@fault(unseen="it is what a model does that was trained on the text; its size, or a process without the file, tells")
+@fault(
+    unseen="so does a model that was trained on the text; `--callable` hides the data's files, `--training` finds the text"
+)
 def foretells_by_context(past: Past, state: State) -> Array:
     """Has the text from a file, and says what followed the last eight tokens there."""
     last = past[-8:].tolist()
@@ -205,7 +207,7 @@ def foretells_by_context(past: Past, state: State) -> Array:
     return honest(past, state)
 
 
-@fault(unseen="what is imported beside it shows an audit; in a process of its own nothing of ours is imported")
+@fault(unseen="what is imported shows an audit; `--callable` runs it in a process of its own, where nothing of ours is")
 def behaves_under_audit(past: Past, state: State) -> Array:
     """Would cheat, but sees that `ngram_eval.audit` is imported."""
     watched = "ngram_eval.audit" in sys.modules or "PYTEST_CURRENT_TEST" in os.environ

@@ -29,6 +29,7 @@ from ngram_eval.evaluation.settings import DataSettings, ModelSettings, Settings
 from ngram_eval.models.hf.loading import digest, load_model, load_tokenizer
 from ngram_eval.models.hf.source import HfSource
 from ngram_eval.models.hf.tokenizer import HfTokenizer
+from ngram_eval.text.reading import read_texts
 from ngram_eval.text.shards import write_shard
 from ngram_eval.text.windows import plan_windows
 from tests.support.evaluator import Evaluate, fails
@@ -46,7 +47,7 @@ def test_text_and_shards_give_the_same_result(
     flags += ["--preset", "hashed", "--preset", "exact", "--preset", "tilt", "--preset", "mixer-fast", "--groups", 4096]
     of_text = evaluate("--hf", models[kind], "--text", text_file, *flags)
     tokenizer = HfTokenizer.load(str(models[kind]))
-    tokens = tokenizer.read_texts([text_file]).tokens[:]
+    tokens = read_texts(tokenizer, [text_file]).tokens[:]
     write_shard(tmp_path / "data.bin", tokens)
     of_shards = evaluate("--hf", models[kind], "--data", tmp_path / "data.bin", *flags)
     positions = (len(tokens) - 1) // 32 * 32
@@ -83,7 +84,7 @@ def test_a_gguf_file(models: dict[str, Path], evaluate: Evaluate, text_file: Pat
     model = save_gguf(models["gpt2"], tmp_path / "tiny.gguf")
     flags = ["--hf", tmp_path / "tiny.gguf", "--text", text_file, "--seq-len", 64, "--stride", 64, "--preset", "exact"]
     result = evaluate(*flags)["exact"]
-    tokens = HfTokenizer.load(str(models["gpt2"])).read_texts([text_file]).tokens[:]
+    tokens = read_texts(HfTokenizer.load(str(models["gpt2"])), [text_file]).tokens[:]
     expected = evaluate_api(
         model,
         tokens,
@@ -126,6 +127,20 @@ def test_the_audit_refutes_nothing_of_a_probability(
     assert re.search(r"6 the text's bytes \(off\) +✓ 0 +✓ 0", printed)
 
 
+def test_a_function_is_audited_on_the_tokens_of_a_model_s_tokenizer(
+    models: dict[str, Path], text_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = "import numpy as np\n\ndef predict(past, state):\n    return np.full(1024, 1 / 1024)\n"
+    (tmp_path / "f.py").write_text(source)
+    flags = ["--hf", models["llama"], "--text", text_file, "--positions", 64, "--callable", tmp_path / "f.py:predict"]
+    with pytest.raises(SystemExit) as exit_info:
+        audit.main([str(flag) for flag in flags])
+    printed, problem = capsys.readouterr()
+    assert exit_info.value.code == 0, printed + problem
+    assert "the decoder writes" not in printed
+    assert "bits per byte" in printed
+
+
 def test_two_texts_are_two_documents(models: dict[str, Path], evaluate: Evaluate, tmp_path: Path) -> None:
     for name in ("a.txt", "b.txt"):
         (tmp_path / name).write_text("The quick brown fox. " * 9)
@@ -143,7 +158,7 @@ def test_the_published_byte_rule_is_not_for_these_tokenizers(
     assert "Left out pr890" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         evaluate(*flags, "--preset", "pr890")
-    assert "--hf needs --byte-rule decoded" in capsys.readouterr().err
+    assert "give --byte-rule decoded" in capsys.readouterr().err
     assert evaluate(*flags, "--preset", "pr890", "--byte-rule", "decoded")["pr890"]["bytes"] > 1000
 
 
@@ -151,8 +166,7 @@ def test_the_published_byte_rule_is_not_for_these_tokenizers(
     ("flags", "message"),
     [
         (["--hf", "{gpt2}"], "--hf needs something to score: --text FILE"),
-        (["--text", "{text}"], "--text needs the tokenizer of --hf"),
-        (["--hf", "{gpt2}", "--text", "{text}", "--data", "x.bin"], "--text needs the tokenizer of --hf"),
+        (["--hf", "{gpt2}", "--text", "{text}", "--data", "x.bin"], "--text and --data are both"),
         (["--hf", "{gpt2}", "--uniform", "--text", "{text}"], "--hf and --uniform are all neural sources"),
         (["--hf", "{gpt2}", "--text", "{text}", "--ttt", "legal"], "--ttt legal adapts a model of --artifact"),
         (["--hf", "./nowhere", "--text", "{text}"], "--hf is ./nowhere: no such folder or file"),

@@ -28,7 +28,7 @@ from tests.support.hf_sources import by_hand, load
 def test_statistics_are_the_model_s(models: dict[str, Path], kind: str, stride: int) -> None:
     """One forward a position, of the window up to it, led by BOS where the tokenizer leads texts by it."""
     tokenizer = HfTokenizer.load(str(models[kind]))
-    tokens = np.append(np.array([tokenizer.start_id], np.uint16), tokenizer.encode(TEXT[:300]))[:57]
+    tokens = np.append(np.array([tokenizer.start_id], np.uint16), tokenizer.tokens_of(TEXT[:300]))[:57]
     tokens[32] = tokenizer.start_id  # a window that starts with BOS by itself
     source = load(models[kind])
     assert source.lead == (Lead() if kind == "gpt2" else Lead((1,), "<s>"))
@@ -50,7 +50,7 @@ def test_statistics_are_the_model_s(models: dict[str, Path], kind: str, stride: 
 def test_logits_in_parts_are_the_logits(models: dict[str, Path], kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where memory holds a few windows, or less than a window."""
     tokenizer = HfTokenizer.load(str(models[kind]))
-    tokens = tokenizer.encode(TEXT)[:200]
+    tokens = tokenizer.tokens_of(TEXT)[:200]
     (first, *_, last) = batches(plan_windows(144, WindowConfig(seq_len=24, stride=8)), 5)
     whole = load(models[kind])
     size = whole.vocab_size
@@ -69,7 +69,7 @@ def test_logits_in_parts_are_the_logits(models: dict[str, Path], kind: str, monk
 
 def test_whole_distributions_come_from_the_forward_of_their_batch(models: dict[str, Path]) -> None:
     """Of all its positions or of some."""
-    tokens = HfTokenizer.load(str(models["llama"])).encode(TEXT)[:200]
+    tokens = HfTokenizer.load(str(models["llama"])).tokens_of(TEXT)[:200]
     source, forwards = load(models["llama"]), []
     model = source._model
     model.register_forward_hook(lambda *_: forwards.append(1))
