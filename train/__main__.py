@@ -27,7 +27,7 @@ from ngram_eval.text.shards import read_shards
 from ngram_eval.train.config import PRESETS, TrainConfig
 from ngram_eval.train.curve import draw
 from ngram_eval.train.export import compare, export, load_validation
-from ngram_eval.train.journal import read
+from ngram_eval.train.journal import SINKS, read
 from ngram_eval.train.loop import RunOptions, train
 from ngram_eval.train.trainer import Trainer
 
@@ -67,6 +67,10 @@ class Options(RunOptions):
             if self.folder is None:
                 raise InputError("--curve draws the log of the run: give --folder too")
             require_matplotlib("--curve")
+
+
+VALUES = {"--preset": [*PRESETS], "--log": [*SINKS]}
+"""As in `ngram_eval.cli.options`."""
 
 
 @dataclass(frozen=True)

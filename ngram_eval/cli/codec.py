@@ -134,6 +134,8 @@ Command = Compress | Decompress | Verify
 Commands = tyro.conf.OmitSubcommandPrefixes[Command]
 """For shell completion."""
 _COMMANDS: dict[str, Callable[..., Any]] = {"compress": Compress, "decompress": Decompress, "verify": Verify}
+VALUES = {"--preset": code_presets()}
+"""As in `options`."""
 _CONFIG = (tyro.conf.OmitArgPrefixes,)
 
 

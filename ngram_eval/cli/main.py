@@ -26,7 +26,8 @@ class Command:
     """Module of the subcommand; imported on demand."""
     summary: str
     options: str = "Options"
-    """Name of the class in that module that defines the flags, for shell completion."""
+    """Name of the class in that module that defines the flags, for shell completion; values of flags that it takes for
+    any text are in the module's `VALUES`, or else in those of `options`."""
 
 
 COMMANDS = {
@@ -76,20 +77,15 @@ def help_text() -> str:
 def completion_of(shell: str) -> str:
     """The completion script of a shell, with every subcommand, flag and value that has a name."""
     from ngram_eval.cli.flags import SHELLS, completion  # what only completion needs is imported here
-    from ngram_eval.codec.method import code_presets
-    from ngram_eval.config import PRESETS
-    from ngram_eval.scorers.backends import BACKENDS
-    from ngram_eval.train.config import PRESETS as TRAINING
-    from ngram_eval.train.journal import SINKS
+    from ngram_eval.cli.options import VALUES
 
     if shell not in SHELLS:
         raise InputError(f"completion is for {', '.join(SHELLS)}, not {shell!r}: run `{PROG} completion bash`")
+    modules = {name: import_module(command.module) for name, command in COMMANDS.items()}
     flags: dict[str, Callable[..., Any]] = {
-        name: getattr(import_module(command.module), command.options) for name, command in COMMANDS.items()
+        name: getattr(module, COMMANDS[name].options) for name, module in modules.items()
     }
-    values = {name: {"--preset": [*PRESETS], "--backend": ["auto", *BACKENDS]} for name in COMMANDS}
-    values["train"] = {"--preset": [*TRAINING], "--log": [*SINKS]}
-    values["codec"] = {"--preset": code_presets()}
+    values = {name: getattr(module, "VALUES", VALUES) for name, module in modules.items()}
     parse = partial(tyro.extras.subcommand_cli_from_dict, flags, config=(tyro.conf.OmitArgPrefixes,))
     return completion(parse, shell, PROG, values)
 

@@ -15,7 +15,7 @@ import tyro
 
 from ngram_eval import __version__
 from ngram_eval.cli.flags import read_flags
-from ngram_eval.config import DEFAULT_PRESETS, EvalConfig, preset
+from ngram_eval.config import DEFAULT_PRESETS, PRESETS, EvalConfig, preset
 from ngram_eval.errors import InputError
 from ngram_eval.evaluation.settings import (
     DataSettings,
@@ -23,7 +23,7 @@ from ngram_eval.evaluation.settings import (
     ModelSettings,
     Settings,
 )
-from ngram_eval.scorers.backends import resolve_backend
+from ngram_eval.scorers.backends import BACKENDS, resolve_backend
 from ngram_eval.scorers.make import check_backend
 
 
@@ -100,6 +100,9 @@ class JobOptions:
                 kept[name] = config
         return kept
 
+
+VALUES = {"--preset": [*PRESETS], "--backend": ["auto", *BACKENDS]}
+"""Flag -> the values that completion offers."""
 
 AnyOptions = TypeVar("AnyOptions", bound=JobOptions)
 

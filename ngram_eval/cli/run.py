@@ -57,8 +57,8 @@ class Options(JobOptions):
 
     output: RunOutput = field(default_factory=RunOutput)
     samples: int = SAMPLES
-    """Positions at which the sum over the vocabulary is computed, by default as many as in an audit; they cost no
-    forward pass. 0: none."""
+    """Positions at which the sum over the vocabulary is computed; they cost no forward pass. 0: none. (The --samples of
+    audit are those of its probes.)"""
     rank_timeout: float = 30.0
     """Seconds without a sign of life after which a rank counts as lost and the run ends."""
 
@@ -114,7 +114,7 @@ def run(options: Options, configs: dict[str, EvalConfig], ranks: Ranks, again: A
         remembering = None
         if output.save_scores is not None or (runs_model and len(configs) > 1):
             window = next(iter(configs.values())).window
-            samples = job.samples(window).tolist()
+            samples = {position for one in configs.values() for position in job.samples(one.window).tolist()}
             remembering = RememberingSource(job.source, len(job.stream.tokens) - 1, window.seq_len, samples)
             job = replace(job, source=remembering)
         with interrupt or nullcontext():

@@ -1,6 +1,6 @@
 """Loading: the token stream, tokenizer and neural source of an evaluation, checked against each other."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +55,9 @@ class Job:
         return target_count(len(self.stream.tokens), max(window.seq_len, self.source.train_seq_len))
 
     def samples(self, window: WindowConfig) -> NDArray[np.int64]:
-        """Positions at which a preset with such windows looks at whole distributions; none if the source has none.
-
-        They are the same for every preset, whether or not it scores the last stride repeatedly.
-        """
+        """Positions at which a preset with such windows looks at whole distributions; none if the source has none."""
         count = self.settings.samples if self.source.gives_all else 0
-        return choose_samples(self.targets(window), count, replace(window, rescore_tail=True))
+        return choose_samples(self.targets(window), count, window)
 
     @property
     def vocabulary(self) -> Vocabulary:

@@ -1,6 +1,6 @@
 """Neural sources of statistics that were computed earlier, by any model (`--scores`) or for an earlier preset."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -98,12 +98,12 @@ class RememberingSource:
 
     Several windows with different contexts may score a position. The statistics of the first window are kept; those of
     other windows, and of windows of another length, are computed and not kept. A batch is answered from memory only if
-    all of it is kept: a forward of a part of it might round differently. Whole distributions are kept only at
-    `samples`, and a batch of which others are wanted is computed.
+    all of it is kept: a forward of a part of it might round differently. Whole distributions are kept
+    at `samples`, whether or not they are wanted yet; a batch of which others are wanted is computed.
     """
 
-    def __init__(self, source: NeuralSource, positions: int, seq_len: int, samples: Sequence[int] = ()) -> None:
-        self._source, self._seq_len, self._samples = source, seq_len, frozenset(samples)
+    def __init__(self, source: NeuralSource, positions: int, seq_len: int, samples: Iterable[int] = ()) -> None:
+        self._source, self._seq_len, self._samples = source, seq_len, np.array(sorted(samples))
         self.name, self.batch_windows, self.train_seq_len = source.name, source.batch_windows, source.train_seq_len
         self.settings, self.gives_all, self.vocab_size = source.settings, source.gives_all, source.vocab_size
         self.p_target = np.full(positions, np.nan)
@@ -115,9 +115,8 @@ class RememberingSource:
         """Positions answered from memory so far."""
 
     def stats(self, tokens: Stream, windows: Windows, whole: Asked | None = None) -> NeuralStats:
-        asked = () if whole is None else (whole,)
         if windows.seq_len != self._seq_len:
-            return self._source.stats(tokens, windows, *asked)
+            return self._source.stats(tokens, windows, *(() if whole is None else (whole,)))
         positions = windows.positions()
         wanted = [] if whole is None else positions[whole].tolist()
         start = np.repeat(windows.start, windows.stop - windows.first)
@@ -125,15 +124,18 @@ class RememberingSource:
             self.reused += len(positions)
             rows = np.stack([self._rows[position] for position in wanted]) if wanted else None
             return Stats(self.p_target[positions], self.entropy[positions], rows)
-        found = self._source.stats(tokens, windows, *asked)
+        kept = np.isin(positions, self._samples)
+        given = kept if whole is None else kept | whole
+        found = self._source.stats(tokens, windows, *((given,) if given.any() else ()))
         unseen = self._window_start[positions] < 0
         keep = positions[unseen]
         self._window_start[keep] = start[unseen]
         self.p_target[keep], self.entropy[keep] = found.p_target[unseen], found.entropy[unseen]
-        if found.rows is not None:
-            kept = (pair for pair in zip(wanted, found.rows, strict=True) if pair[0] in self._samples)
-            self._rows |= {position: row.copy() for position, row in kept}
-        return found
+        if found.rows is None:
+            return found
+        self._rows |= dict(zip(positions[kept].tolist(), found.rows[kept[given]], strict=True))
+        rows = None if whole is None else found.rows[whole[given]]
+        return Stats(found.p_target, found.entropy, rows)
 
     def probabilities(self, tokens: Stream, windows: Windows) -> NDArray[np.float64]:
         return self._source.probabilities(tokens, windows)

@@ -266,7 +266,7 @@ def test_memory_keeps_the_distributions_at_samples() -> None:
     config = WindowConfig(seq_len=32, stride=8)
     source = CountingSource()
     memory = RememberingSource(source, 64, 32, samples=(5, 30, 50))
-    for samples, newly_asked in (((5, 30, 50), 64), ((5, 50), 0), ((), 0), ((6, 50), 32)):
+    for samples, newly_asked in (((30, 31), 64), ((5, 30, 50), 0), ((), 0), ((6, 50), 32)):
         before = source.asked
         found, expected = ask(memory, config, samples), ask(CountingSource(), config, samples)
         assert source.asked - before == newly_asked
