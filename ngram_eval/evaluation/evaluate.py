@@ -26,6 +26,7 @@ from ngram_eval.evaluation.schedule import pipelined, sharded, sharing_of
 from ngram_eval.evaluation.settings import CheckpointSettings, Settings
 from ngram_eval.files import working_in
 from ngram_eval.models.saved_scores import RememberingSource
+from ngram_eval.models.source import UniformSource
 from ngram_eval.scorers.base import Scorer
 from ngram_eval.scorers.make import make_scorer, windows_at_once
 from ngram_eval.text.samples import choose_samples
@@ -77,7 +78,9 @@ def evaluate(
         load_learned(scorer, before.learned, f"{saving.checkpoint}/{name}")
     samples = choose_samples(targets, job.settings.samples if source.gives_all else 0, config.window)
     grid = Grid(plan, windows_at_once(config, source))
-    reader = Reader(tokens, source, grid, samples, config.needs_rows, clock, interrupt)  # logits
+    tree = None if source.name == UniformSource.name else scorer.tree  # its one row serves all positions
+    rows = config.needs_rows and tree is None
+    reader = Reader(tokens, source, grid, samples, rows, tree, clock, interrupt)  # logits
     engine = Engine(
         tokens=tokens,
         plan=plan,

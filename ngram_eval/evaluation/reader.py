@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ngram_eval.evaluation.interrupt import Interrupt
+from ngram_eval.models.branches import Tree
 from ngram_eval.models.source import NeuralSource, NeuralStats, Stats, statistics
 from ngram_eval.text.samples import samples_in
 from ngram_eval.text.stream import Stream
@@ -36,6 +37,8 @@ class Reader:
     """Sampled positions."""
     needs_rows: bool
     """Whether the scorer needs whole distributions."""
+    tree: Tree | None
+    """The tree whose branches it needs instead."""
     clock: Stopwatch
     interrupt: Interrupt | None = None
     """Ends the readings early."""
@@ -49,7 +52,7 @@ class Reader:
         batch = self.grid.rows(self.grid.batch_of(rows.start))
         whole, windows = self.grid.plan[batch.start : batch.stop], self.grid.plan[rows.start : rows.stop]
         with self.clock.stage("neural"):
-            stats = statistics(self.source, self.tokens, whole, rows=self.needs_rows)
+            stats = statistics(self.source, self.tokens, whole, rows=self.needs_rows, tree=self.tree)
             entry = (rows.start - batch.start) * (whole.scored // len(whole))  # a batch's windows score as many each
             stats = stats.part(slice(entry, entry + windows.scored))
         with self.clock.stage("samples"):
@@ -65,6 +68,7 @@ class Reader:
         numbers = [
             stats.p_target,
             *(() if stats.rows is None else (stats.rows,)),
+            *(() if stats.branches is None else (stats.branches,)),
             *reading.looks.values(),
             stats.entropy,
         ]
@@ -73,17 +77,23 @@ class Reader:
     def message(self, rows: range) -> NDArray[np.uint8]:
         """An empty buffer of the size that `pack` returns for these windows."""
         windows = self.grid.plan[rows.start : rows.stop]
-        distributions = len(samples_in(windows, self.samples)) + (windows.scored if self.needs_rows else 0)
-        return np.empty(windows.scored * 12 + distributions * self.source.vocab_size * 8, np.uint8)
+        looks = len(samples_in(windows, self.samples)) * self.source.vocab_size
+        return np.empty(windows.scored * 12 + (windows.scored * self._numbers + looks) * 8, np.uint8)
 
     def unpack(self, rows: range, message: NDArray[np.uint8]) -> Reading:
         """The reading of the windows `rows` that `pack` made into `message`."""
         windows = self.grid.plan[rows.start : rows.stop]
         n, size = windows.scored, self.source.vocab_size
         floats, entropy = message[: len(message) - 4 * n].view(np.float64), message[len(message) - 4 * n :]
-        in_rows = n * size if self.needs_rows else 0
-        whole = floats[n : n + in_rows].reshape(n, size) if self.needs_rows else None
-        looks = dict(
-            zip(samples_in(windows, self.samples), floats[n + in_rows :].reshape(-1, max(size, 1)), strict=True)
-        )
-        return Reading(rows, windows, Stats(floats[:n], entropy.view(np.float32), whole), looks)
+        looked = n + n * self._numbers
+        numbers = floats[n:looked].reshape(n, self._numbers)
+        looks = dict(zip(samples_in(windows, self.samples), floats[looked:].reshape(-1, max(size, 1)), strict=True))
+        whole, branches = numbers if self.needs_rows else None, None if self.tree is None else numbers
+        return Reading(rows, windows, Stats(floats[:n], entropy.view(np.float32), whole, branches), looks)
+
+    @property
+    def _numbers(self) -> int:
+        """Numbers a position besides the target's probability and the entropy."""
+        if self.tree is not None:
+            return self.tree.depth
+        return self.source.vocab_size if self.needs_rows else 0

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ngram_eval.extensions import to_device
 from ngram_eval.models.banded_attention import Band, BandKernel, band_kernel
-from ngram_eval.models.side_by_side import side_by_side
+from ngram_eval.models.side_by_side import Outcome, side_by_side
 from ngram_eval.models.source import NeuralStats, Stats, nan_statistics
 from ngram_eval.models.transformer import Transformer
 from ngram_eval.models.transformer_config import ModelConfig
@@ -69,6 +69,11 @@ class _Chunk(NamedTuple):
     """Of every target the log-probability, float32, or with kernels the probability, float64, (scored,)."""
     entropy: Tensor
     """In nats, (scored,) float32."""
+
+    @property
+    def targets(self) -> NDArray[np.int64]:
+        """(scored,)."""
+        return self.job.tokens[len(self.job.tokens) - len(self.hidden) :].astype(np.int64)
 
 
 class BandedSource(TransformerSource):
@@ -125,23 +130,19 @@ class BandedSource(TransformerSource):
             raise nan_statistics(int(positions[bad.cpu().numpy()][0]))
         return Stats(np.exp(said.cpu().numpy().astype(np.float64)), entropy.cpu().numpy())
 
-    def probabilities(self, tokens: Stream, windows: Windows) -> NDArray[np.float64]:
-        """As `TransformerSource.probabilities`."""
+    def _each(self, tokens: Stream, windows: Windows, use: Callable[[Tensor, Tensor], Outcome]) -> list[Outcome]:
         asked = [
-            (chunk.hidden[part], rows[mine] - part.start)
+            (chunk.hidden[part], rows[mine] - part.start, chunk.targets[rows[mine]])
             for chunk, rows in self._at(tokens, windows)
             for part in self._parts(len(chunk.hidden))
             if (mine := (part.start <= rows) & (rows < part.stop)).any()
         ]
 
-        def log_p(job: tuple[Tensor, NDArray[np.int64]]) -> Tensor:
-            return torch.log_softmax(self._logits(job[0]), dim=-1)[to_device(job[1], self.device)]
+        def of(job: tuple[Tensor, NDArray[np.int64], NDArray[np.int64]]) -> Outcome:
+            hidden, rows, targets = job
+            return use(self._logits(hidden)[to_device(rows, self.device)], to_device(targets, self.device))
 
-        found = torch.cat(side_by_side(log_p, asked, self.device)).cpu().numpy()
-        probabilities: NDArray[np.float64] = np.exp(found.astype(np.float64))
-        if np.isnan(probabilities).any():
-            raise nan_statistics(int(windows.positions()[np.isnan(probabilities).any(axis=1)][0]))
-        return probabilities
+        return side_by_side(of, asked, self.device)
 
     def _at(self, tokens: Stream, windows: Windows) -> Iterator[tuple[_Chunk, NDArray[np.int64]]]:
         """Each chunk of the windows' scored positions, and the rows of these in it, (positions,), ascending."""

@@ -8,6 +8,9 @@ distribution than these, which are D numbers a position in place of V.
 import numpy as np
 from numpy.typing import NDArray
 
+_SUMS_AT_ONCE = 1 << 20
+"""Most prefix sums held at a time (8 MiB)."""
+
 
 class Tree:
     """A balanced binary tree over a vocabulary of 2 tokens or more."""
@@ -42,10 +45,13 @@ class Tree:
         It is 1/2 where a node has no probability, and where a path has ended. Bit for bit what the mixer itself makes
         of `rows`: sums over ranks in order, in float64.
         """
-        below = np.zeros((len(rows), len(self.order) + 1))
-        np.cumsum(rows[:, self.order], axis=1, out=below[:, 1:])
-        low, mid, high = (np.take_along_axis(below, border, axis=1) for border in self.borders(targets))
-        whole = high - low
-        found = np.full(whole.shape, 0.5)
-        np.divide(high - mid, whole, out=found, where=whole > 0)
+        found, borders = np.full((len(rows), self.depth), 0.5), self.borders(targets)
+        step = max(1, _SUMS_AT_ONCE // len(self.order))
+        for row in range(0, len(rows), step):
+            part = slice(row, row + step)
+            below = np.zeros((len(rows[part]), len(self.order) + 1))
+            np.cumsum(rows[part, self.order], axis=1, out=below[:, 1:])
+            low, mid, high = (np.take_along_axis(below, border[part], axis=1) for border in borders)
+            whole = high - low
+            np.divide(high - mid, whole, out=found[part], where=whole > 0)
         return found

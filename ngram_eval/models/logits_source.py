@@ -1,6 +1,7 @@
 """Neural sources that get logits from a model of any kind: a function, a module, a Hugging Face model."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ngram_eval.errors import InputError
+from ngram_eval.models.branches import Tree
+from ngram_eval.models.path_sums import PathSums
 from ngram_eval.models.side_by_side import side_by_side
 from ngram_eval.models.source import Stats, nan_statistics
 from ngram_eval.text.stream import Stream
@@ -89,6 +92,11 @@ def _target_stats(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return log_p.squeeze(-1), (total.log() - mean).squeeze(-1).float()
 
 
+def _branches(sums: PathSums, part: tuple[Tensor, Tensor]) -> Tensor:
+    logits, targets = part
+    return sums.branches(_log_p(logits), targets)
+
+
 class LogitsSource:
     """`ngram_eval.models.source.NeuralSource` of a model that gives logits; subclasses define `forward`.
 
@@ -138,6 +146,17 @@ class LogitsSource:
         if np.isnan(rows[:, 0]).any():
             raise nan_statistics(int(windows.positions()[np.isnan(rows[:, 0])][0]))
         return rows
+
+    @torch.inference_mode()
+    def path_stats(self, tokens: Stream, windows: Windows, tree: Tree) -> Stats:
+        """As `PathSource.path_stats`; the errors are those of `stats`."""
+        stats, branches = self.stats(tokens, windows), np.empty((windows.scored, tree.depth))
+        for entries, logits, targets in self.logits(tokens, windows):
+            step, sums = self._rows(logits), PathSums(tree, logits.device)
+            parts = list(zip(logits.split(step), targets.to(logits.device).split(step), strict=True))
+            found = side_by_side(partial(_branches, sums), parts, logits.device)
+            branches[entries] = torch.cat(found).cpu().numpy()
+        return Stats(stats.p_target, stats.entropy, branches=branches)
 
     def _rows(self, logits: Tensor) -> int:
         """Rows of the logits that make a part for `side_by_side`."""

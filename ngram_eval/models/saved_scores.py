@@ -12,8 +12,9 @@ from ngram_eval.config import WindowConfig
 from ngram_eval.distributed.ranks import Ranks
 from ngram_eval.errors import InputError
 from ngram_eval.files import replacing
+from ngram_eval.models.branches import Tree
 from ngram_eval.models.saved_arrays import Floats, Header, open_arrays
-from ngram_eval.models.source import _LIGHT_BATCH, NeuralSource, NeuralStats, Stats
+from ngram_eval.models.source import _LIGHT_BATCH, NeuralSource, NeuralStats, Stats, statistics
 from ngram_eval.text.stream import Stream
 from ngram_eval.text.windows import Windows, batches, plan_windows
 
@@ -116,11 +117,21 @@ class RememberingSource:
             self.reused += len(positions)
             return Stats(self.p_target[positions], self.entropy[positions])
         found = self._source.stats(tokens, windows)
+        self._keep(windows, found)
+        return found
+
+    def path_stats(self, tokens: Stream, windows: Windows, tree: Tree) -> NeuralStats:
+        found = statistics(self._source, tokens, windows, rows=False, tree=tree)
+        if windows.seq_len == self._seq_len:
+            self._keep(windows, found)
+        return found
+
+    def _keep(self, windows: Windows, found: NeuralStats) -> None:
+        positions = windows.positions()
         unseen = self._window_start[positions] < 0
         keep = positions[unseen]
-        self._window_start[keep] = start[unseen]
+        self._window_start[keep] = np.repeat(windows.start, windows.stop - windows.first)[unseen]
         self.p_target[keep], self.entropy[keep] = found.p_target[unseen], found.entropy[unseen]
-        return found
 
     def probabilities(self, tokens: Stream, windows: Windows) -> NDArray[np.float64]:
         return self._source.probabilities(tokens, windows)

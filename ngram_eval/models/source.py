@@ -4,12 +4,13 @@
 """
 
 import math
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ngram_eval.errors import InputError
+from ngram_eval.models.branches import Tree
 from ngram_eval.text.stream import Stream
 from ngram_eval.text.windows import Windows
 
@@ -29,6 +30,10 @@ class NeuralStats(Protocol):
     def rows(self) -> NDArray[np.float64] | None:
         """The whole distributions, (positions, V), for scorers that need them (`EvalConfig.needs_rows`); else None."""
 
+    @property
+    def branches(self) -> NDArray[np.float64] | None:
+        """What a `Tree`'s paths need of the distributions, (positions, D), for scorers with a tree; else None."""
+
     def part(self, entries: slice) -> "NeuralStats":
         """The statistics of some of the positions."""
 
@@ -39,11 +44,13 @@ class Stats(NamedTuple):
     p_target: NDArray[np.float64]
     entropy: NDArray[np.float32]
     rows: NDArray[np.float64] | None = None
+    branches: NDArray[np.float64] | None = None
 
     def part(self, entries: slice) -> "Stats":
         """The statistics of some of the positions."""
         rows = None if self.rows is None else self.rows[entries]
-        return Stats(self.p_target[entries], self.entropy[entries], rows)
+        branches = None if self.branches is None else self.branches[entries]
+        return Stats(self.p_target[entries], self.entropy[entries], rows, branches)
 
 
 def nan_statistics(position: int) -> InputError:
@@ -81,12 +88,26 @@ class NeuralSource(Protocol):
         """
 
 
-def statistics(source: NeuralSource, tokens: Stream, windows: Windows, *, rows: bool) -> NeuralStats:
-    """The source's statistics, with the whole distributions if `rows` is true."""
+@runtime_checkable
+class PathSource(Protocol):
+    """A source that makes branches without whole distributions on the host."""
+
+    def path_stats(self, tokens: Stream, windows: Windows, tree: Tree) -> NeuralStats:
+        """`NeuralSource.stats` with `branches`."""
+
+
+def statistics(
+    source: NeuralSource, tokens: Stream, windows: Windows, *, rows: bool, tree: Tree | None = None
+) -> NeuralStats:
+    """The source's statistics, with the whole distributions if `rows` is true, with branches if there is a tree."""
+    if tree is not None and isinstance(source, PathSource):
+        return source.path_stats(tokens, windows, tree)
     stats = source.stats(tokens, windows)
-    if not rows:
+    if not rows and tree is None:
         return stats
-    return Stats(stats.p_target, stats.entropy, source.probabilities(tokens, windows))
+    whole = source.probabilities(tokens, windows)
+    branches = None if tree is None else tree.branches(whole, windows.targets(tokens))
+    return Stats(stats.p_target, stats.entropy, whole if rows else None, branches)
 
 
 _LIGHT_BATCH = 1 << 15

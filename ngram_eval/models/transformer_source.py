@@ -14,6 +14,8 @@ from torch import Tensor
 
 from ngram_eval.errors import InputError
 from ngram_eval.extensions import to_device
+from ngram_eval.models.branches import Tree
+from ngram_eval.models.path_sums import PathSums, target_stats
 from ngram_eval.models.side_by_side import Outcome, in_parts, side_by_side
 from ngram_eval.models.source import NeuralStats, Stats, nan_statistics
 from ngram_eval.models.transformer import Transformer, attention_kernel
@@ -64,17 +66,10 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return DTYPES[name]
 
 
-def target_stats(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """(log-probability of the target, entropy in nats), both float32 (...), of logits (..., V) and targets (...)."""
-    log_p = torch.log_softmax(logits.float(), dim=-1)
-    entropy = torch.special.entr(log_p.exp()).sum(dim=-1)  # 0 where p is 0
-    return log_p.gather(-1, targets[..., None]).squeeze(-1), entropy
-
-
 class DeviceStats:
     """`NeuralStats` on the device that computed them; copied to the host on demand."""
 
-    rows = None
+    rows = branches = None
 
     def __init__(self, device_p_target: Tensor, device_entropy: Tensor) -> None:
         self.device_p_target, self.device_entropy = device_p_target, device_entropy
@@ -150,11 +145,21 @@ class TransformerSource:
 
     @torch.inference_mode()
     def probabilities(self, tokens: Stream, windows: Windows) -> NDArray[np.float64]:
-        parts = list(chain.from_iterable(self._forward(tokens, windows, self._log_p)))
+        parts = self._each(tokens, windows, lambda logits, targets: torch.log_softmax(logits, dim=-1))
         probabilities: NDArray[np.float64] = np.exp(torch.cat(parts).cpu().numpy().astype(np.float64))
         if np.isnan(probabilities).any():
             raise nan_statistics(int(windows.positions()[np.isnan(probabilities).any(axis=1)][0]))
         return probabilities
+
+    @torch.inference_mode()
+    def path_stats(self, tokens: Stream, windows: Windows, tree: Tree) -> Stats:
+        """As `PathSource.path_stats`, in one forward; raises `InputError` for NaN."""
+        sums = PathSums(tree, self.device)
+        found = self._each(tokens, windows, sums.stats)
+        p_target, entropy, branches = (torch.cat(part).cpu().numpy() for part in zip(*found, strict=True))
+        if (bad := np.isnan(entropy) | np.isnan(p_target) | np.isnan(branches).any(axis=1)).any():
+            raise nan_statistics(int(windows.positions()[bad][0]))
+        return Stats(p_target, entropy, branches=branches)
 
     def _autocast(self) -> AbstractContextManager[object]:
         return nullcontext() if self.dtype == torch.float32 else torch.autocast(self.device.type, self.dtype)
@@ -192,8 +197,13 @@ class TransformerSource:
     def _target_stats(self, hidden: Tensor, targets: Tensor) -> list[tuple[Tensor, Tensor]]:
         return [target_stats(self._logits(hidden[part]), targets[part]) for part in self._parts(len(hidden))]
 
-    def _log_p(self, hidden: Tensor, targets: Tensor) -> list[Tensor]:
-        return [torch.log_softmax(self._logits(hidden[part]), dim=-1) for part in self._parts(len(hidden))]
+    def _each(self, tokens: Stream, windows: Windows, use: Callable[[Tensor, Tensor], Outcome]) -> list[Outcome]:
+        """What `use` makes of (logits, targets), (n, V) and (n,), of the scored positions, part after part."""
+
+        def of(hidden: Tensor, targets: Tensor) -> list[Outcome]:
+            return [use(self._logits(hidden[part]), targets[part]) for part in self._parts(len(hidden))]
+
+        return list(chain.from_iterable(self._forward(tokens, windows, of)))
 
     def _logits(self, hidden: Tensor) -> Tensor:
         with self._autocast():

@@ -142,7 +142,7 @@ def explain(
         look=look,
     )
     engine.expect(position + 1)
-    reader = Reader(tokens, source, grid, np.array([position]), config.needs_rows, clock)
+    reader = Reader(tokens, source, grid, np.array([position]), config.needs_rows, None, clock)
     first = 0 if config.learns_online else row  # a scorer that only counts needs no earlier forward passes
     engine.run(reader.read(grid.cut(range(first, row + 1))))
     tilted = config.scorer == "exact" and config.exact.tilt != "off"
