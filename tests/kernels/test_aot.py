@@ -29,7 +29,7 @@ def check_report(report: str, targets: int) -> None:
     assert "None spills registers." in report
     cells = r" \| \d+, \d+ B" * targets
     rows = re.findall(rf"^\| (\w+) \| [^|]+{cells} \|$", report, re.MULTILINE)
-    assert {"update", "lookup", "bucket", "score", "add", "stats"} <= set(rows)
+    assert {"update", "lookup", "bucket", "score", "add", "stats", "paths"} <= set(rows)
     adding = [line for line in report.splitlines() if line.startswith(("| update", "| add")) and "`" in line]
     assert adding, "the tables are added to by atomics"
     assert not re.search(r"`[^`]*(?:F16|F32|F64|BF16|_f(?:16|32|64)|pk_)[^`]*`", report), "no float is added atomically"
