@@ -94,7 +94,7 @@ def _target_stats(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
 def _branches(sums: PathSums, part: tuple[Tensor, Tensor]) -> Tensor:
     logits, targets = part
-    return sums.branches(_log_p(logits), targets)
+    return sums.stats(logits, targets)[2] if sums.use_kernels else sums.branches(_log_p(logits), targets)
 
 
 class LogitsSource:

@@ -37,7 +37,8 @@ def check_report(report: str, targets: int) -> None:
 
 def test_kernels_compile_without_spills(tmp_path: Path) -> None:
     """One of each kernel and form, for one target; the slow test takes all."""
-    variants = "charged, fixed, 16|span, fixed, 16|(float32|bfloat16), V = 1,024"
+    of_logits = "^softcap, float32, V = 1,024|^no softcap, bfloat16, V = 1,024|^paths, softcap, bfloat16, V = 1,024"
+    variants = f"charged, fixed, 16|span, fixed, 16|{of_logits}"
     check_report(compile_for("sm_90", cache=tmp_path, variants=variants), 1)
 
 

@@ -54,9 +54,7 @@ def test_paths_against_float64(dtype: torch.dtype, rows: int, vocab: int, softca
     p_target, entropy, branches = run(logits, targets, tree, softcap)
     z = logits.double()
     log_p = torch.log_softmax(softcap * torch.tanh(z / softcap) if softcap else z, dim=1)
-    torch.testing.assert_close(
-        p_target.log(), log_p.gather(1, targets[:, None])[:, 0], rtol=0, atol=1e-5 + APPROXIMATE
-    )
+    torch.testing.assert_close(p_target.log(), log_p.gather(1, targets[:, None])[:, 0], rtol=0, atol=1e-5 + APPROXIMATE)
     exact_entropy = torch.special.entr(log_p.exp()).sum(dim=1)
     torch.testing.assert_close(entropy.double(), exact_entropy, rtol=0, atol=2e-5 + APPROXIMATE)
     whole = log_p.exp().numpy()
