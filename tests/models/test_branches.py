@@ -8,14 +8,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ngram_eval.config import MixerConfig
+from ngram_eval.models.banded_source import BandedSource
 from ngram_eval.models.branches import Tree
 from ngram_eval.models.logits_source import CallableSource
 from ngram_eval.models.path_sums import PathSums
 from ngram_eval.models.saved_scores import RememberingSource
 from ngram_eval.models.source import NeuralSource, UniformSource, statistics
+from ngram_eval.models.transformer_source import TransformerSource
 from ngram_eval.scorers.mixer.model import make_mixer, unspelt
 from ngram_eval.text.stream import Tokens
 from ngram_eval.text.windows import Windows
+from tests.support.slow_transformer import SMALL, random_model
 
 VOCAB = 23
 TREE = Tree(np.random.default_rng(1).permutation(VOCAB).astype(np.uint32))
@@ -113,3 +116,18 @@ def test_kernel_and_torch_agree() -> None:
         mixer = make_mixer("cpu", MixerConfig(groups=1 << 8), unspelt(VOCAB), neural=True)
         charged.append(mixer.score_paths(targets.numpy().astype(np.uint16), branches.cpu().numpy())[0])
     np.testing.assert_allclose(*charged, rtol=2e-4)
+
+
+@pytest.mark.parametrize("banded", [False, True])
+def test_a_transformer_gives_the_branches_of_its_rows(banded: bool) -> None:
+    """Bit for bit, in one forward, with statistics that are those of `stats`."""
+    tokens = np.random.default_rng(3).integers(SMALL.vocab_size, size=41, dtype=np.uint16)
+    of = BandedSource if banded else TransformerSource
+    source = of(random_model(SMALL), train_seq_len=0, batch_windows=4, device=torch.device("cpu"), dtype=torch.float32)
+    windows = Windows(np.array([0, 8, 16]), np.array([8, 16, 24]), np.array([16, 24, 32]), 16)
+    tree = Tree(np.random.default_rng(1).permutation(SMALL.vocab_size).astype(np.uint32))
+    found, whole = (statistics(source, tokens, windows, rows=not one, tree=one) for one in (tree, None))
+    assert whole.rows is not None
+    np.testing.assert_array_equal(found.branches, tree.branches(whole.rows, windows.targets(tokens)))
+    np.testing.assert_array_equal(found.p_target, whole.p_target)
+    np.testing.assert_array_equal(found.entropy, whole.entropy)
