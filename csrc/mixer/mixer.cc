@@ -144,11 +144,14 @@ NGRAM_INLINE void Mixer::ask(int depth) {
   if (depth % kLevels == 0) NGRAM_PREFETCH(path.direct[depth / kLevels][kPart]);
   const Path::Rows& rows = path.rows[depth];
   if constexpr (kPart == 3) {
-    for (int cell = 0; cell < kCells; cell += 16) NGRAM_PREFETCH(rows.maps[1] + cell);
+    for (const float* const map : rows.maps) {
+      for (int cell = 0; cell < kCells; cell += 16) NGRAM_PREFETCH(map + cell);
+    }
   } else {
     NGRAM_PREFETCH(rows.weights[kPart]);
     if (width_ > 16) NGRAM_PREFETCH(rows.weights[kPart] + 16);
   }
+  if constexpr (kPart == 0) NGRAM_PREFETCH(rows.last_weights);
 }
 
 // Finds what the contexts hold below the node at which a group begins.
