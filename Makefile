@@ -1,4 +1,4 @@
-# Targets: demo, test, test-all, check, fuzz, sanitize, bench, docs. Each makes and reuses .venv; PYTHON chooses its interpreter (3.10 to 3.14).
+# Targets: demo, test, test-all, check, types, fuzz, sanitize, bench, docs. Each makes and reuses .venv; PYTHON chooses its interpreter (3.10 to 3.14).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 SIDE_BY_SIDE := -n $(JOBS) --dist worksteal
 TYPED := build/typed
-SOURCES := setup.py pyproject.toml requirements.txt $(wildcard csrc/*/*)
+SOURCES := setup.py pyproject.toml requirements.txt requirements-dev.txt $(wildcard csrc/*/*)
 # The only files that may have more than 400 lines.
 LONG := csrc/mixer/mixer.cc csrc/cuda/parallel.h $(wildcard ngram_eval/scorers/*/reference.py)
+EXAMPLES := $(wildcard examples/*.py)
 CPP := $(wildcard $(addprefix csrc/*/*.,cc h cu) tests/csrc/*.cu $(addprefix benchmarks/limits/*.,cc h cu))
 
-.PHONY: demo test test-all check fuzz sanitize bench docs
+.PHONY: demo test test-all check types fuzz sanitize bench docs
 
 demo: $(VENV)/installed
 	$(BIN)/python -m ngram_eval.run
@@ -31,21 +32,23 @@ fuzz: $(VENV)/installed
 sanitize: $(VENV)/installed
 	$(BIN)/python -m tests.sanitize
 
-# mypy reads folders, not package mappings: it is given the package in its installed shape.
-check: $(VENV)/installed
+check: types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	@$(BIN)/clang-format --dry-run -Werror $(CPP)
 	@! grep -l pybind11 $(filter-out csrc/python/%,$(CPP))
 	@! wc -l $(filter-out $(LONG),$(CPP) $(shell git ls-files '*.py')) | awk '$$1 > 400 && $$2 != "total"' | grep .
+	cd $(TYPED) && PYTHONPATH=. $(CURDIR)/$(BIN)/lint-imports --config $(CURDIR)/.importlinter
+
+# mypy reads folders, not package mappings: it is given the package in its installed shape.
+types: $(VENV)/installed
 	rm -rf $(TYPED) && mkdir -p $(TYPED)/ngram_eval
 	ln -s $(CURDIR)/ngram_eval/* $(TYPED)/ngram_eval/
 	ln -s $(CURDIR)/kernels $(TYPED)/ngram_eval/kernels
 	ln -s $(CURDIR)/train $(TYPED)/ngram_eval/train
-	ln -s $(CURDIR)/benchmarks $(CURDIR)/tests $(TYPED)/
-	MYPYPATH=$(TYPED) $(BIN)/mypy -p ngram_eval -p benchmarks -p tests
+	ln -s $(CURDIR)/benchmarks $(CURDIR)/tests $(CURDIR)/examples/*.py $(TYPED)/
+	MYPYPATH=$(TYPED) $(BIN)/mypy -p ngram_eval -p benchmarks -p tests $(EXAMPLES:examples/%.py=-m %)
 	MYPYPATH=$(TYPED) $(BIN)/mypy docs/_site
-	cd $(TYPED) && PYTHONPATH=. $(CURDIR)/$(BIN)/lint-imports --config $(CURDIR)/.importlinter
 
 # DATA: shards of real text; the embedded sample is too short for figures worth keeping. Figures worth keeping are written
 # by each script's --out.
@@ -72,5 +75,5 @@ docs: $(VENV)/installed
 # The package is installed editable; what it is built from changing, it is built again.
 $(VENV)/installed: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -e '.[docs]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt -e '.[docs]'
 	touch $@

@@ -18,7 +18,7 @@ import tyro
 from numpy.typing import NDArray
 
 from benchmarks.machine import describe_machine, publish
-from ngram_eval.audit.subjects import SharedSource
+from ngram_eval.audit.subjects.scorer import SharedSource
 from ngram_eval.bpb import bits_per_byte, nats_of
 from ngram_eval.config import EvalConfig, NgramConfig, preset
 from ngram_eval.distributed.ranks import ALONE
@@ -134,8 +134,15 @@ def measure_scorer(scorer: Scorer, job: Job, config: EvalConfig, samples: NDArra
                 sums.append(scorer.distribution(tokens, position, neural, entropy_of(neural)).sum())
             charged.append(scorer.score(tokens, part, stats.part(slice(entry, entry + part.scored))).values)
             entry += part.scored
-    nats = nats_of(np.concatenate(charged))
     sizes = tokenizer.target_bytes(tokens, 0, targets, "decoded")
+    return line_of(np.concatenate(charged), np.array(sums), samples, sizes)
+
+
+def line_of(
+    charged: NDArray[np.float64], sums: NDArray[np.float64], samples: NDArray[np.int64], sizes: NDArray[np.int64]
+) -> Line:
+    """The line of the values charged (T,), their sums at the samples, and the targets' bytes (T,)."""
+    nats = nats_of(charged)
 
     def per_byte(costs: NDArray[np.float64], of: NDArray[np.int64]) -> float:
         found = bits_per_byte(float(costs.sum()), int(of.sum()))

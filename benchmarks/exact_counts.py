@@ -1,24 +1,29 @@
 """Speed and memory of exact counts: `python -m benchmarks.exact_counts --data 'shards/*.bin' --out FILE.md`.
 
 The yardstick is the machine itself: random increments over tables as large as the model's, requested ahead of use, in
-the same run. Rounds are interleaved; medians are reported.
+the same run. Seconds are those that the busiest thread was running, so that who else uses the machine counts less. Each
+call has a process of its own. Rounds are interleaved; medians are reported.
 """
 
+import hashlib
+import importlib.util
 import math
+import multiprocessing
 import shlex
 import statistics
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tyro
 
 from benchmarks.limits import random_increments
 from benchmarks.machine import describe_machine, publish
-from ngram_eval._core import HashedCounts
 from ngram_eval.assets import asset
 from ngram_eval.config import ExactConfig
 from ngram_eval.scorers.exact.model import make_model
@@ -28,7 +33,7 @@ from ngram_eval.text.stream import Tokens
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
-    """Measure exact counts and their blend, one thread."""
+    """Measure exact counts and their blend, on one thread and two."""
 
     data: tuple[str, ...] = field(default_factory=lambda: (str(asset("sample_000000.bin")),))
     """Token shards (globs); default: the embedded sample, too short for figures worth keeping."""
@@ -38,6 +43,8 @@ class Options:
     """Highest order."""
     rounds: int = 3
     """Rounds; the medians are reported."""
+    against: Path | None = None
+    """Another build of the C++ extension (_core….so), which must give the same numbers, to compare with."""
     out: Path | None = None
     """Write the result here as Markdown; default: print it."""
 
@@ -46,10 +53,8 @@ class Line(NamedTuple):
     """One stream length."""
 
     tokens: int
-    scored: float
-    """Seconds to score and count, the base's probabilities given."""
-    counted: float
-    """Seconds to count alone."""
+    seconds: dict[str, float]
+    """Of each kind of call, the busiest thread's."""
     bytes: int
     nodes: int
     levels: float
@@ -57,47 +62,90 @@ class Line(NamedTuple):
     access: float
     """Seconds of one prefetched random increment over as many bytes."""
 
-    @property
-    def lookups(self) -> float:
-        """Random lines a position: index and node, of each known context and of the first unknown."""
-        return 2 * (self.levels + 1)
+    def rate(self, kind: str) -> str:
+        """Million tokens a second."""
+        return f"{self.tokens / self.seconds[kind] / 1e6:.2f}"
+
+
+COUNTED, SCORED, AHEAD = "count alone", "score and count, one thread", "score and count, two threads"
+
+
+def busiest(work: Callable[[], Any]) -> tuple[Any, float]:
+    """What `work` returns, and the seconds of processor time of this thread or of all others, whichever is more."""
+    others, own = time.process_time() - time.thread_time(), time.thread_time()
+    result = work()
+    own = time.thread_time() - own
+    return result, max(own, time.process_time() - time.thread_time() - others)
+
+
+class Call(NamedTuple):
+    """One call of a new model, and what it gave."""
+
+    seconds: float
+    size: dict[str, int]
+    levels: float
+    digest: str
+    """Of the probabilities and orders."""
+
+
+def call(build: Path | None, tokens: Tokens, max_order: int, kind: str) -> Call:
+    """Count or score a stream by a build of the extension, in this process."""
+    if build is None:
+        core = importlib.import_module("ngram_eval._core")
+    else:
+        spec = importlib.util.spec_from_file_location("_core", build)
+        assert spec is not None
+        assert spec.loader is not None
+        core = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(core)
+    threads = {"threads": 2} if kind == AHEAD else {}  # an earlier build knows of no threads
+    model = core.ExactModel(max_order=max_order, chain=True, tilt="off", tilt_factor=1, tilt_confidence=0, **threads)
+    if kind == COUNTED:
+        _, seconds = busiest(lambda: model.append(tokens))
+        return Call(seconds, model.size(), 0.0, "")
+    n, vocab = len(tokens), int(tokens.max()) + 1
+    base, entropy = np.full(n, 1 / vocab), np.full(n, math.log(vocab), np.float32)
+    (p, order), seconds = busiest(lambda: model.score(tokens, base, entropy, together=False))
+    return Call(seconds, model.size(), float(order.mean()), hashlib.sha256(p.tobytes() + order.tobytes()).hexdigest())
+
+
+def call_apart(*arguments: Any) -> Call:
+    """The same in a new process: two builds do not fit into one."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(call, *arguments).result()
 
 
 def random_access(size: int) -> float:
     """Seconds of a random increment over about `size` bytes, the best of several distances of the request."""
     buckets = 1 << max(10, round(math.log2(size / 8)))
-    tables = HashedCounts(
+    tables = importlib.import_module("ngram_eval._core").HashedCounts(
         min_order=1, max_order=1, buckets=buckets, min_count=1, context_lag=0, target_backoff=False, threads=1
     )
     tables.state()[:] = 0  # touched
     increments, best = 4_000_000, math.inf
     for ahead in (16, 32, 64):
-        start = time.perf_counter()
-        random_increments(tables.state(), increments, ahead)
-        best = min(best, (time.perf_counter() - start) / increments)
+        seconds = busiest(lambda ahead=ahead: random_increments(tables.state(), increments, ahead))[1]
+        best = min(best, seconds / increments)
     return best
 
 
 def measure_length(tokens: Tokens, options: Options) -> Line:
     """The medians of the rounds."""
-    n, vocab = len(tokens), int(tokens.max()) + 1
-    base, entropy = np.full(n, 1 / vocab), np.full(n, math.log(vocab), np.float32)
-    scored, counted, access = [], [], []
+    seconds: dict[str, list[float]] = {}
+    access, digests = [], set()
     for _ in range(options.rounds):
-        model = make_model("cpu", options.max_order, ExactConfig())
-        start = time.perf_counter()
-        _, order = model.score(tokens, base, entropy, together=False)
-        scored.append(time.perf_counter() - start)
-        size = model.size()
-        del model
-        model = make_model("cpu", options.max_order, ExactConfig())
-        start = time.perf_counter()
-        model.append(tokens)
-        counted.append(time.perf_counter() - start)
-        del model
-        access.append(random_access(size["bytes"]))
-    seconds, alone, one = map(statistics.median, (scored, counted, access))
-    return Line(n, seconds, alone, size["bytes"], size["nodes"], float(order.mean()), one)
+        for kind in (COUNTED, SCORED, AHEAD):
+            if options.against is not None and kind != AHEAD:
+                before = call_apart(options.against, tokens, options.max_order, kind)
+                seconds.setdefault(f"{kind}, before", []).append(before.seconds)
+                digests.add((kind == COUNTED, before.digest))
+            now = call_apart(None, tokens, options.max_order, kind)
+            seconds.setdefault(kind, []).append(now.seconds)
+            digests.add((kind == COUNTED, now.digest))
+        access.append(random_access(now.size["bytes"]))
+    assert len(digests) == 2, "builds or threads differ in what they charge"
+    medians = {kind: statistics.median(times) for kind, times in seconds.items()}
+    return Line(len(tokens), medians, now.size["bytes"], now.size["nodes"], now.levels, statistics.median(access))
 
 
 def distribution_seconds(tokens: Tokens, vocab: int, max_order: int) -> tuple[float, float]:
@@ -121,12 +169,11 @@ def measure(options: Options) -> str:
     lengths = [n for n in options.tokens if n <= len(tokens)] or [len(tokens)]
     lines = [measure_length(tokens[:n], options) for n in lengths]
     vocab = 1024
+    kinds = list(lines[0].seconds)
     rows = [
-        f"| {line.tokens / 1e6:g} M | {line.tokens / line.scored / 1e6:.2f} | {line.tokens / line.counted / 1e6:.2f} "
+        f"| {line.tokens / 1e6:g} M | {' | '.join(map(line.rate, kinds))} "
         f"| {line.levels:.2f} | {line.nodes / 1e6:.2f} M | {line.bytes / line.nodes:.0f} | {line.bytes / 1e9:.2f} "
-        f"| {line.counted / line.tokens / line.lookups * 1e9:.1f} | {line.access * 1e9:.1f} "
-        f"| {line.lookups * line.access * line.tokens / line.scored:.2f} "
-        f"| {line.lookups * line.access * line.tokens / line.counted:.2f} |"
+        f"| {line.seconds[COUNTED] / line.tokens / (line.levels + 1) * 1e9:.1f} | {line.access * 1e9:.1f} |"
         for line in lines
     ]
     report = [
@@ -136,14 +183,15 @@ def measure(options: Options) -> str:
         "",
         describe_machine(),
         "",
-        f"Orders 1 to {options.max_order}, after each position, one thread, {options.rounds} round(s), medians. "
-        "A position looks up two random lines (index, n-gram) in each known context and in the first unknown one. "
-        "The floor is one random increment over tables of as many bytes, requested ahead, in the same run.",
+        f"Orders 1 to {options.max_order}, after each position, {options.rounds} round(s), medians; M tokens a second "
+        "that the busiest thread was running. All builds and numbers of threads gave the same probabilities. "
+        "A position looks up a random line (an n-gram) in each known context and in the first unknown one, and one of "
+        "the index where the context has had several successors. The floor is one random increment over tables of as "
+        "many bytes, requested ahead, in the same run.",
         "",
-        "| tokens | score + count, M tokens/s | count alone, M tokens/s | known contexts a position "
-        "| distinct n-grams kept | bytes each, all in | GB | ns a lookup, count alone | floor, ns "
-        "| score + count: share of the floor's rate | count alone: share |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        f"| tokens | {' | '.join(kinds)} | known contexts a position | distinct n-grams kept | bytes each, all in | GB "
+        "| ns a context, count alone | floor, ns |",
+        "|" + "---|" * (len(kinds) + 7),
         *rows,
     ]
     if int(tokens.max()) < vocab:

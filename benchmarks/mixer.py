@@ -23,7 +23,7 @@ from ngram_eval.config import EvalConfig, MixerConfig, NgramConfig, WindowConfig
 from ngram_eval.distributed.ranks import ALONE
 from ngram_eval.evaluation.job import Job, load_job
 from ngram_eval.evaluation.settings import EMBEDDED_SEQ_LEN, DataSettings, Settings
-from ngram_eval.models.source import Stats
+from ngram_eval.models.source import statistics
 from ngram_eval.scorers.base import Scorer
 from ngram_eval.scorers.exact.model import make_model
 from ngram_eval.scorers.hashed.counts import make_counts
@@ -123,8 +123,7 @@ class Neural:
         for batch in batches(plan_windows(targets, window), 32):
             for row in range(0, len(batch), 64):
                 part = batch[row : row + 64]
-                stats, rows = job.source.stats(self.tokens, part), job.source.probabilities(self.tokens, part)
-                self.parts.append((part, Stats(stats.p_target, stats.entropy, rows)))
+                self.parts.append((part, statistics(job.source, self.tokens, part, rows=True)))
         assert job.tokenizer is not None
         self.bytes = int(job.tokenizer.target_bytes(self.tokens, 0, targets, "decoded").sum())
         self.alone = self._bpb(np.concatenate([stats.p_target for _, stats in self.parts]))

@@ -22,7 +22,8 @@ from ngram_eval.evaluation.result import Result
 from ngram_eval.models.hf.lead import lead_of_model
 from ngram_eval.models.hf.source import HfSource, load_hf_source
 from ngram_eval.models.hf.tokenizer import HfTokenizer
-from ngram_eval.models.source import Stats
+from ngram_eval.models.source import Asked, Stats, all_rows
+from ngram_eval.text.reading import read_texts
 from ngram_eval.text.stream import Stream, Tokens
 from ngram_eval.text.windows import Windows, batches, plan_windows, target_count
 
@@ -60,18 +61,17 @@ class KeptSource:
         self._p, self._entropy = np.empty(positions), np.empty(positions, np.float32)
         for batch in batches(plan_windows(positions, window), source.batch_windows):
             here = batch.positions()
-            self._p[here], self._entropy[here], _ = source.stats(tokens, batch)
-            with torch.inference_mode():
-                for entries, logits, _ in source.logits(tokens, batch):  # kept from the line before
-                    self._rows[here[entries]] = torch.log_softmax(logits.float(), dim=-1).cpu().numpy()
+            self._p[here], self._entropy[here], _ = stats = source.stats(tokens, batch, np.ones(len(here), np.bool_))
+            assert stats.rows is not None, "they were asked for"
+            self._rows[here] = np.log(np.maximum(stats.rows, np.finfo(np.float64).tiny))
 
-    def stats(self, tokens: Stream, windows: Windows) -> Stats:
+    def stats(self, tokens: Stream, windows: Windows, whole: Asked | None = None) -> Stats:
         here = windows.positions()
-        return Stats(self._p[here], self._entropy[here])
+        rows = None if whole is None else np.exp(self._rows[here[whole]].astype(np.float64))
+        return Stats(self._p[here], self._entropy[here], rows)
 
     def probabilities(self, tokens: Stream, windows: Windows) -> NDArray[np.float64]:
-        rows: NDArray[np.float64] = np.exp(self._rows[windows.positions()].astype(np.float64))
-        return rows
+        return all_rows(self, tokens, windows)
 
 
 def line(kind: str, window: WindowConfig, results: dict[str, Result]) -> str:
@@ -104,7 +104,7 @@ def measure(options: Options) -> str:
     lines, sizes, seconds = [], [], {"forward passes": 0.0, "n-gram memory, all methods": 0.0}
     for one in options.text:
         kind, _, path = one.partition("=")
-        stream = tokenizer.read_texts([Path(path)], options.tokens + 1)
+        stream = read_texts(tokenizer, [Path(path)], options.tokens + 1)
         tokens = stream.tokens[:]
         if len(tokens) <= options.tokens:
             raise InputError(f"{path} has {len(tokens):,} tokens: --tokens {options.tokens:,} needs one more than that")

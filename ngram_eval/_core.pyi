@@ -4,10 +4,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 compiler: str
+simd: str
 
 class ExactModel:
     def __init__(
-        self, *, max_order: int, chain: bool, tilt: str, tilt_factor: float, tilt_confidence: float
+        self, *, max_order: int, chain: bool, tilt: str, tilt_factor: float, tilt_confidence: float, threads: int = 1
     ) -> None: ...
     def append(self, tokens: NDArray[np.uint16] | NDArray[np.uint32]) -> None: ...
     def score(
@@ -73,6 +74,31 @@ class HashedCounts:
         self, tokens: NDArray[np.uint16] | NDArray[np.uint32], firsts: NDArray[np.int64], stops: NDArray[np.int64]
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint32], NDArray[np.uint32]]: ...
     def state(self) -> NDArray[np.uint32]: ...
+
+class Ppmd:
+    def __init__(
+        self,
+        *,
+        surfaces: list[bytes],
+        bare: list[bytes],
+        max_order: int,
+        target_gate: bool,
+        marginal: bool,
+        sure_above: float,
+        weight: float,
+        weight_sure: float,
+    ) -> None: ...
+    def append(self, tokens: NDArray[np.uint16] | NDArray[np.uint32]) -> None: ...
+    def score(
+        self,
+        tokens: NDArray[np.uint16] | NDArray[np.uint32],
+        p: NDArray[np.float64],
+        rows: NDArray[np.float64] | None,
+    ) -> tuple[NDArray[np.float64], NDArray[np.uint8], NDArray[np.float64]]: ...
+    def distribution(self, base: NDArray[np.float64], target: int | None = None) -> NDArray[np.float64]: ...
+    def evidence(
+        self, token: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]: ...
 
 class Mixer:
     def __init__(

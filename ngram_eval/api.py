@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ngram_eval.config import EvalConfig, preset
 from ngram_eval.distributed.ranks import ALONE
-from ngram_eval.errors import InputError
+from ngram_eval.errors import InputError, naming_arguments
 from ngram_eval.evaluation.evaluate import evaluate_all
 from ngram_eval.evaluation.job import Input, Job
 from ngram_eval.evaluation.result import Result
@@ -31,6 +31,7 @@ Model = Callable[[Any], Any] | NeuralSource | NDArray[np.floating]
 """The models that `evaluate` takes."""
 
 
+@naming_arguments(preset="config")
 def evaluate(
     model: Model,
     tokens: ArrayLike,
@@ -49,13 +50,14 @@ def evaluate(
 
     Args:
         model: A `transformers.PreTrainedModel`, run on its own device and in its own precision; a `torch.nn.Module` or
-            any function of windows of tokens, (B, T) int64, that returns logits or log-probabilities (B, T, V)
-            (see `ngram_eval.CallableSource`); an array (N - 1, V) of logits or log-probabilities, whose row p predicts
-            token p + 1; or a `ngram_eval.NeuralSource`.
+            any function that takes windows of tokens, a tensor (B, T) int64 on the module's device or on the CPU, and
+            returns logits or log-probabilities (B, T, V), a tensor or an array (see `ngram_eval.CallableSource`); an
+            array (N - 1, V) of logits or log-probabilities, whose row p predicts token p + 1; or a
+            `ngram_eval.NeuralSource`.
         tokens: (N,) integers; token p + 1 is predicted from tokens up to p.
         config: An `EvalConfig`, or the name of a preset.
         tokenizer: The tokenizer of the tokens, for bits per byte: a `transformers` tokenizer, or
-            `ngram_eval.Tokenizer.load(path)`.
+            `ngram_eval.load_tokenizer(path)`.
         lead: Tokens put before every window that does not begin with them, for every model that is run here: auto,
             those that a `transformers` tokenizer puts before a text; none; or their names or numbers, separated by
             commas.
@@ -121,7 +123,7 @@ def _tokenizer(tokenizer: Any) -> TextTokenizer | None:
         return ours
     if not _is_transformers(tokenizer, "PreTrainedTokenizerBase"):
         raise InputError(
-            f"tokenizer is a {type(tokenizer).__name__}: give one of transformers, or ngram_eval.Tokenizer.load"
+            f"tokenizer is a {type(tokenizer).__name__}: give one of transformers, or of ngram_eval.load_tokenizer"
         )
     from ngram_eval.models.hf.tokenizer import HfTokenizer  # needs transformers
 

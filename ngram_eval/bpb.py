@@ -20,6 +20,10 @@ FRACTION_BITS = 52
 LIMB_BITS = 26
 
 
+class NotAProbability(InputError):
+    """A value that a position would be charged with is no probability."""
+
+
 def nats_of(p: NDArray[np.float64]) -> NDArray[np.float64]:
     """-ln p, with p from `P_FLOOR` to 1: 0 to 69.1 nats per position."""
     nats: NDArray[np.float64] = -np.log(np.clip(p, P_FLOOR, 1.0))
@@ -29,12 +33,15 @@ def nats_of(p: NDArray[np.float64]) -> NDArray[np.float64]:
 def check_charges(
     p: NDArray[np.float64], positions: Callable[[], NDArray[np.int64]] | None = None, *, whose: str = "what is charged"
 ) -> None:
-    """Raise `InputError` unless all are probabilities, to `P_MOST`. It names the first of `positions()` that is not."""
+    """Raise `NotAProbability` unless all are probabilities, to `P_MOST`.
+
+    It names the first of `positions()` that is not; `whose` says what they are.
+    """
     if len(p) == 0 or (p.min() >= 0.0 and p.max() <= P_MOST):  # NaN passes neither
         return
     entry = int(np.flatnonzero(~((p >= 0.0) & (p <= P_MOST)))[0])
     position = entry if positions is None else int(positions()[entry])
-    raise InputError(
+    raise NotAProbability(
         f"{whose} at position {position} is {p[entry]}, which is not a probability: look at the model's distribution "
         "there, whose entries must be finite, not negative, and sum to 1"
     )

@@ -6,8 +6,8 @@ quirk of the published code (PR #890) is an option, and the preset `pr890` turns
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
 
 from ngram_eval.errors import InputError
 
@@ -15,6 +15,8 @@ MAX_HASHED_ORDER = 9
 """Highest order of the hashed counts: the hash has nine primes (`ngram_eval.scorers.hashed.hashing`)."""
 MAX_EXACT_ORDER = 32
 """Highest order of the exact counts (kMaxLevels of csrc/exact/evidence.h)."""
+MAX_BYTE_ORDER = 7
+"""Highest order of the byte mixture (kMostByteOrder of csrc/ppmd/ppmd.h)."""
 
 
 def _require(condition: bool, name: str, value: object, remedy: str) -> None:
@@ -59,7 +61,8 @@ class NgramConfig:
     """Lowest order n; its context has n - 1 tokens. With exact counts: the lowest order that counts as a hit."""
 
     max_order: int = 9
-    """Highest order n, tried first: at most 9 with hashed counts (nine hash primes), 32 with exact counts."""
+    """Highest order n, tried first: at most 9 with hashed counts (nine hash primes), 32 with exact counts, 7
+    with the byte mixture, whose orders count bytes."""
 
     buckets: int = 1 << 22
     """Buckets per table, a power of two; memory is orders x 2 x buckets x 4 bytes."""
@@ -201,6 +204,34 @@ class MixerConfig:
         _require(0.0 <= self.start_weight <= 1.0, "start_weight", self.start_weight, "give 0 to 1")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PpmdConfig:
+    """The mixture with a byte-level PPM-D (`ngram_eval.scorers.ppmd.model`); its orders count bytes."""
+
+    byte_gate: Literal["blind", "target"] = "blind"
+    """What makes PPM-D sure. blind: the likeliest byte's share of the counts of the longest known context (#1795);
+    target: PPM-D's value of the byte that came (#1785, withdrawn)."""
+
+    byte_share: Literal["spread", "marginal"] = "spread"
+    """The model's share of a byte. spread: the root p(token)^(1 / bytes), as published; marginal: the sum over the
+    tokens that go on with the byte, which needs whole distributions."""
+
+    sure_above: float = 0.9
+    """Confidence above which PPM-D is sure (#1795: 0.9; #1991: 0.8; #2098: 0.7)."""
+
+    model_weight: float = 0.9
+    """Weight of the model where PPM-D is not sure (#1795: 0.9; #1991 and #2098: 0.99)."""
+
+    model_weight_sure: float = 0.05
+    """Weight of the model where PPM-D is sure (#1795: 0.05; #1991: 0.2; #2098: 0.3)."""
+
+    def __post_init__(self) -> None:
+        _require(0.0 <= self.sure_above <= 1.0, "sure_above", self.sure_above, "give a share in [0, 1]")
+        for name in ("model_weight", "model_weight_sure"):
+            value = getattr(self, name)
+            _require(0.0 <= value <= 1.0, name, value, "give a weight in [0, 1]")
+
+
 ByteRule = Literal["decoded", "piece"]
 
 
@@ -208,9 +239,9 @@ ByteRule = Literal["decoded", "piece"]
 class EvalConfig:
     """One preset: everything that decides a result, given the tokens and the neural statistics."""
 
-    scorer: Literal["hashed", "exact", "mixer"] = "hashed"
-    """Family: hashed counts and a gate (a pseudo-probability); exact counts and a normalised blend, or hashed contexts
-    of binary decisions (both probabilities)."""
+    scorer: Literal["hashed", "exact", "mixer", "ppmd"] = "hashed"
+    """Family: hashed counts and a gate, or a mixture with byte counts (both pseudo-probabilities); exact counts and a
+    normalised blend, or hashed contexts of binary decisions (both probabilities)."""
 
     window: WindowConfig = field(default_factory=WindowConfig)
     """The windows."""
@@ -227,6 +258,9 @@ class EvalConfig:
     mixer: MixerConfig = field(default_factory=MixerConfig)
     """The mixing of binary decisions."""
 
+    ppmd: PpmdConfig = field(default_factory=PpmdConfig)
+    """The mixture of bytes."""
+
     byte_rule: ByteRule = "decoded"
     """Bytes of a target. decoded: the bytes that it decodes to; piece: the published formula on its piece."""
 
@@ -238,6 +272,12 @@ class EvalConfig:
             self.ngram.max_order,
             f"the hash has primes up to order {MAX_HASHED_ORDER}; --preset exact goes to {MAX_EXACT_ORDER}",
         )
+        _require(
+            self.scorer != "ppmd" or self.ngram.max_order <= MAX_BYTE_ORDER,
+            "max_order",
+            self.ngram.max_order,
+            f"an order of the byte mixture counts bytes; give 1 to {MAX_BYTE_ORDER}",
+        )
         for name, value in (
             ("rescore_tail", self.window.rescore_tail),
             ("context_gap", self.ngram.context_gap),
@@ -248,7 +288,7 @@ class EvalConfig:
     @property
     def normalised(self) -> bool:
         """Whether the values charged are probabilities, which sum to 1 over the vocabulary."""
-        return self.scorer != "hashed"
+        return self.scorer not in ("hashed", "ppmd")
 
     @property
     def learns_online(self) -> bool:
@@ -258,12 +298,21 @@ class EvalConfig:
     @property
     def needs_rows(self) -> bool:
         """Whether the scorer needs the whole neural distributions."""
+        if self.scorer == "ppmd":
+            return self.ppmd.byte_share == "marginal"
         return self.scorer == "mixer" or (self.scorer == "exact" and self.exact.tilt != "off")
 
     @property
     def depends_on_ranks(self) -> bool:
         """Whether the result depends on how the windows are split over ranks, as PR #890's does."""
         return self.window.rescore_tail or self.ngram.prefill_hole
+
+    def to_json(self) -> dict[str, Any]:
+        """The configuration as plain JSON; `ngram_eval.structured.build` reads it."""
+        found = asdict(self)
+        if self.scorer != "ppmd":  # files of version 0.1 have no such field, and must go on to fit
+            del found["ppmd"]
+        return found
 
 
 def hashed() -> EvalConfig:
@@ -305,6 +354,14 @@ def mixer_fast() -> EvalConfig:
     return EvalConfig(scorer="mixer", mixer=MixerConfig(contexts=9, weight_sets=4))
 
 
+def ppmd() -> EvalConfig:
+    """The model mixed with a byte-level PPM-D of April 2026, by bytes that are not charged as tokens are.
+
+    A pseudo-probability. Needs a tokenizer.
+    """
+    return EvalConfig(scorer="ppmd", ngram=NgramConfig(max_order=6), byte_rule="piece")
+
+
 PRESETS: dict[str, Callable[[], EvalConfig]] = {
     "pr890": pr890,
     "hashed": hashed,
@@ -312,6 +369,7 @@ PRESETS: dict[str, Callable[[], EvalConfig]] = {
     "tilt": tilt,
     "mixer": mixer,
     "mixer-fast": mixer_fast,
+    "ppmd": ppmd,
 }
 """Preset name -> configuration: the only list of presets."""
 

@@ -10,17 +10,21 @@
 The memory is the evaluator's own scorer: a token's probability equals the evaluator's, bit for bit.
 """
 
+import os
 import threading
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ngram_eval.bpb import check_charges
 from ngram_eval.config import EvalConfig, preset
-from ngram_eval.errors import InputError
+from ngram_eval.errors import InputError, naming_arguments
 from ngram_eval.models.source import Stats
 from ngram_eval.scorers.base import Vocabulary
+from ngram_eval.scorers.exact.scorer import ExactScorer
 from ngram_eval.scorers.make import make_scorer
 from ngram_eval.text.samples import entropy_of
 from ngram_eval.text.stream import MAX_VOCABULARY, Tokens
@@ -36,6 +40,9 @@ _ROOM = 1 << 10
 _SUM = 1e-3
 """Largest accepted error of the sum of a given distribution, as of a half-precision softmax."""
 
+_LIKELY = 0.3
+"""Least probability of a drafted token: verifying one that is refused costs a part of a forward pass."""
+
 
 class NgramMemory:
     """The counts of one sequence, and their blend with a model's distribution.
@@ -46,6 +53,7 @@ class NgramMemory:
     Threads may share a memory: its calls run one at a time.
     """
 
+    @naming_arguments(preset="config")
     def __init__(
         self, config: EvalConfig | str = "exact", *, vocabulary: Vocabulary | None = None, backend: str = "cpu"
     ) -> None:
@@ -56,7 +64,7 @@ class NgramMemory:
         self.config = preset(config) if isinstance(config, str) else config
         if not self.config.normalised:
             raise InputError(
-                "this method's values over the vocabulary sum to more than 1, so they are not a distribution: give "
+                "this method's values over the vocabulary do not sum to 1, so they are not a distribution: give "
                 "exact, tilt or mixer"
             )
         if self.config.scorer == "mixer" and vocabulary is None:
@@ -82,12 +90,13 @@ class NgramMemory:
         with self._lock:
             return self._tokens()
 
-    def observe(self, tokens: ArrayLike, probabilities: ArrayLike | None = None) -> None:
-        """Count the next tokens (n,), and learn from them.
+    def observe(self, tokens: ArrayLike, probabilities: ArrayLike | None = None) -> NDArray[np.float64]:
+        """Count the next tokens (n,), and learn from them; returns what each was charged, (n,).
 
-        `probabilities` (n, V) are the model's distributions before each token; without them, tokens are only counted,
-        and the weights of the blend do not change. The very first token has no context and is only counted. Raises
-        `InputError` for arrays of another form.
+        `probabilities` (n, V) are the model's distributions before each token. Without them, tokens are only counted:
+        the weights of the blend do not change, and nothing is returned, (0,). The very first token of a memory has no
+        context: it is only counted, and charged what the model gives it. Raises `InputError` for arrays of another
+        form.
         """
         found = np.asarray(tokens)
         if found.ndim != 1 or (found.size and found.dtype.kind not in "iu"):
@@ -97,23 +106,25 @@ class NgramMemory:
         if found.size and (found.min() < 0 or found.max() >= limit):
             raise InputError(f"tokens range from {found.min()} to {found.max()}: they must be in [0, {limit:,})")
         with self._lock:
-            self._observe(found, rows)
+            return self._observe(found, rows)
 
-    def _observe(self, found: NDArray[np.integer], rows: NDArray[np.float64] | None) -> None:
+    def _observe(self, found: NDArray[np.integer], rows: NDArray[np.float64] | None) -> NDArray[np.float64]:
         first, stop = max(self._length - 1, 0), self._length + len(found) - 1
         skipped = int(self._length == 0)  # the first token is not a target
         self._append(found)
-        if stop <= first:
-            return
         if rows is None:
-            self._scorer.prefill(self._tokens(), first, stop, lambda counted: None)
-            return
+            if stop > first:
+                self._scorer.prefill(self._tokens(), first, stop, lambda counted: None)
+            return np.empty(0)
+        alone = rows[np.arange(skipped), found[:skipped]]
+        if stop <= first:
+            return alone
         rows = rows[skipped:]
         targets = found[skipped:]
         entropy = np.array([entropy_of(row) for row in rows], np.float32)
         window = Windows(np.array([0]), np.array([first]), np.array([stop]), stop)
         stats = Stats(rows[np.arange(len(rows)), targets], entropy, rows if self.config.needs_rows else None)
-        self._scorer.score(self._tokens(), window, stats)
+        return np.append(alone, self._scorer.score(self._tokens(), window, stats).values)
 
     def distribution(self, probabilities: ArrayLike) -> NDArray[np.float64]:
         """The blend of the memory with the model's distribution (V,) of the next token, (V,). Changes nothing.
@@ -129,6 +140,33 @@ class NgramMemory:
             blended = self._scorer.distribution(self._tokens(), position, row, entropy)
         check_charges(blended, lambda: np.full(len(blended), position), whose="the blend")
         return blended
+
+    def top(self, count: int, probabilities: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """The `count` most probable next tokens by `distribution`, the most probable first, and their probabilities.
+
+        Of equals, the token with the lower number comes first. Raises `InputError` as `distribution` does.
+        """
+        blended = self.distribution(probabilities)
+        best = np.lexsort((np.arange(len(blended)), -blended))[: max(count, 0)]
+        return best, blended[best]
+
+    def continuation(self, count: int, vocabulary: int) -> Tokens:
+        """The `count` tokens that the memory by itself thinks most probable next, one after another, (<= count,).
+
+        They end before the first that it gives less than 0.3. Only `exact` can be asked; changes nothing. Raises
+        `InputError` for another method.
+        """
+        if not isinstance(self._scorer, ExactScorer):
+            raise InputError(f"a memory of {self.config.scorer} can't be asked beyond its next token: give exact")
+        uniform, drafted = np.full(vocabulary, 1 / vocabulary), np.zeros(0, np.uint32)
+        with self._lock:
+            while self._length and len(drafted) < count:
+                blended = self._scorer.distribution_after(self._tokens(), drafted, uniform, float(np.log(vocabulary)))
+                best = int(blended.argmax())
+                if blended[best] < _LIKELY:
+                    break
+                drafted = np.append(drafted, np.uint32(best))
+        return drafted
 
     def copy(self) -> "NgramMemory":
         """An independent copy, which continues as this memory would; counts all tokens again, a million a second."""
@@ -165,6 +203,39 @@ def _rows(probabilities: ArrayLike, count: int) -> NDArray[np.float64]:
             f"and sum to {sums[np.argmax(np.abs(sums - 1))]}: give softmax(logits), not the logits"
         )
     return rows
+
+
+class MemoryBatch:
+    """The memories of B sequences, asked and advanced in one call, on threads."""
+
+    def __init__(self, memories: Sequence[NgramMemory], threads: int | None = None) -> None:
+        """`threads`: of this batch; by default as many as the process may use, at most one a memory."""
+        self.memories = list(memories)
+        self._threads = min(threads or len(os.sched_getaffinity(0)), max(len(self.memories), 1))
+
+    def distribution(self, probabilities: ArrayLike) -> NDArray[np.float64]:
+        """The blend of each sequence's memory with the model's distribution of its next token, (B, V) to (B, V)."""
+        rows = self._one_each(probabilities)
+        return np.array(self._on_all(NgramMemory.distribution, rows)).reshape(rows.shape)
+
+    def observe(self, tokens: ArrayLike, probabilities: ArrayLike | None = None) -> list[NDArray[np.float64]]:
+        """Count each sequence's next tokens, (B, n), and learn; `probabilities` (B, n, V) as `NgramMemory.observe`."""
+        given = self._one_each(tokens)
+        if probabilities is None:
+            return self._on_all(NgramMemory.observe, given)
+        return self._on_all(NgramMemory.observe, given, self._one_each(probabilities))
+
+    def _one_each(self, given: ArrayLike) -> NDArray[Any]:
+        found = np.asarray(given)
+        if found.ndim < 2 or len(found) != len(self.memories):
+            raise InputError(f"an array of shape {found.shape} for {len(self.memories)} memories: give a row for each")
+        return found
+
+    def _on_all(self, call: Callable[..., NDArray[np.float64]], *arguments: NDArray[Any]) -> list[NDArray[np.float64]]:
+        if self._threads == 1:
+            return list(map(call, self.memories, *arguments))
+        with ThreadPoolExecutor(self._threads) as pool:
+            return list(pool.map(call, self.memories, *arguments))
 
 
 class _Row(NamedTuple):
@@ -204,7 +275,7 @@ class NgramLogitsProcessor:
             raise InputError("the model's scores are NaN, or all minus infinity: there is nothing to blend with")
         memories = self._advanced(sequences)
         self._rows = [_Row(*row) for row in zip(sequences, memories, probabilities, strict=True)]
-        blended = np.array([row.memory.distribution(row.probabilities) for row in self._rows])
+        blended = MemoryBatch(memories).distribution(probabilities)
         blended[torch.isneginf(scores).cpu().numpy()] = 0.0
         blended /= blended.sum(axis=1, keepdims=True)
         with np.errstate(divide="ignore"):  # the logarithm of 0 is intended

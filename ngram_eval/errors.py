@@ -6,6 +6,9 @@ file or flag, the value found, and the remedy. Any other exception is a bug and 
 
 import errno
 import io
+import os
+import re
+import select
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +23,8 @@ _FULL = frozenset({errno.EDQUOT, errno.ENOSPC})
 
 BAD_INPUT, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 """Exit codes; the last two are the shell's for SIGINT and SIGTERM."""
+INTERNAL, INCONCLUSIVE = 3, 4
+"""Exit codes of the audit alone: an error of its own; nothing was refuted, and what matters could not be asked."""
 
 
 ESCAPED = "backslashreplace"
@@ -41,6 +46,11 @@ def _shown(character: str) -> str:
     return character if character.isprintable() else character.encode("unicode_escape").decode()
 
 
+def is_failure(error: BaseException) -> bool:
+    """Whether a library failed: any exception, or a panic of Rust, which is none and whose type can't be imported."""
+    return not isinstance(error, MemoryError) and (isinstance(error, Exception) or "Panic" in type(error).__name__)
+
+
 @contextmanager
 def refusing(source: object, what: str, remedy: str) -> Iterator[None]:
     """A context for a library that reads a file of a stranger's: whatever it raises becomes an `InputError`.
@@ -49,10 +59,29 @@ def refusing(source: object, what: str, remedy: str) -> Iterator[None]:
     """
     try:
         yield
-    except (InputError, MemoryError):
+    except InputError:
         raise
-    except Exception as error:
+    except BaseException as error:
+        if not is_failure(error):
+            raise
         raise InputError(f"{source} {what} ({error or type(error).__name__}): {remedy}") from error
+
+
+@contextmanager
+def naming_arguments(**others: str) -> Iterator[None]:
+    """A context or decorator of what is called from Python: an `InputError` names arguments, not flags.
+
+    --seq-len becomes seq_len, or what `others` calls it.
+    """
+
+    def argument(flag: re.Match[str]) -> str:
+        name = flag[1].replace("-", "_")
+        return others.get(name, name)
+
+    try:
+        yield
+    except InputError as error:
+        raise InputError(re.sub(r"(?<![\w-])--([a-z][a-z0-9-]*)", argument, str(error))) from error.__cause__
 
 
 def exit_code(error: BaseException) -> int:
@@ -77,19 +106,38 @@ def one_line(error: BaseException) -> str:
     return str(error) if exit_code(error) == BAD_INPUT else f"{type(error).__name__}: {error}"
 
 
+def _nobody_reads() -> bool:
+    """Whether stdout is a pipe without a reader; then it leads nowhere from now on, as Python flushes it in the end."""
+    stdout = sys.__stdout__
+    if stdout is None or stdout is not sys.stdout:
+        return False
+    pipe = select.poll()
+    pipe.register(stdout, 0)
+    gone = any(event & select.POLLERR for _, event in pipe.poll(0))
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
+    return gone
+
+
 @contextmanager
 def exit_on_input_error() -> Iterator[None]:
     """A context for a command line: bad input and files, disk or memory that the system refuses exit with code 2.
 
     The error is one line on stderr. Ctrl-C exits with 130, the shell's code for it. Other exceptions pass through.
-    Names of files that are not UTF-8 are printed with escapes, as stderr does by itself.
+    Names of files that are not UTF-8 are printed with escapes, as stderr does by itself. Where the reader of stdout has
+    gone, as `head` does, the command ends with 1 and says nothing.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors=ESCAPED)
     try:
-        yield
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
     except (InputError, OSError, MemoryError, KeyboardInterrupt) as error:
         code = exit_code(error)
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            raise SystemExit(FAILED) from None
         if code == FAILED:
             raise
         prefix = "error: " if code == BAD_INPUT else ""

@@ -207,12 +207,20 @@ def require_folder(flag: str, path: Path | None) -> None:
         raise InputError(f"{flag} is {path}: give a folder that is there, or can be made, and is writable")
 
 
+_LFS = b"version https://git-lfs.github.com/spec/"
+_LARGEST_POINTER = 1024  # by Git LFS's specification
+
+
 def open_input(path: Path, remedy: str) -> BinaryIO:
     """A regular file, open for reading; raises `InputError` for anything else. A pipe would be waited for, for ever."""
     try:
         if not (stat.S_ISREG(mode := path.stat().st_mode) or stat.S_ISDIR(mode)):
             raise InputError(f"{path} can't be read (a pipe, a socket or a device): give a file")
-        return path.open("rb")
+        file = path.open("rb")
+        if os.fstat(file.fileno()).st_size < _LARGEST_POINTER and file.peek(len(_LFS)).startswith(_LFS):
+            file.close()
+            raise InputError(f"{path} is a Git LFS pointer, not the file it stands for: fetch that with `git lfs pull`")
+        return file
     except InputError:
         raise
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name, or half a surrogate pair

@@ -18,7 +18,7 @@ if not torch.cuda.is_available():  # before Triton is imported: without a GPU, k
 from ngram_eval.text.shards import write_shard
 from tests.support.host_cuda import compiler, host_extension
 from tests.support.places import SAMPLE_PATH
-from tests.support.streams import Stream
+from tests.support.streams import Stream, phrases
 
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
 if WORKERS > 1 and "OMP_NUM_THREADS" not in os.environ:  # threads beyond the cores only wait for each other
@@ -35,9 +35,7 @@ if find_spec("hypothesis"):  # benchmarks/gpu/suite.sh runs some of the tests wh
 @pytest.fixture(scope="session")
 def stream(tmp_path_factory: pytest.TempPathFactory) -> Stream:
     """3,000 tokens below 50 in which phrases come back, so that every order matches somewhere."""
-    rng = np.random.default_rng(7)
-    phrases = [rng.integers(0, 50, rng.integers(3, 14)) for _ in range(40)]
-    tokens = np.concatenate([phrases[i] for i in rng.integers(0, 40, 600)])[:3000].astype(np.uint16)
+    tokens, rng = phrases()
     p_target = rng.beta(0.4, 2.0, len(tokens) - 1)
     p_target[17] = 0.0  # floored at 1e-30
     entropy = rng.uniform(0.0, 6.0, len(tokens) - 1).astype(np.float32)

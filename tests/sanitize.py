@@ -43,6 +43,7 @@ SANITIZERS = {
         {"ASAN_OPTIONS": "detect_leaks=0", "PYTHONMALLOC": "malloc"},
         (
             *("tests/scorers/test_conformance.py", "tests/scorers/test_exact.py", "tests/scorers/test_mixer.py"),
+            "tests/scorers/ppmd/test_model.py",
             *("tests/codec/test_coder.py", "tests/test_decoding.py", "tests/csrc/test_arrays.py", SHARED),
         ),
     ),

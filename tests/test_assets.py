@@ -1,10 +1,13 @@
 """The embedded default is what its note says."""
 
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ngram_eval.assets import asset
+from ngram_eval.assets import asset, build
 from ngram_eval.assets.build import HELD_OUT, split
 from ngram_eval.errors import InputError
 from ngram_eval.evaluation.settings import EMBEDDED_SEQ_LEN
@@ -41,3 +44,23 @@ def test_splitting_the_novels() -> None:
     assert sample == HELD_OUT + "\n\none paragraph\n\n"
     with pytest.raises(InputError, match=r"novels\.txt"):
         split("no such novel", Path("novels.txt"), 100)
+
+
+@pytest.mark.slow
+def test_the_build_makes_every_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = subprocess.run
+
+    def briefly(command: list[str], **options: Any) -> None:
+        run([*command, "--steps", "1", "--batch", "1"] if command[3] == "train" else command, **options)
+
+    monkeypatch.setattr(build.subprocess, "run", briefly)
+    sentences = [f"It is a truth, number {i}, universally acknowledged." for i in range(200)]
+    (tmp_path / "novels.txt").write_text("\n\n".join([*sentences, HELD_OUT, *sentences, ""]))
+    out = tmp_path / "out"
+    out.mkdir()
+    arguments = ["build", "novels.txt", "--out", "out", "--vocab-size", "300", "--sample-characters", "2000"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", arguments)
+    build.main()
+    made = {"model.ngev", "sample_000000.bin", "sample_manifest.json", "tokenizer.model"}
+    assert {path.name for path in out.iterdir()} == made

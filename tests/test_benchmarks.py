@@ -14,6 +14,7 @@ import torch
 
 from benchmarks import (
     blends,
+    byte_mixtures,
     codec,
     collisions,
     demo,
@@ -40,7 +41,7 @@ from ngram_eval.kernels.runtime import INTERPRETED
 from ngram_eval.scorers.hashed.reference import ReferenceCounts
 from ngram_eval.text.shards import write_shard
 from tests.support.host_cuda import compiler
-from tests.support.places import ROOT
+from tests.support.places import ROOT, SAMPLE_PATH
 from tests.support.streams import Stream
 
 needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
@@ -138,6 +139,21 @@ def test_collisions(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     collisions.draw(tmp_path / "c.svg", lines, beside)
     assert "svg" in (tmp_path / "c.svg").read_text()[:300]
+
+
+@pytest.mark.slow
+def test_byte_mixtures(tmp_path: Path) -> None:
+    found = list(byte_mixtures.measure(byte_mixtures.Options(toy=True, text=SAMPLE_PATH)))
+    for one in found:
+        assert all(line.vocabulary_sum > 1.05 for name, line in one.published.items() if "blind" in name)
+        assert all(line.vocabulary_sum < 1 + 1e-9 for name, line in one.marginal.items() if "blind" in name)
+        for line in one.beside.values():
+            assert line.vocabulary_sum == pytest.approx(1, abs=1e-6)
+            assert line.renormalised == pytest.approx(line.at_samples, abs=1e-6)
+    assert byte_mixtures.report(found).count("| preset `mixer` |") == 2
+    pytest.importorskip("matplotlib")
+    byte_mixtures.draw(tmp_path / "b.svg", found[0])
+    assert "svg" in (tmp_path / "b.svg").read_text()[:300]
 
 
 def test_exact_counts_are_those_of_tables_without_collisions(stream: Stream) -> None:

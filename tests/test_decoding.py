@@ -23,6 +23,7 @@ from ngram_eval.scorers.base import Vocabulary
 from ngram_eval.scorers.make import make_scorer
 from ngram_eval.text.stream import MAX_VOCABULARY
 from ngram_eval.text.windows import plan_windows
+from tests.support.places import ROOT
 
 V = 12
 
@@ -121,9 +122,9 @@ def test_repetition_is_expected_and_learned() -> None:
     assert memory.distribution(row)[200] > max(before, 0.95)
 
 
-@pytest.mark.parametrize("name", ["hashed", "pr890"])
+@pytest.mark.parametrize("name", ["hashed", "pr890", "ppmd"])
 def test_a_score_is_not_to_be_drawn_from(name: str) -> None:
-    with pytest.raises(InputError, match="sum to more than 1, so they are not a distribution"):
+    with pytest.raises(InputError, match="do not sum to 1, so they are not a distribution"):
         NgramMemory(name)
 
 
@@ -139,7 +140,7 @@ def test_a_score_is_not_to_be_drawn_from(name: str) -> None:
         (lambda m: m.distribution([1.0, 2.0]), "give softmax"),
         (lambda m: m.distribution([1.5, -0.5]), "range from -0.5 to 1.5"),
         (lambda m: m.distribution([float("nan"), 1.0]), "must sum to 1"),
-        (lambda m: NgramMemory("best"), "--preset is 'best'"),
+        (lambda m: NgramMemory("best"), "config is 'best'"),
         (lambda m: NgramMemory(backend="triton"), "has no exact counts"),
         (lambda m: NgramMemory("mixer"), "give vocabulary=Vocabulary"),
     ],
@@ -336,14 +337,14 @@ def test_evaluate_counts_bytes_by_a_tokenizer_of_ours() -> None:
         ({"tokens": [0.5, 1.5]}, "give at least two integers"),
         ({"tokens": [-1, 5]}, "tokens range from -1"),
         ({"tokens": np.full(65, 13)}, "outside the vocabulary of the model"),
-        ({"config": "best"}, "--preset is 'best'"),
+        ({"config": "best"}, "config is 'best'"),
         ({"config": "exact"}, "shorter than one sequence of 2048"),
         ({"tokenizer": "t.model"}, "tokenizer is a str"),
         ({"model": np.zeros((3, V))}, r"the logits are float64 of shape \(3, 12\): give floats \(64, vocabulary\)"),
         ({"model": Bigram()}, "Bigram, is in training mode"),
-        ({"model": lambda windows: np.zeros((2, 2))}, r"gave \(2, 2\) for windows of shape \(1, 1\)"),
+        ({"model": lambda windows: np.zeros((2, 2))}, r"gave \(2, 2\) for windows of shape \(1, 2\)"),
         ({"model": lambda windows: np.full((*windows.shape, V), np.nan)}, "are NaN"),
-        ({"batch_windows": 0}, "--batch-windows is 0"),
+        ({"batch_windows": 0}, "^batch_windows is 0"),
     ],
 )
 def test_evaluate_refuses(arguments: dict[str, Any], message: str) -> None:
@@ -368,6 +369,10 @@ def test_a_vocabulary_above_the_limit_is_told() -> None:
 def test_public_names_are_listed(tmp_path: Path) -> None:
     import ngram_eval
 
-    assert {"evaluate", "NgramMemory", "NgramLogitsProcessor", "EvalConfig", "preset"} <= set(dir(ngram_eval))
+    assert set(ngram_eval.__all__) == {*ngram_eval._HOMES, "__version__"} <= set(dir(ngram_eval))
+    reference = (ROOT / "docs/api.md").read_text(encoding="utf-8")
+    for name in ngram_eval.__all__:
+        assert getattr(ngram_eval, name)
+        assert name == "__version__" or f"ngram_eval.{name}" in reference, name
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         ngram_eval.nothing  # noqa: B018

@@ -147,11 +147,8 @@ MAKERS: dict[str, Callable[[Path], object]] = {
 """File or folder -> how to make it."""
 FINEWEB = ("fineweb_val_000000.bin",)
 FILES: dict[str, tuple[str, ...]] = {
-    "README.md": (
-        *("before.json", "after.json", "more.jsonl.zst", "text/one.txt", "model", "novel.txt", "scores.npz", "T.model"),
-        *FINEWEB,
-    ),
-    "docs/audit.md": ("val_000000.bin", "T.model", "model.ngev", "charged.npz", "claim.json"),
+    "README.md": ("before.json", "after.json", "more.jsonl.zst", "text/one.txt", "model", "novel.txt"),
+    "docs/audit.md": ("val_000000.bin", "T.model", "model.ngev", "charged.npz", "claim.json", "novel.txt"),
     "docs/budget.md": ("val_000000.bin", "T.model", "model.ngev"),
     "docs/codec.md": ("IN",),
     "docs/eight_gpus.md": ("T.model", "model.ngev", *FINEWEB),

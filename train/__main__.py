@@ -4,9 +4,10 @@ On several GPUs: `torchrun --nproc_per_node=8 -m ngram_eval.train --preset pr890
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,7 @@ import torch
 import tyro
 
 from ngram_eval.cli.console import show_help
+from ngram_eval.cli.flags import read_flags
 from ngram_eval.cli.options import peek
 from ngram_eval.distributed.ranks import ALONE, Ranks, first_rank_speaks, joined_ranks
 from ngram_eval.errors import INTERRUPTED, InputError, exit_on_input_error
@@ -77,13 +79,13 @@ def parse(arguments: list[str], prog: str) -> Options:
     pick = peek(arguments, _Named).preset
     if pick not in PRESETS:
         raise InputError(f"--preset is {pick!r}: choose from {', '.join(PRESETS)}")
-    options = tyro.cli(
+    flags: Callable[..., Options] = partial(
+        tyro.cli,
         Options,
-        prog=prog,
-        args=arguments,
         default=Options(data=tyro.MISSING, out=tyro.MISSING, config=PRESETS[pick]()),
         config=(tyro.conf.OmitArgPrefixes,),
     )
+    options = read_flags(flags, arguments, prog)
     options.check()
     return options
 

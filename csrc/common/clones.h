@@ -11,6 +11,7 @@
     !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #if __has_attribute(target_clones)
 #define NGRAM_CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
+#define NGRAM_CLONED
 #endif
 #endif
 #ifndef NGRAM_CLONES

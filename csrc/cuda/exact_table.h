@@ -12,8 +12,8 @@
 #include <stdexcept>
 #include <type_traits>
 
+#include "cuda/exact_hash.h"
 #include "cuda/parallel.h"
-#include "exact/hash.h"
 
 namespace ngram::device {
 

@@ -1,8 +1,14 @@
 // The chain of exact counts at one position: features of the context, weights, what they give, what they learn.
+//
+// Vectors hold levels, or the parts of one. Every entry takes the operations that the reference takes, in its order.
+// Entries above the last level are computed too, and not used.
 #include <algorithm>
 #include <limits>
 
+#include "common/clones.h"
 #include "exact/model.h"
+
+#pragma GCC diagnostic ignored "-Wpsabi"  // vectors are passed to inlined functions alone
 
 namespace ngram {
 
@@ -18,25 +24,55 @@ constexpr int kOffset[] = {0, kShape, kShape + kSurprise, kShape + kSurprise + k
                            kShape + kSurprise + kRun + kToken};
 constexpr int kWeightsPerLevel = kOffset[4] + kLonger;
 
-// Classes are sums of comparisons: their outcomes are too random for branches.
-template <class Number, class... Bounds>
-int count_above(Number x, Bounds... bounds) {
-  return (static_cast<int>(x > static_cast<Number>(bounds)) + ...);
+// Levels that are worked on at once.
+typedef double Doubles __attribute__((vector_size(32), may_alias));
+typedef std::int32_t Ints __attribute__((vector_size(32), may_alias));
+typedef std::int64_t Longs __attribute__((vector_size(32), may_alias));
+constexpr int kDoubles = sizeof(Doubles) / sizeof(double), kInts = sizeof(Ints) / sizeof(std::int32_t);
+
+template <class Vector, class Array>
+NGRAM_INLINE Vector& lanes(Array& of, int level) {
+  return *reinterpret_cast<Vector*>(of.data() + level);
 }
 
-int size_class(std::uint64_t total) {  // of total >= 1: 0 to 12
+// Classes are sums of comparisons, whose outcomes are -1 and 0.
+template <class... Bounds>
+NGRAM_INLINE Ints count_above(const Ints& x, Bounds... bounds) {
+  return -((x > bounds) + ...);
+}
+
+NGRAM_INLINE Ints size_class(const Ints& total) {  // of total >= 1: 0 to 12
   return count_above(total, 1, 2, 3, 4, 6, 9, 14, 24, 48, 128, 512, 4096);
 }
 
-int variety_class(std::uint64_t total, std::uint64_t distinct) {  // 0 to 7
-  const std::uint64_t d = distinct * 100;
-  const int between =
-      1 + (d >= total * 5) + (d >= total * 10) + (d >= total * 20) + (d >= total * 35) + (d >= total * 60);
-  const int varied = distinct == total ? 7 : between;
-  return distinct == 1 ? 0 : varied;
+NGRAM_INLINE Ints variety_class(const Ints& total, const Ints& distinct) {  // 0 to 7
+  const Ints d = distinct * 100, none = {};
+  const Ints between =
+      1 - ((d >= total * 5) + (d >= total * 10) + (d >= total * 20) + (d >= total * 35) + (d >= total * 60));
+  return distinct == 1 ? none : distinct == total ? none + 7 : between;
 }
+constexpr std::uint64_t kLargestSize = 1 << 25;  // above 20 times any `distinct` and the last class; times 60 it fits
 
-int run_class(std::uint32_t run) { return count_above(run, 1, 2, 3, 5, 8, 16); }  // 0 to 6
+NGRAM_INLINE Ints run_class(const Ints& run) { return count_above(run, 1, 2, 3, 5, 8, 16); }  // 0 to 6
+
+// 1 / recent_total by total, at 32 that of all above.
+const auto kPerRecent = [] {
+  std::array<double, 33> to{};
+  for (std::uint64_t total = 1; total < to.size(); ++total) to[total] = 1.0 / static_cast<double>(recent_total(total));
+  return to;
+}();
+
+// Four levels' parts as each part's levels, and back.
+NGRAM_INLINE void transpose(Four (&x)[4]) {
+  const Four low = __builtin_shufflevector(x[0], x[1], 0, 4, 1, 5),
+             low2 = __builtin_shufflevector(x[2], x[3], 0, 4, 1, 5);
+  const Four high = __builtin_shufflevector(x[0], x[1], 2, 6, 3, 7),
+             high2 = __builtin_shufflevector(x[2], x[3], 2, 6, 3, 7);
+  x[0] = __builtin_shufflevector(low, low2, 0, 1, 4, 5);
+  x[1] = __builtin_shufflevector(low, low2, 2, 3, 6, 7);
+  x[2] = __builtin_shufflevector(high, high2, 0, 1, 4, 5);
+  x[3] = __builtin_shufflevector(high, high2, 2, 3, 6, 7);
+}
 
 // What a position cost, roughly; averaged over positions, each weighing half of the next.
 double cost(double p) { return p > 0.5 ? 0.0 : p > 0.1 ? 1.0 : p > 0.01 ? 2.0 : 3.5; }
@@ -56,124 +92,151 @@ void ExactModel::begin_chain() {
 
 int ExactModel::weights_per_level() { return kWeightsPerLevel; }
 
-// Adds up the weights of a level's features: the logits of its four parts.
-Four ExactModel::look_up(int level, bool longest, const Context& context, const Surroundings& around) {
-  Level& to = level_[level];
-  const bool varied = level > 0 && context.distinct > 1;
-  const int run = 1 + run_class(context.run) * 2 + longest;
-  const int feature[] = {
-      size_class(context.total) * 8 + variety_class(context.total, context.distinct),
-      longest ? around.surprise : around.cost,
-      varied ? run : 0,
-      around.token,
-      around.longer * 8 + around.uncertainty,
-  };
-  Four z = four(0.0f);
-  for (int f = 0; f < kFeatures; ++f) {
-    to.weights[f] = &weights_[static_cast<std::size_t>(level) * kWeightsPerLevel + kOffset[f] + feature[f]];
-    z += to.weights[f]->value;
+// The weights of every level's features, their parts, and what follows for any target.
+NGRAM_CLONES void ExactModel::weigh(int depth, float entropy) {
+  alignas(Ints) std::array<std::int32_t, kMaxLevels> size, shape, run;
+  for (int level = 0; level < depth; level += kInts) {
+    const Ints total = lanes<Ints>(at_.size, level), distinct = lanes<Ints>(at_.variety, level), none = {};
+    const Ints sizes = size_class(total);
+    lanes<Ints>(size, level) = sizes;
+    lanes<Ints>(shape, level) = sizes * 8 + variety_class(total, distinct);
+    lanes<Ints>(run, level) = distinct > 1 ? 1 + 2 * run_class(lanes<Ints>(at_.run, level)) : none;
   }
-  return z;
+  run[0] = 0;
+  const int last = depth - 1, cost = cost_class(recent_cost_);
+  run[last] += run[last] > 0;
+  const int surprise = (1 + static_cast<int>(surprises_ & 7)) * 5 + cost, token = static_cast<int>(newest_ % kToken);
+  const int uncertainty = entropy > 0.0f ? static_cast<int>(std::min(entropy * 1.5f, 7.0f)) : 0;
+
+  Four sum[kMaxLevels];
+  Weight* first = weights_.data();
+  for (int level = 0; level < depth; ++level, first += kWeightsPerLevel) {
+    const int longer = level == last ? 0 : 1 + size[level + 1];
+    auto& weights = at_.weights[level];
+    weights = {first + kOffset[0] + shape[level], first + kOffset[1] + (level == last ? surprise : cost),
+               first + kOffset[2] + run[level], first + kOffset[3] + token,
+               first + kOffset[4] + longer * 8 + uncertainty};
+    Four z = four(0.0f);
+    for (int f = 0; f < kFeatures; ++f) z += weights[f]->value;
+    sum[level] = z;
+  }
+  for (int level = 0; level < depth; level += kDoubles) {
+    Four parts[kParts];
+    for (int i = 0; i < kDoubles; ++i) parts[i] = logistic(sum[level + i]);
+    transpose(parts);
+    const Longs alone = lanes<Longs>(at_.alone, level);
+    const Doubles none = {}, a0 = __builtin_convertvector(parts[0], Doubles);
+    const Doubles a1 = __builtin_convertvector(parts[1], Doubles);
+    const Doubles a2 = alone ? none : __builtin_convertvector(parts[2], Doubles);
+    const Doubles a3 = alone ? none : __builtin_convertvector(parts[3], Doubles);
+    lanes<Doubles>(at_.a[0], level) = a0;
+    lanes<Doubles>(at_.a[1], level) = a1;
+    lanes<Doubles>(at_.a[2], level) = a2;
+    lanes<Doubles>(at_.a[3], level) = a3;
+    const Doubles n = lanes<Doubles>(at_.n, level), varied = lanes<Doubles>(at_.varied, level);
+    const Doubles per_count = 1.0 / n, per_total = 1.0 / lanes<Doubles>(at_.total, level);
+    const Doubles distinct = varied * per_count, repeats = (n - varied) * per_count;
+    const Doubles not_raw = 1.0 - a3, rest = not_raw * (1.0 - a2);
+    lanes<Doubles>(at_.per_count, level) = per_count;
+    lanes<Doubles>(at_.per_total, level) = per_total;
+    lanes<Doubles>(at_.distinct, level) = distinct;
+    lanes<Doubles>(at_.repeats, level) = repeats;
+    lanes<Doubles>(at_.raw, level) = a3 * per_total;
+    lanes<Doubles>(at_.recent, level) = not_raw * a2 * lanes<Doubles>(at_.per_recent, level);
+    lanes<Doubles>(at_.first, level) = rest * a0 * per_count;
+    lanes<Doubles>(at_.more, level) = rest * a1 * per_count;
+    lanes<Doubles>(at_.rest, level) = rest * ((1.0 - a0) * distinct + (1.0 - a1) * repeats);
+  }
 }
 
-// What follows from a level's weights `a` for any target.
-void ExactModel::finish(int level, bool longest, const Context& context, Four a) {
-  Level& to = level_[level];
-  to.longest = longest;
-  for (int part = 0; part < kParts; ++part) to.a[part] = a[part];
-  if (level == 0 || context.distinct == 1) to.a[2] = to.a[3] = 0.0;
-
-  const auto total = static_cast<double>(context.total);
-  const auto n = longest ? total : static_cast<double>(context.novel_total);
-  const auto distinct = static_cast<double>(context.distinct);
-  to.per_count = 1.0 / n;
-  to.per_total = 1.0 / total;
-  to.per_recent = 1.0 / static_cast<double>(recent_total(context.total));
-  to.distinct = distinct * to.per_count;
-  to.repeats = (n - distinct) * to.per_count;
-  const double not_raw = 1.0 - to.a[3];
-  const double rest = not_raw * (1.0 - to.a[2]);
-  to.raw = to.a[3] * to.per_total;
-  to.recent = not_raw * to.a[2] * to.per_recent;
-  to.first = rest * to.a[0] * to.per_count;
-  to.more = rest * to.a[1] * to.per_count;
-  to.rest = rest * ((1.0 - to.a[0]) * to.distinct + (1.0 - to.a[1]) * to.repeats);
-}
-
-// Three passes over the levels, not one: the logistic function is a long chain of operations, and so levels overlap.
 template <class ContextOf>
 void ExactModel::prepare(int depth, const ContextOf& context_of, float entropy) {
-  const int cost = cost_class(recent_cost_);
-  Surroundings around{.surprise = (1 + static_cast<int>(surprises_ & 7)) * 5 + cost,
-                      .cost = cost,
-                      .token = static_cast<int>(newest_ % kToken),
-                      .uncertainty = entropy > 0.0f ? static_cast<int>(std::min(entropy * 1.5f, 7.0f)) : 0,
-                      .longer = 0};
-  Four a[kMaxLevels];
-  for (int level = depth - 1; level >= 0; --level) {
+  for (int level = 0; level < depth; ++level) {
     const Context& context = context_of(level);
-    a[level] = look_up(level, level + 1 == depth, context, around);
-    around.longer = 1 + size_class(context.total);
+    at_.size[level] = static_cast<std::int32_t>(std::min(context.total, kLargestSize));
+    at_.variety[level] = static_cast<std::int32_t>(context.distinct);
+    at_.run[level] = static_cast<std::int32_t>(context.run);
+    at_.total[level] = static_cast<double>(static_cast<std::int64_t>(context.total));
+    const std::uint64_t n = level + 1 == depth ? context.total : context.novel_total;
+    at_.n[level] = static_cast<double>(static_cast<std::int64_t>(n));
+    at_.varied[level] = context.distinct;
+    at_.per_recent[level] = kPerRecent[std::min<std::uint64_t>(context.total, 32)];
+    at_.alone[level] = -static_cast<std::int64_t>(level == 0 || context.distinct == 1);
   }
-  for (int level = 0; level < depth; ++level) a[level] = logistic(a[level]);
-  for (int level = 0; level < depth; ++level) finish(level, level + 1 == depth, context_of(level), a[level]);
+  if (depth > 0) weigh(depth, entropy);
 }
 
 void ExactModel::prepare_tip(float entropy) {
   prepare(counts_.tip_depth(), [this](int level) { return counts_.tip(level); }, entropy);
 }
 
-namespace {
-
 // A successor's part of its level's probability, besides what comes from below; 0 if it never followed.
-template <class Level>
-double direct(const Level& level, const Successor& successor) {
-  const std::uint32_t count = level.longest ? successor.count : successor.novel;
+double ExactModel::direct(int level, bool longest, const Successor& successor) const {
+  const std::uint32_t count = longest ? successor.count : successor.novel;
   const double seen = count > 0 ? 1.0 : 0.0;
-  return level.first * seen + level.more * (static_cast<double>(count) - seen) +
-         level.recent * static_cast<double>(successor.recent) + level.raw * static_cast<double>(successor.count);
+  return at_.first[level] * seen + at_.more[level] * (static_cast<double>(count) - seen) +
+         at_.recent[level] * static_cast<double>(successor.recent) +
+         at_.raw[level] * static_cast<double>(successor.count);
 }
 
-}  // namespace
-
-double ExactModel::chained(int depth, const Successor* target, double base) {
-  below_[0] = base;
+NGRAM_CLONES double ExactModel::chained(int depth, const Successor* target, double base) {
   for (int level = 0; level < depth; ++level) {
-    below_[level + 1] = direct(level_[level], target[level]) + level_[level].rest * below_[level];
+    const Successor& of = target[level];
+    at_.counted[level] = level + 1 == depth ? of.count : of.novel;
+    at_.followed[level] = of.count;
+    at_.lately[level] = of.recent;
   }
-  return below_[depth];
+  for (int level = 0; level < depth; level += kDoubles) {  // as in `direct`
+    const Doubles count = lanes<Doubles>(at_.counted, level), none = {};
+    const Doubles seen = count > 0.0 ? none + 1.0 : none;
+    lanes<Doubles>(at_.direct, level) = lanes<Doubles>(at_.first, level) * seen +
+                                        lanes<Doubles>(at_.more, level) * (count - seen) +
+                                        lanes<Doubles>(at_.recent, level) * lanes<Doubles>(at_.lately, level) +
+                                        lanes<Doubles>(at_.raw, level) * lanes<Doubles>(at_.followed, level);
+  }
+  double p = base;
+  for (int level = 0; level < depth; ++level) {
+    at_.below[level] = p;
+    p = at_.direct[level] + at_.rest[level] * p;
+  }
+  return p;
 }
 
-// One step of every weight along the gradient of ln p, p being what `chained` gave for this target.
-void ExactModel::learn(int depth, const Successor* target, double chained) {
-  double reach = 1.0 / chained;  // d ln p / d (probability above the level)
+// One step of every weight along the gradient of ln p, p being what `chained` has just given.
+NGRAM_CLONES void ExactModel::learn(int depth, double chained) {
+  alignas(Doubles) std::array<double, kMaxLevels> reaches;  // d ln p / d (probability above the level)
+  double above = 1.0 / chained;
   for (int level = depth - 1; level >= 0; --level) {
-    const Level& at = level_[level];
-    const std::uint32_t count = at.longest ? target[level].count : target[level].novel;
-    const double q = below_[level];
-    const double seen = count > 0 ? 1.0 : 0.0;
-    const double first = seen * at.per_count;
-    const double more = (static_cast<double>(count) - seen) * at.per_count;
-    const double interpolated =
-        at.a[0] * first + at.a[1] * more + ((1.0 - at.a[0]) * at.distinct + (1.0 - at.a[1]) * at.repeats) * q;
-    const double recent = static_cast<double>(target[level].recent) * at.per_recent;
-    const double raw = static_cast<double>(target[level].count) * at.per_total;
-    const double not_raw = 1.0 - at.a[3];
-    const double lower = not_raw * (1.0 - at.a[2]);
-    const double slope[kParts] = {lower * (first - at.distinct * q), lower * (more - at.repeats * q),
-                                  not_raw * (recent - interpolated),
-                                  raw - (at.a[2] * recent + (1.0 - at.a[2]) * interpolated)};
-    Four gradient;
-    for (int part = 0; part < kParts; ++part) {
-      gradient[part] = static_cast<float>(reach * slope[part] * (at.a[part] * (1.0 - at.a[part])));
+    reaches[level] = above;
+    above *= at_.rest[level];
+  }
+  for (int start = 0; start < depth; start += kDoubles) {
+    const Doubles count = lanes<Doubles>(at_.counted, start), q = lanes<Doubles>(at_.below, start), none = {};
+    const Doubles a0 = lanes<Doubles>(at_.a[0], start), a1 = lanes<Doubles>(at_.a[1], start);
+    const Doubles a2 = lanes<Doubles>(at_.a[2], start), a3 = lanes<Doubles>(at_.a[3], start);
+    const Doubles distinct = lanes<Doubles>(at_.distinct, start), repeats = lanes<Doubles>(at_.repeats, start);
+    const Doubles per_count = lanes<Doubles>(at_.per_count, start), reach = lanes<Doubles>(reaches, start);
+    const Doubles seen = count > 0.0 ? none + 1.0 : none;
+    const Doubles first = seen * per_count, more = (count - seen) * per_count;
+    const Doubles interpolated = a0 * first + a1 * more + ((1.0 - a0) * distinct + (1.0 - a1) * repeats) * q;
+    const Doubles recent = lanes<Doubles>(at_.lately, start) * lanes<Doubles>(at_.per_recent, start);
+    const Doubles raw = lanes<Doubles>(at_.followed, start) * lanes<Doubles>(at_.per_total, start);
+    const Doubles not_raw = 1.0 - a3, lower = not_raw * (1.0 - a2);
+    Four gradient[kParts] = {
+        __builtin_convertvector(reach * (lower * (first - distinct * q)) * (a0 * (1.0 - a0)), Four),
+        __builtin_convertvector(reach * (lower * (more - repeats * q)) * (a1 * (1.0 - a1)), Four),
+        __builtin_convertvector(reach * (not_raw * (recent - interpolated)) * (a2 * (1.0 - a2)), Four),
+        __builtin_convertvector(reach * (raw - (a2 * recent + (1.0 - a2) * interpolated)) * (a3 * (1.0 - a3)), Four),
+    };
+    transpose(gradient);
+    for (int level = start; level < std::min(start + kDoubles, depth); ++level) {
+      for (Weight* weight : at_.weights[level]) {
+        const Four step = weight->rate * gradient[level - start];
+        const Four square = step * step < four(1.0f) ? step * step : four(1.0f);
+        weight->value += four(kLearningRate) * step;
+        weight->rate -= weight->rate * (four(0.5f) * square);  // 1 / sqrt(sum + gradient^2), to first order
+      }
     }
-    for (Weight* weight : at.weights) {
-      const Four step = weight->rate * gradient;
-      const Four square = step * step < four(1.0f) ? step * step : four(1.0f);
-      weight->value += four(kLearningRate) * step;
-      weight->rate -= weight->rate * (four(0.5f) * square);  // 1 / sqrt(sum + gradient^2), to first order
-    }
-    reach *= at.rest;
   }
 }
 
@@ -183,7 +246,7 @@ double ExactModel::charge(int depth, const Successor* target, std::uint32_t toke
   if (config_.chain) {
     const double chained = this->chained(depth, target, base);
     p = blended(base, chained);
-    if (chained >= std::numeric_limits<double>::min()) learn(depth, target, chained);  // 1 / chained is finite
+    if (chained >= std::numeric_limits<double>::min()) learn(depth, chained);  // 1 / chained is finite
     if (p > 0.0) {
       const double posterior = base_weight_ * base / p;
       const double share = 1.0 / static_cast<double>(scored_ + 2);
@@ -204,19 +267,19 @@ void ExactModel::prepare_evidence(const Recalled& seen, int depth, float entropy
 }
 
 // The same of position i of the counts' last chunk; the number of levels.
-int ExactModel::prepare_evidence(int i, float entropy, Successor* target) {
-  const int depth = counts_.depth(i);
-  prepare_evidence({&counts_.evidence(0, i), ExactCounts::kChunk}, depth, entropy, target);
+int ExactModel::prepare_evidence(const ExactCounts::Chunk& chunk, int i, float entropy, Successor* target) {
+  const int depth = chunk.depth[i];
+  prepare_evidence({&chunk.evidence(0, i), ExactCounts::kChunk}, depth, entropy, target);
   return depth;
 }
 
 void ExactModel::distribute_chain(const double* row, float entropy, std::int64_t vocab_size, double* p) {
   prepare_tip(entropy);
-  for (int level = 0; level < counts_.tip_depth(); ++level) {
-    const Level& at = level_[level];
-    for (std::int64_t token = 0; token < vocab_size; ++token) p[token] *= at.rest;
+  for (int level = 0, depth = counts_.tip_depth(); level < depth; ++level) {
+    const double rest = at_.rest[level];
+    for (std::int64_t token = 0; token < vocab_size; ++token) p[token] *= rest;
     counts_.visit_successors(level, [&](std::uint32_t token, const Successor& successor) {
-      p[token] += direct(at, successor);  // the same sum as in `chained`
+      p[token] += direct(level, level + 1 == depth, successor);  // the same sum as in `chained`
     });
   }
   for (std::int64_t token = 0; token < vocab_size; ++token) p[token] = blended(row[token], p[token]);

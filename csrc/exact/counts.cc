@@ -4,35 +4,24 @@
 #include <stdexcept>
 
 #include "common/prefetch.h"
-#include "exact/hash.h"
 
 namespace ngram {
 
 namespace {
 
-constexpr int kIndexAhead = 64;  // positions by which an index line is requested before its use, and a node line
-constexpr int kNodeAhead = 32;
-constexpr std::uint64_t kFirstIndex = 1 << 12;
+constexpr int kBlock = 32;  // positions that are requested, resolved and counted in one go
 
 }  // namespace
 
 ExactCounts::ExactCounts(int levels)
     : levels_(levels),
-      index_(std::make_unique<ZeroPages<std::uint64_t>>(kFirstIndex)),
-      tip_((levels + 1) * (kChunk + 1), kNone),
-      tip_total_((levels + 1) * (kChunk + 1)),
+      tip_((levels + 1) * (kChunk + 1), Tip{kNone, 0}),
       child_(levels * kChunk, kNone),
-      evidence_(static_cast<std::size_t>(levels) * kChunk),
       ending_(levels + 1, kNone) {
-  add_segment();
-  nodes_ = 1;  // the root
-  for (int i = 0; i <= kChunk; ++i) tip_node(0, i) = kRoot;
+  node_.extend(1);
+  older_.extend(1);
+  for (int i = 0; i <= kChunk; ++i) tips(0)[i] = {kRoot, 0};
   ending_[0] = kRoot;
-}
-
-void ExactCounts::add_segment() {
-  segments_.push_back(std::make_unique<ZeroPages<Node>>(std::size_t{1} << kSegmentBits));
-  segment_.push_back(segments_.back()->data());
 }
 
 std::uint64_t ExactCounts::bytes() const {
@@ -40,73 +29,40 @@ std::uint64_t ExactCounts::bytes() const {
   for (const auto& [id, list] : lists_) {
     lists += sizeof(id) + sizeof(list) + list.nodes.capacity() * sizeof(std::uint32_t);
   }
-  return lists + nodes_ * sizeof(Node) + index_->size() * sizeof(std::uint64_t) +
-         stream_.size() * sizeof(std::uint32_t);
+  return lists + nodes_ * (sizeof(Node) + sizeof(std::uint32_t)) + index_.bytes() + positions_ * sizeof(std::uint32_t);
 }
 
 std::uint32_t ExactCounts::find(std::uint32_t parent, std::uint32_t token) const {
-  const std::uint64_t h = child_hash(parent, token), mask = index_->size() - 1;
-  for (std::uint64_t i = h & mask;; i = (i + 1) & mask) {
-    const std::uint64_t entry = index_->data()[i];
-    if (entry == 0) return kNone;
-    if (entry >> 32 != h >> 32) continue;
-    const Node& found = node(static_cast<std::uint32_t>(entry));
-    if (found.parent == parent && found.token == token) return static_cast<std::uint32_t>(entry);
-  }
-}
-
-void ExactCounts::insert(std::uint32_t id) {
-  const Node& added = node(id);
-  const std::uint64_t h = child_hash(added.parent, added.token), mask = index_->size() - 1;
-  std::uint64_t i = h & mask;
-  while (index_->data()[i] != 0) i = (i + 1) & mask;
-  index_->data()[i] = (h >> 32) << 32 | id;
-}
-
-void ExactCounts::grow() {
-  const std::uint64_t size = index_->size() * 2;
-  index_.reset();  // it is made anew from the nodes: the old and the new one never exist together
-  index_ = std::make_unique<ZeroPages<std::uint64_t>>(size);
-  for (std::uint64_t id = 1; id < nodes_; ++id) {
-    if (id + kIndexAhead < nodes_) {
-      const Node& later = node(static_cast<std::uint32_t>(id + kIndexAhead));
-      NGRAM_PREFETCH(index_->data() + (child_hash(later.parent, later.token) & (size - 1)));
-    }
-    insert(static_cast<std::uint32_t>(id));
-  }
+  const Node& context = node(parent);
+  if (context.distinct > 1) return index_.find(parent, token);
+  return context.distinct == 1 && node(context.link).token == token ? context.link : kNone;
 }
 
 // A child that has not followed yet; the caller counts it.
 std::uint32_t ExactCounts::add_child(std::uint32_t parent, std::uint32_t token, std::uint64_t position) {
   if (nodes_ == kNone) throw std::length_error("more than 4294967294 distinct n-grams: use a lower highest order");
-  if (nodes_ * 2 > index_->size()) grow();  // at most half full: most look-ups are of n-grams that are new
-  const auto id = static_cast<std::uint32_t>(nodes_++);
-  if (id >> kSegmentBits == segments_.size()) add_segment();
+  const auto id = static_cast<std::uint32_t>(nodes_);
+  node_.extend(nodes_ + 1);
+  older_.extend(nodes_ + 1);
   Node& up = node(parent);
+  if (up.distinct == 1) index_.insert(parent, node(up.link).token, up.link);
+  if (up.distinct > 0) index_.insert(parent, token, id);
+  ++nodes_;
   Node& added = node(id);
-  added.parent = parent;
   added.token = token;
   added.link = static_cast<std::uint32_t>(position);
   added.position_high = static_cast<std::uint32_t>(position >> 32);
-  added.next = up.distinct ? up.link : 0;
+  older(id) = up.distinct ? up.link : 0;
   up.link = id;
   up.distinct = up.distinct + 1;
-  insert(id);
   return id;
 }
 
 // Gives the nodes in `expanding_` the child that followed when their n-gram occurred for the first time.
 void ExactCounts::expand_all() {
-  const auto first_successor = [this](std::uint32_t id) {
-    return (std::uint64_t{node(id).position_high} << 32 | node(id).link) + 1;
-  };
-  for (const std::uint32_t id : expanding_) NGRAM_PREFETCH(stream_.data() + first_successor(id));
   for (const std::uint32_t id : expanding_) {
-    NGRAM_PREFETCH(index_->data() + (child_hash(id, stream_[first_successor(id)]) & (index_->size() - 1)));
-  }
-  for (const std::uint32_t id : expanding_) {
-    const std::uint64_t position = first_successor(id);
-    Node& only = node(add_child(id, stream_[position], position));
+    const std::uint64_t position = newest(node(id)) + 1;
+    Node& only = node(add_child(id, token(position), position));
     only.count = 1;
     only.novel = 1;
     only.recent = std::uint32_t{1} << 31;
@@ -116,53 +72,76 @@ void ExactCounts::expand_all() {
   expanding_.clear();
 }
 
-// The successor at `level` - 1 of position i, whose longer context is at `level`, has just been counted.
-void ExactCounts::count_novel(int level, int i, bool is_new) {
-  const std::uint32_t id = child(level - 1, i);
-  if (id == kNone) return;
-  Node& lower = node(id);
-  Node& up = node(lower.parent);
-  Evidence& seen = evidence_[(level - 1) * kChunk + i];
-  seen.target.novel = lower.novel;
-  seen.context.novel_total = up.novel_total;
-  if (is_new) {
-    ++lower.novel;
-    ++up.novel_total;
+void ExactCounts::request(int level, const std::uint32_t* tokens, int from, int to) {
+  const Tip* const tip = tips(level);
+  for (int i = from; i < to; ++i) {
+    const std::uint32_t context = tip[i].node == kNone ? kRoot : tip[i].node;
+    const Node& up = node(context);  // of one not yet expanded the link is no child, and the request useless
+    const void* const entry = index_.home(context, tokens[i]);
+    NGRAM_PREFETCH(up.distinct > 1 ? entry : &node(up.link));
   }
 }
 
-void ExactCounts::append_level(int level, const std::uint32_t* tokens, int n, std::uint64_t first) {
-  for (int i = 0; i < n; ++i) {
-    const std::uint64_t mask = index_->size() - 1;
-    if (i + kIndexAhead < n && tip_node(level, i + kIndexAhead) != kNone) {
-      NGRAM_PREFETCH(index_->data() + (child_hash(tip_node(level, i + kIndexAhead), tokens[i + kIndexAhead]) & mask));
+void ExactCounts::resolve(int level, const std::uint32_t* tokens, int from, int to) {
+  const Tip* const tip = tips(level);
+  std::uint32_t* const child = children(level);
+  for (int i = from; i < to; ++i) {
+    const std::uint32_t context = tip[i].node;
+    child[i] = kNone;
+    if (context == kNone) continue;
+    const Node& up = node(context);
+    if (up.distinct > 1) {
+      child[i] = index_.find(context, tokens[i]);
+      NGRAM_PREFETCH(&node(child[i] == kNone ? kRoot : child[i]));
+    } else if (up.distinct == 1) {
+      const Node& only = node(up.link);
+      if (only.token == tokens[i]) {
+        child[i] = up.link;
+      } else {  // both will be put into the index
+        NGRAM_PREFETCH(index_.home(context, tokens[i]));
+        NGRAM_PREFETCH(index_.home(context, only.token));
+      }
     }
-    if (i + kNodeAhead < n && tip_node(level, i + kNodeAhead) != kNone) {
-      const std::uint64_t entry =
-          index_->data()[child_hash(tip_node(level, i + kNodeAhead), tokens[i + kNodeAhead]) & mask];
-      const Node& candidate = node(static_cast<std::uint32_t>(entry));
-      NGRAM_PREFETCH(&candidate);
-      NGRAM_PREFETCH(&candidate.last_seen);  // half of the nodes lie on two lines
-    }
+  }
+}
 
-    const std::uint32_t context = tip_node(level, i);
-    tip_node(level + 1, i + 1) = kNone;
-    child(level, i) = kNone;
+template <bool kRootLevel>
+void ExactCounts::count(int level, const std::uint32_t* tokens, int from, int to, std::uint64_t first, Chunk& chunk) {
+  const Tip* const tip = tips(level);
+  Tip* const longer = tips(level + 1);
+  std::uint32_t* const child = children(level);
+  const Tip* const shorter = kRootLevel ? nullptr : tips(level - 1);
+  const std::uint32_t* const lower_child = kRootLevel ? nullptr : children(level - 1);
+  Evidence* const evidence = &chunk.evidence(level, 0);
+  Evidence* const lower_evidence = kRootLevel ? nullptr : &chunk.evidence(level - 1, 0);
+  for (int i = from; i < to; ++i) {
+    // The successor of the next shorter context is new or not before this one: its continuation counts.
+    const auto count_novel = [&](bool is_new) {
+      if (kRootLevel || lower_child[i] == kNone) return;
+      Node& lower = node(lower_child[i]);
+      Node& up = node(shorter[i].node);
+      lower_evidence[i].target.novel = lower.novel;
+      lower_evidence[i].context.novel_total = up.novel_total;
+      lower.novel += is_new;
+      up.novel_total += is_new;
+    };
+    const std::uint32_t context = tip[i].node;
+    longer[i + 1].node = kNone;
     if (context == kNone) {
-      ending_[level + 1] = kNone;
-      if (level > 0) count_novel(level, i, true);
+      count_novel(true);
       continue;
     }
-    const std::uint64_t times = context == kRoot ? first + i : tip_total(level, i);
-    Evidence& seen = evidence_[level * kChunk + i];
+    const std::uint64_t times = kRootLevel ? first + i : tip[i].total;
+    Evidence& seen = evidence[i];
     seen.context = {times, 0, node(context).distinct, node(context).run};
-    std::uint32_t id = find(context, tokens[i]);
+    std::uint32_t id = child[i];
+    if (id == kNone) id = find(context, tokens[i]);  // it may have become known since it was sought
     const bool is_new = id == kNone;
     if (is_new) id = add_child(context, tokens[i], first + i);
     Node& target = node(id);
-    seen.target = is_new ? Successor{} : successor(target, times, level > 0);
+    seen.target = is_new ? Successor{} : successor(target, times, !kRootLevel);
     if (target.count == kNone) throw std::length_error("an n-gram occurred more than 4294967294 times");
-    if (level > 0) {
+    if (!kRootLevel) {
       Node& up = node(context);
       const bool again = !is_new && target.last_seen + 1 == times;
       up.run = again ? std::min<std::uint32_t>(up.run + 1, kRunLimit) : 1;
@@ -170,28 +149,53 @@ void ExactCounts::append_level(int level, const std::uint32_t* tokens, int n, st
       target.last_seen = static_cast<std::uint32_t>(times);
     }
     const std::uint32_t before = target.count++;
-    child(level, i) = id;
-    ending_[level + 1] = id;
-    if (times > 0) depth_[i] = level + 1;
+    child[i] = id;
+    if (times > 0) chunk.depth[i] = level + 1;
     if (before > 0 && level + 1 < levels_) {
-      if (before == 1) expanding_.push_back(id);  // its children are not needed before the next level
-      tip_node(level + 1, i + 1) = id;
-      tip_total(level + 1, i + 1) = before;
+      if (before == 1) {  // its children are not needed before the next level
+        NGRAM_PREFETCH(stream_.data() + newest(target) + 1);
+        expanding_.push_back(id);
+      }
+      longer[i + 1] = {id, before};
     }
-    if (level > 0) count_novel(level, i, is_new);
+    count_novel(is_new);
   }
-  expand_all();
 }
 
-void ExactCounts::append(const std::uint32_t* tokens, int n) {
+void ExactCounts::append(const std::uint32_t* tokens, int n, Chunk& chunk) {
   rewind();
-  const std::uint64_t first = stream_.size();
-  stream_.insert(stream_.end(), tokens, tokens + n);
-  std::fill_n(depth_.begin(), n, 0);
-  for (int level = 0; level < levels_; ++level) append_level(level, tokens, n, first);
-  for (int level = 1; level < levels_; ++level) {
-    tip_node(level, 0) = tip_node(level, n);
-    tip_total(level, 0) = tip_total(level, n);
+  const std::uint64_t first = positions_;
+  stream_.extend(first + n);
+  std::copy_n(tokens, n, stream_.data() + first);
+  positions_ = first + n;
+  std::fill_n(chunk.depth.begin(), n, 0);
+  // Blocks of positions, level after level. A block's contexts are known once the one before it of the lower level, and
+  // its first position's lower neighbour, are counted: so a chunk of one block is not looked ahead in.
+  const int blocks = (n + kBlock - 1) / kBlock, all = levels_ * blocks;
+  const int requested = std::min(2, blocks - 1), resolved = std::min(1, blocks - 1);
+  const auto call = [&](auto step, int block) {
+    if (block >= all) return;
+    const int level = block / blocks, from = block % blocks * kBlock;
+    step(level, from, std::min(from + kBlock, n));
+  };
+  const auto request = [&](int level, int from, int to) { this->request(level, tokens, from, to); };
+  const auto resolve = [&](int level, int from, int to) { this->resolve(level, tokens, from, to); };
+  for (int block = 0; block < requested; ++block) call(request, block);
+  for (int block = 0; block < resolved; ++block) call(resolve, block);
+  for (int block = 0; block < all; ++block) {
+    call(request, block + requested);
+    call(resolve, block + resolved);
+    call(
+        [&](int level, int from, int to) {
+          level == 0 ? count<true>(level, tokens, from, to, first, chunk)
+                     : count<false>(level, tokens, from, to, first, chunk);
+          if (to == n) expand_all();
+        },
+        block);
+  }
+  for (int level = 0; level < levels_; ++level) {
+    if (level > 0) tips(level)[0] = tips(level)[n];
+    ending_[level + 1] = children(level)[n - 1];
   }
 }
 
@@ -202,30 +206,30 @@ ExactCounts::Place ExactCounts::place(std::uint32_t id, int length) const {
     const std::uint64_t times = total(id, found.count) - (length > 0 && ending_[length] == id ? 1 : 0);
     return {times > 0 ? id : kNone, times, false};
   }
-  const std::uint64_t position = std::uint64_t{found.position_high} << 32 | found.link;
-  return {kNone, position, position + 1 < stream_.size()};
+  const std::uint64_t position = newest(found);
+  return {kNone, position, position + 1 < positions_};
 }
 
-void ExactCounts::peek(const std::uint32_t* tokens, int n) {
+void ExactCounts::peek(const std::uint32_t* tokens, int n, Chunk& chunk) {
   if (!peeking_) {
     peeking_.emplace(levels_ + 1);
     for (int level = 0; level < tip_depth(); ++level) {
-      (*peeking_)[level] = place(tip_node(level, 0), level);
+      (*peeking_)[level] = place(tip_of(level).node, level);
     }
   }
   for (int i = 0; i < n; ++i) {
     std::vector<Place> next(levels_ + 1);
-    if (!stream_.empty()) next[0] = place(kRoot, 0);
-    depth_[i] = 0;
+    if (positions_ > 0) next[0] = place(kRoot, 0);
+    chunk.depth[i] = 0;
     for (int level = 0; level < levels_; ++level) {
       const Place& at = (*peeking_)[level];
       if (at.node == kNone && !at.once) break;
-      depth_[i] = level + 1;
-      Evidence& seen = evidence_[level * kChunk + i];
+      chunk.depth[i] = level + 1;
+      Evidence& seen = chunk.evidence(level, i);
       if (at.once) {
-        const bool same = stream_[at.times_or_position + 1] == tokens[i];
+        const bool same = token(at.times_or_position + 1) == tokens[i];
         seen = {{1, 1, 1, 1}, same ? Successor{1, 1, std::uint32_t{1} << 31} : Successor{}};
-        if (same && at.times_or_position + 2 < stream_.size()) {
+        if (same && at.times_or_position + 2 < positions_) {
           next[level + 1] = {kNone, at.times_or_position + 1, true};
         }
         continue;
@@ -242,20 +246,20 @@ void ExactCounts::peek(const std::uint32_t* tokens, int n) {
 }
 
 int ExactCounts::tip_depth() const {
-  int depth = stream_.empty() ? 0 : 1;
-  while (depth > 0 && depth < levels_ && tip_[depth * (kChunk + 1)] != kNone) ++depth;
+  int depth = positions_ > 0 ? 1 : 0;
+  while (depth > 0 && depth < levels_ && tip_of(depth).node != kNone) ++depth;
   return depth;
 }
 
 Context ExactCounts::tip(int level) const {
-  const std::uint32_t id = tip_[level * (kChunk + 1)];
-  return {total(id, tip_total_[level * (kChunk + 1)]), node(id).novel_total, node(id).distinct, node(id).run};
+  const auto [id, count] = tip_of(level);
+  return {total(id, count), node(id).novel_total, node(id).distinct, node(id).run};
 }
 
 Successor ExactCounts::tip_successor(int level, std::uint32_t token) const {
-  const std::uint32_t id = tip_[level * (kChunk + 1)], found = find(id, token);
-  if (found == kNone) return {};
-  return successor(node(found), total(id, tip_total_[level * (kChunk + 1)]), level > 0);
+  const auto [id, count] = tip_of(level);
+  const std::uint32_t found = find(id, token);
+  return found == kNone ? Successor{} : successor(node(found), total(id, count), level > 0);
 }
 
 }  // namespace ngram

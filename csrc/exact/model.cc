@@ -1,11 +1,24 @@
 #include "exact/model.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
+#include <exception>
+#include <thread>
 
 namespace ngram {
 
-ExactModel::ExactModel(const ExactModelConfig& config) : config_(config), counts_(config.levels) {
+namespace {
+
+constexpr int kAhead = 4;  // chunks by which counting may be ahead of charging
+constexpr std::int64_t kWorthAThread = 4 * ExactCounts::kChunk;
+
+}  // namespace
+
+ExactModel::ExactModel(const ExactModelConfig& config)
+    : config_(config),
+      counts_(config.levels),
+      chunks_(config.threads > 1 ? kAhead : 1, ExactCounts::Chunk(config.levels)) {
   begin_chain();
   begin_tilt();
 }
@@ -33,37 +46,73 @@ void ExactModel::learned(const Learned& from) {
   surprises_ = from.surprises;
 }
 
-void ExactModel::count(const std::uint32_t* tokens, int n) {
-  counts_.append(tokens, n);
-  for (int i = 0; i < n; ++i) largest_token_ = std::max(largest_token_, tokens[i]);
+// Counts the first chunk of `n` tokens; its length.
+template <class Token>
+int ExactModel::count(const Token* tokens, std::int64_t n, ExactCounts::Chunk& chunk) {
+  std::uint32_t wide[ExactCounts::kChunk];
+  const int size = static_cast<int>(std::min<std::int64_t>(n, ExactCounts::kChunk));
+  std::copy_n(tokens, size, wide);
+  counts_.append(wide, size, chunk);
+  largest_token_ = std::max(largest_token_, *std::max_element(wide, wide + size));
+  return size;
 }
 
 template <class Token>
 void ExactModel::append(const Token* tokens, std::int64_t n) {
-  std::uint32_t chunk[ExactCounts::kChunk];
-  for (std::int64_t start = 0; start < n; start += ExactCounts::kChunk) {
-    const int size = static_cast<int>(std::min<std::int64_t>(n - start, ExactCounts::kChunk));
-    std::copy_n(tokens + start, size, chunk);
-    count(chunk, size);
-    newest_ = chunk[size - 1];
+  for (std::int64_t at = 0; at < n;) at += count(tokens + at, n - at, chunks_[0]);
+  if (n > 0) newest_ = tokens[n - 1];
+}
+
+// Calls visit(chunk, first token, tokens) for each chunk in order, while another thread counts the next ones: counts do
+// not depend on what is charged. What stops it is thrown here, after the chunks before it.
+template <class Token, class Visit>
+void ExactModel::count_ahead(const Token* tokens, std::int64_t n, const Visit& visit) {
+  const std::int64_t all = (n + ExactCounts::kChunk - 1) / ExactCounts::kChunk;
+  std::atomic<std::int64_t> counted = 0, visited = 0;  // chunks
+  std::atomic<std::int64_t> last = all;                // chunks that are ever counted
+  std::exception_ptr failure;
+  std::thread counter([&] {
+    try {
+      for (std::int64_t k = 0; k < all; ++k) {
+        for (std::int64_t seen = visited; seen + kAhead <= k; seen = visited) visited.wait(seen);
+        const std::int64_t at = k * ExactCounts::kChunk;
+        count(tokens + at, n - at, chunks_[k % kAhead]);
+        counted = k + 1;
+        counted.notify_one();
+      }
+    } catch (...) {
+      failure = std::current_exception();
+      last = counted.load();
+      counted = all + 1;
+      counted.notify_one();
+    }
+  });
+  for (std::int64_t k = 0; k < last; ++k) {
+    for (std::int64_t ready = counted; ready <= k; ready = counted) counted.wait(ready);
+    if (k >= last) break;
+    const std::int64_t at = k * ExactCounts::kChunk;
+    visit(chunks_[k % kAhead], at, static_cast<int>(std::min<std::int64_t>(n - at, ExactCounts::kChunk)));
+    visited = k + 1;
+    visited.notify_one();
   }
+  counter.join();
+  if (failure) std::rethrow_exception(failure);
 }
 
 template <class Token>
 void ExactModel::score(const Token* tokens, std::int64_t n, const Base& base, double* p, std::uint8_t* order) {
   if (config_.tilt != Tilt::kOff) return score_tilted(tokens, n, base, p, order);
-  std::uint32_t chunk[ExactCounts::kChunk];
-  for (std::int64_t start = 0; start < n; start += ExactCounts::kChunk) {
-    const int size = static_cast<int>(std::min<std::int64_t>(n - start, ExactCounts::kChunk));
-    std::copy_n(tokens + start, size, chunk);
-    count(chunk, size);
-    for (int i = 0; i < size; ++i) {
-      const std::int64_t at = start + i;
+  const auto charge_each = [&](const ExactCounts::Chunk& chunk, std::int64_t first, int size) {
+    for (std::int64_t at = first; at < first + size; ++at) {
       Successor target[kMaxLevels];
-      const int depth = prepare_evidence(i, base.entropy[at], target);
+      const int depth = prepare_evidence(chunk, static_cast<int>(at - first), base.entropy[at], target);
       order[at] = static_cast<std::uint8_t>(depth);
-      p[at] = charge(depth, target, chunk[i], base.target(at, chunk[i]));
+      p[at] = charge(depth, target, tokens[at], base.target(at, tokens[at]));
     }
+  };
+  if (config_.threads > 1 && n >= kWorthAThread) return count_ahead(tokens, n, charge_each);
+  for (std::int64_t at = 0; at < n; at += ExactCounts::kChunk) {
+    charge_each(chunks_[0], at, count(tokens + at, n - at, chunks_[0]));
   }
 }
 
@@ -76,7 +125,7 @@ void ExactModel::peek_each(const Token* tokens, std::int64_t n, const Visit& vis
   for (std::int64_t start = 0; start < n; start += ExactCounts::kChunk) {
     const int size = static_cast<int>(std::min<std::int64_t>(n - start, ExactCounts::kChunk));
     std::copy_n(tokens + start, size, chunk);
-    counts_.peek(chunk, size);
+    counts_.peek(chunk, size, chunks_[0]);
     for (int i = 0; i < size; ++i) {
       visit(start + i, i);
       newest_ = chunk[i];
@@ -90,12 +139,12 @@ void ExactModel::score_together(const Token* tokens, std::int64_t n, const Base&
   Successor target[kMaxLevels];
   peek_each(tokens, n, [&](std::int64_t at, int i) {
     const double below = base.target(at, tokens[at]);
-    const int depth = prepare_evidence(i, base.entropy[at], target);
+    const int depth = prepare_evidence(chunks_[0], i, base.entropy[at], target);
     order[at] = static_cast<std::uint8_t>(depth);
     p[at] = config_.chain ? blended(below, chained(depth, target, below)) : below;
   });
   peek_each(tokens, n, [&](std::int64_t at, int i) {  // now learn
-    const int depth = prepare_evidence(i, base.entropy[at], target);
+    const int depth = prepare_evidence(chunks_[0], i, base.entropy[at], target);
     charge(depth, target, tokens[at], base.target(at, tokens[at]));
   });
   append(tokens, n);
@@ -111,7 +160,7 @@ void ExactModel::distribution_after(const Token* tokens, std::int64_t n, const d
     with.back() = static_cast<std::uint32_t>(token);
     peek_each(with.data(), n + 1, [&](std::int64_t at, int i) {
       if (at < n) return;
-      const int depth = prepare_evidence(i, entropy, target);
+      const int depth = prepare_evidence(chunks_[0], i, entropy, target);
       p[token] = config_.chain ? blended(row[token], chained(depth, target, row[token])) : row[token];
     });
   }

@@ -18,10 +18,11 @@
 // The tilt. p'(a) = p(a) e^(beta [a = h]) / Z, Z = 1 + p(h) (e^beta - 1); h is the most frequent and recent successor of
 // the longest context. beta is fixed, or learned: a map from p(h) to how often hints so sure came true.
 //
-// Cost: 40 to 60 ns a level and position besides what `exact/counts.h` states; a distribution is levels x V multiply-adds
-// and one step for each successor of each context. Weights: 42 kB a level.
+// Cost: some 30 ns a level and position besides what `exact/counts.h` states, which a second thread can do meanwhile; a
+// distribution is levels x V multiply-adds and one step for each successor of each context. Weights: 42 kB a level.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <utility>
@@ -40,6 +41,7 @@ struct ExactModelConfig {
   Tilt tilt;
   double tilt_factor;      // e^beta, if fixed
   double tilt_confidence;  // smallest share of the hint among the successors of its context
+  int threads;             // from 2 on, one counts ahead of the one that charges and learns
 };
 
 // The base distribution of positions in a row: of each target, or whole rows (`stride` 0: the same row for all).
@@ -118,14 +120,22 @@ class ExactModel {
     Four rate;
   };
 
-  // One level of the chain at one position: what does not depend on the target.
-  struct Level {
-    Weight* weights[kFeatures];
-    double a[kParts];
-    double per_count, per_total, per_recent;  // 1 / N, 1 / total, 1 / recent_total
-    double distinct, repeats;                 // distinct / N, (N - distinct) / N
-    double first, more, recent, raw, rest;    // factors of the statistics and of q
-    bool longest;                             // counts are plain counts
+  // The chain at one position, an entry a level: vectors of levels are worked on at once.
+  struct Levels {
+    template <class Number>
+    struct alignas(32) Each : std::array<Number, kMaxLevels> {};
+
+    // Of the contexts.
+    Each<std::int32_t> size, variety, run;      // total (at most 2^25), distinct and run, for their classes
+    Each<double> total, n, varied, per_recent;  // varied: distinct; per_recent: 1 / recent_total
+    Each<std::int64_t> alone;                   // -1 where nothing is recent or raw: a3 = a4 = 0
+    // What follows from them and the weights for any target.
+    std::array<std::array<Weight*, kFeatures>, kMaxLevels> weights;
+    Each<double> a[kParts];
+    Each<double> per_count, per_total, distinct, repeats;  // 1 / N, 1 / total, distinct / N, (N - distinct) / N
+    Each<double> first, more, recent, raw, rest;           // factors of the statistics and of q
+    // The target's statistics, what they give, and its probability below each level.
+    Each<double> counted, followed, lately, direct, below;
   };
 
   // The evidence on a position, level by level.
@@ -144,25 +154,20 @@ class ExactModel {
     double between;     // 0 to 1: how far towards the next entry
   };
 
-  // The features of a position that its levels share, as indices, and that of the next longer context.
-  struct Surroundings {
-    int surprise, cost, token, uncertainty, longer;
-  };
-
   // The chain, one position at a time (chain.cc).
   void begin_chain();
   template <class ContextOf>
   void prepare(int depth, const ContextOf& context_of, float entropy);
-  Four look_up(int level, bool longest, const Context& context, const Surroundings& around);
-  void finish(int level, bool longest, const Context& context, Four a);
+  void weigh(int depth, float entropy);
   void prepare_tip(float entropy);
   double chained(int depth, const Successor* target, double base);
   double blended(double base, double chained) const { return base_weight_ * base + (1.0 - base_weight_) * chained; }
   double charge(int depth, const Successor* target, std::uint32_t token, double base);
-  void learn(int depth, const Successor* target, double chained);
+  double direct(int level, bool longest, const Successor& successor) const;
+  void learn(int depth, double chained);
   void distribute_chain(const double* row, float entropy, std::int64_t vocab_size, double* p);
   void prepare_evidence(const Recalled& seen, int depth, float entropy, Successor* target);
-  int prepare_evidence(int i, float entropy, Successor* target);
+  int prepare_evidence(const ExactCounts::Chunk& chunk, int i, float entropy, Successor* target);
 
   // The tilt (tilt.cc).
   void begin_tilt();
@@ -174,15 +179,18 @@ class ExactModel {
   void score_tilted(const Token* tokens, std::int64_t n, const Base& base, double* p, std::uint8_t* order);
 
   // Many positions (model.cc).
-  void count(const std::uint32_t* tokens, int n);
+  template <class Token>
+  int count(const Token* tokens, std::int64_t n, ExactCounts::Chunk& chunk);
+  template <class Token, class Visit>
+  void count_ahead(const Token* tokens, std::int64_t n, const Visit& visit);
   template <class Token, class Visit>
   void peek_each(const Token* tokens, std::int64_t n, const Visit& visit);
 
   ExactModelConfig config_;
   ExactCounts counts_;
+  std::vector<ExactCounts::Chunk> chunks_;  // one, or what counting may be ahead by
   std::vector<Weight> weights_;
-  Level level_[kMaxLevels];
-  double below_[kMaxLevels + 1];  // the target's probability below each level, and above the last
+  Levels at_{};
   double base_weight_ = 0.5;
   std::uint64_t scored_ = 0;
   std::uint32_t surprises_ = 0;  // of the last positions, newest lowest: whether the longest context missed its target

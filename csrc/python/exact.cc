@@ -15,7 +15,7 @@ using ngram::ExactModel;
 using py::literals::operator""_a;
 
 std::unique_ptr<Shared<ExactModel>> make(int max_order, bool chain, const std::string& tilt, double tilt_factor,
-                                         double tilt_confidence) {
+                                         double tilt_confidence, int threads) {
   if (!(1 <= max_order && max_order <= ngram::kMaxLevels)) {
     fail("max_order is " + std::to_string(max_order) + ": give 1 to " + std::to_string(ngram::kMaxLevels));
   }
@@ -23,11 +23,12 @@ std::unique_ptr<Shared<ExactModel>> make(int max_order, bool chain, const std::s
                            : tilt == "fixed"   ? ngram::Tilt::kFixed
                            : tilt == "learned" ? ngram::Tilt::kLearned
                                                : throw py::value_error("tilt is " + tilt + ": off, fixed or learned");
+  if (threads < 1) fail("threads is " + std::to_string(threads) + ": give at least 1");
   if (!(tilt_factor > 0.0) || !(tilt_confidence >= 0.0)) {
     fail("tilt_factor must be positive, tilt_confidence not negative");
   }
   return std::make_unique<Shared<ExactModel>>(
-      ngram::ExactModelConfig{max_order, chain, kind, tilt_factor, tilt_confidence});
+      ngram::ExactModelConfig{max_order, chain, kind, tilt_factor, tilt_confidence, threads});
 }
 
 void check_exact_tokens(const py::array& tokens) {
@@ -278,7 +279,8 @@ py::array evidence(const ExactModel& self, std::uint32_t token) {
 void bind_exact(py::module_& m) {
   py::class_<Shared<ExactModel>>(m, "ExactModel",
                                  "Exact n-gram counts and their normalised blend; see ngram_eval.scorers.exact.")
-      .def(py::init(&make), py::kw_only(), "max_order"_a, "chain"_a, "tilt"_a, "tilt_factor"_a, "tilt_confidence"_a)
+      .def(py::init(&make), py::kw_only(), "max_order"_a, "chain"_a, "tilt"_a, "tilt_factor"_a, "tilt_confidence"_a,
+           "threads"_a = 1)
       .def("append", locked(&append), "tokens"_a.noconvert())
       .def("score", locked(&score), "tokens"_a.noconvert(), "base"_a.noconvert(), "entropy"_a.noconvert(),
            py::kw_only(), "together"_a)

@@ -6,3 +6,4 @@
 void bind_exact(pybind11::module_& m);
 void bind_hashed(pybind11::module_& m);
 void bind_mixer(pybind11::module_& m);
+void bind_ppmd(pybind11::module_& m);

@@ -52,8 +52,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             work = Path(folder)
 
-            def command(module: str, *arguments: str) -> None:
-                subprocess.run([sys.executable, "-m", f"ngram_eval.{module}", *arguments], cwd=work, check=True)
+            def command(*arguments: str) -> None:
+                subprocess.run([sys.executable, "-m", "ngram_eval", *arguments], cwd=work, check=True)
 
             (work / "train.txt").write_text(training, encoding="utf-8")
             (work / "sample.txt").write_text(sample, encoding="utf-8")

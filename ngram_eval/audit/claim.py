@@ -15,6 +15,10 @@ class Claim:
     """Number of positions charged for."""
     nats: float | None = None
     """Sum of their charges, in nats."""
+    loss: float | None = None
+    """Their mean, in nats a position."""
+    bpb: float | None = None
+    """Their sum in bits, over the bytes."""
     bytes: Count | None = None
     """Bytes of their targets."""
     subset: bool | None = None
@@ -23,6 +27,15 @@ class Claim:
     """Size of the artifact, in MB of 1,000,000 bytes."""
     document_start: Count | None = None
     """The token that starts a document; the claim is that documents are scored independently."""
+    tokens: Count | None = None
+    """Number of tokens of the whole data."""
+    sha256: str | None = None
+    """The sha256 of the data's files, one after another."""
+
+    @property
+    def of_all(self) -> bool:
+        """Whether it says something of a whole evaluation, which a part of the data can't show."""
+        return any(one is not None for one in (self.positions, self.nats, self.loss, self.bytes, self.bpb))
 
     def __or__(self, other: "Claim") -> "Claim":
         """The claim with its missing fields taken from `other`."""

@@ -10,11 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ngram_eval.audit.claim import Claim
+from ngram_eval.audit.finding import NotApplicable
+from ngram_eval.audit.precision import CLOSE, SAME
 from ngram_eval.text.stream import Tokens
 
 
-class NotApplicable(Exception):
-    """A probe does not apply to this subject; the message is the reason."""
+class Sums(NamedTuple):
+    """What a pass saw of the distribution at each of its positions; each is (positions,)."""
+
+    total: NDArray[np.float64]
+    """Σ over the vocabulary."""
+    least: NDArray[np.float64]
+    """The smallest value."""
 
 
 class Trace(NamedTuple):
@@ -28,6 +35,8 @@ class Trace(NamedTuple):
     """The neural model's probabilities of the targets, if they are known."""
     claim: Claim
     """The sums that the subject reports."""
+    sums: Sums | None = None
+    """Sums of all distributions, if the pass had them."""
 
 
 class Change(NamedTuple):
@@ -50,6 +59,16 @@ class Glimpse(NamedTuple):
     """How the values of other tokens depend on the target; None if the subject never gets the target."""
 
 
+class Drawn(NamedTuple):
+    """A text that a subject drew from what it shows."""
+
+    tokens: Tokens
+    first: int
+    """The first position whose target was drawn; tokens before are those that it was given."""
+    shown: NDArray[np.float64]
+    """Share of each drawn token in the sum of the values shown, (positions drawn,)."""
+
+
 class Subject:
     """A subject of an audit."""
 
@@ -59,6 +78,25 @@ class Subject:
     def source_is_given(self) -> bool:
         """Whether neural statistics were computed elsewhere and do not depend on the tokens here."""
         return False
+
+    @property
+    def short(self) -> int:
+        """Fewest positions that show its memory at work: what probes with many runs let it score."""
+        return 256
+
+    @property
+    def past_only(self) -> bool:
+        """Whether it is given nothing but the past, so that a stream may end anywhere."""
+        return False
+
+    @property
+    def slack(self) -> float:
+        """Nats by which a charge may differ from what was foretold, by the precision of its numbers."""
+        return CLOSE
+
+    def vocab_size(self, tokens: Tokens) -> int:
+        """V of its distributions; for want of better, what the tokens need."""
+        return int(tokens.max()) + 1
 
     def score(self, tokens: Tokens) -> Trace:
         """Evaluate a stream from its beginning, as the subject always does."""
@@ -71,6 +109,14 @@ class Subject:
     def glimpses(self, tokens: Tokens, samples: NDArray[np.int64]) -> Iterator[Glimpse]:
         """Glimpses of the samples, in one pass from left to right; tokens after a sample are not in memory."""
         raise NotImplementedError
+
+    def foretold(self, tokens: Tokens, positions: NDArray[np.int64]) -> NDArray[np.float64] | None:
+        """The targets' values at these positions from a pass that withholds them; None: only `glimpses` tell."""
+        return None
+
+    def draw(self, tokens: Tokens, rng: np.random.Generator) -> Drawn:
+        """Continue a stretch of `tokens` with tokens drawn from what it shows."""
+        raise NotApplicable("it can't continue a text")
 
     def without_memory(self) -> "Subject":
         """The subject with the weight of its memory set to 0."""
@@ -88,3 +134,7 @@ class Subject:
     def variants(self) -> dict[str, tuple["Subject", float]]:
         """Variants that must give the same number: name -> (subject, nats a position by which it may differ)."""
         raise NotApplicable("it can't be run again")
+
+
+AGAIN = SAME
+"""Nats a position by which the same computation may differ when it is done again: GPUs add up in any order."""

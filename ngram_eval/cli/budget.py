@@ -81,7 +81,7 @@ def measured_rows(costs: Costs) -> list[tuple[str, str, float]]:
         ("  of it: statistics of the logits", "a window", costs.stats),
         ("forward of the first window", "once", costs.first_window),
         (f"forward banded, the last {length} seen", "a position", costs.banded),
-        (f"samples ({SAMPLES})", "each", costs.look + costs.look_blended or None),
+        (f"samples ({SAMPLES})", "each", costs.look or None),
         ("look up, blend, count", "a position", costs.ngram),
         ("  of it: look up alone", "a position", costs.lookup),
         ("  count alone (update, prefill)", "a position", costs.count),

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -14,6 +15,7 @@ from rich import box
 from rich.table import Table
 
 from ngram_eval.cli.console import show_help, table_console, tracked
+from ngram_eval.cli.flags import read_flags
 from ngram_eval.codec import container, packing
 from ngram_eval.codec.method import Forward, Method, code_presets
 from ngram_eval.codec.packing import PACKAGED, Backend, Packed, artifact_path
@@ -137,7 +139,13 @@ _CONFIG = (tyro.conf.OmitArgPrefixes,)
 
 def parse(arguments: list[str], prog: str) -> Command:
     """The command, with the defaults of its preset. Exits for --help."""
-    command: Command = tyro.extras.subcommand_cli_from_dict(_COMMANDS, prog=prog, args=arguments, config=_CONFIG)
+    if "--hf" in arguments:
+        raise InputError(
+            "--hf is none of the codec's models: a code needs the same bits of each prediction token by token, and its "
+            "models are --uniform and --artifact; `ngram-eval run --hf` says the size that one would have"
+        )
+    commands: Callable[..., Command] = partial(tyro.extras.subcommand_cli_from_dict, _COMMANDS, config=_CONFIG)
+    command: Command = read_flags(commands, arguments, prog)
     if not isinstance(command, Compress):
         return command
     if command.preset in code_presets():
@@ -148,7 +156,8 @@ def parse(arguments: list[str], prog: str) -> Command:
 
             window = window.of_length(trained_length(artifact_path(command.artifact)))
         default = replace(command, max_order=base.ngram.max_order, exact=base.exact, mixer=base.mixer, window=window)
-        command = tyro.cli(Compress, prog=f"{prog} compress", args=arguments[1:], default=default, config=_CONFIG)
+        flags: Callable[..., Compress] = partial(tyro.cli, Compress, default=default, config=_CONFIG)
+        command = read_flags(flags, arguments[1:], f"{prog} compress")
     command.check()
     return command
 

@@ -3,12 +3,14 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from ngram_eval.cli.console import show_help, table_console
+from ngram_eval.cli.flags import read_flags
 from ngram_eval.errors import InputError, exit_on_input_error
 from ngram_eval.files import STDOUT, require_writable, write_text
 from ngram_eval.results.compare import Comparison, compare, print_comparison
@@ -56,7 +58,7 @@ def main(arguments: Sequence[str], prog: str) -> None:
     given = list(arguments)
     with exit_on_input_error():
         show_help(given, HELP, prog)
-        options = tyro.cli(Options, prog=prog, args=given)
+        options = read_flags(partial(tyro.cli, Options), given, prog)
         options.check()
         require_writable("--json", options.json)
         compared = compare(options.files, options)

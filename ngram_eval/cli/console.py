@@ -3,6 +3,7 @@
 rich omits colours if the stream is not a terminal, or if NO_COLOR is set.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -21,7 +22,8 @@ def progress_bars(*columns: ProgressColumn, quiet: bool = False) -> Progress:
     share = TextColumn("{task.percentage:.0f}%")
     times = (TimeElapsedColumn(), TimeRemainingColumn())
     shown = (TextColumn("{task.description}", markup=False), BarColumn(), share, *columns, *times)
-    return Progress(*shown, console=Console(stderr=True), disable=quiet)
+    console = Console(file=sys.stderr)  # this one, though loading a model silences what is printed meanwhile
+    return Progress(*shown, console=console, disable=quiet)
 
 
 @contextmanager

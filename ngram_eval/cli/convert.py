@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from ngram_eval.cli.console import show_help
+from ngram_eval.cli.flags import read_flags
 from ngram_eval.errors import exit_on_input_error
 from ngram_eval.models.convert import Conversion, convert
 
@@ -45,5 +47,5 @@ def main(arguments: Sequence[str], prog: str) -> None:
     given = list(arguments)
     with exit_on_input_error():
         show_help(given, HELP, prog)
-        options = tyro.cli(Options, prog=prog, args=given, config=(tyro.conf.OmitArgPrefixes,))
+        options = read_flags(partial(tyro.cli, Options, config=(tyro.conf.OmitArgPrefixes,)), given, prog)
         print(convert(options))

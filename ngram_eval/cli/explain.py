@@ -45,16 +45,18 @@ class ExplainOptions(JobOptions):
 
 def run(options: ExplainOptions, configs: dict[str, EvalConfig]) -> list[Prediction]:
     """The prediction under every preset. Raises `InputError` for a source that knows only targets' probabilities."""
-    job = load_job(options.settings, ALONE)
-    if not job.source.gives_all:
-        raise InputError("--scores holds only the probability of each target: give --artifact, --logits or --uniform")
-    position = options.position
-    for config in configs.values():
-        check_source(config, job.source)
-    if position is None:
-        assert options.after is not None, "ExplainOptions.check asks for one of the two"
-        position = find_text(job, options.after, options.occurrence)
     with tracked(quiet=options.output.quiet) as track:
+        job = load_job(options.settings, ALONE, track)
+        if not job.source.gives_all:
+            raise InputError(
+                "--scores holds only the probability of each target: give --artifact, --logits or --uniform"
+            )
+        position = options.position
+        for config in configs.values():
+            check_source(config, job.source)
+        if position is None:
+            assert options.after is not None, "ExplainOptions.check asks for one of the two"
+            position = find_text(job, options.after, options.occurrence)
         return [
             explain(job, name, config, position, context=options.context, top=options.top, track=track)
             for name, config in configs.items()
@@ -74,13 +76,13 @@ data (default: the embedded novel)
 model (default: the embedded model)
   --artifact FILE | --logits FILE | --hf NAME | --uniform
 method
-  --preset NAME       pr890, hashed, exact, tilt, mixer; may be repeated
+  --preset NAME       pr890, hashed, exact, tilt, mixer, ppmd; may be repeated
 output
   --context 24        tokens of the context to show
   --top 8             likeliest tokens to show
   --json FILE         everything; - for stdout
 
-Presets that learn from each position for the next (exact, tilt, mixer) are evaluated up to the
+Presets that learn from each position for the next (exact, tilt, mixer, ppmd) are evaluated up to the
 position, which takes as long as the evaluation does. Presets that only count need one forward pass.
 
 --help-all: every flag

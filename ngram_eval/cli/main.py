@@ -6,6 +6,7 @@ A subcommand is a module with `main(arguments, prog)` and a line in `COMMANDS`.
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -38,6 +39,7 @@ COMMANDS = {
     "compare": Command("ngram_eval.cli.compare", "compare results, with confidence intervals"),
     "explain": Command("ngram_eval.cli.explain", "show how one prediction is made up", "ExplainOptions"),
     "budget": Command("ngram_eval.cli.budget", "predict how long an evaluation takes here", "BudgetOptions"),
+    "doctor": Command("ngram_eval.cli.doctor", "say what is installed here, and what is missing", "DoctorOptions"),
 }
 """Subcommand -> `Command`: the only list of subcommands."""
 
@@ -55,9 +57,10 @@ examples
   {prog} COMMAND --help                      the common flags; --help-all: every flag
   {prog} --version
 
-completion, for bash or zsh
+completion, for bash, zsh or fish
   {prog} completion bash > ~/.local/share/bash-completion/completions/{prog}
   {prog} completion zsh > ~/.zfunc/_{prog}
+  {prog} completion fish > ~/.config/fish/completions/{prog}.fish
 
 exit codes: 0 done; 1 failed, refuted or different; 2 bad input; 130 interrupted (ctrl-C)
 """
@@ -70,15 +73,25 @@ def help_text() -> str:
     return HELP.format(prog=PROG, commands=listed)
 
 
-def completion(shell: str) -> None:
-    """Print the completion script of bash or zsh for every subcommand and flag, made by tyro. Exits."""
-    if shell not in ("bash", "zsh"):
-        raise InputError(f"completion is for bash or zsh, not {shell!r}: run `{PROG} completion bash`")
+def completion_of(shell: str) -> str:
+    """The completion script of a shell, with every subcommand, flag and value that has a name."""
+    from ngram_eval.cli.flags import SHELLS, completion  # what only completion needs is imported here
+    from ngram_eval.codec.method import code_presets
+    from ngram_eval.config import PRESETS
+    from ngram_eval.scorers.backends import BACKENDS
+    from ngram_eval.train.config import PRESETS as TRAINING
+    from ngram_eval.train.journal import SINKS
+
+    if shell not in SHELLS:
+        raise InputError(f"completion is for {', '.join(SHELLS)}, not {shell!r}: run `{PROG} completion bash`")
     flags: dict[str, Callable[..., Any]] = {
         name: getattr(import_module(command.module), command.options) for name, command in COMMANDS.items()
     }
-    arguments = ["--tyro-print-completion", shell]
-    tyro.extras.subcommand_cli_from_dict(flags, prog=PROG, args=arguments, config=(tyro.conf.OmitArgPrefixes,))
+    values = {name: {"--preset": [*PRESETS], "--backend": ["auto", *BACKENDS]} for name in COMMANDS}
+    values["train"] = {"--preset": [*TRAINING], "--log": [*SINKS]}
+    values["codec"] = {"--preset": code_presets()}
+    parse = partial(tyro.extras.subcommand_cli_from_dict, flags, config=(tyro.conf.OmitArgPrefixes,))
+    return completion(parse, shell, PROG, values)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -93,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"ngram_eval {__version__}")
             return
         if name == "completion":
-            completion(rest[0] if rest else "")
+            print(completion_of(rest[0] if rest else ""), end="")
             return
         if name not in COMMANDS:
             raise InputError(f"{name!r} is not a command: choose from {', '.join(COMMANDS)} (see `{PROG} --help`)")

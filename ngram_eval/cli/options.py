@@ -5,14 +5,16 @@ preset.
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import tyro
 
 from ngram_eval import __version__
+from ngram_eval.cli.flags import read_flags
 from ngram_eval.config import DEFAULT_PRESETS, EvalConfig, preset
 from ngram_eval.errors import InputError
 from ngram_eval.evaluation.settings import (
@@ -31,7 +33,8 @@ class Method:
 
     preset: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Method to evaluate, may be repeated: pr890 (as published), hashed (quirks fixed), exact (exact counts, a
-    probability), tilt (one hint, a probability), mixer or mixer-fast (hashed contexts of decisions, a probability).
+    probability), tilt (one hint, a probability), mixer or mixer-fast (hashed contexts of decisions, a probability),
+    ppmd (bytes mixed with a PPM-D, as published).
     Default: the first three, without exact on triton."""
     config: Annotated[EvalConfig, tyro.conf.arg(name="")] = field(default_factory=EvalConfig)
     """The method; a flag overrides its field in every preset."""
@@ -78,10 +81,10 @@ class JobOptions:
         for name, config in configs.items():
             try:
                 check_backend(name, config, backend)
-                if config.byte_rule == "piece" and self.model.hf and not self.data.tokenizer:
+                if config.byte_rule == "piece" and not self.settings.sentencepiece:
                     raise InputError(
-                        f"--preset {name} counts bytes by a formula for SentencePiece models: --hf needs --byte-rule "
-                        "decoded"
+                        f"--preset {name} counts bytes by a formula for SentencePiece models, and this tokenizer "
+                        "is none: give --byte-rule decoded"
                     )
                 if name == "pr890" and self.model.forward == "banded":
                     if not self.method.preset:
@@ -139,7 +142,7 @@ Some = TypeVar("Some")
 def peek(arguments: list[str], kind: type[Some]) -> Some:
     """Parse only the flags of the dataclass `kind`; other arguments are ignored."""
     found: Any
-    found, _ = tyro.cli(kind, args=arguments, return_unknown_args=True, add_help=False)
+    found, _ = read_flags(partial(tyro.cli, kind, return_unknown_args=True, add_help=False), arguments, "")
     return found  # type: ignore[no-any-return]
 
 
@@ -148,4 +151,7 @@ def _with(default: AnyOptions, config: EvalConfig) -> AnyOptions:
 
 
 def _parse(arguments: list[str], default: AnyOptions, prog: str) -> AnyOptions:
-    return tyro.cli(type(default), prog=prog, args=arguments, default=default, config=(tyro.conf.OmitArgPrefixes,))
+    flags: Callable[..., AnyOptions] = partial(
+        tyro.cli, type(default), default=default, config=(tyro.conf.OmitArgPrefixes,)
+    )
+    return read_flags(flags, arguments, prog)

@@ -4,11 +4,13 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import tyro
 from rich.progress import DownloadColumn, TransferSpeedColumn
 
 from ngram_eval.cli.console import show_help, tracked
+from ngram_eval.cli.flags import read_flags
 from ngram_eval.errors import exit_on_input_error
 from ngram_eval.text.prepare import PrepareConfig, prepare
 
@@ -19,12 +21,13 @@ example
   {prog} text/ --out shards --name val --train-tokenizer 1024
 
 data
-  INPUT ...              .txt or .jsonl, both also as .zst; folders of them; - for stdin
+  INPUT ...              .txt, .md, .jsonl, also as .zst, .gz, .bz2, .xz; .parquet; folders;
+                         - for stdin
   --documents KIND       documents in .txt: file, line or blank-lines
-  --text-field NAME      field of the text in .jsonl (default: text)
+  --text-field NAME      field of the text in .jsonl or .parquet (default: text)
   --stdin-format KIND    txt or jsonl
 method
-  --tokenizer FILE       a SentencePiece .model; or
+  --tokenizer FILE       a SentencePiece .model, a tokenizer.json, tiktoken:gpt2; or
   --train-tokenizer V    train one of V pieces on the text: OUT/tokenizer.model
 output
   --out DIR              folder for the shards and NAME_manifest.json
@@ -42,7 +45,8 @@ class PrepareOptions(PrepareConfig):
     """Turn text into token shards with a manifest; each document begins with a BOS token."""
 
     inputs: tyro.conf.Positional[tuple[str, ...]]
-    """.txt or .jsonl files, both also as .zst; folders of such files, read in sorted order; - is stdin."""
+    """.txt, .md or .jsonl files, these also with .zst, .gz, .bz2 or .xz, and .parquet; folders of such files, read in
+    sorted order; - is stdin."""
 
     quiet: bool = False
     """Show no progress; the manifest is still printed."""
@@ -53,7 +57,7 @@ def main(arguments: Sequence[str], prog: str) -> None:
     given = list(arguments)
     with exit_on_input_error():
         show_help(given, HELP, prog)
-        options = tyro.cli(PrepareOptions, prog=prog, args=given)
+        options = read_flags(partial(tyro.cli, PrepareOptions), given, prog)
         with tracked(DownloadColumn(), TransferSpeedColumn(), quiet=options.quiet) as track:
             manifest = prepare(options, shlex.join([*prog.split(), *given]), track)
         print(manifest.to_json(), end="")

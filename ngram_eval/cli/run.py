@@ -57,7 +57,8 @@ class Options(JobOptions):
 
     output: RunOutput = field(default_factory=RunOutput)
     samples: int = SAMPLES
-    """Positions at which the sum over the vocabulary is computed; each costs a forward pass or so. 0: none."""
+    """Positions at which the sum over the vocabulary is computed, by default as many as in an audit; they cost no
+    forward pass. 0: none."""
     rank_timeout: float = 30.0
     """Seconds without a sign of life after which a rank counts as lost and the run ends."""
 
@@ -91,7 +92,7 @@ def run(options: Options, configs: dict[str, EvalConfig], ranks: Ranks, again: A
     interrupt = Interrupt() if ranks.world == 1 else None  # ranks would stop at different places
     with tracked(quiet=quiet) as track:
         with clock.stage("load"):
-            job = load_job(options.settings, ranks)
+            job = load_job(options.settings, ranks, track)
             inputs = read_inputs(job, track)
         if again is not None:
             again.check_inputs(inputs)
@@ -112,8 +113,9 @@ def run(options: Options, configs: dict[str, EvalConfig], ranks: Ranks, again: A
                 print(line, file=sys.stderr)
         remembering = None
         if output.save_scores is not None or (runs_model and len(configs) > 1):
-            seq_len = next(iter(configs.values())).window.seq_len
-            remembering = RememberingSource(job.source, len(job.stream.tokens) - 1, seq_len)
+            window = next(iter(configs.values())).window
+            samples = job.samples(window).tolist()
+            remembering = RememberingSource(job.source, len(job.stream.tokens) - 1, window.seq_len, samples)
             job = replace(job, source=remembering)
         with interrupt or nullcontext():
             results = [
@@ -197,8 +199,11 @@ example
       --preset exact --json out.json
 
 data (default: the embedded novel)
-  --data FILE ...     token shards (.bin): names or quoted patterns, read as one stream
-  --tokenizer FILE    SentencePiece model of the data; bits per byte need it
+  --data FILE ...     token shards (.bin, .npy): names or quoted patterns, read as one stream
+  --raw-dtype TYPE    uint16 or uint32, of shards without a header (nanoGPT)
+  --text FILE ...     text instead; its bytes are the tokens unless a tokenizer cuts it
+  --tokenizer FILE    of the data, for bits per byte: SentencePiece .model, tokenizer.json,
+                      .tiktoken, tiktoken:gpt2
   --max-tokens N      only the first N tokens; the result is flagged as a subset
 model (default: the embedded model)
   --artifact FILE     a model (.ngev); --ttt legal adapts it to the text that it has scored
@@ -209,7 +214,7 @@ model (default: the embedded model)
   --lead TOKENS       before every window of --hf; default: what its tokenizer puts before a text
   --uniform           1/V for every token: the n-gram memory alone
 method
-  --preset NAME       pr890 (as published), hashed (fixed), exact, tilt, mixer (probabilities)
+  --preset NAME       pr890, ppmd (as published), hashed (fixed), exact, tilt, mixer (probabilities)
   --seq-len L --stride S    windows of L positions, each scoring S new ones
 output
   --json FILE         all results; - for stdout

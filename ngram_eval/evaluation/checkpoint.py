@@ -243,5 +243,5 @@ def fingerprint(job: Job, config: EvalConfig, sharing: str) -> dict[str, Any]:
         },
         "backend": job.backend if job.backend in ON_DEVICE else "cpu",  # cpu and reference: equal floats, bit for bit
         "number of ranks": ranks.world if by_ranks else "any",
-        "config": asdict(config),
+        "config": config.to_json(),
     }

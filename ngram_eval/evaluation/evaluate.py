@@ -29,8 +29,7 @@ from ngram_eval.models.saved_scores import RememberingSource
 from ngram_eval.models.source import UniformSource
 from ngram_eval.scorers.base import Scorer
 from ngram_eval.scorers.make import make_scorer, windows_at_once
-from ngram_eval.text.samples import choose_samples
-from ngram_eval.text.windows import Grid, Plan, target_count
+from ngram_eval.text.windows import Grid, Plan
 from ngram_eval.timing import Stopwatch, Track, untracked
 
 
@@ -63,8 +62,7 @@ def evaluate(
 ) -> Share:
     """Evaluate this rank's share of the stream under `config`; an interrupt ends it early."""
     tokens, source, ranks, hardware = job.stream.tokens, job.source, job.ranks, job.settings.hardware
-    targets = target_count(len(tokens), max(config.window.seq_len, source.train_seq_len))
-    plan = Plan(targets, config.window)  # windows
+    plan = Plan(job.targets(config.window), config.window)  # windows
     sharing, saved, before = sharing_of(hardware.ngram, name, config, hardware.backend), None, Record()
     if saving.checkpoint is not None:
         with clock.stage("checkpoint"):
@@ -76,11 +74,10 @@ def evaluate(
     scorer = make_scorer(job.backend, config, job.threads, job.vocabulary)  # counts and blend
     if before.done:
         load_learned(scorer, before.learned, f"{saving.checkpoint}/{name}")
-    samples = choose_samples(targets, job.settings.samples if source.gives_all else 0, config.window)
     grid = Grid(plan, windows_at_once(config, source))
     tree = None if source.name == UniformSource.name else scorer.tree  # its one row serves all positions
     rows = config.needs_rows and tree is None
-    reader = Reader(tokens, source, grid, samples, rows, tree, clock, interrupt)  # logits
+    reader = Reader(tokens, source, grid, job.samples(config.window), rows, clock, interrupt, tree)  # logits
     engine = Engine(
         tokens=tokens,
         plan=plan,

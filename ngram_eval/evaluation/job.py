@@ -1,10 +1,14 @@
 """Loading: the token stream, tokenizer and neural source of an evaluation, checked against each other."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ngram_eval.assets import asset
+from ngram_eval.config import WindowConfig
 from ngram_eval.distributed.ranks import Ranks
 from ngram_eval.errors import InputError
 from ngram_eval.evaluation.settings import Settings
@@ -14,9 +18,14 @@ from ngram_eval.models.saved_scores import load_scores
 from ngram_eval.models.source import NeuralSource, UniformSource
 from ngram_eval.scorers.backends import ON_DEVICE, load_backend, resolve_backend
 from ngram_eval.scorers.base import Vocabulary
+from ngram_eval.text.byte_tokens import bytes_tokenizer
 from ngram_eval.text.manifest import Manifest, read_manifest
+from ngram_eval.text.reading import read_texts
+from ngram_eval.text.samples import choose_samples
 from ngram_eval.text.shards import TokenStream, read_shards
-from ngram_eval.text.tokenizer import TextTokenizer, Tokenizer, check_vocabulary
+from ngram_eval.text.tokenizer import Encoder, TextTokenizer, Tokenizer, check_vocabulary
+from ngram_eval.text.tokenizer_files import check_tokens, file_of, load_tokenizer
+from ngram_eval.text.windows import target_count
 from ngram_eval.timing import Track, untracked
 
 
@@ -41,12 +50,24 @@ class Job:
         """Threads for the count tables."""
         return self.settings.hardware.count_threads()
 
+    def targets(self, window: WindowConfig) -> int:
+        """Number of positions that a preset with such windows scores."""
+        return target_count(len(self.stream.tokens), max(window.seq_len, self.source.train_seq_len))
+
+    def samples(self, window: WindowConfig) -> NDArray[np.int64]:
+        """Positions at which a preset with such windows looks at whole distributions; none if the source has none.
+
+        They are the same for every preset, whether or not it scores the last stride repeatedly.
+        """
+        count = self.settings.samples if self.source.gives_all else 0
+        return choose_samples(self.targets(window), count, replace(window, rescore_tail=True))
+
     @property
     def vocabulary(self) -> Vocabulary:
         """The vocabulary as scorers see it."""
         size, surfaces = self.source.vocab_size, None
-        if self.tokenizer is not None:  # the model's vocabulary may be larger than the tokenizer's
-            surfaces = [*self.tokenizer.surfaces(), *[None] * size][:size]
+        if self.tokenizer is not None:  # the model's vocabulary may be larger than the tokenizer's, or unknown (0)
+            surfaces = [*self.tokenizer.surfaces(), *[None] * size][: size or None]
         return Vocabulary(size, surfaces, neural=self.source.name != UniformSource.name)
 
 
@@ -71,9 +92,10 @@ _NOTICEABLE = 1 << 28
 def _named(settings: Settings) -> list[tuple[str, Path]]:
     """(role, path) of each file that the settings name, but for data and texts."""
     named = {name: getattr(settings.model, name) for name in ("artifact", "scores", "logits")}
-    named["tokenizer"] = settings.data.tokenizer
     if settings.embedded:
         named |= {"artifact": asset("model.ngev"), "tokenizer": asset("tokenizer.model")}
+    elif settings.data.tokenizer is not None:
+        named["tokenizer"] = file_of(settings.data.tokenizer)
     return [(role, path) for role, path in named.items() if path is not None]
 
 
@@ -87,6 +109,8 @@ def read_inputs(job: Job, track: Track = untracked) -> list[Input]:
     advance = (track if total >= _NOTICEABLE else untracked)("reading", total)
     hashed = [Input(role, str(path), path.stat().st_size, file_sha256(path, advance)) for role, path in mine]
     shares = ranks.gather([one for one in hashed if one.role == "data"])
+    if ranks.rank == 0 and job.tokenizer is not None and _is_known_by_name(settings.data.tokenizer):
+        hashed.append(Input("tokenizer", str(settings.data.tokenizer), None, job.tokenizer.sha256))
     if settings.model.hf is not None and ranks.rank == 0:
         from ngram_eval.models.hf.loading import digest  # needs transformers
 
@@ -95,8 +119,16 @@ def read_inputs(job: Job, track: Track = untracked) -> list[Input]:
     return [*(shares[i % ranks.world][i // ranks.world] for i in range(len(shards))), *rest]
 
 
-def load_job(settings: Settings, ranks: Ranks) -> Job:
-    """Load what the settings name; raises `InputError` for files that are missing, damaged or do not fit together."""
+def _is_known_by_name(tokenizer: Path | None) -> bool:
+    return tokenizer is not None and file_of(tokenizer) is None
+
+
+def load_job(settings: Settings, ranks: Ranks, track: Track = untracked) -> Job:
+    """Load what the settings name; raises `InputError` for files that are missing, damaged or do not fit together.
+
+    A model of `--hf`, which may take long, is tracked, as one part.
+    """
+    loaded = (untracked if settings.model.hf is None else track)("loading", 1)
     backend = resolve_backend(settings.hardware.backend)
     stream, tokenizer = load_stream(settings, ranks)
     paths = [*stream.paths, *(path for _, path in _named(settings))]
@@ -105,7 +137,7 @@ def load_job(settings: Settings, ranks: Ranks) -> Job:
 
         paths += files_of(Path(settings.model.hf))
     files = Unchanged(paths)
-    return Job(
+    job = Job(
         settings=settings,
         ranks=ranks,
         stream=stream,
@@ -115,26 +147,32 @@ def load_job(settings: Settings, ranks: Ranks) -> Job:
         backend=backend,
         files=files,
     )
+    loaded(1)
+    return job
 
 
 def load_stream(settings: Settings, ranks: Ranks) -> tuple[TokenStream, TextTokenizer | None]:
     """The token stream and tokenizer that the settings name, checked against each other; each rank checks a part."""
-    data, hf = settings.data, settings.model.hf
+    data, model, hf = settings.data, settings.model, settings.model.hf
     if settings.embedded:
         stream = read_shards([str(asset("sample_000000.bin"))], data.max_tokens)
         return stream, Tokenizer.load(asset("tokenizer.model"))
-    tokenizer: TextTokenizer | None = Tokenizer.load(data.tokenizer) if data.tokenizer else None
+    if hf is not None:
+        from ngram_eval.models.hf.hub import check_name  # needs the hub's library
+
+        check_name(hf)
+    tokenizer: Encoder | None = load_tokenizer(data.tokenizer, model.vocab_size) if data.tokenizer else None
     if hf is not None and tokenizer is None:
         from ngram_eval.models.hf.tokenizer import HfTokenizer  # needs transformers
 
-        tokenizer = own = HfTokenizer.load(hf)
-        if data.text:
-            return own.read_texts(data.text, data.max_tokens), own
-    stream = read_shards(data.data, data.max_tokens)
+        tokenizer = HfTokenizer.load(hf)
+    if data.text:
+        tokenizer = tokenizer or bytes_tokenizer()
+        return read_texts(tokenizer, data.text, data.max_tokens, data.text_field), tokenizer
+    stream = read_shards(data.data, data.max_tokens, data.raw_dtype)
     if tokenizer is not None:
         source = str(data.tokenizer or f"the tokenizer of --hf {hf}")
-        check_vocabulary(stream.tokens, tokenizer.vocab_size, source, ranks.part)
-        tokenizer.check(stream.tokens, ranks.part)
+        check_tokens(stream.tokens, tokenizer, source, ranks.part)
     return stream, tokenizer
 
 
@@ -167,7 +205,7 @@ def _load_source(
             tokenizer = None
         _check_vocabularies(stream, tokenizer, logits.vocab_size, str(model.logits), ranks)
         return logits
-    if model.uniform:
+    if settings.uniform:
         if tokenizer is not None:
             return UniformSource(tokenizer.vocab_size)
         assert model.vocab_size is not None, "Settings.check asks for one of the two"

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ngram_eval.errors import InputError
 from ngram_eval.evaluation.interrupt import Interrupt
 from ngram_eval.models.branches import Tree
-from ngram_eval.models.source import NeuralSource, NeuralStats, Stats, statistics
+from ngram_eval.models.source import NeuralSource, NeuralStats, Stats, with_branches
 from ngram_eval.text.samples import samples_in
 from ngram_eval.text.stream import Stream
 from ngram_eval.text.windows import Grid, Windows
@@ -37,11 +38,11 @@ class Reader:
     """Sampled positions."""
     needs_rows: bool
     """Whether the scorer needs whole distributions."""
-    tree: Tree | None
-    """The tree whose branches it needs instead."""
     clock: Stopwatch
     interrupt: Interrupt | None = None
     """Ends the readings early."""
+    tree: Tree | None = None
+    """The tree whose branches the scorer needs, instead of whole distributions."""
 
     def read(self, pieces: Iterable[range]) -> Iterator[Reading]:
         """Readings of runs of windows, each within one batch. The whole batch is forwarded even for a part of it."""
@@ -51,24 +52,33 @@ class Reader:
     def _read(self, rows: range) -> Reading:
         batch = self.grid.rows(self.grid.batch_of(rows.start))
         whole, windows = self.grid.plan[batch.start : batch.stop], self.grid.plan[rows.start : rows.stop]
+        start = (rows.start - batch.start) * (whole.scored // len(whole))  # a batch's windows score as many each
+        entries = slice(start, start + windows.scored)
+        sampled = np.zeros(whole.scored, np.bool_)
+        sampled[entries] = np.isin(windows.positions(), self.samples)
+        asked = np.ones(whole.scored, np.bool_) if self.needs_rows else sampled
         with self.clock.stage("neural"):
-            stats = statistics(self.source, self.tokens, whole, rows=self.needs_rows, tree=self.tree)
-            entry = (rows.start - batch.start) * (whole.scored // len(whole))  # a batch's windows score as many each
-            stats = stats.part(slice(entry, entry + windows.scored))
-        with self.clock.stage("samples"):
-            looks = {
-                position: self.source.probabilities(self.tokens, windows.scoring(position))[0]
-                for position in samples_in(windows, self.samples)
-            }
-        return Reading(rows, windows, stats, looks)
+            given = (asked,) if asked.any() else ()
+            if self.tree is None:
+                stats = self.source.stats(self.tokens, whole, *given)
+            else:
+                stats = with_branches(self.source, self.tokens, whole, *(given or (None,)), self.tree)
+        looks = dict[int, NDArray[np.float64]]()
+        if given:
+            if stats.rows is None:
+                raise InputError(
+                    f"the neural source {self.source.name} gave no rows: give them, or say gives_all = False"
+                )
+            looks = dict(zip(whole.positions()[sampled].tolist(), stats.rows[sampled[asked]], strict=True))
+        return Reading(rows, windows, stats.part(entries), looks)
 
     def pack(self, reading: Reading) -> NDArray[np.uint8]:
         """A reading's numbers as bytes, (n,) uint8; `unpack` needs its windows too."""
         stats = reading.stats
         numbers = [
             stats.p_target,
-            *(() if stats.rows is None else (stats.rows,)),
-            *(() if stats.branches is None else (stats.branches,)),
+            *((stats.rows,) if self.needs_rows and stats.rows is not None else ()),
+            *((stats.branches,) if stats.branches is not None else ()),
             *reading.looks.values(),
             stats.entropy,
         ]

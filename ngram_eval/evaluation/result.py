@@ -3,7 +3,6 @@
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from html import escape
 from importlib.metadata import distributions
 from typing import Any
 
@@ -93,9 +92,10 @@ class Result:
         return f"<{'; '.join(f'{name}: {value}' for name, value in self._told())}>"
 
     def _repr_html_(self) -> str:
-        """The same as a table, for notebooks."""
-        rows = (f"<tr><th style='text-align:left'>{escape(n)}</th><td>{escape(v)}</td></tr>" for n, v in self._told())
-        return f"<table>{''.join(rows)}</table>"
+        """The table and the charts of `--report`, for notebooks."""
+        from ngram_eval.results.page.html import inline  # a room above: a notebook asks the result itself
+
+        return inline([self])
 
     def _told(self) -> list[tuple[str, str]]:
         """(name, value) of what a reader asks first; a pseudo-probability's bits are called a score."""
@@ -178,7 +178,7 @@ def summarise(
         data=[str(path) for path in stream.paths],
         inputs=[asdict(one) for one in inputs],
         settings=None if settings is None else settings.to_json(),
-        config=asdict(config),
+        config=config.to_json(),
         versions={"python": platform.python_version(), **installed_versions()},
         profile=profile.packed(),
     )

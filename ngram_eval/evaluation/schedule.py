@@ -123,7 +123,8 @@ def pipelined(reader: Reader, engine: Engine, before: Record, ranks: Ranks) -> T
 def beside(work: Callable[[Iterator[Item]], Outcome], items: Iterator[Item], clock: Stopwatch) -> Outcome:
     """Run `work(items)` on its own thread, and make the items on this one, at most `ROOM` ahead.
 
-    Returns what `work` returns; raises an exception of either side.
+    Returns what `work` returns; raises an exception of either side, once the thread has ended: a process that exits
+    while a thread runs compiled code may abort.
     """
     waiting: queue.Queue[Item | None] = queue.Queue(ROOM)
     outcome: Future[Outcome] = Future()
@@ -153,8 +154,9 @@ def beside(work: Callable[[Iterator[Item]], Outcome], items: Iterator[Item], clo
                 break
     finally:
         put(None)  # ends the thread, also after an exception
-    with clock.stage("waiting"):
-        return outcome.result()
+        with clock.stage("waiting"):
+            thread.join()
+    return outcome.result()
 
 
 def in_order(

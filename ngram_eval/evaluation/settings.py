@@ -11,6 +11,8 @@ from typing import Any, Literal
 from ngram_eval.errors import InputError
 from ngram_eval.scorers.backends import ON_DEVICE
 from ngram_eval.text.samples import SAMPLES
+from ngram_eval.text.shards import Raw
+from ngram_eval.text.tokenizer_files import is_sentencepiece
 
 EMBEDDED_SEQ_LEN = 256
 """Window of the embedded default: the sequence length its small model was trained on."""
@@ -21,11 +23,18 @@ class DataSettings:
     """Data: the text to score; by default the embedded novel."""
 
     data: tuple[str, ...] = ()
-    """Shards (.bin): file names or quoted patterns, read in sorted order as one stream."""
+    """Shards (.bin, .npy): file names or quoted patterns, read in sorted order as one stream."""
+    raw_dtype: Raw | None = None
+    """Type of the tokens in --data files without a header, as nanoGPT writes them; it is never guessed."""
     text: tuple[Path, ...] = ()
-    """Text files (UTF-8) instead of --data; --hf tokenises them, each as one document."""
+    """Text files (UTF-8; also packed, .jsonl, .parquet) or folders of them instead of --data, each file, line or row a
+    document. Cut by --tokenizer or that of --hf; without either, bytes are the tokens."""
+    text_field: str = "text"
+    """Field of .jsonl, or column of .parquet, that holds the text."""
     tokenizer: Path | None = None
-    """SentencePiece model of the data; without it there are no bytes and no bits per byte (--hf brings its own)."""
+    """Tokenizer of the data: a SentencePiece .model, a tokenizer.json or its folder, a .tiktoken file, llm.c's
+    gpt2_tokenizer.bin, or a name that tiktoken knows (tiktoken:gpt2). Without it shards have no bytes, and there are no
+    bits per byte (--hf brings its own)."""
     max_tokens: int | None = None
     """Evaluate only the first tokens of the stream; the result is flagged as a subset."""
 
@@ -49,9 +58,9 @@ class ModelSettings:
     weights_prefix: str = ""
     """Prefix to remove from the names of the weights of --hf: _orig_mod. (torch.compile), module. (a wrapper)."""
     uniform: bool = False
-    """Neural source: 1/V for every token, so the n-gram memory works alone."""
+    """Neural source: 1/V for every token, so the n-gram memory works alone. The default for --text."""
     vocab_size: int | None = None
-    """V for --uniform when there is no --tokenizer."""
+    """V for --uniform when there is no --tokenizer; or for a .tiktoken file, which leaves out special tokens."""
     ttt: Literal["off", "legal"] = "off"
     """Test-time training: adapt the model on each 65,536 positions once they are scored (PR #890's history)."""
     forward: Literal["windows", "banded"] = "windows"
@@ -84,11 +93,12 @@ class HardwareSettings:
     backend: str = "auto"
     """Count tables: auto, cpu (C++), triton or cuda (GPU, with the logits' statistics), reference (slow numpy)."""
     threads: int | None = None
-    """Threads of the count tables; default: OMP_NUM_THREADS if set, else every core this process may use."""
+    """Threads of the count tables (exact counts use up to two, the mixer one); default: OMP_NUM_THREADS if set, else every
+    core this process may use."""
     ngram: Literal["auto", "sharded", "pipelined"] = "auto"
     """How ranks share the n-gram work. sharded: each rank counts and scores a stretch. pipelined: one engine on rank 0
-    does all of it, beside the ranks' forward passes. auto: pipelined for what learns online (exact, tilt), else
-    sharded."""
+    does all of it, beside the ranks' forward passes. auto: pipelined for what learns online (exact, tilt, mixer, ppmd),
+    else sharded."""
     prefill: Literal["auto", "scan", "local"] = "auto"
     """How a sharded rank gets the counts before its stretch. scan: ranks add up their tables. local: each rank counts
     everything before its stretch, as published. The counts are equal; auto takes the faster."""
@@ -137,6 +147,18 @@ class Settings:
         """Whether the embedded default is evaluated: neither data nor a neural source is given."""
         return not self.data.data and not self.data.text and not self.model.sources
 
+    @property
+    def uniform(self) -> bool:
+        """Whether every token is given 1/V."""
+        return self.model.uniform or bool(self.data.text and not self.model.sources)
+
+    @property
+    def sentencepiece(self) -> bool:
+        """Whether bytes can be counted by the published formula, which is for SentencePiece models."""
+        if self.data.tokenizer is not None:
+            return is_sentencepiece(self.data.tokenizer)
+        return not self.model.hf and not self.data.text
+
     def trained_length(self) -> int:
         """The sequence length that the artifact was trained on; 0 for other neural sources. Windows default to it."""
         if self.embedded:
@@ -153,20 +175,26 @@ class Settings:
         ours = bool(self.embedded or model.artifact)
         if len(sources) > 1:
             raise InputError(f"--{' and --'.join(sources)} are all neural sources: give one of them")
+        if data.text and data.data:
+            raise InputError("--text and --data are both something to score: give one of them")
+        if Path("-") in data.text:
+            raise InputError("--text is -, standard input, which can't be read again: give a file")
         if data.data and not sources:
             raise InputError(
                 "--data needs a neural source: --artifact, --scores, --logits or --hf with a file, or --uniform"
             )
-        if data.text and (not model.hf or data.data or data.tokenizer):
-            raise InputError("--text needs the tokenizer of --hf: give --hf, and neither --data nor --tokenizer")
+        if data.text and model.hf and data.tokenizer:
+            raise InputError("--hf cuts --text by its own tokenizer: leave --tokenizer out")
+        if data.raw_dtype and not data.data:
+            raise InputError(f"--raw-dtype {data.raw_dtype} describes --data: give it, or leave --raw-dtype out")
         if not model.hf and (model.lead != "auto" or model.weights_prefix):
             raise InputError("--lead and --weights-prefix describe the model of --hf: give --hf, or leave them out")
         if model.hf and not data.data and not data.text:
             raise InputError("--hf needs something to score: --text FILE, or the tokens, --data 'PATTERN'")
         if sources and not data.data and not data.text:
-            raise InputError(f"--{sources[0]} needs the tokens to score: --data 'PATTERN'")
+            raise InputError(f"--{sources[0]} needs something to score: --data 'PATTERN' or --text FILE")
         if self.embedded and (data.tokenizer or model.vocab_size):
-            raise InputError("--tokenizer and --vocab-size describe --data, and no --data was given")
+            raise InputError("--tokenizer and --vocab-size describe --data or --text, and neither was given")
         if model.ttt != "off" and not ours:
             raise InputError(f"--ttt {model.ttt} adapts a model of --artifact: give one, or leave --ttt out")
         if model.ttt != "off" and hardware.backend in ON_DEVICE:
@@ -188,7 +216,7 @@ class Settings:
             raise InputError("--chunk and --sinks belong to --forward banded: give it too, or leave them out")
         if hardware.compile and (model.ttt != "off" or not ours):
             raise InputError("--compile needs a model of --artifact without --ttt: give --artifact, and no --ttt")
-        if model.uniform and not data.tokenizer and not model.vocab_size:
+        if model.uniform and not data.tokenizer and not data.text and not model.vocab_size:
             raise InputError("--uniform needs the vocabulary size: give --tokenizer FILE or --vocab-size V")
         self.check_numbers()
 

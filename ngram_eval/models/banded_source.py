@@ -16,8 +16,9 @@ from torch import Tensor
 
 from ngram_eval.extensions import to_device
 from ngram_eval.models.banded_attention import Band, BandKernel, band_kernel
-from ngram_eval.models.side_by_side import Outcome, side_by_side
-from ngram_eval.models.source import NeuralStats, Stats, nan_statistics
+from ngram_eval.models.branches import Tree
+from ngram_eval.models.side_by_side import side_by_side
+from ngram_eval.models.source import Asked, NeuralStats, Stats, nan_statistics
 from ngram_eval.models.transformer import Transformer
 from ngram_eval.models.transformer_config import ModelConfig
 from ngram_eval.models.transformer_source import DeviceStats, TransformerSource
@@ -70,11 +71,6 @@ class _Chunk(NamedTuple):
     entropy: Tensor
     """In nats, (scored,) float32."""
 
-    @property
-    def targets(self) -> NDArray[np.int64]:
-        """(scored,)."""
-        return self.job.tokens[len(self.job.tokens) - len(self.hidden) :].astype(np.int64)
-
 
 class BandedSource(TransformerSource):
     """`ngram_eval.models.source.NeuralSource` of a transformer that sees, at every position, the last `seq_len`.
@@ -118,31 +114,46 @@ class BandedSource(TransformerSource):
         self._spare = _KEPT_BYTES // (4 * chunk * model.config.width)
 
     @torch.inference_mode()
-    def stats(self, tokens: Stream, windows: Windows) -> NeuralStats:
+    def stats(self, tokens: Stream, windows: Windows, whole: Asked | None = None) -> NeuralStats:
         """As `TransformerSource.stats`."""
-        positions = windows.positions()
-        found = [(chunk, to_device(rows, self.device)) for chunk, rows in self._at(tokens, windows)]
+        positions, at = windows.positions(), list(self._at(tokens, windows))
+        found = [(chunk, to_device(rows, self.device)) for chunk, rows in at]
         said = torch.cat([chunk.said[rows] for chunk, rows in found])
         entropy = torch.cat([chunk.entropy[rows] for chunk, rows in found])
+        asked = None if whole is None else self._whole(at, whole)
         if self._use_kernels:
-            return DeviceStats(said, entropy)
+            return DeviceStats(said, entropy, asked)
         if bool((bad := said.isnan() | entropy.isnan()).any()):
             raise nan_statistics(int(positions[bad.cpu().numpy()][0]))
-        return Stats(np.exp(said.cpu().numpy().astype(np.float64)), entropy.cpu().numpy())
+        return Stats(np.exp(said.cpu().numpy().astype(np.float64)), entropy.cpu().numpy(), asked)
 
-    def _each(self, tokens: Stream, windows: Windows, use: Callable[[Tensor, Tensor], Outcome]) -> list[Outcome]:
+    def path_stats(self, tokens: Stream, windows: Windows, whole: Asked | None, tree: Tree) -> NeuralStats:
+        """As `PathSource.path_stats`, of whole distributions."""
+        stats = self.stats(tokens, windows, np.ones(windows.scored, np.bool_))
+        assert stats.rows is not None, "they were asked for"
+        branches = tree.branches(stats.rows, windows.targets(tokens))
+        return Stats(stats.p_target, stats.entropy, None if whole is None else stats.rows[whole], branches)
+
+    def _whole(self, at: list[tuple[_Chunk, NDArray[np.int64]]], whole: Asked) -> NDArray[np.float64]:
+        """The whole distributions where `whole` asks for them, (asked, V), of positions `at` chunks and rows of these.
+
+        Logits are computed again, of parts as large as before: they have the same bits.
+        """
+        bounds = np.cumsum([len(rows) for _, rows in at])[:-1]
+        wanted = [(chunk, rows[one]) for (chunk, rows), one in zip(at, np.split(whole, bounds), strict=True)]
         asked = [
-            (chunk.hidden[part], rows[mine] - part.start, chunk.targets[rows[mine]])
-            for chunk, rows in self._at(tokens, windows)
+            (chunk.hidden[part], rows[mine] - part.start)
+            for chunk, rows in wanted
             for part in self._parts(len(chunk.hidden))
             if (mine := (part.start <= rows) & (rows < part.stop)).any()
         ]
 
-        def of(job: tuple[Tensor, NDArray[np.int64], NDArray[np.int64]]) -> Outcome:
-            hidden, rows, targets = job
-            return use(self._logits(hidden)[to_device(rows, self.device)], to_device(targets, self.device))
+        def log_p(job: tuple[Tensor, NDArray[np.int64]]) -> Tensor:
+            return torch.log_softmax(self._logits(job[0]), dim=-1)[to_device(job[1], self.device)]
 
-        return side_by_side(of, asked, self.device)
+        found = torch.cat(side_by_side(log_p, asked, self.device)).cpu().numpy()
+        distributions: NDArray[np.float64] = np.exp(found.astype(np.float64))
+        return distributions
 
     def _at(self, tokens: Stream, windows: Windows) -> Iterator[tuple[_Chunk, NDArray[np.int64]]]:
         """Each chunk of the windows' scored positions, and the rows of these in it, (positions,), ascending."""
@@ -191,11 +202,11 @@ class BandedSource(TransformerSource):
             forward, kernel = self._compiled, self._kernel
         with self._autocast():
             hidden = forward(sequence[:, :-1], last=scored, band=Band(job.length, self._sinks, kernel))[0]
-        targets = sequence[0, -scored:]
+        targets, none = sequence[0, -scored:], torch.zeros(scored, dtype=torch.bool)  # `_whole` gives whole ones
         if self._use_kernels:
-            stats = self._stats_on_device(hidden, targets)
+            stats = self._stats_on_device(hidden, targets, none)
             return _Chunk(job, hidden, stats.device_p_target, stats.device_entropy)
-        log_p, entropy = map(torch.cat, zip(*self._target_stats(hidden, targets), strict=True))
+        log_p, entropy, _ = map(torch.cat, zip(*self._target_stats(hidden, targets, none), strict=True))
         return _Chunk(job, hidden, log_p, entropy)
 
     def _parts(self, rows: int) -> Iterator[slice]:

@@ -1,7 +1,6 @@
 """Neural sources that get logits from a model of any kind: a function, a module, a Hugging Face model."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,17 +9,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ngram_eval.errors import InputError
-from ngram_eval.models.branches import Tree
-from ngram_eval.models.path_sums import PathSums
 from ngram_eval.models.side_by_side import side_by_side
-from ngram_eval.models.source import Stats, nan_statistics
+from ngram_eval.models.source import Asked, Stats, all_rows, nan_statistics
 from ngram_eval.text.stream import Stream
 from ngram_eval.text.windows import Windows
 
 _SOFTMAX_AT_ONCE = 1 << 25
 """Most logits whose softmax is held at once (128 MiB in float32)."""
-_KEPT = 1 << 28
-"""Most logits that are kept for another call with the same windows (1 GiB in float32)."""
 _SOFTMAX_A_THREAD = 1 << 21
 """Most logits whose softmax one thread of the CPU holds at a time (8 MiB in float32)."""
 _CAUSAL = 2.0**-16
@@ -28,36 +23,6 @@ _CAUSAL = 2.0**-16
 
 Part = tuple[NDArray[np.int64], Tensor, Tensor]
 """Entries among the scored positions, their logits (n, V), their targets (n,)."""
-
-
-class _Answer(NamedTuple):
-    """The logits of a batch, kept for the next call that needs distributions of some or all of its positions."""
-
-    tokens: Stream
-    windows: Windows
-    parts: list[Part]
-
-    def of(self, tokens: Stream, windows: Windows) -> list[Part] | None:
-        """The parts for `windows`; None unless the logits of all their positions are kept."""
-        mine = self.windows
-        if tokens is not self.tokens or windows.seq_len != mine.seq_len:
-            return None
-        row = np.minimum(np.searchsorted(mine.start, windows.start), len(mine) - 1)
-        known = (mine.start[row] == windows.start) & (mine.first[row] <= windows.first)
-        if not (known & (windows.stop <= mine.stop[row])).all():
-            return None
-        scored = int((mine.stop - mine.first)[0])
-        at = [
-            i * scored + np.arange(first, stop)
-            for i, first, stop in zip(row, windows.first - mine.first[row], windows.stop - mine.first[row], strict=True)
-        ]
-        wanted = np.concatenate(at)
-        found = []
-        for entries, logits, targets in self.parts:
-            _, asked, here = np.intersect1d(wanted, entries, assume_unique=True, return_indices=True)
-            if len(asked):
-                found.append((asked, logits[here], targets[here]))
-        return found
 
 
 class Lead(NamedTuple):
@@ -68,33 +33,19 @@ class Lead(NamedTuple):
     """The same in words."""
 
 
-def _powers(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(logits below the largest of their row, e to their power, sum of these powers), (n, V), (n, V) and (n, 1).
+def _target_stats(logits: Tensor, targets: Tensor, whole: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(log-probability of the target, entropy in nats, log-probabilities of the whole vocabulary where asked).
 
-    The sum is taken in float64: over a large vocabulary one in float32 is off by 1e-5.
+    Float64 (n,), float32 (n,) and float64 (asked, V), of logits (n, V), targets (n,) and `whole` (n,) bool, which asks.
+    Powers are added up in float64: over a large vocabulary a sum in float32 is off by 1e-5.
     """
     below = logits.float() - logits.float().amax(dim=-1, keepdim=True)
     powers = below.exp()
-    return below, powers, powers.sum(dim=-1, keepdim=True, dtype=torch.float64)
-
-
-def _log_p(logits: Tensor) -> Tensor:
-    """Log-probabilities, (n, V) float64, of logits (n, V)."""
-    below, _, total = _powers(logits)
-    return below.double() - total.log()
-
-
-def _target_stats(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """(log-probability of the target as in `_log_p`, entropy in float32 nats), (n,) each, of logits (n, V)."""
-    below, powers, total = _powers(logits)
+    total = powers.sum(dim=-1, keepdim=True, dtype=torch.float64)
     log_p = below.gather(-1, targets[:, None]).double() - total.log()
+    rows = below[whole].double() - total[whole].log()
     mean = powers.mul_(below.clamp_(min=-1e4)).sum(dim=-1, keepdim=True) / total  # 0, not NaN, where p is 0
-    return log_p.squeeze(-1), (total.log() - mean).squeeze(-1).float()
-
-
-def _branches(sums: PathSums, part: tuple[Tensor, Tensor]) -> Tensor:
-    logits, targets = part
-    return sums.stats(logits, targets)[2] if sums.use_kernels else sums.branches(_log_p(logits), targets)
+    return log_p.squeeze(-1), (total.log() - mean).squeeze(-1).float(), rows
 
 
 class LogitsSource:
@@ -115,7 +66,6 @@ class LogitsSource:
         """`settings` name the model first; the lead is added to them."""
         self.vocab_size, self.batch_windows, self.lead = vocab_size, batch_windows, lead
         self.settings = {**settings, "lead": f"lead: {lead.names}"}
-        self._answer: _Answer | None = None
         self._causal = False
 
     def forward(self, tokens: NDArray[np.int64], last: int) -> Iterator[Tensor]:
@@ -123,62 +73,31 @@ class LogitsSource:
         raise NotImplementedError
 
     @torch.inference_mode()
-    def stats(self, tokens: Stream, windows: Windows) -> Stats:
+    def stats(self, tokens: Stream, windows: Windows, whole: Asked | None = None) -> Stats:
         """As `NeuralSource.stats`; raises `InputError` for NaN, and for windows that are too long."""
+        asked = np.zeros(windows.scored, np.bool_) if whole is None else whole
         log_p, entropy = np.empty(windows.scored), np.empty(windows.scored, np.float32)
+        place, rows = np.cumsum(asked) - 1, np.empty((np.count_nonzero(asked), self.vocab_size))
         for entries, logits, targets in self.logits(tokens, windows):
-            step, targets = self._rows(logits), targets.to(logits.device)
-            parts = list(zip(logits.split(step), targets.split(step), strict=True))
+            step = max(1, _SOFTMAX_A_THREAD // self.vocab_size if logits.device.type == "cpu" else len(logits))
+            here = asked[entries]
+            taken = targets.to(logits.device), torch.from_numpy(here)
+            parts = list(zip(*(one.split(step) for one in (logits, *taken)), strict=True))
             found = side_by_side(lambda part: _target_stats(*part), parts, logits.device)
-            log_p[entries], entropy[entries] = (torch.cat(part).cpu().numpy() for part in zip(*found, strict=True))
+            log_p[entries], entropy[entries], all_log_p = (
+                torch.cat(part).cpu().numpy() for part in zip(*found, strict=True)
+            )
+            rows[place[entries[here]]] = np.exp(all_log_p)
         if np.isnan(entropy).any() or np.isnan(log_p).any():
             raise nan_statistics(int(windows.positions()[np.flatnonzero(np.isnan(entropy) | np.isnan(log_p))[0]]))
-        return Stats(np.exp(log_p), entropy)
+        return Stats(np.exp(log_p), entropy, None if whole is None else rows)
 
-    @torch.inference_mode()
     def probabilities(self, tokens: Stream, windows: Windows) -> NDArray[np.float64]:
         """As `NeuralSource.probabilities`."""
-        rows = np.empty((windows.scored, self.vocab_size))
-        for entries, logits, _ in self.logits(tokens, windows):
-            parts = logits.split(self._rows(logits))
-            found = side_by_side(_log_p, parts, logits.device)
-            rows[entries] = np.exp(torch.cat(found).cpu().numpy())
-        if np.isnan(rows[:, 0]).any():
-            raise nan_statistics(int(windows.positions()[np.isnan(rows[:, 0])][0]))
-        return rows
-
-    @torch.inference_mode()
-    def path_stats(self, tokens: Stream, windows: Windows, tree: Tree) -> Stats:
-        """As `PathSource.path_stats`; the errors are those of `stats`."""
-        stats, branches = self.stats(tokens, windows), np.empty((windows.scored, tree.depth))
-        for entries, logits, targets in self.logits(tokens, windows):
-            step, sums = self._rows(logits), PathSums(tree, logits.device)
-            parts = list(zip(logits.split(step), targets.to(logits.device).split(step), strict=True))
-            found = side_by_side(partial(_branches, sums), parts, logits.device)
-            branches[entries] = torch.cat(found).cpu().numpy()
-        return Stats(stats.p_target, stats.entropy, branches=branches)
-
-    def _rows(self, logits: Tensor) -> int:
-        """Rows of the logits that make a part for `side_by_side`."""
-        return max(1, _SOFTMAX_A_THREAD // self.vocab_size if logits.device.type == "cpu" else len(logits))
+        return all_rows(self, tokens, windows)
 
     def logits(self, tokens: Stream, windows: Windows) -> Iterator[Part]:
-        """Logits of all scored positions in parts; a forward runs unless the last call kept them."""
-        known = self._answer.of(tokens, windows) if self._answer is not None else None
-        if known is not None:
-            yield from known
-            return
-        self._answer = None  # frees its memory first
-        keep = windows.scored * self.vocab_size <= _KEPT
-        parts = []
-        for part in self._read(tokens, windows):
-            if keep:
-                parts.append(part)
-            yield part
-        if keep:
-            self._answer = _Answer(tokens, windows, parts)
-
-    def _read(self, tokens: Stream, windows: Windows) -> Iterator[Part]:
+        """Logits of all scored positions in parts."""
         self._check_fits(windows.seq_len)
         length, scored = int((windows.stop - windows.start)[0]), int((windows.stop - windows.first)[0])
         base = int(windows.start.min())
@@ -251,7 +170,7 @@ class LogitsSource:
 class CallableSource(LogitsSource):
     """A function of windows, (B, T) int64 -> logits or log-probabilities (B, T, V), or of the last positions only.
 
-    A `torch.nn.Module` gets a tensor on its own device, any other function a numpy array. It returns the logits, a
+    It gets a tensor, a `torch.nn.Module` on its own device and any other function on the CPU. It returns the logits, a
     tuple that begins with them, or an object with the attribute `logits`, in any form that `torch.as_tensor` takes.
 
     The function is called by one thread at a time, with all threads that torch has, so its bits may depend on their
@@ -261,26 +180,28 @@ class CallableSource(LogitsSource):
     name = "callable"
 
     def __init__(self, function: Callable[[Any], Any], batch_windows: int, lead: Lead | None = None) -> None:
-        """Call the function with a window of the token 0; raises `InputError` if the result has another form."""
+        """Call the function with the tokens 0, 0; raises `InputError` if the result has another form.
+
+        A numpy table would take a tensor of one token for a number.
+        """
         self._function = function
-        self._device: torch.device | None = None
+        self._device = torch.device("cpu")
         if isinstance(function, nn.Module):
             if function.training:
                 raise InputError(f"the module, a {type(function).__name__}, is in training mode: call its eval() first")
-            self._device = next((one.device for one in function.parameters()), torch.device("cpu"))
+            self._device = next((one.device for one in function.parameters()), self._device)
             self.dtype = next((one.dtype for one in function.parameters() if one.is_floating_point()), self.dtype)
         settings = {"function": getattr(function, "__qualname__", type(function).__qualname__)}
         super().__init__(0, batch_windows, settings, lead or Lead())
         with torch.inference_mode():
-            self.vocab_size = int(self._answers(np.zeros((1, 1), np.int64), 1).shape[-1])
+            self.vocab_size = int(self._answers(np.zeros((1, 2), np.int64), 1).shape[-1])
 
     def forward(self, tokens: NDArray[np.int64], last: int) -> Iterator[Tensor]:
         """The whole batch at once."""
         yield self._answers(tokens, last).flatten(0, 1)
 
     def _answers(self, tokens: NDArray[np.int64], last: int) -> Tensor:
-        given = tokens if self._device is None else torch.from_numpy(tokens).to(self._device)
-        answer = self._function(given)
+        answer = self._function(torch.from_numpy(tokens).to(self._device))
         answer = getattr(answer, "logits", answer[0] if isinstance(answer, tuple) else answer)
         logits = torch.as_tensor(answer)
         if logits.ndim != 3 or len(logits) != len(tokens) or not last <= logits.shape[1] <= tokens.shape[1]:

@@ -9,13 +9,6 @@ from torch import Tensor
 from ngram_eval.models.branches import Tree
 
 
-def target_stats(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """(log-probability of the target, entropy in nats), both float32 (...), of logits (..., V) and targets (...)."""
-    log_p = torch.log_softmax(logits.float(), dim=-1)
-    entropy = torch.special.entr(log_p.exp()).sum(dim=-1)  # 0 where p is 0
-    return log_p.gather(-1, targets[..., None]).squeeze(-1), entropy
-
-
 def _exp(log_p: Tensor) -> Tensor:
     """Probabilities in float64; on the CPU by numpy, as whole distributions are, since torch rounds differently."""
     if log_p.device.type == "cpu":
@@ -42,8 +35,9 @@ class PathSums:
         """
         if self.use_kernels:
             return self._by_kernel(logits, targets)
-        log_p, entropy = target_stats(logits, targets)
-        return _exp(log_p), entropy, self.branches(torch.log_softmax(logits, dim=-1), targets)
+        log_p = torch.log_softmax(logits.float(), dim=-1)
+        entropy = torch.special.entr(log_p.exp()).sum(dim=-1)  # 0 where p is 0
+        return _exp(log_p.gather(-1, targets[:, None])[:, 0]), entropy, self.branches(log_p, targets)
 
     def branches(self, log_p: Tensor, targets: Tensor) -> Tensor:
         """As `Tree.branches`, of log-probabilities (n, V)."""

@@ -5,7 +5,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,15 +13,7 @@ from safetensors import safe_open
 
 from ngram_eval.errors import refusing
 from ngram_eval.files import Unchanged, require_input
-
-_npy: Any = np.lib.format  # comes without types
-
-
-class Header(NamedTuple):
-    """Shape and dtype of an array."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
+from ngram_eval.text.npy import Header, npy_header
 
 
 class Floats(Protocol):
@@ -42,18 +34,6 @@ class SavedArrays(Protocol):
 
     def floats(self, name: str) -> Floats:
         """An array of one dimension, mapped where the format allows it."""
-
-
-def npy_header(content: IO[bytes]) -> tuple[Header, bool]:
-    """(what the array of an .npy is, whether it lies column by column); raises anything where it is none.
-
-    Nothing is known of the size yet: numpy's own readers believe the header.
-    """
-    read_header = {(1, 0): _npy.read_array_header_1_0, (2, 0): _npy.read_array_header_2_0}
-    shape, by_column, dtype = read_header[_npy.read_magic(content)](content)
-    if dtype.hasobject or dtype.itemsize == 0 or min(shape, default=0) < 0:
-        raise ValueError(f"it holds {dtype} of shape {shape}")
-    return Header(shape, dtype), by_column
 
 
 def open_arrays(path: Path, flag: str) -> SavedArrays:

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ngram_eval.errors import InputError
+from ngram_eval.errors import InputError, refusing
 from ngram_eval.files import Unchanged, open_input
-from ngram_eval.models.saved_arrays import npy_header
-from ngram_eval.models.source import Stats
+from ngram_eval.models.source import Asked, Stats, all_rows
+from ngram_eval.text.npy import NOT_NPY, npy_header
 from ngram_eval.text.stream import Stream
 from ngram_eval.text.windows import Windows
 
@@ -40,16 +40,16 @@ class SavedLogits:
         log_probs: NDArray[np.float64] = rows - top - np.log(np.exp(rows - top).sum(axis=1, keepdims=True))
         return log_probs
 
-    def stats(self, tokens: Stream, windows: Windows) -> Stats:
+    def stats(self, tokens: Stream, windows: Windows, whole: Asked | None = None) -> Stats:
         log_p = self._log_probs(windows)
         p = np.exp(log_p)
         entropy = -(p * np.maximum(log_p, -1e4)).sum(axis=1)  # 0, not NaN, where p is 0
         targets = np.concatenate([tokens[first + 1 : stop + 1] for first, stop in windows.spans()])
-        return Stats(p[np.arange(len(p)), targets], entropy.astype(np.float32))
+        rows = None if whole is None else p[whole]
+        return Stats(p[np.arange(len(p)), targets], entropy.astype(np.float32), rows)
 
     def probabilities(self, tokens: Stream, windows: Windows) -> NDArray[np.float64]:
-        probabilities: NDArray[np.float64] = np.exp(self._log_probs(windows))
-        return probabilities
+        return all_rows(self, tokens, windows)
 
 
 def load_logits(path: Path, lengths: tuple[int, ...]) -> SavedLogits:
@@ -57,14 +57,9 @@ def load_logits(path: Path, lengths: tuple[int, ...]) -> SavedLogits:
 
     `lengths` are the acceptable numbers of rows. Raises `InputError` for any other file.
     """
-    try:
-        with open_input(path, "check --logits") as file:
-            (shape, dtype), by_column = npy_header(file)
-            start, size = file.tell(), os.fstat(file.fileno()).st_size
-    except InputError:
-        raise
-    except Exception as error:  # a damaged header makes numpy raise almost anything
-        raise InputError(f"{path}: not an .npy of plain numbers ({error!r}); write it with numpy.save") from error
+    with open_input(path, "check --logits") as file, refusing(path, *NOT_NPY):
+        (shape, dtype), by_column = npy_header(file)
+        start, size = file.tell(), os.fstat(file.fileno()).st_size
     if len(shape) != 2 or dtype.kind != "f" or shape[1] < 1 or shape[0] < 1:
         raise InputError(f"{path}: holds {dtype} of shape {shape}; give one array of floats, (positions, vocabulary)")
     if size != start + math.prod(shape) * dtype.itemsize:

@@ -1,8 +1,9 @@
 """Neural sources of statistics that were computed earlier, by any model (`--scores`) or for an earlier preset."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,9 @@ from ngram_eval.distributed.ranks import Ranks
 from ngram_eval.errors import InputError
 from ngram_eval.files import replacing
 from ngram_eval.models.branches import Tree
-from ngram_eval.models.saved_arrays import Floats, Header, open_arrays
-from ngram_eval.models.source import _LIGHT_BATCH, NeuralSource, NeuralStats, Stats, statistics
+from ngram_eval.models.saved_arrays import Floats, open_arrays
+from ngram_eval.models.source import _LIGHT_BATCH, Asked, NeuralSource, NeuralStats, Stats, with_branches
+from ngram_eval.text.npy import Header
 from ngram_eval.text.stream import Stream
 from ngram_eval.text.windows import Windows, batches, plan_windows
 
@@ -33,12 +35,14 @@ class SavedScores:
         self.p_target, self.entropy, self.train_seq_len = p_target, entropy, train_seq_len
         self.settings: dict[str, str] = {}
 
-    def stats(self, tokens: Stream, windows: Windows) -> Stats:
+    def stats(self, tokens: Stream, windows: Windows, whole: Asked | None = None) -> Stats:
+        if whole is not None:
+            self.probabilities(tokens, windows)
         spans = windows.spans()
         p_target = np.concatenate([self.p_target[first:stop] for first, stop in spans], dtype=np.float64)
         return Stats(p_target, np.concatenate([self.entropy[first:stop] for first, stop in spans], dtype=np.float32))
 
-    def probabilities(self, tokens: Stream, windows: Windows) -> NDArray[np.float64]:
+    def probabilities(self, tokens: Stream, windows: Windows) -> NoReturn:
         raise InputError(
             "--scores holds only the probability of each target, and the whole distribution is needed: "
             "give --artifact, --logits or --uniform"
@@ -95,43 +99,54 @@ class RememberingSource:
 
     Several windows with different contexts may score a position. The statistics of the first window are kept; those of
     other windows, and of windows of another length, are computed and not kept. A batch is answered from memory only if
-    all of it is kept: a forward of a part of it might round differently.
+    all of it is kept: a forward of a part of it might round differently. Whole distributions are kept only at
+    `samples`, and a batch of which others are wanted is computed.
     """
 
-    def __init__(self, source: NeuralSource, positions: int, seq_len: int) -> None:
-        self._source, self._seq_len = source, seq_len
+    def __init__(self, source: NeuralSource, positions: int, seq_len: int, samples: Sequence[int] = ()) -> None:
+        self._source, self._seq_len, self._samples = source, seq_len, frozenset(samples)
         self.name, self.batch_windows, self.train_seq_len = source.name, source.batch_windows, source.train_seq_len
         self.settings, self.gives_all, self.vocab_size = source.settings, source.gives_all, source.vocab_size
         self.p_target = np.full(positions, np.nan)
         self.entropy = np.full(positions, np.nan, np.float32)
         self._window_start = np.full(positions, -1, np.int64)
+        self._rows: dict[int, NDArray[np.float64]] = {}
+        """Sampled position -> the whole distribution there, (V,)."""
         self.reused = 0
         """Positions answered from memory so far."""
 
-    def stats(self, tokens: Stream, windows: Windows) -> NeuralStats:
+    def stats(self, tokens: Stream, windows: Windows, whole: Asked | None = None) -> NeuralStats:
+        asked = () if whole is None else (whole,)
         if windows.seq_len != self._seq_len:
-            return self._source.stats(tokens, windows)
+            return self._source.stats(tokens, windows, *asked)
         positions = windows.positions()
+        wanted = [] if whole is None else positions[whole].tolist()
         start = np.repeat(windows.start, windows.stop - windows.first)
-        if (self._window_start[positions] == start).all():
+        if (self._window_start[positions] == start).all() and self._rows.keys() >= set(wanted):
             self.reused += len(positions)
-            return Stats(self.p_target[positions], self.entropy[positions])
-        found = self._source.stats(tokens, windows)
-        self._keep(windows, found)
+            rows = np.stack([self._rows[position] for position in wanted]) if wanted else None
+            return Stats(self.p_target[positions], self.entropy[positions], rows)
+        found = self._source.stats(tokens, windows, *asked)
+        self._keep(windows, whole, found)
         return found
 
-    def path_stats(self, tokens: Stream, windows: Windows, tree: Tree) -> NeuralStats:
-        found = statistics(self._source, tokens, windows, rows=False, tree=tree)
-        if windows.seq_len == self._seq_len:
-            self._keep(windows, found)
-        return found
-
-    def _keep(self, windows: Windows, found: NeuralStats) -> None:
+    def _keep(self, windows: Windows, whole: Asked | None, found: NeuralStats) -> None:
         positions = windows.positions()
         unseen = self._window_start[positions] < 0
         keep = positions[unseen]
         self._window_start[keep] = np.repeat(windows.start, windows.stop - windows.first)[unseen]
         self.p_target[keep], self.entropy[keep] = found.p_target[unseen], found.entropy[unseen]
+        if found.rows is not None:
+            kept = (
+                pair for pair in zip(positions[whole].tolist(), found.rows, strict=True) if pair[0] in self._samples
+            )
+            self._rows |= {position: row.copy() for position, row in kept}
+
+    def path_stats(self, tokens: Stream, windows: Windows, whole: Asked | None, tree: Tree) -> NeuralStats:
+        found = with_branches(self._source, tokens, windows, whole, tree)
+        if windows.seq_len == self._seq_len:
+            self._keep(windows, whole, found)
+        return found
 
     def probabilities(self, tokens: Stream, windows: Windows) -> NDArray[np.float64]:
         return self._source.probabilities(tokens, windows)
@@ -149,10 +164,12 @@ class RememberingSource:
     def exchange(self, ranks: Ranks) -> None:
         """Give every rank the statistics of all ranks; the first window of a position is kept, as on one rank.
 
-        Each rank sends and receives about 40 bytes per position.
+        Each rank sends and receives about 40 bytes per position, and the whole distributions at samples.
         """
         if ranks.world == 1:
             return
+        for rows in ranks.gather(self._rows):
+            self._rows |= rows
         unknown = np.iinfo(np.int64).max
         for low in range(0, len(self.p_target), _EXCHANGED_AT_ONCE):
             part = slice(low, low + _EXCHANGED_AT_ONCE)

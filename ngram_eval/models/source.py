@@ -28,14 +28,14 @@ class NeuralStats(Protocol):
 
     @property
     def rows(self) -> NDArray[np.float64] | None:
-        """The whole distributions, (positions, V), for scorers that need them (`EvalConfig.needs_rows`); else None."""
+        """The whole distributions of the positions that were asked for, in order, (asked, V); None if none was."""
 
     @property
     def branches(self) -> NDArray[np.float64] | None:
-        """What a `Tree`'s paths need of the distributions, (positions, D), for scorers with a tree; else None."""
+        """What a `Tree`'s paths need of the distributions, (positions, D), if they were asked for; else None."""
 
     def part(self, entries: slice) -> "NeuralStats":
-        """The statistics of some of the positions."""
+        """The statistics of some of the positions, with their `rows` if those of every position are here."""
 
 
 class Stats(NamedTuple):
@@ -47,8 +47,8 @@ class Stats(NamedTuple):
     branches: NDArray[np.float64] | None = None
 
     def part(self, entries: slice) -> "Stats":
-        """The statistics of some of the positions."""
-        rows = None if self.rows is None else self.rows[entries]
+        """As `NeuralStats.part`."""
+        rows = None if self.rows is None or len(self.rows) < len(self.p_target) else self.rows[entries]
         branches = None if self.branches is None else self.branches[entries]
         return Stats(self.p_target[entries], self.entropy[entries], rows, branches)
 
@@ -59,6 +59,10 @@ def nan_statistics(position: int) -> InputError:
         f"the model's statistics at position {position} are NaN or not a probability, so nothing can be charged: its "
         "logits hold NaN or infinity there; check the artifact, or try --dtype float32"
     )
+
+
+Asked = NDArray[np.bool_]
+"""(positions,), true where something is wanted."""
 
 
 class NeuralSource(Protocol):
@@ -77,8 +81,13 @@ class NeuralSource(Protocol):
     vocab_size: int
     """V of the distributions, 0 unless `gives_all`."""
 
-    def stats(self, tokens: Stream, windows: Windows) -> NeuralStats:
-        """Statistics of the scored positions of `windows`, all of one shape (see `windows.Grid`); without `rows`."""
+    def stats(self, tokens: Stream, windows: Windows, whole: Asked | None = None) -> NeuralStats:
+        """Statistics of the scored positions of `windows`, all of one shape (see `windows.Grid`).
+
+        `whole` says, of each of these positions, whether its whole distribution is wanted in `rows`. It is given only
+        where `gives_all` is true and some are wanted. In a row the target's entry equals `p_target`, bit for bit if the
+        statistics are on the host.
+        """
 
     def probabilities(self, tokens: Stream, windows: Windows) -> NDArray[np.float64]:
         """The whole distributions at the scored positions of `windows`, (positions, V).
@@ -90,24 +99,34 @@ class NeuralSource(Protocol):
 
 @runtime_checkable
 class PathSource(Protocol):
-    """A source that makes branches without whole distributions on the host."""
+    """A source that makes branches where its logits are, without whole distributions on the host."""
 
-    def path_stats(self, tokens: Stream, windows: Windows, tree: Tree) -> NeuralStats:
-        """`NeuralSource.stats` with `branches`."""
+    def path_stats(self, tokens: Stream, windows: Windows, whole: Asked | None, tree: Tree) -> NeuralStats:
+        """As `NeuralSource.stats`, with `branches`."""
 
 
-def statistics(
-    source: NeuralSource, tokens: Stream, windows: Windows, *, rows: bool, tree: Tree | None = None
+def with_branches(
+    source: NeuralSource, tokens: Stream, windows: Windows, whole: Asked | None, tree: Tree
 ) -> NeuralStats:
-    """The source's statistics, with the whole distributions if `rows` is true, with branches if there is a tree."""
-    if tree is not None and isinstance(source, PathSource):
-        return source.path_stats(tokens, windows, tree)
-    stats = source.stats(tokens, windows)
-    if not rows and tree is None:
-        return stats
-    whole = source.probabilities(tokens, windows)
-    branches = None if tree is None else tree.branches(whole, windows.targets(tokens))
-    return Stats(stats.p_target, stats.entropy, whole if rows else None, branches)
+    """The source's statistics with `branches`, and with the rows that `whole` asks for."""
+    if isinstance(source, PathSource):
+        return source.path_stats(tokens, windows, whole, tree)
+    stats = statistics(source, tokens, windows, rows=True)
+    assert stats.rows is not None, "they were asked for"
+    branches = tree.branches(stats.rows, windows.targets(tokens))
+    return Stats(stats.p_target, stats.entropy, None if whole is None else stats.rows[whole], branches)
+
+
+def statistics(source: NeuralSource, tokens: Stream, windows: Windows, *, rows: bool) -> NeuralStats:
+    """The source's statistics, with the whole distributions of all positions if `rows` is true."""
+    return source.stats(tokens, windows, np.ones(windows.scored, np.bool_)) if rows else source.stats(tokens, windows)
+
+
+def all_rows(source: NeuralSource, tokens: Stream, windows: Windows) -> NDArray[np.float64]:
+    """`NeuralSource.probabilities` of a source whose `stats` gives rows."""
+    rows = statistics(source, tokens, windows, rows=True).rows
+    assert rows is not None, "they were asked for"
+    return rows
 
 
 _LIGHT_BATCH = 1 << 15
@@ -125,11 +144,11 @@ class UniformSource:
         self.vocab_size = vocab_size
         self.settings: dict[str, str] = {}
 
-    def stats(self, tokens: Stream, windows: Windows) -> Stats:
-        scored = windows.scored
-        entropy = np.full(scored, math.log(self.vocab_size), np.float32)
-        return Stats(np.full(scored, 1 / self.vocab_size), entropy)
+    def stats(self, tokens: Stream, windows: Windows, whole: Asked | None = None) -> Stats:
+        scored, size = windows.scored, self.vocab_size
+        entropy = np.full(scored, math.log(size), np.float32)
+        rows = None if whole is None else np.broadcast_to(np.full(size, 1 / size), (int(whole.sum()), size))
+        return Stats(np.full(scored, 1 / size), entropy, rows)
 
     def probabilities(self, tokens: Stream, windows: Windows) -> NDArray[np.float64]:
-        row = np.full(self.vocab_size, 1 / self.vocab_size)
-        return np.broadcast_to(row, (windows.scored, self.vocab_size))
+        return all_rows(self, tokens, windows)

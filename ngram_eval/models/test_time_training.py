@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from ngram_eval.errors import InputError
 from ngram_eval.extensions import to_device
 from ngram_eval.models.side_by_side import one_thread
-from ngram_eval.models.source import NeuralStats, Stats
+from ngram_eval.models.source import Asked, NeuralStats, Stats, all_rows
 from ngram_eval.models.transformer import Transformer
 from ngram_eval.models.transformer_source import TransformerSource, choose_device, choose_dtype
 from ngram_eval.text.stream import Stream, Tokens
@@ -113,17 +113,24 @@ class AdaptingSource:
         self._tokens: Stream | None = None
         self._begin()
 
-    def stats(self, tokens: Stream, windows: Windows) -> NeuralStats:
+    def stats(self, tokens: Stream, windows: Windows, whole: Asked | None = None) -> NeuralStats:
         """As `NeuralSource.stats`; consecutive windows, batch after batch, are the fastest."""
-        parts = [self._source.stats(tokens, part) for part in self._runs(tokens, windows)]
+        parts, at = list[NeuralStats](), 0
+        for run in self._runs(tokens, windows):
+            mine = () if whole is None else (whole[at : at + run.scored],)
+            parts.append(self._source.stats(tokens, run, *mine))
+            at += run.scored
         if len(parts) == 1:
             return parts[0]
-        p_target = np.concatenate([part.p_target for part in parts])
-        return Stats(p_target, np.concatenate([part.entropy for part in parts]))
+        rows = [part.rows for part in parts if part.rows is not None]
+        p_target, entropy = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("p_target", "entropy")
+        )
+        return Stats(p_target, entropy, np.concatenate(rows) if rows else None)
 
     def probabilities(self, tokens: Stream, windows: Windows) -> NDArray[np.float64]:
         """As `NeuralSource.probabilities`."""
-        return np.concatenate([self._source.probabilities(tokens, part) for part in self._runs(tokens, windows)])
+        return all_rows(self, tokens, windows)
 
     def _runs(self, tokens: Stream, windows: Windows) -> Iterator[Windows]:
         """The windows in runs that begin in one chunk; the model is put in the state for each run before its yield."""

@@ -15,9 +15,9 @@ from torch import Tensor
 from ngram_eval.errors import InputError
 from ngram_eval.extensions import to_device
 from ngram_eval.models.branches import Tree
-from ngram_eval.models.path_sums import PathSums, target_stats
+from ngram_eval.models.path_sums import PathSums
 from ngram_eval.models.side_by_side import Outcome, in_parts, side_by_side
-from ngram_eval.models.source import NeuralStats, Stats, nan_statistics
+from ngram_eval.models.source import Asked, NeuralStats, Stats, all_rows, nan_statistics
 from ngram_eval.models.transformer import Transformer, attention_kernel
 from ngram_eval.text.stream import Stream
 from ngram_eval.text.windows import Windows
@@ -66,16 +66,28 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return DTYPES[name]
 
 
+def target_stats(logits: Tensor, targets: Tensor, whole: Tensor | slice = slice(0)) -> tuple[Tensor, Tensor, Tensor]:
+    """(log-probability of the target, entropy in nats, log-probabilities of the whole vocabulary where asked).
+
+    Float32 (n,), (n,) and (asked, V), of logits (n, V), targets (n,) and `whole` (n,) bool, which asks.
+    """
+    log_p = torch.log_softmax(logits.float(), dim=-1)
+    entropy = torch.special.entr(log_p.exp()).sum(dim=-1)  # 0 where p is 0
+    return log_p.gather(-1, targets[..., None]).squeeze(-1), entropy, log_p[whole]
+
+
 class DeviceStats:
     """`NeuralStats` on the device that computed them; copied to the host on demand."""
 
-    rows = branches = None
-
-    def __init__(self, device_p_target: Tensor, device_entropy: Tensor) -> None:
-        self.device_p_target, self.device_entropy = device_p_target, device_entropy
+    def __init__(
+        self, device_p_target: Tensor, device_entropy: Tensor, rows: NDArray[np.float64] | None = None
+    ) -> None:
+        """`rows` are on the host."""
+        self.device_p_target, self.device_entropy, self.rows = device_p_target, device_entropy, rows
+        self.branches = None
 
     def part(self, entries: slice) -> "DeviceStats":
-        """The statistics of some of the positions."""
+        """The statistics of some of the positions, without `rows`: scorers on a device need none."""
         return DeviceStats(self.device_p_target[entries], self.device_entropy[entries])
 
     @cached_property
@@ -133,43 +145,57 @@ class TransformerSource:
             self._compiled = torch.compile(self._model.hidden, dynamic=False, fullgraph=True)
 
     @torch.inference_mode()
-    def stats(self, tokens: Stream, windows: Windows) -> NeuralStats:
+    def stats(self, tokens: Stream, windows: Windows, whole: Asked | None = None) -> NeuralStats:
         """As `NeuralSource.stats`; raises `InputError` for NaN, unless the statistics stay on the device."""
         if self._use_kernels:
-            return self._forward(tokens, windows, self._stats_on_device, whole=True)[0]
-        parts = chain.from_iterable(self._forward(tokens, windows, self._target_stats))
-        log_p, entropy = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
+            return self._forward(tokens, windows, whole, self._stats_on_device, at_once=True)[0]
+        parts = chain.from_iterable(self._forward(tokens, windows, whole, self._target_stats))
+        log_p, entropy, rows = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
         if np.isnan(entropy).any() or np.isnan(log_p).any():
             raise nan_statistics(int(windows.positions()[np.flatnonzero(np.isnan(entropy) | np.isnan(log_p))[0]]))
-        return Stats(np.exp(log_p.astype(np.float64)), entropy)
+        return Stats(
+            np.exp(log_p.astype(np.float64)), entropy, None if whole is None else np.exp(rows.astype(np.float64))
+        )
 
     @torch.inference_mode()
-    def probabilities(self, tokens: Stream, windows: Windows) -> NDArray[np.float64]:
-        parts = self._each(tokens, windows, lambda logits, targets: torch.log_softmax(logits, dim=-1))
-        probabilities: NDArray[np.float64] = np.exp(torch.cat(parts).cpu().numpy().astype(np.float64))
-        if np.isnan(probabilities).any():
-            raise nan_statistics(int(windows.positions()[np.isnan(probabilities).any(axis=1)][0]))
-        return probabilities
-
-    @torch.inference_mode()
-    def path_stats(self, tokens: Stream, windows: Windows, tree: Tree) -> Stats:
+    def path_stats(self, tokens: Stream, windows: Windows, whole: Asked | None, tree: Tree) -> NeuralStats:
         """As `PathSource.path_stats`, in one forward; raises `InputError` for NaN."""
         sums = PathSums(tree, self.device)
-        found = self._each(tokens, windows, sums.stats)
-        p_target, entropy, branches = (torch.cat(part).cpu().numpy() for part in zip(*found, strict=True))
+
+        def of(hidden: Tensor, targets: Tensor, wanted: Tensor) -> list[tuple[Tensor, ...]]:
+            found = []
+            for part in self._parts(len(hidden)):
+                logits = self._logits(hidden[part])
+                rows = torch.log_softmax(logits[wanted[part].to(logits.device)].float(), dim=-1)
+                found.append((*sums.stats(logits, targets[part]), rows))
+            return found
+
+        parts = chain.from_iterable(self._forward(tokens, windows, whole, of))
+        p_target, entropy, branches, rows = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
         if (bad := np.isnan(entropy) | np.isnan(p_target) | np.isnan(branches).any(axis=1)).any():
             raise nan_statistics(int(windows.positions()[bad][0]))
-        return Stats(p_target, entropy, branches=branches)
+        return Stats(p_target, entropy, None if whole is None else np.exp(rows.astype(np.float64)), branches)
+
+    def probabilities(self, tokens: Stream, windows: Windows) -> NDArray[np.float64]:
+        """As `NeuralSource.probabilities`."""
+        return all_rows(self, tokens, windows)
 
     def _autocast(self) -> AbstractContextManager[object]:
         return nullcontext() if self.dtype == torch.float32 else torch.autocast(self.device.type, self.dtype)
 
     def _forward(
-        self, tokens: Stream, windows: Windows, use: Callable[[Tensor, Tensor], Outcome], *, whole: bool = False
+        self,
+        tokens: Stream,
+        windows: Windows,
+        whole: Asked | None,
+        use: Callable[[Tensor, Tensor, Tensor], Outcome],
+        *,
+        at_once: bool = False,
     ) -> list[Outcome]:
-        """What `use` makes of (last hidden states, targets), (positions, width) and (positions,), part after part.
+        """What `use` makes of (last hidden states, targets, what `whole` says), part after part.
 
-        Only scored positions; the parts are those of `side_by_side`, or with `whole` all of them are one.
+        They are (positions, width), (positions,) and (positions,), of scored positions only; the parts are those of
+        `side_by_side`, or with `at_once` all of them are one.
         """
         length, scored = int((windows.stop - windows.start)[0]), int((windows.stop - windows.first)[0])
         # The published code pads a window that the end cuts short on the right. Attention is causal, so the padding
@@ -179,47 +205,49 @@ class TransformerSource:
         rows = read[windows.start[:, None] - base + np.arange(length + 1)].astype(np.int64)  # (B, length + 1)
         sequences = to_device(rows, self.device)
         full = len(windows) == self.batch_windows and length == windows.seq_len
-        parts = [sequences] if whole else in_parts(sequences, scored)
+        cut = [sequences] if at_once else in_parts(sequences, scored)
+        asked = torch.from_numpy(np.zeros(windows.scored, np.bool_) if whole is None else whole)
+        parts = list(zip(cut, asked.split([len(part) * scored for part in cut]), strict=True))
         compiled = self._compiled if full else None
 
-        def of(part: Tensor) -> Outcome:
+        def of(mine: tuple[Tensor, Tensor]) -> Outcome:
+            part, wanted = mine
             # Of parts of two sizes one is compiled, as of batches.
-            forward = self._model.hidden if compiled is None or len(part) < len(parts[0]) else compiled
+            forward = self._model.hidden if compiled is None or len(part) < len(cut[0]) else compiled
             with self._autocast():
                 hidden = forward(part[:, :-1], last=scored, length=windows.seq_len)
-            return use(hidden.flatten(0, 1), part[:, -scored:].flatten())
+            return use(hidden.flatten(0, 1), part[:, -scored:].flatten(), wanted)
 
         if compiled is not None and len(parts) > 1 and not self._has_compiled:
             side_by_side(of, parts[:1], self.device)  # one thread compiles, all run it
             self._has_compiled = True
         return side_by_side(of, parts, self.device)
 
-    def _target_stats(self, hidden: Tensor, targets: Tensor) -> list[tuple[Tensor, Tensor]]:
-        return [target_stats(self._logits(hidden[part]), targets[part]) for part in self._parts(len(hidden))]
-
-    def _each(self, tokens: Stream, windows: Windows, use: Callable[[Tensor, Tensor], Outcome]) -> list[Outcome]:
-        """What `use` makes of (logits, targets), (n, V) and (n,), of the scored positions, part after part."""
-
-        def of(hidden: Tensor, targets: Tensor) -> list[Outcome]:
-            return [use(self._logits(hidden[part]), targets[part]) for part in self._parts(len(hidden))]
-
-        return list(chain.from_iterable(self._forward(tokens, windows, of)))
+    def _target_stats(self, hidden: Tensor, targets: Tensor, whole: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+        return [
+            target_stats(self._logits(hidden[part]), targets[part], whole[part]) for part in self._parts(len(hidden))
+        ]
 
     def _logits(self, hidden: Tensor) -> Tensor:
         with self._autocast():
             return self._model.logits(hidden)
 
-    def _stats_on_device(self, hidden: Tensor, targets: Tensor) -> DeviceStats:
+    def _stats_on_device(self, hidden: Tensor, targets: Tensor, whole: Tensor) -> DeviceStats:
         from ngram_eval.kernels.stats import neural_stats  # needs Triton, which not every machine has
 
         p_target = torch.empty(len(hidden), dtype=torch.float64, device=self.device)
         entropy = torch.empty(len(hidden), dtype=torch.float32, device=self.device)
+        rows = []
         for part in self._parts(len(hidden)):
             with self._autocast():
                 logits = self._model.uncapped_logits(hidden[part])
             cap = self._model.config.logit_softcap
             neural_stats(logits, targets[part], p_target[part], entropy[part], softcap=cap)
-        return DeviceStats(p_target, entropy)
+            if whole[part].any():
+                rows.append(torch.log_softmax(self._logits(hidden[part][whole[part]]), dim=-1))
+        return DeviceStats(
+            p_target, entropy, np.exp(torch.cat(rows).cpu().numpy().astype(np.float64)) if rows else None
+        )
 
     def _parts(self, rows: int) -> Iterator[slice]:
         """Slices of the rows whose logits fit into memory together."""

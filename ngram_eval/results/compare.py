@@ -72,6 +72,9 @@ class Compared:
     """The reason why there is no interval."""
 
 
+_TOO_FEW = f"fewer than {FEWEST_UNITS} stretches"
+
+
 class _Side:
     """Sums of one run's stretches, by the positions at which they end."""
 
@@ -126,7 +129,7 @@ def paired(one: Run, other: Run, unit: str, how: Comparison, *, neural: bool) ->
         positions=int(common[-1]),
         estimate=float(bits_a.sum() / over_a.sum() - bits_b.sum() / over_b.sum()),
         interval=found,
-        unpaired=None if found else f"fewer than {FEWEST_UNITS} stretches",
+        unpaired=None if found else _TOO_FEW,
     )
 
 
@@ -235,6 +238,11 @@ def _notes(compared: list[Compared], how: Comparison) -> list[str]:
             f"stream in blocks of {blocks} (neighbouring windows are not independent; the series chooses the length). "
             "They apply to text like this one, not to other text or other training."
         )
+    if any(one.unpaired == _TOO_FEW for one in compared):
+        notes.append(
+            f"{_TOO_FEW}: the text is cut into stretches of whole windows, and resampling fewer says little about "
+            "chance: score a longer text, or give a smaller --stride."
+        )
     for one in compared:
         if one.within is not None:
             notes.append(
@@ -247,7 +255,7 @@ def _notes(compared: list[Compared], how: Comparison) -> list[str]:
                 f"is {one.interval.estimate:+.4f}."
             )
     if any(not one.normalised for one in compared):
-        notes.append("score: of a pseudo-probability. Its values sum to more than 1, so it is not a code length.")
+        notes.append("score: of a pseudo-probability. Its values do not sum to 1, so it is not a code length.")
     if any(one.mixed for one in compared):
         notes.append("MIXED: a score is compared with bits per byte. The difference does not measure quality.")
     return notes

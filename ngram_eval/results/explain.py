@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from rich import box
+from rich.columns import Columns
 from rich.console import Console
 from rich.table import Table
 
@@ -142,7 +143,7 @@ def explain(
         look=look,
     )
     engine.expect(position + 1)
-    reader = Reader(tokens, source, grid, np.array([position]), config.needs_rows, None, clock)
+    reader = Reader(tokens, source, grid, np.array([position]), config.needs_rows, clock)
     first = 0 if config.learns_online else row  # a scorer that only counts needs no earlier forward passes
     engine.run(reader.read(grid.cut(range(first, row + 1))))
     tilted = config.scorer == "exact" and config.exact.tilt != "off"
@@ -224,20 +225,18 @@ def print_prediction(one: Prediction, console: Console) -> None:
         hint = "; on top, the odds of one hint are raised" if one.tilted else ""
         text = f"matched order {matched}; weight of the n-grams {weight:.4f}, the rest is the neural model's{hint}"
         console.print(text, highlight=False, soft_wrap=True)
+    tops = ("likeliest by the model", one.top_neural), ("likeliest with n-grams", one.top_blended)
+    console.print(Columns([_likeliest(heading, top, one) for heading, top in tops]))
+
+
+def _likeliest(heading: str, top: list[Token], one: Prediction) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    for heading in (
-        "likeliest by the model",
-        "neural",
-        "with n-grams",
-        "likeliest with n-grams",
-        "neural",
-        "with n-grams",
-    ):
-        table.add_column(heading, justify="left" if heading.startswith("likeliest") else "right", no_wrap=True)
-    for before, after in zip(one.top_neural, one.top_blended, strict=True):
-        cells = [[_quoted(t, one), f"{t.neural:.4f}", f"{t.blended:.4f}"] for t in (before, after)]
-        table.add_row(*cells[0], *cells[1])
-    console.print(table)
+    table.add_column(heading, no_wrap=True)
+    for other in ("neural", "with n-grams"):
+        table.add_column(other, justify="right", no_wrap=True)
+    for token in top:
+        table.add_row(_quoted(token, one), f"{token.neural:.4f}", f"{token.blended:.4f}")
+    return table
 
 
 def _quoted(token: Token, one: Prediction) -> str:
@@ -248,7 +247,7 @@ def _quoted(token: Token, one: Prediction) -> str:
 def _orders(explanation: dict[str, Any]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     for heading in ("order", "context seen", "different tokens", "target seen", "weight"):
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading, justify="right")
     for evidence in reversed(explanation["orders"]):
         if evidence["context"] == 0:
             continue

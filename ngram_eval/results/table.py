@@ -10,6 +10,9 @@ from rich.table import Table
 from ngram_eval.config import MAX_HASHED_ORDER
 from ngram_eval.evaluation.result import Result
 
+TIMING = "seconds: "
+"""Begins the labels of rows that hold the time of a stage."""
+
 
 def print_table(results: list[Result], console: Console) -> None:
     """Print the results, one column each; a pseudo-probability is called a score, never bits per byte."""
@@ -55,7 +58,7 @@ def table_rows(results: list[Result]) -> list[tuple[str, list[str]]]:
     for order in sorted(orders & set(range(MAX_HASHED_ORDER + 1)), reverse=True):
         row(f"  order {order}", partial(_order_rate, str(order)))
     for stage in dict.fromkeys(stage for r in results for stage in r.seconds):
-        row(f"seconds: {stage}", partial(_stage_seconds, stage))
+        row(f"{TIMING}{stage}", partial(_stage_seconds, stage))
     return rows
 
 
@@ -66,7 +69,7 @@ def notes(results: list[Result]) -> list[str]:
     pseudo = [r.preset for r in results if not r.normalised]
     if pseudo:
         said.append(
-            f"{', '.join(pseudo)}: a pseudo-probability. Its values over the vocabulary sum to more than 1, "
+            f"{', '.join(pseudo)}: a pseudo-probability. Its values over the vocabulary do not sum to 1, "
             "so its score is not a code length and does not compare with bits per byte."
         )
     split = [r.preset for r in results if r.depends_on_ranks and r.world_size > 1]

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 from ngram_eval.errors import InputError
 from ngram_eval.extensions import require_extension
 
-Family = Literal["hashed", "exact", "mixer"]
+Family = Literal["hashed", "exact", "mixer", "ppmd"]
 """A subpackage of `ngram_eval.scorers`."""
 
 
@@ -20,6 +20,7 @@ class Backend(NamedTuple):
     hashed: str
     exact: str | None = None
     mixer: str | None = None
+    ppmd: str | None = None
     tilt: bool = False
     """Whether its exact counts find the hint of a tilt."""
     on_device: bool = False
@@ -27,8 +28,8 @@ class Backend(NamedTuple):
 
 
 BACKENDS = {
-    "reference": Backend("ReferenceCounts", "ReferenceModel", "ReferenceMixer", tilt=True),
-    "cpu": Backend("CpuCounts", "CpuModel", "CpuMixer", tilt=True),
+    "reference": Backend("ReferenceCounts", "ReferenceModel", "ReferenceMixer", "ReferencePpmd", tilt=True),
+    "cpu": Backend("CpuCounts", "CpuModel", "CpuMixer", "CpuPpmd", tilt=True),
     "triton": Backend("TritonCounts", on_device=True),
     "cuda": Backend("CudaCounts", "CudaModel", on_device=True),
 }
@@ -56,7 +57,7 @@ def load_backend(name: str, family: Family) -> Any:
     class_name = getattr(BACKENDS[backend], family)
     if class_name is None:
         able = [other for other, one in BACKENDS.items() if getattr(one, family)]
-        what = "exact counts" if family == "exact" else "mixer"
+        what = {"exact": "exact counts", "ppmd": "byte mixture"}.get(family, family)
         raise InputError(f"--backend {name} has no {what}: choose {' or '.join(able)}, or another --preset")
     try:
         module = import_module(f"ngram_eval.scorers.{family}.{backend}")

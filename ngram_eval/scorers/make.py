@@ -13,6 +13,8 @@ from ngram_eval.scorers.hashed.gate import GatedBackoff
 from ngram_eval.scorers.hashed.scorer import HashedScorer
 from ngram_eval.scorers.mixer.model import make_mixer, spelling_of, unspelt
 from ngram_eval.scorers.mixer.scorer import MixerScorer
+from ngram_eval.scorers.ppmd.model import byte_spelling, make_ppmd
+from ngram_eval.scorers.ppmd.scorer import PpmdScorer
 from ngram_eval.text.stream import MAX_VOCABULARY
 
 _POSITIONS_AT_ONCE = 1 << 20
@@ -39,7 +41,7 @@ def check_source(config: EvalConfig, source: NeuralSource) -> None:
             f"{MAX_VOCABULARY:,}: choose a preset of hashed counts, such as hashed"
         )
     if config.needs_rows and not source.gives_all:
-        what = "the mixer" if config.scorer == "mixer" else "a tilt"
+        what = {"mixer": "the mixer", "ppmd": "--byte-share marginal"}.get(config.scorer, "a tilt")
         raise InputError(
             f"{what} needs the neural distribution of every token, and only "
             "the target's probability is known: give --artifact, --logits, --hf or --uniform, or another --preset"
@@ -55,9 +57,9 @@ def windows_at_once(config: EvalConfig, source: NeuralSource) -> int:
 
 
 def make_scorer(backend: str, config: EvalConfig, threads: int = 1, vocabulary: Vocabulary | None = None) -> Scorer:
-    """The scorer of `config`, with an empty memory of the named backend; the mixer needs a `vocabulary`."""
+    """The scorer of `config`, with an empty memory of the named backend; the mixer and bytes need a `vocabulary`."""
     if config.scorer == "exact":
-        return ExactScorer(make_model(backend, config.ngram.max_order, config.exact), config)
+        return ExactScorer(make_model(backend, config.ngram.max_order, config.exact, threads), config)
     if config.scorer == "mixer":
         if vocabulary is None:
             raise ValueError("the mixer needs a vocabulary")
@@ -65,6 +67,9 @@ def make_scorer(backend: str, config: EvalConfig, threads: int = 1, vocabulary: 
         spelling = unspelt(vocabulary.size) if known is None else spelling_of(known)
         mixer = make_mixer(backend, config.mixer, spelling, neural=vocabulary.neural)
         return MixerScorer(mixer, config, Tree(spelling.rank))
+    if config.scorer == "ppmd":
+        bytes_of = byte_spelling(vocabulary and vocabulary.surfaces, config.byte_rule)
+        return PpmdScorer(make_ppmd(backend, config.ppmd, config.ngram.max_order, bytes_of), config)
     if backend in ON_DEVICE:
         from ngram_eval.scorers.hashed.device_scorer import CudaScorer, TritonScorer
 

@@ -1,4 +1,4 @@
-"""The common part of scorers that learn from each position for the next: the exact model and the mixer."""
+"""The common part of scorers that learn from each position for the next: exact counts, the mixer, bytes."""
 
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
@@ -28,7 +28,7 @@ Model = TypeVar("Model", bound=OnlineModel)
 
 
 class OnlineScorer(Scorer, Generic[Model]):
-    """A scorer with a normalised blend that learns from each position for the next, in stream order."""
+    """A scorer that learns from each position for the next, in stream order."""
 
     what = "a memory"
     """Name in messages."""

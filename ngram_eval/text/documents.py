@@ -1,4 +1,4 @@
-"""Reads documents from text files: plain text or JSON lines, both also as .zst, streamed."""
+"""Reads documents from text files: plain text or JSON lines, both also packed, or Parquet; all streamed."""
 
 import codecs
 import io
@@ -11,15 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
 
-import zstandard
-
 from ngram_eval.errors import InputError
 from ngram_eval.files import require_input
+from ngram_eval.text.parquet import read_parquet
+from ngram_eval.text.unpacking import PACKED, Unpacked
 
 Documents = Literal["file", "line", "blank-lines"]
 
 
-_SUFFIXES = (".txt", ".jsonl", ".txt.zst", ".jsonl.zst")
+_PLAIN = (".txt", ".md", ".jsonl")
+_SUFFIXES = (*_PLAIN, *(kind + packed for kind in _PLAIN for packed in PACKED), ".parquet")
+_KNOWN = f"{', '.join(_PLAIN)}, these also with {', '.join(PACKED)}, or .parquet"
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 _SEGMENT_CHARS = 1 << 12
@@ -27,13 +30,7 @@ _SEGMENT_CHARS = 1 << 12
 
 
 _MOST_LINE = 1 << 28
-"""Bytes of a line: a small .zst can hold one that fills any memory."""
-
-
-_ZSTD_AT_ONCE = 1 << 11
-"""Bytes unpacked at a time: at most 32,768 times as many come of them."""
-_LARGEST_WINDOW = 1 << 31
-"""Window of `zstd --long=31`, the largest that the format has."""
+"""Bytes of a line: a small packed file can hold one that fills any memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +38,11 @@ class TextForm:
     """How files hold documents."""
 
     documents: Documents = "file"
-    """A document in .txt: the file, each line, or each block between blank lines. In .jsonl it is always the line."""
+    """A document in .txt: the file, each line, or each block between blank lines. In .jsonl it is always the line, in
+    .parquet the row."""
 
     text_field: str = "text"
-    """Field of a .jsonl line that holds its text."""
+    """Field of a .jsonl line, or column of a .parquet file, that holds the text."""
 
     stdin_format: Literal["txt", "jsonl"] = "txt"
     """Form of the text on stdin."""
@@ -56,8 +54,10 @@ class Source(NamedTuple):
     label: str
     path: Path | None
     """None: stdin."""
-    jsonl: bool
-    zst: bool
+    kind: str
+    """.txt, .jsonl or .parquet."""
+    packing: str = ""
+    """One of `PACKED`, or nothing."""
 
 
 class Segment(NamedTuple):
@@ -67,30 +67,35 @@ class Segment(NamedTuple):
     text: str
 
 
-def find_sources(inputs: Sequence[str], form: TextForm) -> list[Source]:
-    """The inputs, folders expanded; raises `InputError` for a path that is missing or of an unknown kind."""
+def find_sources(inputs: Sequence[str], form: TextForm, *, any_name: bool = False) -> list[Source]:
+    """The inputs, folders expanded; raises `InputError` for a path that is missing or of an unknown kind.
+
+    With `any_name`, a file of a name that says nothing is plain text.
+    """
     sources = []
     for name in inputs:
         path = Path(name)
         if name == "-":
-            sources.append(Source("stdin", None, form.stdin_format == "jsonl", zst=False))
+            sources.append(Source("stdin", None, f".{form.stdin_format}"))
         elif path.is_dir():
             files = sorted(file for file in path.rglob("*") if file.name.endswith(_SUFFIXES) and file.is_file())
             if not files:
-                raise InputError(f"{name} holds no text: no file in it ends in {', '.join(_SUFFIXES)}")
+                raise InputError(f"{name} holds no text: no file in it ends in {_KNOWN}")
             sources += [_file_source(file) for file in files]
-        elif not path.exists():
+        elif not path.exists() and not any_name:
             raise InputError(f"{name}: no such file or folder")
-        elif not name.endswith(_SUFFIXES):
-            raise InputError(f"{name} is not of a known kind: its name must end in {', '.join(_SUFFIXES)}")
+        elif not name.endswith(_SUFFIXES) and not any_name:
+            raise InputError(f"{name} is not of a known kind: its name must end in {_KNOWN}")
         else:
             sources.append(_file_source(path))
     return sources
 
 
 def _file_source(path: Path) -> Source:
-    require_input(path, "check its permissions")
-    return Source(str(path), path, jsonl=path.name.endswith((".jsonl", ".jsonl.zst")), zst=path.suffix == ".zst")
+    require_input(path, "check its path and permissions")
+    packing = path.suffix if path.suffix in PACKED else ""
+    kind = Path(path.name.removesuffix(packing)).suffix
+    return Source(str(path), path, kind if kind in (".jsonl", ".parquet") else ".txt", packing)
 
 
 def read_segments(
@@ -102,11 +107,20 @@ def read_segments(
     text that is not UTF-8, and for a line that is not JSON or has no text field.
     """
     for source in sources:
-        with source.path.open("rb") if source.path else nullcontext(sys.stdin.buffer) as file:
-            raw = io.BufferedReader(_Counted(file, advance))
-            for document in _documents(_lines(raw, source), source, form):
-                for index, text in enumerate(_segments(document, split)):
-                    yield Segment(index == 0, text)
+        for document in _read_documents(source, form, advance):
+            for index, text in enumerate(_segments(document, split)):
+                yield Segment(index == 0, text)
+
+
+def _read_documents(source: Source, form: TextForm, advance: Callable[[int], None]) -> Iterator[Iterable[str]]:
+    """Every document as an iterator of its lines; read it to the end before you ask for the next."""
+    if source.path is not None and source.kind == ".parquet":
+        for text in read_parquet(source.path, form.text_field, advance):
+            yield io.StringIO(text, newline="\n")
+        return
+    with source.path.open("rb") if source.path else nullcontext(sys.stdin.buffer) as file:
+        raw = io.BufferedReader(_Counted(file, advance))
+        yield from _documents(_lines(raw, source), source, form)
 
 
 def size_of(sources: Iterable[Source]) -> int | None:
@@ -136,21 +150,22 @@ def _lines(raw: BinaryIO, source: Source) -> Iterator[tuple[int, str]]:
 
     A byte order mark before the first is no text.
     """
-    lines = io.BufferedReader(_ZstdText(raw, source.label)) if source.zst else raw
+    lines = io.BufferedReader(Unpacked(raw, source.packing, source.label)) if source.packing else raw
     for number, line in enumerate(iter(lambda: lines.readline(_MOST_LINE), b""), 1):
         if len(line) == _MOST_LINE:
             raise InputError(f"{source.label}:{number} is longer than {_MOST_LINE:,} bytes: break the line")
         try:
             yield number, line.removeprefix(codecs.BOM_UTF8 if number == 1 else b"").decode()
         except UnicodeDecodeError as error:
-            raise InputError(
-                f"{source.label}:{number} is not UTF-8 ({error.reason} at byte {error.start} of the line): convert it"
-            ) from error
+            why = f"{error.reason} at byte {error.start} of the line"
+            if number == 1 and line.startswith(_UTF16):
+                why = "its byte order mark is UTF-16's"
+            raise InputError(f"{source.label}:{number} is not UTF-8 ({why}): convert it") from error
 
 
 def _documents(lines: Iterator[tuple[int, str]], source: Source, form: TextForm) -> Iterator[Iterable[str]]:
     """Every document as an iterator of its lines; read it to the end before you ask for the next."""
-    if source.jsonl:
+    if source.kind == ".jsonl":
         for number, line in lines:
             if line.strip():
                 yield io.StringIO(_json_text(line, f"{source.label}:{number}", form.text_field), newline="\n")
@@ -195,36 +210,3 @@ def _segments(lines: Iterable[str], split: bool) -> Iterator[str]:
             parts, size = [], 0
     if size:
         yield "".join(parts)
-
-
-class _ZstdText(io.RawIOBase):
-    """The text in a .zst file of any number of frames; unlike zstandard's reader it raises for a file cut short."""
-
-    def __init__(self, file: BinaryIO, label: str) -> None:
-        self._file, self._label = file, label
-        self._frame: zstandard.ZstdDecompressionObj | None = None
-        self._input = b""
-        self._text = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        while not self._text:
-            self._input = self._input or self._file.read(_ZSTD_AT_ONCE)
-            if not self._input:
-                if self._frame is not None:
-                    raise InputError(f"{self._label} is cut short: its last zstd frame has no end; fetch it again")
-                return 0
-            self._frame = self._frame or zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW).decompressobj()
-            try:
-                self._text = memoryview(self._frame.decompress(self._input))
-            except zstandard.ZstdError as error:
-                raise InputError(f"{self._label} is not zstd, or damaged ({error}): fetch it again") from error
-            self._input = self._frame.unused_data
-            if self._frame.eof:
-                self._frame = None
-        part = self._text[: len(buffer)]
-        buffer[: len(part)] = part
-        self._text = self._text[len(part) :]
-        return len(part)

@@ -24,9 +24,10 @@ from ngram_eval.errors import InputError
 from ngram_eval.files import file_sha256, locked, naming, replacing, temporary_folder, write_text
 from ngram_eval.text.documents import Segment, Source, TextForm, find_sources, read_segments, size_of
 from ngram_eval.text.manifest import MANIFEST_FORMAT, Manifest, ShardEntry, parse_manifest
-from ngram_eval.text.shards import MAX_SHARD_TOKENS, TokenStream, read_shards, write_shard
-from ngram_eval.text.stream import Tokens
-from ngram_eval.text.tokenizer import Tokenizer
+from ngram_eval.text.shards import MAX_SHARD_TOKENS, read_shards, write_shard
+from ngram_eval.text.stream import Stream, Tokens
+from ngram_eval.text.tokenizer import Encoder, stream_bytes
+from ngram_eval.text.tokenizer_files import load_tokenizer
 from ngram_eval.timing import Track, untracked
 
 _BATCH_CHARS = 1 << 22
@@ -44,7 +45,8 @@ class PrepareConfig(TextForm):
     """Turn text into token shards with a manifest; each document begins with a BOS token."""
 
     inputs: tuple[str, ...]
-    """.txt or .jsonl files, both also as .zst; folders of such files, read in sorted order; - is stdin."""
+    """.txt, .md or .jsonl files, these also with .zst, .gz, .bz2 or .xz, and .parquet; folders of such files, read in
+    sorted order; - is stdin."""
 
     out: Path
     """Folder for the shards and the manifest; made if it does not exist."""
@@ -53,7 +55,8 @@ class PrepareConfig(TextForm):
     """The files are NAME_000000.bin, … and NAME_manifest.json."""
 
     tokenizer: Path | None = None
-    """SentencePiece .model to use, instead of --train-tokenizer."""
+    """Tokenizer to use, instead of --train-tokenizer: a SentencePiece .model, a tokenizer.json or its folder, or an
+    encoding that tiktoken knows by name (tiktoken:gpt2)."""
 
     train_tokenizer: int | None = None
     """Train a lossless BPE tokenizer with byte fallback and this vocabulary size on the text: OUT/tokenizer.model."""
@@ -73,7 +76,7 @@ class PrepareConfig(TextForm):
         if self.inputs.count("-") > 1:
             raise InputError("- is given twice: stdin can be read only once")
         if (self.tokenizer is None) == (self.train_tokenizer is None):
-            raise InputError("give either --tokenizer T.model or --train-tokenizer VOCABULARY")
+            raise InputError("give either --tokenizer FILE or --train-tokenizer VOCABULARY")
         if not re.fullmatch(r"[\w.-]+", self.name):
             raise InputError(f"--name is {self.name!r}: use letters, digits, '.', '-' and '_'")
         if self.train_characters < 1:
@@ -140,7 +143,7 @@ def train_tokenizer(
 class _ShardWriter:
     """Writes a token stream as shards of a fixed number of tokens."""
 
-    def __init__(self, folder: Path, name: str, shard_tokens: int, tokenizer: Tokenizer) -> None:
+    def __init__(self, folder: Path, name: str, shard_tokens: int, tokenizer: Encoder) -> None:
         self._folder, self._name = folder, name
         self._buffer = np.empty(shard_tokens, tokenizer.dtype)  # the system allocates the memory as it fills
         self._filled = 0
@@ -171,14 +174,14 @@ class _Counts(NamedTuple):
     altered_documents: int
 
 
-def _tokenize(segments: Iterable[Segment], tokenizer: Tokenizer, bos: Tokens, writer: _ShardWriter) -> _Counts:
+def _tokenize(segments: Iterable[Segment], tokenizer: Encoder, start: Tokens, writer: _ShardWriter) -> _Counts:
     documents = original_bytes = altered_documents = 0
     altered = False
     for batch in _batches(segments):
         encoded = tokenizer.encode([segment.text for segment in batch])
         for segment, tokens, decoded in zip(batch, encoded, tokenizer.decode_batch(encoded), strict=True):
             if segment.starts_document:
-                writer.append(bos)
+                writer.append(start)
                 documents += 1
                 altered_documents += altered
                 altered = False
@@ -239,39 +242,39 @@ def _prepare(config: PrepareConfig, command: str, sources: list[Source], staging
     model = staging / "tokenizer.model"
     if config.train_tokenizer is None:
         assert config.tokenizer is not None  # checked by PrepareConfig
-        tokenizer = Tokenizer.load(config.tokenizer)
+        tokenizer = load_tokenizer(config.tokenizer)
     else:
         sources = [_spool(source, staging) for source in sources]  # they are read twice
         segments = read_segments(sources, config, split=True, advance=track("training the tokenizer", size_of(sources)))
         with replacing(model) as file:
             file.write(train_tokenizer(segments, config.train_tokenizer, config.train_characters))
-        tokenizer = Tokenizer.load(model)
-    if tokenizer.bos_id is None:
+        tokenizer = load_tokenizer(model)
+    if tokenizer.start_id is None:
         raise InputError(
-            f"{config.tokenizer} has no BOS token to separate documents with: use one trained with bos_id >= 0"
+            f"{config.tokenizer} has no BOS token to separate documents with: use a SentencePiece model trained with "
+            "bos_id >= 0, or the folder of a tokenizer.json with a tokenizer_config.json that names it"
         )
 
     writer = _ShardWriter(staging, config.name, config.shard_tokens, tokenizer)
     segments = read_segments(
         sources, config, split=tokenizer.splits_at_newlines, advance=track("writing tokens", size_of(sources))
     )
-    counts = _tokenize(segments, tokenizer, np.array([tokenizer.bos_id], tokenizer.dtype), writer)
+    counts = _tokenize(segments, tokenizer, np.array([tokenizer.start_id], tokenizer.dtype), writer)
     if not counts.documents:
         raise InputError(f"{', '.join(config.inputs)}: the input holds no text, so there is nothing to write")
 
-    shards = [read_shards([str(path)]) for path in writer.paths]
-    for shard in shards:
-        tokenizer.check_spaces(shard.tokens)
-    decoded_bytes = tokenizer.stream_bytes(_parts(shards))
-    unknown_tokens = sum(map(tokenizer.unknown_count, _parts(shards)))
+    tokens = read_shards([str(path) for path in writer.paths]).tokens
+    tokenizer.check(tokens)
+    decoded_bytes = stream_bytes(tokenizer, tokens)
+    unknown_tokens = _count_unknown(tokenizer, tokens)
     manifest = Manifest(
         format=MANIFEST_FORMAT,
         name=config.name,
         shards=tuple(
-            ShardEntry(file=path.name, tokens=shard.total, sha256=file_sha256(path))
-            for path, shard in zip(writer.paths, shards, strict=True)
+            ShardEntry(file=path.name, tokens=read_shards([str(path)]).total, sha256=file_sha256(path))
+            for path in writer.paths
         ),
-        tokens=sum(shard.total for shard in shards),
+        tokens=len(tokens),
         documents=counts.documents,
         original_bytes=counts.original_bytes,
         decoded_bytes=decoded_bytes,
@@ -287,10 +290,9 @@ def _prepare(config: PrepareConfig, command: str, sources: list[Source], staging
     return manifest
 
 
-def _parts(shards: Iterable[TokenStream]) -> Iterator[Tokens]:
-    for shard in shards:
-        for start in range(0, shard.total, _READ_AT_ONCE):
-            yield shard.tokens[start : start + _READ_AT_ONCE]
+def _count_unknown(tokenizer: Encoder, tokens: Stream) -> int:
+    spans = ((start, min(start + _READ_AT_ONCE, len(tokens) - 1)) for start in range(0, len(tokens) - 1, _READ_AT_ONCE))
+    return sum(tokenizer.unknown_targets(tokens, start, stop) for start, stop in spans)
 
 
 def _spool(source: Source, staging: Path) -> Source:

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from ngram_eval.config import WindowConfig
 from ngram_eval.text.windows import Windows
 
-SAMPLES = 64
-"""Default number of positions at which an evaluation takes the sum over the vocabulary."""
+SAMPLES = 128
+"""Default number of positions at which an evaluation takes the sum over the vocabulary; an audit has as many."""
 _ENTROPY_AT_ONCE = 1 << 15
 """Tokens of a distribution handled at once: temporaries of 2 MB cost twenty times as much as the arithmetic."""
 
@@ -18,9 +18,9 @@ _ENTROPY_AT_ONCE = 1 << 15
 def choose_samples(targets: int, count: int, config: WindowConfig, seed: int = 0) -> NDArray[np.int64]:
     """At most `count` of the positions [0, targets), ascending: a random one from each of `count` equal parts.
 
-    With `rescore_tail`, which scores the last stride repeatedly, the last stride is left out.
+    The last stride is left out: with `rescore_tail` it is scored repeatedly, and every preset has the same samples.
     """
-    positions = max(targets - config.stride, 1) if config.rescore_tail else targets
+    positions = max(targets - config.stride, 1)
     count = min(count, positions)
     drawn = np.random.default_rng(seed).random(count)
     return np.unique(((np.arange(count) + drawn) * positions / max(count, 1)).astype(np.int64))

@@ -2,7 +2,7 @@
 
 import bisect
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -21,12 +21,20 @@ _CHECKED = 1 << 14
 """Tokens of a stream that are decoded, about 64 kB of text, to see that their bytes are counted right."""
 _SPACES = "\ue000 \ue000"
 """A space that is cut on its own: no piece has these characters (for private use)."""
+SHOWN = 24
+"""Bytes of a text that a message shows."""
+OTHER_TOKENIZER = "the shards were made with another tokenizer; give the one that made them"
 MOST_MODEL_BYTES = 1 << 28
 """Most bytes of a SentencePiece model; the largest in use have 10 MB."""
 
 
 def check_vocabulary(
-    tokens: Stream, vocab_size: int, source: str, part: tuple[int, int] = (0, 1), first: int = 0
+    tokens: Stream,
+    vocab_size: int,
+    source: str,
+    part: tuple[int, int] = (0, 1),
+    first: int = 0,
+    remedy: str = OTHER_TOKENIZER,
 ) -> None:
     """Raise `InputError` if a token is not below vocab_size; the message calls the owner of the vocabulary `source`.
 
@@ -40,7 +48,7 @@ def check_vocabulary(
             bad = int(np.argmax(chunk >= vocab_size))
             raise InputError(
                 f"token {chunk[bad]} at position {first + start + bad} is outside the vocabulary of {source} "
-                f"({vocab_size} tokens): the shards were made with another tokenizer; give the one that made them"
+                f"({vocab_size} tokens): {remedy}"
             )
 
 
@@ -48,6 +56,25 @@ def first_difference(a: Sequence[int], b: Sequence[int]) -> int:
     """Where two sequences begin to differ; the length of the shorter if that is how the longer begins."""
     x, y = (np.array(memoryview(one) if isinstance(one, bytes) else one)[: min(len(a), len(b))] for one in (a, b))
     return int(np.argmax(x != y)) if (x != y).any() else len(x)
+
+
+def require_text(spelt: bytes, expected: bytes, source: str, owner: str, why: str) -> None:
+    """Raise `InputError`, naming the first difference, unless the tokens of a text spell it.
+
+    `source` names the text, `owner` its tokenizer, `why` says what that did.
+    """
+    if spelt == expected:
+        return
+    at = first_difference(spelt, expected)
+    while at > 0 and expected[at : at + 1] > b"\x7f" and expected[at] & 0xC0 == 0x80:  # within a character
+        at -= 1
+    line = expected[:at].count(b"\n") + 1
+    was, became = (one[at : at + SHOWN].decode("utf-8", "replace") for one in (expected, spelt))
+    raise InputError(
+        f"{source}: {owner} is lossy, {why}. At byte {at:,} (line {line:,}) the text has {was!r}, its tokens spell "
+        f"{became!r}. Bits per byte of a text need every byte of it: change the text there, or give a tokenizer that "
+        "keeps it"
+    )
 
 
 class TextTokenizer(Protocol):
@@ -77,6 +104,35 @@ class TextTokenizer(Protocol):
 
     def check(self, tokens: Stream, part: tuple[int, int] = (0, 1)) -> None:
         """Raise `InputError` for tokens whose bytes are unknown; of a long stream only `part` (rank, world) is read."""
+
+
+def stream_bytes(tokenizer: TextTokenizer, tokens: Stream) -> int:
+    """Bytes of all targets of a stream, under the rule "decoded"."""
+    targets = len(tokens) - 1
+    spans = ((start, min(start + _CHUNK, targets)) for start in range(0, targets, _CHUNK))
+    return sum(int(tokenizer.target_bytes(tokens, start, stop, "decoded").sum()) for start, stop in spans)
+
+
+class Encoder(TextTokenizer, Protocol):
+    """A tokenizer that makes tokens of a text as well."""
+
+    dtype: DTypeLike
+    """uint16, or uint32 above 65,536 tokens."""
+    start_id: int | None
+    """The token that starts a document, if it has one."""
+
+    @property
+    def splits_at_newlines(self) -> bool:
+        """Whether a text encodes to the tokens of its lines (each with its newline), one after another."""
+
+    def encode(self, texts: Sequence[str]) -> list[Tokens]:
+        """The tokens of each text, (N,), without `start_id`."""
+
+    def decode_batch(self, sequences: Sequence[Tokens | Sequence[int]]) -> list[str]:
+        """The text of each token sequence on its own."""
+
+    def tokens_of(self, text: str, source: str = "the text") -> Tokens:
+        """The tokens of one text; raises `InputError`, naming `source`, unless they spell it byte for byte."""
 
 
 class Tokenizer:
@@ -111,7 +167,7 @@ class Tokenizer:
             self._pieces: list[str] = [self._processor.id_to_piece(i) for i in range(self.vocab_size)]
         self.sha256 = hashlib.sha256(model).hexdigest()
         self.dtype: DTypeLike = np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
-        self.bos_id: int | None = self._processor.bos_id() if self._processor.bos_id() >= 0 else None
+        self.start_id: int | None = self._processor.bos_id() if self._processor.bos_id() >= 0 else None
         self._source = source
         self._learn_pieces()
         if not self._unknown.any():
@@ -126,6 +182,13 @@ class Tokenizer:
     def encode(self, texts: Sequence[str]) -> list[Tokens]:
         """The tokens of each text, (N,) uint16 or (above 65,536 pieces) uint32, without BOS; uses every core."""
         return [np.array(ids, self.dtype) for ids in self._processor.encode(list(texts), out_type=int, num_threads=-1)]
+
+    def tokens_of(self, text: str, source: str = "the text") -> Tokens:
+        """The tokens of one text; raises `InputError`, naming the first difference, unless they decode to it."""
+        (tokens,) = self.encode([text])
+        why = "its normalisation or its unknown token changes text"
+        require_text(self.decode(tokens).encode(), text.encode(), source, self._source, why)
+        return tokens
 
     def decode(self, tokens: Tokens | Sequence[int]) -> str:
         """The text of tokens."""
@@ -246,20 +309,6 @@ class Tokenizer:
             first_targets = targets[: max(0, leading - lo - 1)]
             chunk[: len(first_targets)] = self._first_bytes[first_targets]
         return sizes
-
-    def stream_bytes(self, chunks: Iterable[Tokens]) -> int:
-        """Bytes of all targets of a stream that comes in chunks, under the rule "decoded"."""
-        total, leading = 0, True
-        for index, chunk in enumerate(chunks):
-            split = self._count_leading(chunk, len(chunk)) if leading else 0
-            total += int(self._first_bytes[chunk[:split]].sum())
-            total += sum(
-                int(self._later_bytes[chunk[lo : lo + _CHUNK]].sum()) for lo in range(split, len(chunk), _CHUNK)
-            )
-            if index == 0:
-                total -= int(self._first_bytes[chunk[0]])  # the first token is not a target
-            leading = leading and split == len(chunk) and bool(self._stays_leading[chunk[-1]])
-        return total
 
     def unknown_targets(self, tokens: Stream, start: int, stop: int) -> int:
         """The number of targets tokens[p + 1] of positions p in [start, stop) that are the unknown token."""

@@ -1,130 +1,78 @@
-"""Honest scorers pass every probe, and each bug that the field has met is planted and caught."""
+"""Probes let honest scorers pass; what they find wrong is in `test_faults`."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from ngram_eval.assets import asset
+from ngram_eval.audit.case import Case, Data, Probing
 from ngram_eval.audit.claim import Claim
-from ngram_eval.audit.probes import PROBES
-from ngram_eval.audit.subjects import (
-    MakeScorer,
-)
-from ngram_eval.config import ByteRule
-from ngram_eval.models.source import UniformSource
+from ngram_eval.audit.subjects.scorer import MakeScorer
 from ngram_eval.text.tokenizer import Tokenizer
-from tests.support.planted import (
-    BUGS,
-    LENGTH,
-    START,
-    VOCAB,
-    Bigram,
-    Documents,
-    SmearOverDocuments,
-    Stepwise,
-    Tokens,
-    alone,
-    hashing,
-    probe,
-    refuted,
-    subject,
-)
+from tests.audit.faults.accounts import TEXT, NoSpaces, SpaceTwice, ThreeBytesAByte, on_text
+from tests.audit.faults.functions import certain
+from tests.support.planted import LENGTH, START, VOCAB, Bigram, Documents, Stepwise, alone, probe, refuted, subject
 from tests.support.streams import Stream
-
-
-@pytest.mark.parametrize("bug", BUGS)
-def test_a_planted_bug_is_caught(stream: Stream, bug: str) -> None:
-    plant, expected = BUGS[bug]
-    findings = probe(plant(), stream.tokens[:LENGTH])
-    assert expected <= refuted(findings), findings
-    for number in expected:
-        assert any(letter.isdigit() for letter in findings[number].evidence), "evidence names positions and values"
-
-
-def test_every_probe_can_refute() -> None:
-    others = {6, 9, 11, 12}  # in tests of their own below
-    assert set().union(*(expected for _, expected in BUGS.values())) | others == set(range(1, len(PROBES) + 1))
 
 
 @pytest.mark.parametrize("make", [Bigram, Stepwise, alone])
 def test_an_honest_scorer_passes(stream: Stream, make: MakeScorer) -> None:
     findings = probe(subject(make), stream.tokens[:LENGTH])
     assert refuted(findings) == set()
-    assert {number for number, one in findings.items() if one.verdict == "pass"} >= {1, 2, 3, 4, 5, 8, 10}
+    passed = {number for number, one in findings.items() if one.verdict == "pass"}
+    assert passed >= {1, 2, 3, 4, 5, 8, 10, 13, 14, 15, 16, 17}
     assert findings[1].value == pytest.approx(0, abs=1e-12)
 
 
-def test_a_gain_from_collisions_is_caught(stream: Stream) -> None:
-    """Enough tokens to crowd 2^10 buckets, a model that is bad enough to gain."""
-    tokens = np.random.default_rng(0).integers(0, VOCAB, 3000).astype(np.uint16)
-    found = probe(subject(hashing, model=UniformSource(VOCAB), remembers=True), tokens)[9]
-    assert found.verdict == "refuted"
-    assert found.details["1024"] < found.details["65536"] - 0.1
+def test_documents_are_asked_for_only_if_it_is_claimed(stream: Stream) -> None:
+    honest = subject(alone, model=Documents())
+    assert probe(honest, stream.tokens[:LENGTH], Claim(document_start=START))[11].verdict == "pass"
+    assert probe(honest, stream.tokens[:LENGTH])[11].verdict == "not applicable"
 
 
-def test_documents_on_their_own(stream: Stream) -> None:
-    claim = Claim(document_start=START)
-    honest, leaking = (
-        probe(subject(alone, model=m), stream.tokens[:LENGTH], claim=claim) for m in (Documents(), SmearOverDocuments())
-    )
-    assert honest[11].verdict == "pass"
-    assert leaking[11].verdict == "refuted"
-    assert refuted(honest) == set()
-    assert probe(subject(alone, model=Documents()), stream.tokens[:LENGTH])[11].verdict == "not applicable"
-
-
-def test_a_size_in_mib_is_caught(stream: Stream, tmp_path: Path) -> None:
+def test_a_size_in_mb_passes(stream: Stream, tmp_path: Path) -> None:
     artifact = tmp_path / "artifact"
     artifact.write_bytes(bytes(1_234_567))
-    for megabytes, verdict in ((1.23, "pass"), (1.235, "pass"), (round(1_234_567 / 2**20, 2), "refuted")):
-        found = probe(subject(alone), stream.tokens[:LENGTH], claim=Claim(megabytes=megabytes), artifact=artifact)
-        assert found[12].verdict == verdict
+    for megabytes in (1.23, 1.235):
+        found = probe(subject(alone), stream.tokens[:LENGTH], Claim(megabytes=megabytes), artifact=artifact)
+        assert found[12].verdict == "pass"
+    assert "--artifact" in probe(subject(alone), stream.tokens[:LENGTH], Claim(megabytes=1.0))[12].evidence
+
+
+def test_the_last_positions_and_another_place_every_time_are_sampled(stream: Stream) -> None:
+    data = Data(tokens=stream.tokens[:LENGTH])
+    cases = [Case(subject(alone), data, Probing(samples=24).seeded) for _ in range(2)]
+    assert all(case.samples[-1] == case.expected - 1 for case in cases)
+    assert cases[0].seed != cases[1].seed
+    assert not np.array_equal(cases[0].samples, cases[1].samples)
+
+
+def test_replacements_come_from_the_whole_vocabulary(stream: Stream) -> None:
+    few = stream.tokens[:LENGTH] % 5
+    replaced = Case(subject(alone), Data(tokens=few)).replaced(few, 100)
+    assert np.array_equal(replaced[:101], few[:101])
+    assert replaced[101] != few[101]
+    assert set(replaced[102:].tolist()) == set(range(VOCAB))
+    assert 0.4 < np.mean(replaced[102:] < 5) < 0.7, "and half from the text"
+
+
+def test_what_is_certain_and_right_is_no_ghost(stream: Stream) -> None:
+    """It says what comes next in a cycle: where the text was replaced, it knows nothing."""
+    from ngram_eval.audit.subjects.function import FunctionSubject
+
+    cycle = np.arange(LENGTH).astype(np.uint16) % VOCAB
+    honest = FunctionSubject(name="cycle", function=lambda past, state: certain((int(past[-1]) + 1) % VOCAB))
+    assert probe(honest, cycle)[16].verdict == "pass"
 
 
 # Bytes
 
-TEXT = "It is a truth — universally acknowledged — that a café in Zürich, or 東京, costs 5 €. " * 12
-
-
-class SpaceTwice(Tokenizer):
-    """A leading space counts in the piece and again before it."""
-
-    def target_bytes(self, tokens: Tokens, start: int, stop: int, rule: ByteRule) -> NDArray[np.int64]:
-        sizes = super().target_bytes(tokens, start, stop, rule)
-        sizes += self._spaced[tokens[start + 1 : stop + 1]]
-        return sizes
-
-
-class ThreeBytesAByte(Tokenizer):
-    """A byte token counts as long as what stands for it where it is decoded alone."""
-
-    def target_bytes(self, tokens: Tokens, start: int, stop: int, rule: ByteRule) -> NDArray[np.int64]:
-        sizes = super().target_bytes(tokens, start, stop, rule)
-        sizes += 2 * self._byte[tokens[start + 1 : stop + 1]]
-        return sizes
-
-
-class NoSpaces(Tokenizer):
-    """Takes the vocabulary for one without a mark of spaces: none is counted."""
-
-    def target_bytes(self, tokens: Tokens, start: int, stop: int, rule: ByteRule) -> NDArray[np.int64]:
-        sizes = super().target_bytes(tokens, start, stop, rule)
-        sizes -= self._spaced[tokens[start + 1 : stop + 1]]
-        return sizes
-
 
 @pytest.mark.parametrize("kind", [Tokenizer, SpaceTwice, ThreeBytesAByte, NoSpaces])
-def test_miscounted_bytes_are_caught(kind: type[Tokenizer]) -> None:
-    tokenizer = Tokenizer.load(asset("tokenizer.model"))
-    (tokens,) = tokenizer.encode([TEXT])
-    assert tokenizer._byte[tokens].any()
-    planted = replace(
-        subject(alone, model=UniformSource(tokenizer.vocab_size)), tokenizer=kind.load(asset("tokenizer.model"))
-    )
-    found = probe(planted, tokens, tokenizer=tokenizer)[6]
+def test_miscounted_bytes_are_told_with_their_number(kind: type[Tokenizer]) -> None:
+    setting = on_text(kind)
+    found = probe(setting.subject, setting.tokens, **setting.known)[6]
     assert found.verdict == ("pass" if kind is Tokenizer else "refuted")
     assert (found.value == 0) == (kind is Tokenizer)
 
@@ -132,6 +80,7 @@ def test_miscounted_bytes_are_caught(kind: type[Tokenizer]) -> None:
 def test_text_bytes_are_those_of_the_text() -> None:
     tokenizer = Tokenizer.load(asset("tokenizer.model"))
     (tokens,) = tokenizer.encode([TEXT])
+    assert tokenizer._byte[tokens].any()
     whole = len(tokenizer.decode(tokens).encode())
     assert tokenizer.text_bytes(tokens) == whole - len(tokenizer.decode(tokens[:1]).encode())
     for stop in range(1, 90):  # also in the middle of a character
@@ -139,13 +88,18 @@ def test_text_bytes_are_those_of_the_text() -> None:
 
 
 def test_the_text_itself_is_asked_where_it_is_at_hand() -> None:
-    tokenizer = Tokenizer.load(asset("tokenizer.model"))
-    (tokens,) = tokenizer.encode([TEXT])
-    honest = replace(subject(alone, model=UniformSource(tokenizer.vocab_size)), tokenizer=tokenizer)
-    cut = tokens[: len(tokens) // 2]
-    assert probe(honest, cut, tokenizer=tokenizer, text=TEXT.encode())[6].verdict == "pass"
-    found = probe(honest, cut, tokenizer=tokenizer, text=TEXT.replace("Zürich", "Köln").encode())[6]
+    setting = on_text(text=TEXT.replace("Zürich", "Köln"))
+    found = probe(setting.subject, setting.tokens[: len(setting.tokens) // 2], **setting.known)[6]
     assert found.verdict == "refuted"
     at = len(TEXT.partition("Zürich")[0].encode())
     assert "the text has b'K\\xc3\\xb6ln, or" in found.evidence
     assert f"at byte {at}, the decoder writes b'Z\\xc3\\xbcrich, " in found.evidence
+
+
+def test_bits_per_byte_are_those_of_the_text() -> None:
+    setting = on_text()
+    found = probe(setting.subject, setting.tokens, **setting.known)[6]
+    true = found.details["bpb"]
+    for claimed, verdict in ((round(true, 4), "pass"), (true + 0.1, "pass"), (true * 0.9, "refuted")):
+        again = probe(setting.subject, setting.tokens, Claim(bpb=claimed), **setting.known)[6]
+        assert again.verdict == verdict, claimed

@@ -46,7 +46,18 @@ INPUTS: dict[str, list[str]] = {
     "codec verify": ["FIFO"],
 }
 """Command -> flags, one of which names a pipe."""
-OUTPUTS = {"--json", "--report", "--plot", "--save-scores", "--checkpoint", "--folder", "--out", "--curve"}
+OUTPUTS = {
+    "--json",
+    "--report",
+    "--plot",
+    "--save-scores",
+    "--checkpoint",
+    "--folder",
+    "--out",
+    "--curve",
+    "--summary",
+    "--sarif",
+}
 
 
 @pytest.fixture(autouse=True)

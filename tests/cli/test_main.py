@@ -94,6 +94,7 @@ def test_completion_in_bash(capsys: Any, tmp_path: Path) -> None:
     script = tmp_path / "completion.bash"
     script.write_text(shown(capsys, "completion", "bash"))
     assert "#compdef" in shown(capsys, "completion", "zsh")
+    assert "complete --no-files --command 'ngram-eval'" in shown(capsys, "completion", "fish")
 
     def complete(*words: str) -> list[str]:
         line = " ".join(f"'{word}'" for word in words)
@@ -108,6 +109,10 @@ def test_completion_in_bash(capsys: Any, tmp_path: Path) -> None:
     assert complete("ngram-eval", "run", "--ngram", "p") == ["pipelined"]
     assert complete("ngram-eval", "budget", "--round") == ["--rounds"]
     assert complete("ngram-eval", "codec", "dec") == ["decompress"]
+    assert complete("ngram-eval", "run", "--preset", "mixer") == ["mixer", "mixer-fast"]
+    assert complete("ngram-eval", "codec", "compress", "--preset", "h") == []
+    assert complete("ngram-eval", "train", "--preset", "") == ["embedded", "small", "pr890"]
+    assert all(one.startswith("--") for one in complete("ngram-eval", "run", "--")), "flags, no words of their help"
     with pytest.raises(SystemExit) as exit_info:
         cli.main(["completion", "tcsh"])
     assert exit_info.value.code == 2

@@ -35,7 +35,17 @@ def mixer(rank: NDArray[np.uint32]) -> _core.Mixer:
     return _core.Mixer(rank=rank, surfaces=[b"a"] * 5, hashed=3, sets=1, groups=64, weight=0.1)
 
 
-MADE: dict[str, Callable[[], Any]] = {"ExactModel": exact, "HashedCounts": hashed, "Mixer": lambda: mixer(**RANK)}
+def ppmd() -> _core.Ppmd:
+    gate = {"sure_above": 0.9, "weight": 0.9, "weight_sure": 0.1}
+    return _core.Ppmd(surfaces=[b"a"] * 5, bare=[b"a"] * 5, max_order=3, target_gate=False, marginal=True, **gate)
+
+
+MADE: dict[str, Callable[[], Any]] = {
+    "ExactModel": exact,
+    "HashedCounts": hashed,
+    "Mixer": lambda: mixer(**RANK),
+    "Ppmd": ppmd,
+}
 BASE = {"base": ROWS, "entropy": ENTROPY}
 RECALLED = {"evidence": EVIDENCE[0], "depth": EVIDENCE[1]}
 SPAN = {"start": 0, "stop": 3}
@@ -60,6 +70,9 @@ CALLS: dict[str, dict[str, Any]] = {
     "Mixer.evidence": {"token": 1, "base": ROWS[0]},
     "Mixer.begin": {"base": ROWS[0]},
     "Mixer.load_learned": mixer(**RANK).learned(),
+    "Ppmd.append": {"tokens": TOKENS},
+    "Ppmd.score": {"tokens": TOKENS, "p": np.full(4, 0.2), "rows": ROWS},
+    "Ppmd.distribution": {"base": ROWS[0]},
 }
 """Arguments that each function accepts; of `load_learned`, the arrays of its one argument."""
 

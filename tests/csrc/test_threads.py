@@ -1,7 +1,8 @@
-"""Threads that share one object get the answers of one thread."""
+"""Threads that share one object, or the work of one call, give the answers of one thread."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from threading import Barrier
 from typing import Any
 
@@ -10,7 +11,10 @@ import pytest
 
 from ngram_eval import NgramMemory
 from ngram_eval import _core as core
+from ngram_eval.config import ExactConfig
 from ngram_eval.scorers.base import Vocabulary
+from ngram_eval.scorers.exact.model import make_model
+from tests.support.exact import repetitive, uniform
 
 THREADS, CALLS, V = 4, 8, 24
 TOKENS = np.random.default_rng(1).integers(0, V, 300).astype(np.uint16)
@@ -90,3 +94,22 @@ def test_one_exact_model_whose_readers_write_scratch() -> None:
     for found in at_once(lambda thread: [(model.distribution(ROWS[0], 1.0), model.learned()) for _ in range(CALLS)]):
         for row, _ in found:
             np.testing.assert_array_equal(row, expected)
+
+
+CUTS = [0, 1024, 1025, 2048, 3071, 5119, 6400]
+"""Calls that begin a thread, of whole chunks or not, and calls too short for one; more chunks than it may be ahead."""
+
+
+def test_a_thread_that_counts_ahead_changes_no_number() -> None:
+    tokens, (p, entropy) = repetitive(40, CUTS[-1]), uniform(40, CUTS[-1])
+    alone, ahead = make_model("cpu", 12, ExactConfig()), make_model("cpu", 12, ExactConfig(), threads=2)
+    for start, stop in pairwise(CUTS):
+        part = slice(start, stop)
+        expected, found = (m.score(tokens[part], p[part], entropy[part], together=False) for m in (alone, ahead))
+        np.testing.assert_array_equal(found[0], expected[0])
+        np.testing.assert_array_equal(found[1], expected[1])
+        np.testing.assert_array_equal(ahead.evidence(3), alone.evidence(3))
+    for name, learned in alone.learned().items():
+        np.testing.assert_array_equal(ahead.learned()[name], learned)
+    row = np.full(40, 1 / 40)
+    np.testing.assert_array_equal(ahead.distribution(row, 1.0), alone.distribution(row, 1.0))

@@ -19,6 +19,7 @@ from ngram_eval.evaluation.budget.measure import Costs, plan_of
 from ngram_eval.evaluation.budget.predict import Setting, predict, remedies, window_cost
 from ngram_eval.evaluation.job import load_job
 from ngram_eval.evaluation.settings import Settings
+from ngram_eval.text.samples import SAMPLES
 from tests.support.streams import Stream
 
 COSTS = Costs(
@@ -29,7 +30,6 @@ COSTS = Costs(
     windows={(256, 32): 0.010, (256, 256): 0.024, (128, 32): 0.0055, (64, 32): 0.0035},
     batch_windows=32,
     look=0.01,
-    look_blended=0.01,
     ngram=1e-6,
     count=2e-7,
     touch=0.4,
@@ -59,12 +59,12 @@ def test_one_rank_by_hand() -> None:
     found = predict(COSTS, setting())
     positions = 256 + 32 * 9_999
     assert found.stages["forward passes"] == pytest.approx(9_999 * 0.010 + 0.1)
-    assert found.stages["samples"] == pytest.approx(64 * 0.02)
+    assert found.stages["samples"] == pytest.approx(SAMPLES * 0.01)
     assert found.stages["n-gram"] == pytest.approx(0.4 + positions * 1e-6)
-    engine = 0.4 + positions * 1.2e-6
+    engine = 0.4 + positions * 1.2e-6 + SAMPLES * 0.01
     assert found.hidden == pytest.approx(engine)
     assert found.beside == "forward passes"
-    assert found.total == pytest.approx(0.5 + 1.5 + 9_999 * 0.010 + 0.1 + 64 * 0.02)
+    assert found.total == pytest.approx(0.5 + 1.5 + 9_999 * 0.010 + 0.1)
     in_turn = predict(COSTS, setting(cores=1))
     assert in_turn.total == pytest.approx(found.total + engine)
     assert in_turn.beside == "both in turn"

@@ -3,14 +3,12 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from ngram_eval.cli import main as cli
-from ngram_eval.evaluation import reader
-from ngram_eval.models import source
+from ngram_eval.evaluation.reader import Reader, Reading
 from ngram_eval.models.saved_scores import save_scores
 from tests.support.streams import Stream
 
@@ -50,12 +48,12 @@ def test_a_file_that_changes_is_named_and_nothing_is_written(
 ) -> None:
     path, flags = made(role, stream, tmp_path)
     os.utime(path, ns=(0, 0))  # a clock may stand still between two writes
-    statistics = source.statistics
+    read = Reader._read
 
-    def changing(*arguments: Any, **named: Any) -> Any:
+    def changing(self: Reader, rows: range) -> Reading:
         if not late:
             CHANGES[change](path)
-        found = statistics(*arguments, **named)
+        found = read(self, rows)
         if late:
             CHANGES[change](path)
         return found
@@ -63,7 +61,7 @@ def test_a_file_that_changes_is_named_and_nothing_is_written(
     arguments = [*RUN.split(), *flags, "--json", str(tmp_path / "r.json")]
     cli.main(arguments)
     (tmp_path / "r.json").unlink()
-    monkeypatch.setattr(reader, "statistics", changing)
+    monkeypatch.setattr(Reader, "_read", changing)
     with pytest.raises(SystemExit, match="2"):
         cli.main(arguments)
     error = capsys.readouterr().err

@@ -26,7 +26,7 @@ from ngram_eval.evaluation.reader import Reading
 from ngram_eval.evaluation.schedule import beside, sharing_of
 from ngram_eval.evaluation.settings import CheckpointSettings, HardwareSettings, Settings
 from ngram_eval.models.saved_scores import RememberingSource, SavedScores
-from ngram_eval.models.source import NeuralSource, Stats, UniformSource
+from ngram_eval.models.source import Asked, NeuralSource, Stats, UniformSource
 from ngram_eval.models.transformer import Transformer
 from ngram_eval.models.transformer_config import ModelConfig
 from ngram_eval.models.transformer_source import TransformerSource
@@ -212,9 +212,9 @@ def test_the_first_forward_passes_run_beside_the_scan(stream: Stream, monkeypatc
     original = HashedScorer.scan
 
     class Source(SavedScores):
-        def stats(self, tokens: Any, windows: Windows) -> Stats:
+        def stats(self, tokens: Any, windows: Windows, whole: Asked | None = None) -> Stats:
             forwarded.set()
-            return super().stats(tokens, windows)
+            return super().stats(tokens, windows, whole)
 
     def waiting(self: HashedScorer, ranks: Ranks) -> None:
         assert forwarded.wait(60)
@@ -290,13 +290,14 @@ def test_interrupted_anywhere_and_resumed_on_any_ranks_the_answer_is_the_same(
 def test_memory_is_exchanged_bit_for_bit(stream: Stream, model: TransformerSource) -> None:
     """Ranks that remember different windows of a position all keep the first one's statistics, as one rank does."""
     config = configured("pr890", stride=32).window
-    plan = Plan(1280, config)
+    plan, samples = Plan(1280, config), [3, 700, 1200]
 
     def remembered(ranks: Ranks) -> RememberingSource:
-        memory = RememberingSource(model, 1399, config.seq_len)
+        memory = RememberingSource(model, 1399, config.seq_len, samples)
         rows = share(plan, ranks.rank, ranks.world, 4)
         for batch in (plan[row : row + 1] for row in rows):
-            memory.stats(stream.tokens[:1400], batch)
+            asked = np.isin(batch.positions(), samples)
+            memory.stats(stream.tokens[:1400], batch, *[asked][: int(asked.any())])
         memory.exchange(ranks)
         return memory
 
@@ -307,6 +308,8 @@ def test_memory_is_exchanged_bit_for_bit(stream: Stream, model: TransformerSourc
             np.testing.assert_array_equal(memory.p_target, alone.p_target)
             np.testing.assert_array_equal(memory.entropy, alone.entropy)
             np.testing.assert_array_equal(memory._window_start, alone._window_start)
+            assert memory._rows.keys() == set(samples)
+            assert all((memory._rows[position] == alone._rows[position]).all() for position in samples)
 
 
 class FailingSource(UniformSource):
@@ -314,16 +317,37 @@ class FailingSource(UniformSource):
 
     batch_windows = 4
 
-    def stats(self, tokens: Any, windows: Windows) -> Stats:
+    def stats(self, tokens: Any, windows: Windows, whole: Asked | None = None) -> Stats:
         if windows.stop[-1] > 1500:
             raise InputError("no more")
-        return super().stats(tokens, windows)
+        return super().stats(tokens, windows, whole)
 
 
 @pytest.mark.parametrize("name", ["hashed", "exact"])
 def test_a_failing_source_ends_the_engine(stream: Stream, name: str) -> None:
     with pytest.raises(InputError, match="no more"):
         evaluated(stream, FailingSource(50), configured(name), 1)
+    assert not [thread for thread in threading.enumerate() if thread.name == "engine"]
+
+
+def test_the_engine_has_ended_when_a_failing_source_is_told_of() -> None:
+    """A process that exits while a thread is in compiled code may abort."""
+    raised, ended = threading.Event(), []
+
+    def items() -> Iterator[int]:
+        yield 1
+        raised.set()
+        raise InputError("no more")
+
+    def work(readings: Iterator[int]) -> None:
+        assert list(readings) == [1]
+        assert raised.wait(60)
+        torch.cumsum(torch.ones(2_000_000), 0)
+        ended.append(True)
+
+    with pytest.raises(InputError, match="no more"):
+        beside(work, items(), Stopwatch())
+    assert ended
 
 
 def test_a_failing_engine_ends_the_forward_passes() -> None:

@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from ngram_eval.audit.subjects import load_claimed
+from ngram_eval.audit.subjects.claimed import load_claimed
 from ngram_eval.cli.console import tracked
 from ngram_eval.codec import container, packing
 from ngram_eval.codec.method import Method
@@ -33,10 +33,9 @@ from ngram_eval.models.saved_scores import load_scores
 from ngram_eval.models.source import UniformSource
 from ngram_eval.results.compare import Comparison, compare
 from ngram_eval.results.rerun import Again
-from ngram_eval.text import manifest
 from ngram_eval.text.documents import TextForm, find_sources, read_segments
-from ngram_eval.text.shards import read_shards, write_shard
-from ngram_eval.text.tokenizer import Tokenizer
+from ngram_eval.text.reading import read_texts
+from ngram_eval.text.shards import write_shard
 from ngram_eval.text.windows import plan_windows
 from ngram_eval.timing import Stopwatch
 from ngram_eval.train import snapshot
@@ -97,31 +96,6 @@ def claim() -> list[bytes]:
 
 def read_result(path: Path) -> None:
     compare([path, OLD / "result.json"], Comparison(draws=100, mixed=True))
-
-
-# Shards
-
-
-def read_shard(path: Path) -> None:
-    tokens = read_shards([str(path)]).tokens
-    assert len(tokens[:]) == len(tokens)
-
-
-def read_manifest(path: Path) -> object:
-    for shard in OLD.glob("tokens_*.bin"):
-        if not (path.parent / shard.name).exists():
-            (path.parent / shard.name).write_bytes(shard.read_bytes())
-    return manifest.read_manifest(sorted(path.parent.glob("tokens_*.bin")))
-
-
-def read_tokenizer(path: Path) -> None:
-    tokenizer = Tokenizer.load(path)
-    tokens = tokenizer.encode(["naïve café\n  東京 two"])[0]
-    tokenizer.decode(tokens)
-    tokenizer.surfaces()
-    if len(tokens) > 1:
-        tokenizer.target_bytes(tokens, 0, len(tokens) - 1, "decoded")
-        tokenizer.target_bytes(tokens, 0, len(tokens) - 1, "piece")
 
 
 # Models
@@ -288,6 +262,24 @@ TEXT = "One.\n\ntwo: naïve café, 東京\r\n\n three \x85 x\n".encode() * 3
 RECORDS = b'{"text": "one\\n", "id": 1}\n{"id": [1, {"a": 2.5}], "text": "tw\\u00f6"}\n\n'
 
 
+def packed_text(tool: Any) -> list[bytes]:
+    return [tool.compress(TEXT), tool.compress(TEXT[:20]) + tool.compress(TEXT[20:])]
+
+
+def parquet() -> list[bytes]:
+    """As pyarrow writes it."""
+    import pyarrow
+    from pyarrow import parquet as writer
+
+    made = []
+    for compression in ("none", "snappy", "zstd"):
+        whole = io.BytesIO()
+        table = pyarrow.table({"id": list(range(60)), "text": ["naïve café " * (i % 9) for i in range(60)]})
+        writer.write_table(table, whole, row_group_size=25, compression=compression)
+        made.append(whole.getvalue())
+    return made
+
+
 def zstd(data: bytes) -> bytes:
     return artifact.compressed(data, 1)
 
@@ -326,7 +318,7 @@ def read_hf(path: Path) -> None:
 
 
 def read_hf_text(path: Path) -> None:
-    HfTokenizer.load(str(_hf(path.parent))).read_texts([path])
+    read_texts(HfTokenizer.load(str(_hf(path.parent))), [path])
 
 
 def read_gguf(path: Path) -> None:
@@ -336,6 +328,6 @@ def read_gguf(path: Path) -> None:
 def _use_hf(name: str) -> None:
     tokenizer = HfTokenizer.load(name)
     source = load_hf_source(name, lead_of_model(name), device="cpu", local_rank=0, dtype="float32", batch_windows=2)
-    tokens = tokenizer.encode("naive fox\n  dogs, and so on")
+    tokens = tokenizer.tokens_of("naive fox\n  dogs, and so on")
     stream = np.minimum(tokens, source.vocab_size - 1)
     source.stats(stream, plan_windows(len(stream) - 1, WindowConfig(seq_len=64, stride=64)))

@@ -57,6 +57,7 @@ FAILED: tuple[tuple[str, str, Callable[[bytes], bytes]], ...] = (
         _changed(formats.TENSORS, lambda tree: tree["header"]["p_target"].update(dtype="F\n64")),
     ),
     ("hf-config", "2**62 layers", _changed(formats.JSON, lambda tree: tree.update(n_layer=HUGE))),
+    ("tokenizer-config", "half a surrogate pair", _changed(formats.JSON, lambda tree: tree.update(bos_token="\ud800"))),
     ("tokenizer", "no unknown token", lambda seed: seed.replace(b"\x18\x02", b"\x18\x03", 1)),
     ("tokenizer", "byte piece that is not UTF-8", lambda seed: seed.replace(b"<0x41>", b"\xff0x41>", 1)),
     ("tokenizer", "piece that is not UTF-8", lambda seed: seed.replace(b"\xe2\x96\x81the", b"\xe2\x96\xffthe", 1)),

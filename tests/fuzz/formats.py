@@ -69,6 +69,11 @@ def zstd(inner: Format) -> Format:
     )
 
 
+def packed(inner: Format, tool: Any) -> Format:
+    """The same as a module such as gzip packs it."""
+    return _zipped(inner, tool.compress, tool.decompress)
+
+
 def _apart_shard(data: bytes) -> Any:
     return {"header": np.frombuffer(data[:1024], "<i4").tolist()[:8], "rest": data[32:1024], "tokens": data[1024:]}
 
@@ -79,6 +84,23 @@ def _together_shard(tree: Any) -> bytes:
 
 
 SHARD = Format(_apart_shard, _together_shard)
+
+
+def _apart_llm_c(data: bytes) -> Any:
+    tokens, at = [], 1024
+    while at < len(data):
+        tokens.append(data[at + 1 : at + 1 + data[at]])
+        at += 1 + data[at]
+    return {"header": list(struct.unpack_from("<4I", data)), "rest": data[16:1024], "tokens": tokens}
+
+
+def _together_llm_c(tree: Any) -> bytes:
+    tokens = b"".join(bytes([len(one)]) + one for one in tree["tokens"])
+    data: bytes = struct.pack("<4I", *tree["header"]) + tree["rest"] + tokens
+    return data
+
+
+LLM_C = Format(_apart_llm_c, _together_llm_c)
 
 
 def _apart_npy(data: bytes) -> Any:

@@ -1,5 +1,8 @@
 """Every reader of files from outside: the kinds of files, and the functions of the package that open them."""
 
+import bz2
+import gzip
+import lzma
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -9,7 +12,7 @@ from safetensors.numpy import save
 
 from ngram_eval.audit.claim import load_claim
 from ngram_eval.models import artifact
-from tests.fuzz import cases, formats
+from tests.fuzz import cases, formats, token_cases
 from tests.fuzz.formats import Format
 
 
@@ -29,16 +32,40 @@ class Reader(NamedTuple):
 
 READERS = (
     Reader(
-        *("shard", "tokens_000000.bin", formats.SHARD, cases.old("tokens_000000.bin"), cases.read_shard),
+        *("shard", "tokens_000000.bin", formats.SHARD, token_cases.shards, token_cases.read_shard),
         ("text.shards:_read_header", "text.shards:read"),
     ),
+    Reader("shard-npy", "tokens.npy", formats.NPY, token_cases.npy_tokens, token_cases.read_shard),
+    Reader("shard-raw", "val.bin", formats.BYTES, lambda: [bytes(range(200))], token_cases.read_raw_shard),
     Reader(
-        *("manifest", "tokens_manifest.json", formats.JSON, cases.old("tokens_manifest.json"), cases.read_manifest),
+        *(
+            "manifest",
+            "tokens_manifest.json",
+            formats.JSON,
+            cases.old("tokens_manifest.json"),
+            token_cases.read_manifest,
+        ),
         ("text.manifest:parse_manifest", "text.manifest:read_manifest"),
     ),
     Reader(
-        *("tokenizer", "tokenizer.model", formats.MODEL, cases.old("tokenizer.model"), cases.read_tokenizer),
+        *("tokenizer", "tokenizer.model", formats.MODEL, cases.old("tokenizer.model"), token_cases.read_tokenizer),
         ("text.tokenizer:load", "codec.packing:_cut"),
+    ),
+    Reader(
+        *("tokenizer-json", "tokenizer.json", formats.JSON, partial(cases.hf_file, "tokenizer.json")),
+        *(token_cases.read_any_tokenizer, ("text.tokenizer_json:read_definition",)),
+    ),
+    Reader(
+        *("tokenizer-config", "tokenizer_config.json", formats.JSON, partial(cases.hf_file, "tokenizer_config.json")),
+        *(token_cases.read_tokenizer_config, ("text.tokenizer_json:_named_starts",)),
+    ),
+    Reader(
+        *("tokenizer-tiktoken", "a.tiktoken", formats.LINES, token_cases.ranks, token_cases.read_any_tokenizer),
+        ("text.byte_tokens:load_ranks",),
+    ),
+    Reader(
+        *("tokenizer-llm.c", "gpt2_tokenizer.bin", formats.LLM_C, token_cases.llm_c, token_cases.read_any_tokenizer),
+        ("text.byte_tokens:load_llm_c",),
     ),
     Reader(
         *("artifact", "model.ngev", formats.ARTIFACT, cases.old("trained.ngev"), artifact.load),
@@ -80,12 +107,23 @@ READERS = (
     ),
     Reader(
         *("txt", "a.txt", formats.LINES, lambda: [cases.TEXT], cases.segments),
-        ("text.documents:_file_source", "text.documents:read_segments"),
+        ("text.documents:_file_source", "text.documents:_read_documents"),
     ),
     Reader("jsonl", "a.jsonl", formats.LINES, lambda: [cases.RECORDS], cases.segments),
     Reader("txt.zst", "a.txt.zst", formats.zstd(formats.LINES), lambda: [cases.zstd(cases.TEXT)], cases.segments),
     Reader(
         "jsonl.zst", "a.jsonl.zst", formats.zstd(formats.LINES), lambda: [cases.zstd(cases.RECORDS)], cases.segments
+    ),
+    *(
+        Reader(
+            *(f"txt.{kind}", f"a.txt.{kind}", formats.packed(formats.LINES, tool)),
+            *(partial(cases.packed_text, tool), cases.segments),
+        )
+        for kind, tool in {"gz": gzip, "bz2": bz2, "xz": lzma}.items()
+    ),
+    Reader(
+        *("parquet", "a.parquet", formats.BYTES, cases.parquet, cases.segments),
+        ("text.parquet:read_parquet",),
     ),
     Reader(
         *("convert-pt", "a.pt", formats.TORCH, cases.published, cases.read_published),
@@ -98,16 +136,13 @@ READERS = (
     ),
     Reader(
         *("hf-tokenizer", "tokenizer.json", formats.JSON, partial(cases.hf_file, "tokenizer.json"), cases.read_hf),
-        ("models.hf.tokenizer:_check_numbers", "models.hf.tokenizer:_compare_with_file"),
+        ("models.hf.tokenizer:_compare_with_file",),
     ),
     Reader(
         *("hf-weights", "model.safetensors", formats.TENSORS, partial(cases.hf_file, "model.safetensors")),
         cases.read_hf,
     ),
-    Reader(
-        *("hf-text", "a.txt", formats.LINES, lambda: [cases.TEXT], cases.read_hf_text),
-        ("models.hf.tokenizer:_read",),
-    ),
+    Reader("hf-text", "a.txt", formats.LINES, lambda: [cases.TEXT], cases.read_hf_text),
     Reader(
         *("gguf", "a.gguf", formats.BYTES, cases.gguf, cases.read_gguf),
         ("models.hf.loading:gguf_field",),

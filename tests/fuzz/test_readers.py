@@ -29,6 +29,9 @@ ANY_BYTES = {
     **dict.fromkeys(("distributed.watchdog:_boot", "distributed.watchdog:_process_state"), "the kernel wrote it"),
     "models.hf.loading:_refuse_adapter": "only whether it is there is asked",
     "evaluation.budget.exchange:measure_exchange": "a process of the same command wrote it",
+    "audit.evaluator.process:__init__": "it is written",
+    "audit.evaluator.process:_ended": "its last line is shown, escaped",
+    "audit.evaluator.worker:main": "it is /dev/null",
     "assets.build:main": "for maintainers",
 }
 """Functions that open files, and why nothing in a file can damage them."""

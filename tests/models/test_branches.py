@@ -13,7 +13,7 @@ from ngram_eval.models.branches import Tree
 from ngram_eval.models.logits_source import CallableSource
 from ngram_eval.models.path_sums import PathSums
 from ngram_eval.models.saved_scores import RememberingSource
-from ngram_eval.models.source import NeuralSource, UniformSource, statistics
+from ngram_eval.models.source import NeuralSource, UniformSource, statistics, with_branches
 from ngram_eval.models.transformer_source import TransformerSource
 from ngram_eval.scorers.mixer.model import make_mixer, unspelt
 from ngram_eval.text.stream import Tokens
@@ -87,10 +87,11 @@ def test_sources_give_the_branches_of_their_rows(source: NeuralSource, remembere
     tokens: Tokens = np.random.default_rng(4).integers(VOCAB, size=41).astype(np.uint16)
     windows = Windows(np.array([0, 10, 20]), np.array([5, 15, 25]), np.array([15, 25, 35]), 15)
     asked = RememberingSource(source, 40, 15) if remembered else source
-    found = statistics(asked, tokens, windows, rows=False, tree=TREE)
+    some = np.arange(windows.scored) % 7 == 0
+    found = with_branches(asked, tokens, windows, some, TREE)
     whole = statistics(source, tokens, windows, rows=True)
     assert whole.rows is not None
-    assert found.rows is None
+    np.testing.assert_array_equal(found.rows, whole.rows[some])
     np.testing.assert_array_equal(found.branches, TREE.branches(whole.rows, windows.targets(tokens)))
     np.testing.assert_array_equal(found.p_target, whole.p_target)
     np.testing.assert_array_equal(found.entropy, whole.entropy)
@@ -126,8 +127,11 @@ def test_a_transformer_gives_the_branches_of_its_rows(banded: bool) -> None:
     source = of(random_model(SMALL), train_seq_len=0, batch_windows=4, device=torch.device("cpu"), dtype=torch.float32)
     windows = Windows(np.array([0, 8, 16]), np.array([8, 16, 24]), np.array([16, 24, 32]), 16)
     tree = Tree(np.random.default_rng(1).permutation(SMALL.vocab_size).astype(np.uint32))
-    found, whole = (statistics(source, tokens, windows, rows=not one, tree=one) for one in (tree, None))
+    some = np.arange(windows.scored) % 7 == 0
+    found = with_branches(source, tokens, windows, some, tree)
+    whole = statistics(source, tokens, windows, rows=True)
     assert whole.rows is not None
+    np.testing.assert_array_equal(found.rows, whole.rows[some])
     np.testing.assert_array_equal(found.branches, tree.branches(whole.rows, windows.targets(tokens)))
     np.testing.assert_array_equal(found.p_target, whole.p_target)
     np.testing.assert_array_equal(found.entropy, whole.entropy)

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from ngram_eval import evaluate
 from ngram_eval.config import EvalConfig, WindowConfig
@@ -23,16 +22,16 @@ def config(stride: int = 8) -> EvalConfig:
     return EvalConfig(scorer="exact", window=WindowConfig(seq_len=16, stride=stride))
 
 
-def causal(windows: NDArray[np.int64]) -> Any:
-    return np.cumsum(TABLE[windows], axis=1)
+def causal(windows: torch.Tensor) -> Any:
+    return np.cumsum(TABLE[windows.numpy()], axis=1)
 
 
-def glancing(ahead: int, much: float = 1.0) -> Callable[[NDArray[np.int64]], Any]:
+def glancing(ahead: int, much: float = 1.0) -> Callable[[torch.Tensor], Any]:
     """A model that sees the token `ahead` positions after each."""
 
-    def function(windows: NDArray[np.int64]) -> Any:
+    def function(windows: torch.Tensor) -> Any:
         later = np.zeros((*windows.shape, VOCABULARY))
-        later[:, :-ahead] = TABLE[windows[:, ahead:]]
+        later[:, :-ahead] = TABLE[windows[:, ahead:].numpy()]
         return causal(windows) + much * later
 
     return function
@@ -48,7 +47,7 @@ def test_a_model_that_looks_ahead_is_refused(ahead: int, much: float) -> None:
 def test_a_module_that_looks_ahead_is_refused_by_its_name() -> None:
     class Bidirectional(torch.nn.Module):
         def forward(self, windows: torch.Tensor) -> Any:
-            return torch.from_numpy(glancing(1)(windows.numpy()))
+            return torch.from_numpy(glancing(1)(windows))
 
     with pytest.raises(InputError, match="Bidirectional, is not causal"):
         evaluate(Bidirectional().eval(), TOKENS, config())
@@ -59,7 +58,7 @@ def test_a_causal_model_passes() -> None:
     assert evaluate(causal, TOKENS, config()).positions == 192
     assert evaluate(glancing(1, 1e-7), TOKENS, config()).positions == 192
 
-    def ruling_out(windows: NDArray[np.int64]) -> Any:
+    def ruling_out(windows: torch.Tensor) -> Any:
         logits = causal(windows)
         logits[..., -1] = -np.inf
         return logits
@@ -68,9 +67,9 @@ def test_a_causal_model_passes() -> None:
 
 
 def test_a_token_ruled_out_by_what_follows_is_sight_of_it() -> None:
-    def told(windows: NDArray[np.int64]) -> Any:
+    def told(windows: torch.Tensor) -> Any:
         logits = causal(windows)
-        logits[:, :-1][windows[:, 1:] % 2 == 0, ::2] = -np.inf
+        logits[:, :-1][windows[:, 1:].numpy() % 2 == 0, ::2] = -np.inf
         return logits
 
     with pytest.raises(InputError, match="is not causal"):
@@ -84,7 +83,7 @@ def test_rounding_of_half_precision_is_no_sight() -> None:
             self.weight = torch.nn.Parameter(torch.zeros(1, dtype=torch.bfloat16))
 
         def forward(self, windows: torch.Tensor) -> Any:
-            return torch.from_numpy(glancing(1, 2**-8)(windows.numpy()))
+            return torch.from_numpy(glancing(1, 2**-8)(windows))
 
     assert evaluate(Half().eval(), TOKENS, config()).positions == 192
 
@@ -92,7 +91,7 @@ def test_rounding_of_half_precision_is_no_sight() -> None:
 def test_where_one_position_of_a_window_is_scored_nothing_later_is_there() -> None:
     windows: list[int] = []
 
-    def counted(given: NDArray[np.int64]) -> Any:
+    def counted(given: torch.Tensor) -> Any:
         windows.append(len(given))
         return causal(given)
 
@@ -114,3 +113,36 @@ def test_distributions_over_large_vocabularies_sum_to_1(dtype: torch.dtype) -> N
     stats = source.stats(tokens, batch)
     assert (stats.p_target == rows[np.arange(16), tokens[1:17]]).all()
     np.testing.assert_allclose(stats.entropy, -(exact * np.log(exact)).sum(axis=1), rtol=1e-5)
+
+
+def test_every_function_gets_a_tensor() -> None:
+    given: list[Any] = []
+
+    def function(windows: torch.Tensor) -> Any:
+        given.append(windows)
+        return TABLE[windows.numpy()]
+
+    class Module(torch.nn.Module):
+        def forward(self, windows: torch.Tensor) -> Any:
+            return function(windows)
+
+    alone, inside = evaluate(function, TOKENS, config()), evaluate(Module().eval(), TOKENS, config())
+    assert alone.nats == inside.nats
+    assert all(one.dtype == torch.int64 and one.device.type == "cpu" and one.ndim == 2 for one in given)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"samples": -1}, "samples is -1: "),
+        ({"batch_windows": 0}, "batch_windows is 0: "),
+        ({"config": "best"}, "config is 'best': "),
+        ({"backend": "abacus"}, "backend is 'abacus': "),
+        ({"tokens": TOKENS[:9]}, "a seq_len of at most 8"),
+    ],
+)
+def test_errors_name_arguments(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as raised:
+        evaluate(**{"model": causal, "tokens": TOKENS, "config": config(), **settings})
+    assert message in str(raised.value)
+    assert "--" not in str(raised.value)

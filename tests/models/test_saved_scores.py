@@ -3,6 +3,7 @@
 import math
 import tracemalloc
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from ngram_eval.config import WindowConfig
 from ngram_eval.errors import InputError
 from ngram_eval.models.saved_logits import load_logits
 from ngram_eval.models.saved_scores import RememberingSource, SavedScores, load_scores, save_scores
-from ngram_eval.models.source import Stats, UniformSource
+from ngram_eval.models.source import Asked, Stats, UniformSource, all_rows
 from ngram_eval.text.stream import Stream
 from ngram_eval.text.windows import Windows, batches, plan_windows
 
@@ -220,24 +221,30 @@ def test_whole_distributions_of_the_other_sources() -> None:
 class CountingSource:
     """Every answer tells its window and position, and calls are counted."""
 
-    name, batch_windows, train_seq_len, gives_all, vocab_size = "counting", 4, 0, False, 0
+    name, batch_windows, train_seq_len, gives_all, vocab_size = "counting", 4, 0, True, 2
 
     def __init__(self) -> None:
         self.settings: dict[str, str] = {}
         self.asked = 0
 
-    def stats(self, tokens: Stream, windows: Windows) -> Stats:
+    def stats(self, tokens: Stream, windows: Windows, whole: Asked | None = None) -> Stats:
         self.asked += windows.scored
         start = np.repeat(windows.start, windows.stop - windows.first)
-        return Stats(windows.positions() + start / 1000, start.astype(np.float32))
+        rows = np.stack([windows.positions(), start], axis=1).astype(np.float64)
+        return Stats(rows[:, 0] + start / 1000, start.astype(np.float32), None if whole is None else rows[whole])
 
     def probabilities(self, tokens: Stream, windows: Windows) -> NDArray[np.float64]:
-        raise NotImplementedError("the tests of the memory ask for no distributions")
+        return all_rows(self, tokens, windows)
 
 
-def ask(source: Any, config: WindowConfig) -> Stats:
-    parts = [source.stats(TOKENS, batch) for batch in batches(plan_windows(64, config), 4)]
-    return Stats(np.concatenate([part.p_target for part in parts]), np.concatenate([part.entropy for part in parts]))
+def ask(source: Any, config: WindowConfig, samples: Sequence[int] = ()) -> Stats:
+    parts = []
+    for batch in batches(plan_windows(64, config), 4):
+        whole = np.isin(batch.positions(), samples)
+        parts.append(source.stats(TOKENS, batch, *([whole] if whole.any() else [])))
+    rows = [part.rows for part in parts if part.rows is not None]
+    p_target, entropy = (np.concatenate([getattr(part, name) for part in parts]) for name in ("p_target", "entropy"))
+    return Stats(p_target, entropy, np.concatenate(rows) if rows else None)
 
 
 def test_memory_answers_as_the_source_would() -> None:
@@ -252,6 +259,21 @@ def test_memory_answers_as_the_source_would() -> None:
         assert (found.entropy == expected.entropy).all()
     assert memory.reused == 64 + 64
     assert (memory.p_target == ask(CountingSource(), mended).p_target).all(), "the first window's answer is kept"
+
+
+def test_memory_keeps_the_distributions_at_samples() -> None:
+    """Others are computed again."""
+    config = WindowConfig(seq_len=32, stride=8)
+    source = CountingSource()
+    memory = RememberingSource(source, 64, 32, samples=(5, 30, 50))
+    for samples, newly_asked in (((5, 30, 50), 64), ((5, 50), 0), ((), 0), ((6, 50), 32)):
+        before = source.asked
+        found, expected = ask(memory, config, samples), ask(CountingSource(), config, samples)
+        assert source.asked - before == newly_asked
+        np.testing.assert_array_equal(found.p_target, expected.p_target)
+        assert (found.rows is None) == (expected.rows is None)
+        if found.rows is not None and expected.rows is not None:
+            np.testing.assert_array_equal(found.rows, expected.rows)
 
 
 def test_memory_does_not_mix_window_lengths() -> None:

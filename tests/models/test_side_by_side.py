@@ -133,7 +133,7 @@ def test_the_softmax_over_a_large_vocabulary() -> None:
     """Of one position too: torch sums a single row of more than 32,768 on all threads."""
     size = 50_000
     logits = np.random.default_rng(2).normal(scale=3, size=(64, size)).astype(np.float32)
-    source = CallableSource(lambda windows: logits[(windows * 7) % 64], 40)
+    source = CallableSource(lambda windows: logits[(windows.numpy() * 7) % 64], 40)
     tokens = np.random.default_rng(1).integers(size, size=60, dtype=np.uint16)
 
     def work() -> dict[str, Any]:

@@ -25,7 +25,7 @@ def test_target_stats() -> None:
     rng = np.random.default_rng(0)
     logits = 20 * rng.standard_normal((3, 5, 40))
     targets = rng.integers(40, size=(3, 5))
-    log_p, entropy = target_stats(torch.tensor(logits), torch.tensor(targets))
+    log_p, entropy, _ = target_stats(torch.tensor(logits), torch.tensor(targets))
     p = np.exp(logits - logits.max(-1, keepdims=True))
     p /= p.sum(-1, keepdims=True)
     close(log_p, np.log(np.take_along_axis(p, targets[..., None], -1))[..., 0])

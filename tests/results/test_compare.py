@@ -124,7 +124,9 @@ def test_runs_of_other_lengths_are_compared_over_what_both_scored(
     assert found["unpaired"] == unpaired
     assert (found["interval"] is None) == (unpaired is not None)
     run(a, b)
-    assert f"over the first {found['within']:,} positions, which both" in " ".join(capsys.readouterr().out.split())
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"over the first {found['within']:,} positions, which both" in shown
+    assert ("score a longer text, or give a smaller --stride" in shown) == (unpaired is not None)
 
 
 def test_other_texts_have_no_difference(results: Callable[..., Path], capsys: Any) -> None:

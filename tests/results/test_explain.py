@@ -163,3 +163,16 @@ def test_what_is_not_there(stream: Stream, capsys: Any, tmp_path: Path) -> None:
             ["--data", str(stream.shard), "--scores", str(stream.scores), "--position", "9"], "ngram-eval explain"
         )
     assert "--scores holds only the probability of each target" in capsys.readouterr().err
+
+
+def test_a_narrow_terminal_shows_every_column(stream: Stream, capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr("ngram_eval.cli.console._PIPED_WIDTH", 60)
+    flags = map(str, uniform(stream, "--preset", "hashed", "--position", 2000))
+    explain.main([*flags], "ngram-eval explain")
+    shown = capsys.readouterr().out
+    tables = [line for line in shown.splitlines() if not line.startswith(("context", "target", "matched"))]
+    assert max(map(len, tables)) <= 60
+    assert "…" not in shown
+    for heading in ("likeliest by the model", "likeliest with n-grams", "context", "weight", "order"):
+        assert heading in shown
+    assert shown.count("with n-grams") >= 4

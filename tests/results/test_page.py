@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 from ngram_eval.evaluation.result import Result
@@ -15,6 +16,7 @@ from ngram_eval.results.page import draw_all, write_page
 from ngram_eval.results.page.charts import Chart, Series, charts_of, number, ticks
 from ngram_eval.results.page.html import page
 from ngram_eval.results.page.svg import svg
+from ngram_eval.text.samples import SAMPLES
 from tests.support.evaluator import Evaluate
 from tests.support.streams import Stream
 
@@ -22,9 +24,11 @@ NAMES = ("along_the_stream", "hit_rate", "gain", "gate", "vocabulary_sums", "sta
 
 
 @pytest.fixture
-def results(stream: Stream, evaluate: Evaluate) -> list[Result]:
-    """Of a small stream, with every chart: the model knows whole distributions."""
-    flags = ["--data", stream.shard, "--uniform", "--vocab-size", 50, "--seq-len", 256, "--buckets", 256]
+def results(stream: Stream, evaluate: Evaluate, tmp_path: Path) -> list[Result]:
+    """Of a small stream, with every chart: the model knows whole distributions, some surer than others."""
+    logits = np.random.default_rng(0).normal(size=(len(stream.tokens) - 1, 50)).astype(np.float32)
+    np.save(tmp_path / "logits.npy", logits * np.linspace(0, 4, len(logits), dtype=np.float32)[:, None])
+    flags = ["--data", stream.shard, "--logits", tmp_path / "logits.npy", "--seq-len", 256, "--buckets", 256]
     return [Result(**run) for run in evaluate(*flags).values()]
 
 
@@ -66,7 +70,7 @@ def test_the_numbers_are_those_of_the_result(results: list[Result]) -> None:
         assert sum(made["gain"].series[0].y) == pytest.approx(saved, rel=1e-6)
         assert made["stages"].categories == [stage for stage, spent in result.seconds.items() if spent >= 0.0005]
     sums = drawn(results, "hashed")["vocabulary_sums"]
-    assert sum(sums.series[0].y) == 64
+    assert sum(sums.series[0].y) == SAMPLES
     gate = drawn(results, "hashed")["gate"]
     assert [one.name for one in gate.series][-1] == "all orders"
     assert all(0.05 <= weight <= 0.6 for one in gate.series for weight in one.y)
@@ -83,6 +87,11 @@ def test_the_page_asks_for_nothing(results: list[Result], tmp_path: Path) -> Non
     assert "prefers-color-scheme: dark" in text
     assert results[0].inputs[0]["sha256"] in text
     assert "window.seq_len" in text
+    (times,) = re.findall(r"<details><summary>seconds of each stage</summary>(.*?)</details>", text, re.DOTALL)
+    assert "seconds: n-gram" in times
+    assert times.count("<svg") == len(results)
+    assert text.count("seconds: n-gram") == 1
+    assert f"<td>data</td><td>{results[0].inputs[0]['path']}: " in text
     assert text.count("<svg") == sum(len(charts_of(result)) for result in results)
     for drawing in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
         root = ElementTree.fromstring(drawing)
@@ -91,6 +100,16 @@ def test_the_page_asks_for_nothing(results: list[Result], tmp_path: Path) -> Non
         for element in root.iter():
             for name, limit in (("x", width), ("x1", width), ("cx", width), ("y", height), ("y1", height)):
                 assert 0 <= float(element.attrib.get(name, 0)) <= limit, (element.tag, element.attrib)
+
+
+def test_a_notebook_s_own_style_is_left_alone(results: list[Result]) -> None:
+    text = results[0]._repr_html_()
+    style, shown = text.split("</style>")
+    selectors = [one for rule in re.findall(r"([^{}]+)\{", style.split("<style>")[1]) for one in rule.split(",")]
+    assert len(selectors) > 30
+    assert all(one.strip().startswith(".ngram-eval") for one in selectors)
+    assert shown.count("<svg") == len(charts_of(results[0]))
+    assert "Configuration" not in shown
 
 
 def test_what_a_user_names_is_escaped(results: list[Result]) -> None:
@@ -104,6 +123,10 @@ def test_charts_of_little(results: list[Result]) -> None:
     (hashed,) = [one for one in results if one.preset == "hashed"]
     bare = replace(hashed, seconds={}, gain_by_order=None, profile={**hashed.profile, "samples": []})
     assert [chart.name for chart in charts_of(bare)] == ["along_the_stream", "hit_rate", "gate"]
+    (exact,) = [one for one in results if one.preset == "exact"]
+    alike = [[position, 1.0, total, weight] for position, _, total, weight in exact.profile["samples"]]
+    one_stage = replace(exact, gain_by_order={"0": 0.0}, profile={**exact.profile, "samples": alike})
+    assert [chart.name for chart in charts_of(one_stage)] == ["along_the_stream", "hit_rate", "stages"]
     flat = Chart(name="n", title="t", x_label="x", y_label="y", series=[Series(name="s", x=[1.0], y=[2.0])])
     ElementTree.fromstring(svg(flat))
 
@@ -151,6 +174,7 @@ def test_in_a_browser(results: list[Result], tmp_path: Path, scheme: str) -> Non
         pytest.skip("no Chromium on this machine")
     measure = (
         "<script>onload = () => { const all = [...document.querySelectorAll('svg')];"
+        "document.querySelectorAll('details').forEach(one => one.open = true);"
         "const boxes = all.map(s => s.getBoundingClientRect());"
         "document.title = [boxes.length, boxes.filter(b => b.width > 200 && b.height > 60).length,"
         "document.documentElement.scrollWidth <= innerWidth, getComputedStyle(document.body).backgroundColor,"

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from ngram_eval import NgramMemory, evaluate, preset
 from ngram_eval.bpb import P_MOST, Tally, check_charges, nats_of
-from ngram_eval.config import EvalConfig, WindowConfig
+from ngram_eval.config import EvalConfig, PpmdConfig, WindowConfig
 from ngram_eval.errors import InputError
-from ngram_eval.models.source import Stats
+from ngram_eval.models.source import Asked, Stats, all_rows
 from ngram_eval.scorers.backends import BACKENDS
 from ngram_eval.scorers.base import NeuralScorer, Scorer, Vocabulary
 from ngram_eval.scorers.make import make_scorer
@@ -49,9 +49,12 @@ METHODS = {
     "chain and tilt": small("exact", tilt="learned"),
     "fixed tilt": small("exact", tilt="fixed"),
     "mixer": small("mixer"),
+    "ppmd": small("ppmd"),
+    "marginal ppmd": replace(small("ppmd"), ppmd=PpmdConfig(byte_gate="target", byte_share="marginal")),
     "neural": preset("hashed"),
 }
-HOST = [(name, backend) for name in METHODS for backend in ("cpu", "reference")]
+WITHOUT_TOKENIZER = [name for name in METHODS if "ppmd" not in name]
+HOST = [(name, backend) for name in WITHOUT_TOKENIZER for backend in ("cpu", "reference")]
 everywhere = pytest.mark.parametrize(
     ("name", "backend"),
     [
@@ -174,12 +177,12 @@ def test_what_is_none_ends_the_run_by_its_position(name: str, backend: str, bad:
         batch_windows, train_seq_len, gives_all, vocab_size = 4, 0, True, V
         settings: dict[str, str] = {}  # noqa: RUF012
 
-        def stats(self, tokens: Tokens, windows: Windows) -> Stats:
+        def stats(self, tokens: Tokens, windows: Windows, whole: Asked | None = None) -> Stats:
             p = np.where(windows.positions() == 30, bad, 0.2)
-            return Stats(p, np.ones(len(p), np.float32))
+            return Stats(p, np.ones(len(p), np.float32), None if whole is None else np.full((whole.sum(), V), 0.2))
 
         def probabilities(self, tokens: Tokens, windows: Windows) -> Rows:
-            return np.full((windows.scored, V), 0.2)
+            return all_rows(self, tokens, windows)
 
     if name == "neural":
         scorer, stats = NeuralScorer(), Model().stats(np.zeros(LENGTH + 1, np.uint16), WINDOWS)
@@ -247,7 +250,7 @@ def test_scores(tmp_path: Path, evaluate: Callable[..., Any], name: str, tokens:
     assert run["neural_nats"] == pytest.approx(float(nats_of(np.array(p)).sum()), abs=1e-9)
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name not in ("neural", "fixed tilt")])
+@pytest.mark.parametrize("name", [name for name in WITHOUT_TOKENIZER if name not in ("neural", "fixed tilt")])
 @few
 @given(tokens=tokens_of, rows=rows_of_edges())
 def test_logits(name: str, tokens: Any, rows: Rows) -> None:

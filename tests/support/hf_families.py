@@ -6,6 +6,7 @@ and must count every byte of the text once.
 `python -m tests.support.hf_families docs/models.md` tries all of them, and writes what came of it into that page.
 """
 
+import json
 import sys
 import textwrap
 import warnings
@@ -24,6 +25,7 @@ from ngram_eval.errors import InputError
 from ngram_eval.models.hf.loading import load_model, quietly
 from ngram_eval.models.hf.source import HfSource
 from ngram_eval.text.windows import batches, plan_windows
+from tests.support.gguf_files import ARCHITECTURES, write_gguf
 from tests.support.hf_models import TEXT
 from tests.support.hf_tokenizers import byte_level, wrapped
 
@@ -59,6 +61,16 @@ _OWN: dict[str, dict[str, Any]] = {
     "granitemoehybrid": {"mamba_n_heads": 8, "mamba_d_head": 8},
 }
 """Settings of single families, where the small ones do not go together."""
+
+_IN_GGUF: dict[str, dict[str, Any]] = {
+    "falcon": {"ffn_hidden_size": 128},
+    "gpt2": {"n_inner": None, "n_positions": 1024, "max_position_embeddings": 1024},
+    "lfm2": {"block_auto_adjust_ff_dim": False},
+    "qwen2_moe": {"moe_intermediate_size": 1408, "shared_expert_intermediate_size": 5632},
+    "qwen3": {"head_dim": 128},
+    "qwen3_moe": {"moe_intermediate_size": 768, "norm_topk_prob": True},
+}
+"""Settings that transformers takes from no GGUF file: as it has them without one."""
 
 
 class Tried(NamedTuple):
@@ -96,14 +108,16 @@ def _has_text(config: Any) -> bool:
     return hasattr(getattr(config, "text_config", None), "to_dict")
 
 
-def small_model(family: str) -> Any:
-    """A random model of the family, or the reason why there is none."""
+def small_model(family: str, **own: Any) -> Any:
+    """A random model of the family, or the reason why there is none; `own` settings come before the small ones."""
     import transformers
 
     library: Any = transformers  # some of it has no types
     kind: Any = library.CONFIG_MAPPING[family]
     default = kind()
-    config = kind(**_known(default), **({"text_config": _known(default.text_config)} if _has_text(default) else {}))
+    config = kind(
+        **_known(default) | own, **({"text_config": _known(default.text_config)} if _has_text(default) else {})
+    )
     with torch.device("meta"):
         size = sum(one.numel() for one in library.AutoModelForCausalLM.from_config(config).parameters())
     if size > _MOST:
@@ -126,18 +140,33 @@ def try_family(family: str, folder: Path) -> Tried:
             return Tried(
                 "not tried", f"{type(error).__name__}: {str(error).splitlines()[0][:80] if str(error) else ''}"
             )
+    return try_loading(str(folder))
+
+
+def try_gguf(family: str, file: Path) -> Tried:
+    """Write a small model as a GGUF file, load it and score tokens; it must be the model that was written."""
+    with _silence():
+        model = small_model(family, **_IN_GGUF.get(family, {}))
+    write_gguf(model, json.loads(wrapped(byte_level(False)).backend_tokenizer.to_str()), file)
+    return try_loading(str(file), model)
+
+
+def try_loading(name: str, original: Any = None) -> Tried:
+    """Load a model and score tokens; what is scored must be what the model says, and `original` if given."""
     tokenizer = wrapped(byte_level(False))
     text = TEXT.encode("ascii", "ignore").decode()  # the tokens end where a character does
     tokens = np.array(tokenizer(text, add_special_tokens=False)["input_ids"][: LENGTH + 1], np.uint16)
     try:
-        loaded = load_model(str(folder), torch.float32)
+        loaded = load_model(name, torch.float32)
         config = EvalConfig(scorer="exact", window=WindowConfig(seq_len=LENGTH, stride=LENGTH))
         alone, led = (evaluate(loaded, tokens, config, tokenizer=tokenizer, lead=one) for one in ("none", "<s>"))
         (windows,) = batches(plan_windows(LENGTH, config.window), 1)
         found = HfSource(loaded, batch_windows=1).stats(tokens, windows).p_target
     except InputError as error:
-        return Tried("refused", str(error).removeprefix(f"--hf {folder}: "))
+        return Tried("refused", str(error).removeprefix(f"--hf {name}: "))
     whole = _logits(loaded, tokens[:-1])
+    if original is not None:
+        np.testing.assert_allclose(whole, _logits(original, tokens[:-1]), atol=1e-5)
     expected = torch.softmax(whole.double(), dim=-1).numpy()[np.arange(LENGTH), tokens[1:]]
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     np.testing.assert_allclose(alone.neural_nats, -np.log(expected).sum(), rtol=1e-6)
@@ -157,13 +186,13 @@ def _logits(model: Any, tokens: Any) -> torch.Tensor:
     return logits[0].float()
 
 
-def as_list(tried: dict[str, Tried]) -> str:
-    """The list of docs/models.md."""
+def as_list(tried: dict[str, Tried], files: dict[str, Tried]) -> str:
+    """The list of docs/models.md: of families, and of their GGUF files."""
     import transformers
 
-    def those(verdict: str, containing: str = "") -> str:
+    def those(verdict: str, containing: str = "", among: dict[str, Tried] = tried) -> str:
         return ", ".join(
-            sorted(name for name, one in tried.items() if one.verdict == verdict and containing in one.reason)
+            sorted(name for name, one in among.items() if one.verdict == verdict and containing in one.reason)
         )
 
     used = f"transformers {transformers.__version__} and torch {torch.__version__.partition('+')[0]}"
@@ -173,7 +202,9 @@ def as_list(tried: dict[str, Tried]) -> str:
         f"scored as the model itself says, and unchanged by any later token: {those('scored')};",
         f"{ahead}: {those('refused', 'is not causal')};",
         f"refused, since they can't be loaded or run by themselves: {alone};",
-        f"not tried, since no small model of them could be made: {those('not tried')}.",
+        f"not tried, since no small model of them could be made: {those('not tried')};",
+        f"as GGUF files, laid out as llama.cpp does, the model that was written: {those('scored', among=files)};",
+        f"as GGUF files, refused, since transformers does not read all of them: {those('refused', among=files)}.",
     ]
     listed = [textwrap.fill(f"- {one}", 120, subsequent_indent="  ", break_on_hyphens=False) for one in lines]
     return f"With {used}, a small random model of each family, saved, loaded and scored:\n\n" + "\n".join(listed)
@@ -181,15 +212,17 @@ def as_list(tried: dict[str, Tried]) -> str:
 
 def main() -> None:
     """Try all, print a line for each, and write the list into the page that is named."""
-    tried = {}
+    tried, files = {}, {}
     for family in families():
         with TemporaryDirectory() as folder:
             tried[family] = try_family(family, Path(folder))
-        print(f"{family}: {tried[family].verdict} {tried[family].reason}", flush=True)
+            if family in ARCHITECTURES:
+                files[family] = try_gguf(family, Path(folder) / "model.gguf")
+        print(f"{family}: {tried[family].verdict} {tried[family].reason} {files.get(family, '')}", flush=True)
     page = Path(sys.argv[1])
     before, rest = page.read_text().split("writes this list -->\n")
     page.write_text(
-        f"{before}writes this list -->\n\n{as_list(tried)}\n\n<!-- end -->{rest.partition('<!-- end -->')[2]}"
+        f"{before}writes this list -->\n\n{as_list(tried, files)}\n\n<!-- end -->{rest.partition('<!-- end -->')[2]}"
     )
 
 

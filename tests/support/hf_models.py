@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from tests.support.gguf_files import write_gguf
+
 TEXT = (
     "The quick brown fox jumps over the lazy dog. The lazy dog, näive as ever, did not mind: déjà vu! 東京 → 🦊\n"
     "\tif fox in dogs:\r\n\t\treturn  [fox  for fox in dogs]\n\n"
@@ -79,20 +81,14 @@ def save_llama(folder: Path, vocab_size: int = 448, positions: int = 96) -> None
 
 
 def save_gguf(folder: Path, to: Path, add_bos: bool | None = None) -> Any:
-    """A Llama with the byte-level tokenizer of `folder`, as llama.cpp writes them in float32; returns the model.
-
-    `add_bos` is what the file says of it, if anything.
-    """
-    gguf = pytest.importorskip("gguf", reason="gguf is not installed: pip install ngram_eval[hf]")
+    """A Llama with the byte-level tokenizer of `folder`, as llama.cpp writes them; returns the model."""
     import transformers
 
     library: Any = transformers
-    definition = json.loads((folder / "tokenizer.json").read_text())
-    vocabulary = {**definition["model"]["vocab"], **{one["content"]: one["id"] for one in definition["added_tokens"]}}
-    pieces = sorted(vocabulary, key=vocabulary.__getitem__)
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
     torch.manual_seed(2)
     config = library.LlamaConfig(
-        vocab_size=len(pieces),
+        vocab_size=400,
         hidden_size=32,
         intermediate_size=64,
         num_hidden_layers=2,
@@ -103,44 +99,7 @@ def save_gguf(folder: Path, to: Path, add_bos: bool | None = None) -> Any:
         tie_word_embeddings=False,
     )
     model = library.LlamaForCausalLM(config).eval()
-    writer = gguf.GGUFWriter(to, "llama")
-    writer.add_block_count(2)
-    writer.add_context_length(128)
-    writer.add_embedding_length(32)
-    writer.add_feed_forward_length(64)
-    writer.add_head_count(4)
-    writer.add_head_count_kv(2)
-    writer.add_rope_dimension_count(8)
-    writer.add_rope_freq_base(10000.0)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_vocab_size(len(pieces))
-    writer.add_tokenizer_model("gpt2")
-    writer.add_token_list(pieces)
-    writer.add_token_types([3 if piece == "<|endoftext|>" else 1 for piece in pieces])
-    writer.add_token_merges([" ".join(pair) for pair in definition["model"]["merges"]])
-    writer.add_bos_token_id(0)
-    writer.add_eos_token_id(0)
-    if add_bos is not None:
-        writer.add_add_bos_token(add_bos)
-    names = {"embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
-    inner = {"q_proj": "attn_q", "k_proj": "attn_k", "v_proj": "attn_v", "o_proj": "attn_output"}
-    inner |= {"gate_proj": "ffn_gate", "up_proj": "ffn_up", "down_proj": "ffn_down"}
-    inner |= {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"}
-    for name, tensor in model.state_dict().items():
-        values = tensor.numpy()
-        if "layers." in name:
-            _, _, layer, *_, part, _ = name.split(".")
-            if part in ("q_proj", "k_proj"):  # llama.cpp has the two halves of a head's rotated pairs interleaved
-                heads = 4 if part == "q_proj" else 2
-                values = values.reshape(heads, 2, -1, 32).swapaxes(1, 2).reshape(values.shape)
-            writer.add_tensor(f"blk.{layer}.{inner[part]}.weight", values)
-        else:
-            (known,) = (to_name for from_name, to_name in names.items() if from_name in name)
-            writer.add_tensor(f"{known}.weight", values)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    write_gguf(model, tokenizer, to, add_bos)
     return model
 
 

@@ -1,15 +1,18 @@
 """A model and scorers small enough to read, and the bugs that the field has met, planted in them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ngram_eval.audit.probes import PROBES, Case, Finding, ask
+from ngram_eval.audit.case import Case, Data, Probing
+from ngram_eval.audit.claim import Claim
+from ngram_eval.audit.finding import Finding, ask
+from ngram_eval.audit.probes import PROBES
 from ngram_eval.audit.subject import Subject
-from ngram_eval.audit.subjects import (
+from ngram_eval.audit.subjects.scorer import (
     MakeScorer,
     ScorerSubject,
     SharedSource,
@@ -17,11 +20,8 @@ from ngram_eval.audit.subjects import (
 )
 from ngram_eval.bpb import Tally
 from ngram_eval.config import EvalConfig, WindowConfig, preset
-from ngram_eval.models.source import NeuralSource, NeuralStats, Stats
+from ngram_eval.models.source import Asked, NeuralSource, NeuralStats, Stats
 from ngram_eval.scorers.base import HostCharged, NeuralScorer, Scorer
-from ngram_eval.scorers.hashed.counts import make_counts
-from ngram_eval.scorers.hashed.gate import GatedBackoff
-from ngram_eval.scorers.hashed.scorer import HashedScorer
 from ngram_eval.scorers.make import make_scorer
 from ngram_eval.text.windows import Windows
 
@@ -31,10 +31,12 @@ Tokens = Any  # what is planted here reads arrays only, token by token
 Array = NDArray[np.float64]
 
 
-def probe(subject: Subject, tokens: Tokens, **arguments: Any) -> dict[int, Finding]:
-    """What every probe finds, by its number."""
-    tokenizer = arguments.pop("tokenizer", None)
-    case = Case(subject, tokens, tokenizer, stride=WINDOW.stride, **{"samples": 24, **arguments})
+def probe(
+    subject: Subject, tokens: Tokens, claim: Claim | None = None, samples: int = 24, seed: int = 0, **known: Any
+) -> dict[int, Finding]:
+    """What every probe finds, by its number; `known` are fields of `Data`."""
+    data = Data(tokens=tokens, total=len(tokens), **known)
+    case = Case(subject, data, Probing(samples=samples, seed=seed), claim or Claim())
     return {number: ask(one, case) for number, one in enumerate(PROBES, 1)}
 
 
@@ -70,28 +72,11 @@ class Model:
                 rows.append(p / p.sum())
         return np.stack(rows)
 
-    def stats(self, tokens: Tokens, windows: Windows) -> Stats:
+    def stats(self, tokens: Tokens, windows: Windows, whole: Asked | None = None) -> Stats:
         p = self.probabilities(tokens, windows)
         entropy = -(p * np.log(p)).sum(axis=1).astype(np.float32)
-        return Stats(p[np.arange(len(p)), tokens[windows.positions() + 1]], entropy)
-
-
-class RolledSmear(Model):
-    """The smear comes around: the first position of a window gets its last token."""
-
-    def before(self, tokens: Tokens, windows: Windows, row: int, position: int) -> int | None:
-        if position == windows.start[row]:
-            return int(tokens[min(windows.start[row] + windows.seq_len, len(tokens) - 1)])
-        return super().before(tokens, windows, row, position)
-
-
-class SmearOverRows(Model):
-    """The smear runs over the rows of a batch: the first position of a window gets the last token of the row before."""
-
-    def before(self, tokens: Tokens, windows: Windows, row: int, position: int) -> int | None:
-        if position == windows.start[row] and row > 0:
-            return int(tokens[windows.stop[row - 1] - 1])
-        return super().before(tokens, windows, row, position)
+        rows = None if whole is None else p[whole]
+        return Stats(p[np.arange(len(p)), tokens[windows.positions() + 1]], entropy, rows)
 
 
 class Documents(Model):
@@ -102,13 +87,6 @@ class Documents(Model):
 
     def probabilities(self, tokens: Tokens, windows: Windows) -> Array:
         return super().probabilities(tokens, replace(windows, start=np.maximum(windows.first - 1, 0)))
-
-
-class SmearOverDocuments(Documents):
-    """The smear at a document's start comes from the document before."""
-
-    def before(self, tokens: Tokens, windows: Windows, row: int, position: int) -> int | None:
-        return None if position == windows.start[row] else int(tokens[position - 1])
 
 
 class Bigram(Scorer):
@@ -176,131 +154,6 @@ class Stepwise(Bigram):
         ]
 
 
-# The bugs
-
-
-class TargetInAlpha(Bigram):
-    """The weight is larger where the target was seen."""
-
-    def weight(self, tokens: Tokens, position: int, target: int) -> float:
-        return 0.6 if self.pairs[tokens[position], target] else 0.1
-
-
-class TargetInAlphaOfAll(Bigram):
-    """The same for the weight of all tokens: they add up to 1, whatever the target, which they depend on."""
-
-    def weight(self, tokens: Tokens, position: int, target: int) -> float:
-        return 0.6 if self.pairs[tokens[position], tokens[position + 1]] else 0.1
-
-
-class TargetInAlphaDenied(Bigram):
-    """The target moves the weight when it comes to charging; what is shown does not."""
-
-    def charge(self, tokens: Tokens, position: int, p_target: float) -> float:
-        seen = self.pairs[tokens[position], tokens[position + 1]] > 0
-        return super().charge(tokens, position, p_target) * (1.5 if seen else 1.0)
-
-
-class DistinctDenominator(Bigram):
-    """Divides by the number of distinct successors."""
-
-    def estimate(self, row: Array) -> Array:
-        return row / np.count_nonzero(row)
-
-
-class OtherDenominator(Bigram):
-    """Divides by the count of all pairs."""
-
-    def estimate(self, row: Array) -> Array:
-        return np.asarray(row / self.pairs.sum())
-
-
-class NormalisedForShow(DistinctDenominator):
-    """Divides by the sum where it is looked at, not where it charges."""
-
-    def distribution(self, tokens: Tokens, position: int, probabilities: Array, entropy: float) -> Array:
-        values = super().distribution(tokens, position, probabilities, entropy)
-        return np.asarray(values / values.sum())
-
-
-class TwoPasses(Bigram):
-    """Counts the whole stream first."""
-
-    def score(self, tokens: Tokens, windows: Windows, stats: NeuralStats) -> HostCharged:
-        if not self.pairs.any():
-            self.count(tokens, 0, len(tokens) - 1)
-        return super().score(tokens, windows, stats)
-
-
-class CountedFirst(Bigram):
-    """Counts a window, then scores it."""
-
-    def window(self, tokens: Tokens, start: int, first: int, stop: int, p_target: Array) -> list[float]:
-        self.count(tokens, first, stop)
-        return [self.charge(tokens, p, float(q)) for p, q in zip(range(first, stop), p_target, strict=True)]
-
-
-class WholeWindowsCounted(Bigram):
-    """Counts all of a window, and so most positions several times."""
-
-    def window(self, tokens: Tokens, start: int, first: int, stop: int, p_target: Array) -> list[float]:
-        values = super().window(tokens, start, first, stop, p_target)
-        self.count(tokens, start, first)
-        return values
-
-    def estimate(self, row: Array) -> Array:
-        return np.asarray((row + 1) / (row + 1).sum())
-
-
-class WholeWindowsSummed(Bigram):
-    """Adds the nats of all of a window to the sum."""
-
-    def tally(self) -> Tally:
-        return replace(self.charged, nats=self.charged.nats * WINDOW.seq_len // WINDOW.stride)
-
-
-class WeightNeverZero(HashedScorer):
-    """Smooths a little even where the weight is 0."""
-
-    def score(self, tokens: Tokens, windows: Windows, stats: NeuralStats) -> HostCharged:
-        return HostCharged(super().score(tokens, windows, stats).values * (1 - 1e-12))
-
-
-@dataclass(frozen=True, kw_only=True)
-class WholeWindowsCharged(ScorerSubject):
-    """Charges for all of a window."""
-
-    def _windows(self, tokens: Tokens) -> Windows:
-        windows = super()._windows(tokens)
-        return replace(windows, first=windows.start)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DroppedTail(ScorerSubject):
-    """Leaves the last window out."""
-
-    def _windows(self, tokens: Tokens) -> Windows:
-        return super()._windows(tokens)[:-1]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Half(ScorerSubject):
-    """Stops half-way."""
-
-    def _windows(self, tokens: Tokens) -> Windows:
-        windows = super()._windows(tokens)
-        return windows[: len(windows) // 2]
-
-
-@dataclass(frozen=True, kw_only=True)
-class DrawnAnew(ScorerSubject):
-    """A number of chance."""
-
-    def score(self, tokens: Tokens) -> Any:
-        trace = super().score(tokens)
-        return trace._replace(values=trace.values * np.random.default_rng().uniform(0.9, 1, len(trace.values)))
-
-
 def subject(
     make: MakeScorer = Bigram,
     kind: type[ScorerSubject] = ScorerSubject,
@@ -327,32 +180,5 @@ def hashing(backend: str, config: EvalConfig, source: NeuralSource) -> Scorer:
     return make_scorer(backend, config)
 
 
-def weightless(backend: str, config: EvalConfig, source: NeuralSource) -> Scorer:
-    return WeightNeverZero(make_counts(backend, config.ngram), GatedBackoff(config.gate))
-
-
 def alone(backend: str, config: EvalConfig, source: NeuralSource) -> Scorer:
     return NeuralScorer()
-
-
-BUGS: dict[str, tuple[Callable[[], Subject], set[int]]] = {
-    "target in alpha": (lambda: subject(TargetInAlpha), {1, 10}),
-    "target in the alpha of all": (lambda: subject(TargetInAlphaOfAll), {3, 4}),
-    "target in alpha, denied": (lambda: subject(TargetInAlphaDenied), {4, 10}),
-    "wrong denominator": (lambda: subject(DistinctDenominator), {1, 10}),
-    "wrong denominator, too large": (lambda: subject(OtherDenominator), {1}),
-    "normalised for show": (lambda: subject(NormalisedForShow), {4, 10}),
-    "two passes": (lambda: subject(TwoPasses), {2, 4}),
-    "counted, then scored": (lambda: subject(CountedFirst), {2, 4}),
-    "whole windows counted": (lambda: subject(WholeWindowsCounted), {8}),
-    "whole windows summed": (lambda: subject(WholeWindowsSummed), {5}),
-    "whole windows charged": (lambda: subject(kind=WholeWindowsCharged), {5}),
-    "a subset as the whole": (lambda: subject(kind=Half), {5}),
-    "dropped tail": (lambda: subject(kind=DroppedTail), {5}),
-    "repeated tail": (lambda: subject(window=replace(WINDOW, rescore_tail=True)), {5}),
-    "smear comes around": (lambda: subject(alone, model=RolledSmear()), {2, 4}),
-    "smear over the rows of a batch": (lambda: subject(alone, model=SmearOverRows()), {8}),
-    "weight 0 is not the model": (lambda: subject(weightless, remembers=True), {7}),
-    "another number every time": (lambda: subject(alone, kind=DrawnAnew), {8}),
-    "collisions": (lambda: subject(hashing, remembers=True), {1, 3, 10}),
-}

@@ -23,6 +23,6 @@ def contents(out: Path, model: Path, name: str = "tokens") -> list[str]:
     """The documents in the shards, decoded."""
     tokenizer = Tokenizer.load(model)
     tokens = read_shards([str(out / f"{name}_*.bin")]).tokens[:]
-    starts = np.flatnonzero(tokens == tokenizer.bos_id)
+    starts = np.flatnonzero(tokens == tokenizer.start_id)
     assert starts[0] == 0
     return [tokenizer.decode(part.tolist()) for part in np.split(tokens, starts[1:])]

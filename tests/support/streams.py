@@ -23,3 +23,10 @@ class Stream:
     def published(self, **arguments: Any) -> Totals:
         """What the independent implementation finds."""
         return evaluate(self.tokens.tolist(), self.p_target.tolist(), self.entropy.tolist(), **arguments)
+
+
+def phrases() -> tuple[NDArray[np.uint16], np.random.Generator]:
+    """(3,000 tokens below 50 in which phrases come back, the generator that drew them)."""
+    rng = np.random.default_rng(7)
+    known = [rng.integers(0, 50, rng.integers(3, 14)) for _ in range(40)]
+    return np.concatenate([known[i] for i in rng.integers(0, 40, 600)])[:3000].astype(np.uint16), rng

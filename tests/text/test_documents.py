@@ -1,6 +1,12 @@
 """Text that can't be used is refused, and it is said where."""
 
+import bz2
+import gzip
 import io
+import json
+import lzma
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,6 +14,7 @@ import zstandard
 
 from ngram_eval.errors import InputError
 from ngram_eval.text import documents as documents_module
+from ngram_eval.text.unpacking import Unpacked
 from tests.support.places import SAMPLE_PATH
 from tests.support.prepared import contents, run
 
@@ -22,11 +29,25 @@ BAD_TEXTS = [
     ("a.jsonl", b"[]", r"a\.jsonl:1 has no field 'text'"),
     ("a.jsonl", b'{"text": 5}', r"a\.jsonl:1 has int, not text, in its field 'text'"),
     ("a.jsonl", b'{"text": "\\ud800"}', r"a\.jsonl:1 holds half a surrogate pair"),
-    ("a.md", b"text", r"a\.md is not of a known kind: its name must end in \.txt, \.jsonl, \.txt\.zst"),
-    ("a.txt.zst", b"text", r"a\.txt\.zst is not zstd, or damaged"),
+    (
+        "a.html",
+        b"text",
+        r"a\.html is not of a known kind: its name must end in \.txt, \.md, \.jsonl, .*\.gz.*\.parquet",
+    ),
+    ("a.txt", b"\xff\xfet\0e\0", r"a\.txt:1 is not UTF-8 \(its byte order mark is UTF-16's\): convert it"),
+    ("a.txt.zst", b"text", r"a\.txt\.zst is not zst, or damaged"),
     ("a.txt.zst", COMPRESSED[:-3], r"a\.txt\.zst is cut short"),
     ("a.txt.zst", COMPRESSED + COMPRESSED[:-3], r"a\.txt\.zst is cut short"),
-    ("a.txt.zst", COMPRESSED + b"more", r"a\.txt\.zst is not zstd, or damaged"),
+    ("a.txt.zst", COMPRESSED + b"more", r"a\.txt\.zst is not zst, or damaged"),
+    *(
+        (f"a.txt.{kind}", content, rf"a\.txt\.{kind} is {message}")
+        for kind, whole in {"gz": gzip, "bz2": bz2, "xz": lzma}.items()
+        for content, message in (
+            (b"text" * 9, rf"not {kind}, or damaged"),
+            (whole.compress(b"text " * 1000)[:-3], "cut short"),
+            (whole.compress(b"text " * 1000) * 2 + b"more" * 9, rf"not {kind}, or damaged"),
+        )
+    ),
 ]
 
 
@@ -66,7 +87,7 @@ def test_zst_of_a_long_window_is_read(tmp_path: Path) -> None:
     frame = zstandard.ZstdCompressor(compression_params=settings).compressobj()
     packed = frame.compress(b"text " * 1000) + frame.flush()
     assert zstandard.get_frame_parameters(packed).window_size == 1 << 28
-    unpacked = documents_module._ZstdText(io.BytesIO(packed), "a.txt.zst")
+    unpacked = Unpacked(io.BytesIO(packed), ".zst", "a.txt.zst")
     assert io.BufferedReader(unpacked).read() == b"text " * 1000
 
 
@@ -98,3 +119,39 @@ def test_bad_tokenizers_and_folders_are_refused(tmp_path: Path, other_models: Pa
     with pytest.raises(InputError, match="empty holds no text"):
         run(tmp_path / "out", tmp_path / "empty", tokenizer=model_path)
     assert not (tmp_path / "out").exists()
+
+
+def packed(content: bytes, packing: str) -> bytes:
+    """As a suffix says."""
+    tools: dict[str, Callable[[bytes], bytes]] = {
+        **{".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress},
+        ".zst": zstandard.ZstdCompressor().compress,
+    }
+    return tools[packing](content) if packing else content
+
+
+@pytest.mark.parametrize("kind", [".txt", ".md", ".jsonl"])
+@pytest.mark.parametrize("packing", ["", ".zst", ".gz", ".bz2", ".xz"])
+def test_every_kind_is_read_packed_as_well(tmp_path: Path, model_path: Path, kind: str, packing: str) -> None:
+    """In two frames, one after the other."""
+    text = SAMPLE_PATH.read_text(encoding="utf-8")[:20_000]
+    content = (json.dumps({"text": text}) if kind == ".jsonl" else text).encode()
+    frames = packed(content[:5000], packing) + packed(content[5000:], packing)
+    (tmp_path / f"a{kind}{packing}").write_bytes(frames)
+    run(tmp_path / "out", tmp_path / f"a{kind}{packing}", tokenizer=model_path)
+    assert contents(tmp_path / "out", model_path) == [text]
+
+
+@pytest.mark.parametrize("packing", [".gz", ".bz2", ".xz"])
+def test_a_bomb_is_unpacked_a_little_at_a_time(packing: str) -> None:
+    """64 MB of zeros in some kilobytes."""
+    bomb = packed(bytes(64 << 20), packing)
+    assert len(bomb) < 1 << 16
+    unpacked = Unpacked(io.BytesIO(bomb), packing, "a")
+    tracemalloc.start()
+    size, buffer = 0, memoryview(bytearray(1 << 16))
+    while read := unpacked.readinto(buffer):
+        size += read
+    assert size == 64 << 20
+    assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    tracemalloc.stop()

@@ -111,7 +111,7 @@ def test_jsonl_zst_and_folders(tmp_path: Path, model_path: Path, monkeypatch: py
     frames = [zstandard.ZstdCompressor().compress(part) for part in (jsonl[:20], jsonl[20:])]
     (data / "sub" / "c.jsonl.zst").write_bytes(b"".join(frames))
     (data / "a.txt.zst").write_bytes(zstandard.ZstdCompressor().compress(SAMPLE.encode()))
-    (data / "readme.md").write_text("not text")
+    (data / "page.html").write_text("not text")
     manifest = run(tmp_path / "out", data, tokenizer=model_path, text_field="body")
     documents = ["one\n\nline\nof many lines", "zwei é \u2028"]
     assert contents(tmp_path / "out", model_path) == [SAMPLE, *documents, *documents]
@@ -126,7 +126,7 @@ def test_a_document_is_split_only_if_its_tokens_stay_the_same(
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": SAMPLE[:2000]}))
     tokenizer = Tokenizer.load(other_models / "squeeze.model")
     run(tmp_path / "out", tmp_path / "a.txt", tmp_path / "a.jsonl", tokenizer=other_models / "squeeze.model")
-    document = [tokenizer.bos_id, *tokenizer.encode([SAMPLE[:2000]])[0]]
+    document = [tokenizer.start_id, *tokenizer.encode([SAMPLE[:2000]])[0]]
     assert read_shards([str(tmp_path / "out" / "*.bin")]).tokens[:].tolist() == document * 2
 
 

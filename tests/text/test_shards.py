@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from ngram_eval.errors import InputError
 from ngram_eval.text import shards as shards_module
-from ngram_eval.text.shards import MAGIC, read_shards, write_shard
+from ngram_eval.text.shards import MAGIC, Raw, read_shards, write_shard
 from ngram_eval.text.stream import Tokens
 from tests.support.shards import header, u16
 
@@ -79,8 +80,11 @@ def test_a_file_name_with_brackets_is_a_file(tmp_path: Path) -> None:
     [
         (b"", r"x\.bin has 0 bytes, less than the 1024 of a shard header"),
         (header(1)[:1023], r"has 1023 bytes, less than the 1024"),
-        (header(1, magic=7) + b"ab", rf"starts with 7 where a shard has {MAGIC}"),
-        (header(1, version=3) + b"ab", r"format version 3: only 1 \(uint16\) and 2 \(uint32\)"),
+        (
+            header(1, magic=7) + b"ab",
+            rf"begins with 7 version 1, .* {MAGIC} version 1 \(uint16\), .*--raw-dtype",
+        ),
+        (header(1, version=3) + b"ab", r"begins with 20240520 version 3, .* 20240801 version 7 \(uint32\)"),
         (header(-1), r"token count of -1"),
         (header(2) + b"ab", r"too short: its header promises 2 tokens \(1028 bytes\), it has 1026 bytes \(1 tokens\)"),
         (header(1) + b"abc", r"too long: its header promises 1 tokens \(1026 bytes\), it has 1027 bytes \(1\.5 tokens"),
@@ -170,3 +174,80 @@ def test_a_shard_that_is_cut_as_it_is_read_is_not_half_read(tmp_path: Path, monk
     monkeypatch.setattr(shards_module, "require_unchanged", lambda path, *stamps: os.truncate(path, 1026))
     with pytest.raises(InputError, match=r"a\.bin was cut short while it was read"):
         tokens[:]
+
+
+def test_shards_of_llm_c_for_llama_3(tmp_path: Path) -> None:
+    path = tmp_path / "tinyshakespeare_val.bin"
+    path.write_bytes(header(3, version=7, magic=20240801) + np.array([128_000, 5, 1], "<u4").tobytes())
+    tokens = read_shards([str(path)]).tokens
+    assert tokens[:].tolist() == [128_000, 5, 1]
+
+
+@pytest.mark.parametrize("raw", ["uint16", "uint32"])
+def test_tokens_without_a_header_are_read_as_the_type_that_is_named(tmp_path: Path, raw: Raw) -> None:
+    expected = np.arange(1000, dtype=raw)
+    (tmp_path / "val.bin").write_bytes(expected.tobytes())
+    stream = read_shards([str(tmp_path / "val.bin")], 900, raw)
+    assert (len(stream.tokens), stream.total) == (900, 1000)
+    np.testing.assert_array_equal(stream.tokens[450:], expected[450:900])
+    assert stream.tokens[:].dtype == raw
+    with pytest.raises(InputError, match=r"begins with \d+ version \d+, which is no shard's: .*--raw-dtype uint16"):
+        read_shards([str(tmp_path / "val.bin")])
+
+
+def test_a_type_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "odd.bin").write_bytes(bytes(1001))
+    with pytest.raises(InputError, match=r"tokens of uint16 would be 501 \(1002 bytes\), it has 1001 bytes"):
+        read_shards([str(tmp_path / "odd.bin")], raw="uint16")
+    write_shard(tmp_path / "shard.bin", u16(1, 2, 3))
+    np.save(tmp_path / "tokens.npy", u16(1, 2, 3))
+    for name in ("shard.bin", "tokens.npy"):
+        with pytest.raises(InputError, match=r"has a header, which says .* leave out --raw-dtype uint16"):
+            read_shards([str(tmp_path / name)], raw="uint16")
+    (tmp_path / "nothing.bin").write_bytes(b"")
+    with pytest.raises(InputError, match=r"nothing\.bin is empty"):
+        read_shards([str(tmp_path / "nothing.bin")], raw="uint32")
+
+
+@pytest.mark.parametrize("dtype", ["<u1", "<u2", ">u2", "<i4", "<u4", ">i8", "<u8"])
+def test_an_npy_of_tokens_is_a_shard(tmp_path: Path, dtype: str) -> None:
+    largest = 255 if dtype == "<u1" else 50_256
+    np.save(tmp_path / "a.npy", np.array([1, largest, 0], dtype))
+    write_shard(tmp_path / "b.bin", u16(7))
+    tokens = read_shards([str(tmp_path / "*")]).tokens
+    assert tokens[:].tolist() == [1, largest, 0, 7]
+    assert tokens[2:].tolist() == [0, 7]
+    assert tokens[:].dtype == (np.uint16 if dtype[1] in "u" and dtype[2] in "12" else np.uint32)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((2, 3), np.uint16), r"holds uint16 of shape \(2, 3\): tokens are integers of one dimension"),
+        (np.zeros(3), r"holds float64 of shape \(3,\): tokens are integers"),
+        (np.zeros(0, np.uint16), r"is empty \(0 tokens\)"),
+        (np.array([5, 6, -1]), r"holds -1 at 2, which is no token"),
+        (np.array([5, 1 << 40]), r"holds 1099511627776 at 1, which is no token"),
+    ],
+)
+def test_other_arrays_are_refused(tmp_path: Path, array: NDArray[Any], message: str) -> None:
+    np.save(tmp_path / "a.npy", array)
+    with pytest.raises(InputError, match=rf"a\.npy {message}"):
+        read_shards([str(tmp_path / "a.npy")]).tokens[:]
+
+
+def test_an_npy_whose_size_is_not_its_headers_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", u16(1, 2, 3))
+    (tmp_path / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:-2])
+    with pytest.raises(InputError, match=r"a\.npy is too short: its header promises 3 tokens"):
+        read_shards([str(tmp_path / "a.npy")])
+    (tmp_path / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:20])
+    with pytest.raises(InputError, match=r"a\.npy is not an \.npy of plain numbers"):
+        read_shards([str(tmp_path / "a.npy")])
+
+
+def test_a_pointer_of_git_lfs_is_named(tmp_path: Path) -> None:
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 1048576\n"
+    (tmp_path / "val.bin").write_text(pointer)
+    with pytest.raises(InputError, match=r"val\.bin is a Git LFS pointer, .*: fetch that with `git lfs pull`"):
+        read_shards([str(tmp_path / "val.bin")])

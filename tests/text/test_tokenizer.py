@@ -17,7 +17,7 @@ from ngram_eval.errors import InputError
 from ngram_eval.files import file_sha256
 from ngram_eval.text import tokenizer as tokens_module
 from ngram_eval.text.stream import Tokens
-from ngram_eval.text.tokenizer import Tokenizer, check_vocabulary
+from ngram_eval.text.tokenizer import Tokenizer, check_vocabulary, stream_bytes
 from tests.support.places import SAMPLE_PATH
 from tests.support.shards import header, u16
 
@@ -149,8 +149,7 @@ def assert_decoded_bytes(name: str, ids: list[int], data: st.DataObject) -> None
     cut = data.draw(st.integers(0, last))
     pieces = [own.target_bytes(stream, lo, hi, "decoded") for lo, hi in ((0, cut), (cut, last))]
     np.testing.assert_array_equal(np.concatenate(pieces), sizes)
-    assert own.stream_bytes(part for part in (stream[: cut + 1], stream[cut + 1 :]) if len(part)) == sizes.sum()
-    assert own.stream_bytes(stream[i : i + 1] for i in range(len(ids))) == sizes.sum()
+    assert stream_bytes(own, stream) == sizes.sum()
 
 
 @every_model
@@ -308,12 +307,12 @@ def test_piece_rule_is_the_published_formula(name: str) -> None:
 def test_long_spans_are_done_in_chunks(rule: ByteRule, monkeypatch: pytest.MonkeyPatch) -> None:
     own = tokenizer("bpe-identity-prefix-squeeze-bytes")
     space, the = ids_of("bpe-identity-prefix-squeeze-bytes", "▁", "▁the")
-    stream = np.array([own.bos_id] * 9 + [space] * 9 + [the] * 9, np.uint16)
+    stream = np.array([own.start_id] * 9 + [space] * 9 + [the] * 9, np.uint16)
     whole = own.target_bytes(stream, 0, 26, rule)
     monkeypatch.setattr(tokens_module, "_CHUNK", 4)
     np.testing.assert_array_equal(own.target_bytes(stream, 0, 26, rule), whole)
     np.testing.assert_array_equal(own.target_bytes(stream, 7, 23, rule), whole[7:23])
-    assert own.stream_bytes([stream[:5], stream[5:]]) == own.target_bytes(stream, 0, 26, "decoded").sum()
+    assert stream_bytes(own, stream) == own.target_bytes(stream, 0, 26, "decoded").sum()
 
 
 def test_positions_outside_the_stream_are_refused() -> None:
@@ -350,9 +349,9 @@ def test_a_tokenizer_knows_itself(tmp_path: Path) -> None:
     path.write_bytes(model("bpe-identity-bare-keep-bytes"))
     own = Tokenizer.load(path)
     assert own.vocab_size == processor("bpe-identity-bare-keep-bytes").vocab_size()
-    assert own.bos_id == 1
+    assert own.start_id == 1
     assert own.sha256 == file_sha256(path)
-    assert tokenizer("no ids but unk").bos_id is None
+    assert tokenizer("no ids but unk").start_id is None
 
 
 def test_what_is_no_tokenizer_is_refused(tmp_path: Path) -> None:

@@ -1,11 +1,11 @@
 """The costs of an evaluation's stages on this machine, each measured on the code that the evaluation runs."""
 
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from statistics import median
 
 import numpy as np
 
@@ -14,14 +14,14 @@ from ngram_eval.errors import InputError
 from ngram_eval.evaluation.engine import Engine
 from ngram_eval.evaluation.job import Job
 from ngram_eval.evaluation.reader import Reading
-from ngram_eval.models.source import NeuralStats, Stats
+from ngram_eval.models.source import NeuralStats, Stats, statistics
 from ngram_eval.scorers.backends import ON_DEVICE
 from ngram_eval.scorers.base import Scorer
 from ngram_eval.scorers.hashed.counts import around, make_counts
 from ngram_eval.scorers.make import make_scorer, windows_at_once
 from ngram_eval.text.samples import entropy_of
 from ngram_eval.text.tokenizer import Tokenizer
-from ngram_eval.text.windows import Grid, Plan, Windows, target_count
+from ngram_eval.text.windows import Grid, Plan, Windows
 from ngram_eval.timing import Stopwatch
 
 MOST_POSITIONS = 1_000_000
@@ -51,8 +51,6 @@ class Costs:
     stats: float | None = None
     """Part of a window's forward: from logits to the target's probability and the entropy."""
     look: float = 0.0
-    """The model's whole distribution at one sampled position."""
-    look_blended: float = 0.0
     """The scorer's whole distribution at one sampled position."""
     ngram: float
     """Look-up, blend and count, per position."""
@@ -81,7 +79,7 @@ def median_of(rounds: int, work: Callable[[], object]) -> float:
         started = time.perf_counter()
         work()
         seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds)
+    return median(seconds)
 
 
 def measure_start() -> float:
@@ -93,7 +91,7 @@ def measure_start() -> float:
 
 def plan_of(job: Job, config: EvalConfig, positions: int | None = None) -> Plan:
     """The evaluation's windows, over at most `positions` positions."""
-    targets = target_count(len(job.stream.tokens), max(config.window.seq_len, job.source.train_seq_len))
+    targets = job.targets(config.window)
     return Plan(targets if positions is None else min(targets, positions), config.window)
 
 
@@ -112,7 +110,7 @@ def measure_window(job: Job, config: EvalConfig, rounds: int, budget: float = 4.
     middle = max(min(len(plan) // 2, len(plan) - size - config.window.seq_len // config.window.stride - 2), 1)
 
     def forward(windows: int) -> None:
-        read(job, plan, range(middle, min(middle + windows, len(plan))))
+        read(job, plan, range(middle, min(middle + windows, len(plan))), rows=config.needs_rows)
 
     started = time.perf_counter()
     forward(1)
@@ -146,12 +144,12 @@ def measure_banded(job: Job, config: EvalConfig, rounds: int) -> float:
     return median_of(rounds, forward) / forward()
 
 
-def read(job: Job, plan: Plan, rows: range) -> None:
-    """Run the forward passes of the windows `rows`, and copy their statistics to the host."""
-    windows = plan[rows.start : rows.stop]
+def read(job: Job, plan: Plan, which: range, *, rows: bool) -> None:
+    """Run the forward passes of the windows `which`, and copy their statistics to the host."""
+    windows = plan[which.start : which.stop]
     shape = windows.stop - windows.start
     same = windows[(shape == shape[0]) & (windows.stop - windows.first == (windows.stop - windows.first)[0])]
-    stats = job.source.stats(job.stream.tokens, same)
+    stats = statistics(job.source, job.stream.tokens, same, rows=rows)
     _ = stats.p_target, stats.entropy
 
 
@@ -167,16 +165,6 @@ def measure_stats(job: Job, config: EvalConfig, rounds: int) -> float | None:
     logits = torch.zeros(32 * config.window.stride, job.source.vocab_size, device=device)
     targets = torch.zeros(len(logits), dtype=torch.int64, device=device)
     return median_of(rounds, lambda: target_stats(logits, targets)[1].cpu()) / 32
-
-
-def measure_look(job: Job, config: EvalConfig) -> float:
-    """Seconds for the model's whole distribution at one position; 0 where the source has none."""
-    if not job.source.gives_all:
-        return 0.0
-    plan, tokens = plan_of(job, config), job.stream.tokens
-    window = plan[len(plan) // 2 : len(plan) // 2 + 1]
-    window = window.scoring(int(window.first[0]))
-    return median_of(5, lambda: job.source.probabilities(tokens, window))
 
 
 def measure_engine(job: Job, config: EvalConfig, threads: int) -> dict[str, float]:
@@ -219,7 +207,7 @@ def measure_engine(job: Job, config: EvalConfig, threads: int) -> dict[str, floa
 
     *made, last = readings()
     first = passed()
-    look = measure_look_blended(job, scorer, int(last.windows.first[0]))
+    look = measure_look(job, scorer, int(last.windows.first[0]))
     again = first if config.learns_online else passed()
     positions = max(sum(reading.windows.scored for reading in made), 1)
     found = {stage: seconds / positions for stage, seconds in again.items()}
@@ -232,7 +220,7 @@ def measure_engine(job: Job, config: EvalConfig, threads: int) -> dict[str, floa
     return found
 
 
-def measure_look_blended(job: Job, scorer: Scorer, position: int) -> float:
+def measure_look(job: Job, scorer: Scorer, position: int) -> float:
     """Seconds for the scorer's whole distribution at the next position and the explanation of its charge."""
     if not job.source.gives_all:
         return 0.0
@@ -297,12 +285,12 @@ def measure(
     start = measure_start()
     step("forward passes")
     plan = plan_of(job, config)
-    first = median_of(1, lambda: read(job, plan, range(1)))
+    first = median_of(1, lambda: read(job, plan, range(1), rows=config.needs_rows))
     shape = config.window.seq_len, config.window.stride
     window, batch = measure_window(job, config, rounds)
     others = {other: measure_window(job, with_shape(config, other), 1)[0] for other in other_shapes(config)}
-    step("statistics and samples")
-    stats, look = measure_stats(job, config, rounds), measure_look(job, config)
+    step("statistics")
+    stats = measure_stats(job, config, rounds)
     step("n-gram engine")
     engine = measure_engine(job, config, threads)
     lookup = measure_lookup(job, config, threads)
@@ -316,8 +304,7 @@ def measure(
         batch_windows=batch,
         banded=None if banded is None else measure_banded(banded, config, rounds),
         stats=stats,
-        look=look,
-        look_blended=engine["look"],
+        look=engine["look"],
         ngram=engine["n-gram"],
         count=engine.get("count"),
         lookup=lookup,

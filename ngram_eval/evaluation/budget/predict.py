@@ -52,24 +52,20 @@ class Prediction:
 def predict(costs: Costs, setting: Setting) -> Prediction:
     """The time of an evaluation in which each rank is as fast as this machine.
 
-    The forward side is first window + windows x cost + samples, or with a banded forward positions x cost + samples;
-    the engine's side is prefill + scan + positions x cost. Sharded, each rank has an equal part of both; pipelined, all
-    ranks share one engine. The last rank is the slowest: it counts everything before its stretch.
+    The forward side is first window + windows x cost, or with a banded forward positions x cost; the engine's side is
+    prefill + scan + positions x cost + samples. Sharded, each rank has an equal part of both; pipelined, all ranks
+    share one engine. The last rank is the slowest: it counts everything before its stretch.
     """
     config, ranks = setting.config, setting.ranks
     plan = Plan(setting.targets, config.window)
     scored = setting.targets + (config.window.seq_len - config.window.stride if config.window.rescore_tail else 0)
     batches = -(-len(plan) // setting.batch_windows)
     mine = min(-(-batches // ranks) * setting.batch_windows, len(plan))  # windows of the rank that has most
-    samples = min(SAMPLES, setting.targets) if costs.look else 0
     passes = (mine - 1) * window_cost(costs, config) + costs.first_window
     if setting.forward == "banded":
         assert costs.banded is not None, "it was measured for a model that can"
         passes = mine * config.window.stride * costs.banded
-    forward = {
-        "forward passes": passes,
-        "samples": samples * (costs.look + costs.look_blended) / ranks,
-    }
+    forward = {"forward passes": passes}
     part = 1 if setting.sharing == "pipelined" else ranks
     engine = {"prefill": 0.0, "scan": 0.0, "exchange": 0.0, "n-gram": costs.touch + scored / part * costs.ngram}
     way = "none"
@@ -81,6 +77,7 @@ def predict(costs: Costs, setting: Setting) -> Prediction:
         counted = cuts[-1] if way == "local" else max(np.diff([*cuts, cuts[-1]]).tolist())
         engine["prefill"] = counted * (costs.count or 0.0)
         engine["scan"] = 2 * (ranks - 1) / ranks * (costs.scan or 0.0) if way == "scan" else 0.0
+    engine["samples"] = min(SAMPLES, setting.targets) / part * costs.look
     engine |= {"bytes": scored / part * costs.bytes, "profile": scored / part * costs.profile}
     sides = sum(forward.values()), sum(engine.values())
     hidden = min(sides) if setting.cores > 1 else 0.0

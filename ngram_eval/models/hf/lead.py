@@ -3,7 +3,8 @@
 from typing import Any
 
 from ngram_eval.errors import InputError
-from ngram_eval.models.hf.loading import gguf_field, load_tokenizer
+from ngram_eval.models.hf.gguf_file import gguf_field
+from ngram_eval.models.hf.loading import load_tokenizer
 from ngram_eval.models.logits_source import Lead
 
 

@@ -9,14 +9,15 @@ import io
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
-from ngram_eval.errors import InputError, refusing
+from ngram_eval.errors import InputError, is_failure
 from ngram_eval.files import file_sha256
+from ngram_eval.models.hf.gguf_file import refuse_part, refuse_unread
+from ngram_eval.models.hf.hub import check_name, hub_refusal
 
 try:
     import transformers
@@ -51,9 +52,8 @@ def where(name: str) -> dict[str, Any]:
         return {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name, "local_files_only": True}
     if path.is_dir():
         return {"pretrained_model_name_or_path": name, "local_files_only": True}
-    if path.suffix == ".gguf" or path.is_absolute() or name.startswith(".") or name.count("/") > 1:
-        raise InputError(f"--hf is {name}: no such folder or file; check the path")
-    return {"pretrained_model_name_or_path": name, "local_files_only": False}
+    check_name(name)
+    return {"pretrained_model_name_or_path": name, "local_files_only": bool(hub_refusal())}
 
 
 @contextmanager
@@ -83,11 +83,10 @@ def _load(name: str, what: str, load: Callable[..., Loaded], **settings: Any) ->
         with quietly():
             return load(**found, trust_remote_code=False, **settings)
     except BaseException as error:  # loaders raise any type for a damaged file
-        # Rust's panics are no Exceptions, and their type can't be imported.
-        if isinstance(error, MemoryError) or not (isinstance(error, Exception) or "Panic" in type(error).__name__):
+        if not is_failure(error):
             raise
         reason = reason_of(error)
-        if found["local_files_only"]:
+        if Path(name).exists():
             raise InputError(f"--hf {name}: transformers can't load its {what} ({reason})") from error
         raise InputError(
             f"--hf {name}: no such folder or file here, and the hub does not give it either ({reason}): "
@@ -107,7 +106,7 @@ def load_model(name: str, dtype: torch.dtype, prefix: str = "") -> Any:
     random ones.
     """
     _refuse_adapter(name)
-    _refuse_part(name)
+    refuse_part(name)
     _refuse_endless(_load(name, "config", transformers.AutoConfig.from_pretrained).to_dict(), name)
     renamed = {"key_mapping": {f"^{re.escape(prefix)}": ""}} if prefix else {}
     found: Any = _load(
@@ -121,6 +120,7 @@ def load_model(name: str, dtype: torch.dtype, prefix: str = "") -> Any:
     )
     model, report = found
     _check_fit(name, report)
+    refuse_unread(name, model)
     return model.eval().requires_grad_(False)
 
 
@@ -155,27 +155,6 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:_NAMED]) + more
 
 
-def _refuse_part(name: str) -> None:
-    """Raise `InputError` for a part of a split GGUF: transformers may tie what it lacks."""
-    count = gguf_field(name, "split.count")
-    if count not in (None, 0, 1):
-        raise InputError(
-            f"--hf {name} is one of {count} parts of a model: join them (llama-gguf-split --merge) and give the whole"
-        )
-
-
-def gguf_field(name: str, field: str) -> Any:
-    """The value of a field of a GGUF file; None if it has none, or if `name` is not a GGUF file."""
-    path = Path(name)
-    if path.suffix != ".gguf" or not path.is_file() or find_spec("gguf") is None:
-        return None
-    from gguf import GGUFReader
-
-    with refusing(f"--hf {name}", "is not a whole GGUF file", "fetch it again"):
-        found = GGUFReader(path).get_field(field)
-        return None if found is None else found.contents()
-
-
 def _refuse_adapter(name: str) -> None:
     """Raise `InputError` for an adapter (LoRA and the like), alone or beside its base model."""
     path = Path(name)
@@ -185,7 +164,9 @@ def _refuse_adapter(name: str) -> None:
         found = (path / _ADAPTER).is_file()
     else:
         try:
-            found = cached_file(name, _ADAPTER, _raise_exceptions_for_missing_entries=False) is not None
+            alone = bool(hub_refusal())
+            kept = cached_file(name, _ADAPTER, _raise_exceptions_for_missing_entries=False, local_files_only=alone)
+            found = kept is not None
         except OSError:  # no such name, or no network: loading the model tells
             return
     if found:

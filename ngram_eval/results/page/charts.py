@@ -16,6 +16,8 @@ _POINTS = 150
 _SHOWN_ORDERS = 4
 """Number of orders with a line of their own in the chart of the gate: those with most positions."""
 _LN2 = math.log(2)
+TIMES = "stages"
+"""Name of the chart of time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,7 +60,13 @@ def charts_of(result: Result) -> list[Chart]:
         vocabulary_sums(result, profile),
         stages(result),
     ]
-    return [chart for chart in made if chart is not None]
+    return [chart for chart in made if chart is not None and _shows_something(chart)]
+
+
+def _shows_something(chart: Chart) -> bool:
+    """Whether it has bars of which one is not 0, or a series over more than one x."""
+    bars = chart.categories is not None
+    return any(any(series.y) if bars else len(set(series.x)) > 1 for series in chart.series)
 
 
 def unit_of(result: Result) -> str:
@@ -210,7 +218,7 @@ def stages(result: Result) -> Chart | None:
     if not spent:
         return None
     return Chart(
-        name="stages",
+        name=TIMES,
         title="Time by stage",
         x_label="stage",
         y_label="seconds (slowest rank; stages may overlap)",

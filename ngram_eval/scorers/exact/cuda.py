@@ -30,7 +30,9 @@ _COLUMNS = ("total", "novel_total", "distinct", "run", "count", "novel", "recent
 class CudaModel:
     """`ngram_eval.scorers.exact.model.ExactModel` without a tilt, whose hint is a search over the host's counts."""
 
-    def __init__(self, max_order: int, config: ExactConfig, *, lanes: int = LANES, batch: int = BATCH) -> None:
+    def __init__(
+        self, max_order: int, config: ExactConfig, threads: int = 1, *, lanes: int = LANES, batch: int = BATCH
+    ) -> None:
         if config.tilt != "off":
             raise InputError(f"--tilt {config.tilt} and --backend cuda: hints need counts on the host: --backend cpu")
         core, device = load_cuda()

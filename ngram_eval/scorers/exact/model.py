@@ -65,10 +65,11 @@ class ExactModel(Protocol):
         """`positions` counted, `nodes` (n-grams kept) and `bytes` of memory, with those of the stream and the index."""
 
 
-def make_model(backend: str, max_order: int, config: ExactConfig) -> ExactModel:
+def make_model(backend: str, max_order: int, config: ExactConfig, threads: int = 1) -> ExactModel:
     """An empty model of the named backend, with contexts of up to max_order - 1 tokens (at most 32 orders).
 
-    Raises `InputError` for a backend without an exact model.
+    `threads` is the most threads a call may use; only `cpu` uses more than one, and never more than two. Raises
+    `InputError` for a backend without an exact model.
     """
-    model: ExactModel = load_backend(backend, "exact")(max_order, config)
+    model: ExactModel = load_backend(backend, "exact")(max_order, config, threads)
     return model

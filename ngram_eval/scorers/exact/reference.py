@@ -232,7 +232,7 @@ class Hint(NamedTuple):
 class ReferenceModel:
     """The readable `ngram_eval.scorers.exact.model.ExactModel`."""
 
-    def __init__(self, max_order: int, config: ExactConfig) -> None:
+    def __init__(self, max_order: int, config: ExactConfig, threads: int = 1) -> None:
         self.config = config
         self.counts = ExactCounts(max_order)
         self._weights: dict[tuple[int, int, int], Weight] = {}

@@ -11,7 +11,7 @@ from ngram_eval.scorers.base import Explanation, HostCharged, OrderEvidence
 from ngram_eval.scorers.exact.model import ExactModel
 from ngram_eval.scorers.exact.reference import chain_shares
 from ngram_eval.scorers.online import OnlineScorer, distinct_rows
-from ngram_eval.text.stream import Stream
+from ngram_eval.text.stream import Stream, Tokens
 from ngram_eval.text.windows import Windows
 
 
@@ -53,6 +53,13 @@ class ExactScorer(OnlineScorer[ExactModel]):
         if len(between):
             raise ValueError(f"position {self._counted} is next, not {position}")
         return self._model.distribution(probabilities, entropy)
+
+    def distribution_after(
+        self, tokens: Stream, more: Tokens, probabilities: NDArray[np.float64], entropy: float
+    ) -> NDArray[np.float64]:
+        """The distribution after `tokens`, all of them counted, and `more`, which are not, (V,)."""
+        self._start(tokens)
+        return self._model.distribution_after(more, probabilities, entropy)
 
     def explain(
         self, tokens: Stream, position: int, probabilities: NDArray[np.float64], entropy: float, target: int

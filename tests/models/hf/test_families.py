@@ -6,7 +6,8 @@ import pytest
 
 pytest.importorskip("transformers", reason="transformers is not installed: pip install ngram_eval[hf]")
 
-from tests.support.hf_families import families, try_family
+from tests.support.gguf_files import ARCHITECTURES
+from tests.support.hf_families import families, try_family, try_gguf
 
 SCORED = ("gemma3_text", "gpt2", "gpt_neox", "llama", "mamba", "mixtral", "qwen3")
 LOOKING_AHEAD = ("bert", "roberta", "xlnet")
@@ -32,3 +33,11 @@ def test_every_family_is_scored_or_refused(family: str, tmp_path: Path) -> None:
     if tried.verdict == "not tried":
         pytest.skip(tried.reason)
     assert tried.verdict in ("scored", "refused")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", sorted(ARCHITECTURES))
+def test_every_gguf_file_is_the_model_that_was_written_or_refused(family: str, tmp_path: Path) -> None:
+    tried = try_gguf(family, tmp_path / "model.gguf")
+    refused = {"gemma4_text", "gpt_oss", "phi3"}
+    assert tried.verdict == ("refused" if family in refused else "scored"), tried.reason

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from ngram_eval.errors import InputError
 from ngram_eval.models.hf.loading import load_model
+from tests.support import gguf_files
 from tests.support.evaluator import Evaluate
 from tests.support.hf_models import save_gguf, save_gpt2, save_llama
 
@@ -99,6 +101,46 @@ def test_a_part_of_a_split_gguf(models: dict[str, Path], tmp_path: Path, monkeyp
         )
         save_gguf(models["gpt2"], path)
     assert "is one of 2 parts of a model" in refusal(str(path))
+
+
+UNREAD = (
+    ("llama.rope.freq_base", 500_000.5, None),  # read, so it is the model's
+    ("llama.rope.scaling.type", "yarn", "llama.rope.scaling.type = yarn, and transformers reads none"),
+    ("llama.attention.sliding_window", 32, "llama.attention.sliding_window = 32, and transformers does not read it"),
+    ("llama.attention.head_count_kv", 4, "other shapes"),
+    ("llama.something.new", 1, "llama.something.new = 1, and transformers does not read it"),
+    ("llama.attention.sliding_window", 0, None),
+    ("llama.vocab_size", 400, None),
+)
+
+
+@pytest.mark.parametrize(("key", "value", "found"), UNREAD)
+def test_what_a_gguf_says_and_transformers_does_not_read(
+    models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, value: Any, found: str | None
+) -> None:
+    """The model would load, and score as another one."""
+    pytest.importorskip("gguf", reason="gguf is not installed: pip install ngram_eval[hf]")
+    fields = gguf_files._fields
+    monkeypatch.setattr(gguf_files, "_fields", lambda config: fields(config) | {key.removeprefix("llama."): value})
+    path = tmp_path / "tiny.gguf"
+    save_gguf(models["gpt2"], path)
+    if found is None:
+        load_model(str(path), torch.float32)
+    else:
+        assert found in refusal(str(path))
+
+
+def test_a_gguf_s_tensor_that_transformers_does_not_read(
+    models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Llama 3.1's scaled rotations, for one."""
+    pytest.importorskip("gguf", reason="gguf is not installed: pip install ngram_eval[hf]")
+    tensors = gguf_files._tensors
+    scaled = {"rope_freqs.weight": np.ones(4, np.float32)}
+    monkeypatch.setattr(gguf_files, "_tensors", lambda *arguments: tensors(*arguments) | scaled)
+    path = tmp_path / "tiny.gguf"
+    save_gguf(models["gpt2"], path)
+    assert "transformers does not read its tensors rope_freqs.weight" in refusal(str(path))
 
 
 @pytest.mark.parametrize("beside", [False, True])

@@ -21,6 +21,7 @@ from ngram_eval.models.hf.lead import lead_of, lead_of_model
 from ngram_eval.models.hf.loading import load_model, load_tokenizer
 from ngram_eval.models.hf.tokenizer import HfTokenizer
 from ngram_eval.models.logits_source import Lead
+from ngram_eval.text.reading import read_texts
 from ngram_eval.text.shards import write_shard
 from ngram_eval.text.windows import batches, plan_windows
 from tests.support.evaluator import Evaluate
@@ -48,7 +49,7 @@ def test_two_tokens_before_a_text_lead_every_window(tmp_path: Path) -> None:
     tokenizer.save_pretrained(tmp_path)
     names = " ".join(tokenizer.convert_ids_to_tokens([34, 35]))
     assert lead_of(tokenizer) == Lead((34, 35), names)
-    tokens = HfTokenizer.load(str(tmp_path)).encode(TEXT)[:80]
+    tokens = HfTokenizer.load(str(tmp_path)).tokens_of(TEXT)[:80]
     tokens[16:18] = 34, 35  # a window that begins with them
     source, windows = load(tmp_path), plan_windows(64, WindowConfig(seq_len=16, stride=16))
     assert source.settings["lead"] == f"lead: {names}"
@@ -74,7 +75,7 @@ def test_however_the_model_is_given_its_windows_are_led(
     """By text, by tokens with the SentencePiece model of the data, from Python, and wrapped."""
     expected = evaluate("--hf", models["llama"], "--text", text_file, *FLAGS)["exact"]
     assert expected["neural_settings"]["lead"] == "lead: <s>"
-    tokens = HfTokenizer.load(str(models["llama"])).read_texts([text_file]).tokens[:]
+    tokens = read_texts(HfTokenizer.load(str(models["llama"])), [text_file]).tokens[:]
     write_shard(tmp_path / "data.bin", tokens)
     by_data = ["--hf", models["llama"], "--data", tmp_path / "data.bin", "--tokenizer"]
     by_data += [models["llama"] / "tokenizer.model", *FLAGS]

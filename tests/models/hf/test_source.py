@@ -28,7 +28,7 @@ from tests.support.hf_sources import by_hand, load
 def test_statistics_are_the_model_s(models: dict[str, Path], kind: str, stride: int) -> None:
     """One forward a position, of the window up to it, led by BOS where the tokenizer leads texts by it."""
     tokenizer = HfTokenizer.load(str(models[kind]))
-    tokens = np.append(np.array([tokenizer.start_id], np.uint16), tokenizer.encode(TEXT[:300]))[:57]
+    tokens = np.append(np.array([tokenizer.start_id], np.uint16), tokenizer.tokens_of(TEXT[:300]))[:57]
     tokens[32] = tokenizer.start_id  # a window that starts with BOS by itself
     source = load(models[kind])
     assert source.lead == (Lead() if kind == "gpt2" else Lead((1,), "<s>"))
@@ -48,18 +48,17 @@ def test_statistics_are_the_model_s(models: dict[str, Path], kind: str, stride: 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_logits_in_parts_are_the_logits(models: dict[str, Path], kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where memory holds a few windows, less than a window, or nothing to answer the next question from."""
+    """Where memory holds a few windows, or less than a window."""
     tokenizer = HfTokenizer.load(str(models[kind]))
-    tokens = tokenizer.encode(TEXT)[:200]
+    tokens = tokenizer.tokens_of(TEXT)[:200]
     (first, *_, last) = batches(plan_windows(144, WindowConfig(seq_len=24, stride=8)), 5)
     whole = load(models[kind])
     size = whole.vocab_size
     for windows in (first, last):
         expected = whole.probabilities(tokens, windows)
-        for logits, softmax, kept in ((2 * 8 * size, 3 * size, 0), (3 * size, size, 1 << 28), (1, 1, 1 << 28)):
+        for logits, softmax in ((2 * 8 * size, 3 * size), (3 * size, size), (1, 1)):
             monkeypatch.setattr(hf_source, "_LOGITS_AT_ONCE", logits)
             monkeypatch.setattr(forwarded, "_SOFTMAX_AT_ONCE", softmax)
-            monkeypatch.setattr(forwarded, "_KEPT", kept)
             source = load(models[kind])
             np.testing.assert_allclose(source.probabilities(tokens, windows), expected, atol=1e-6)
             np.testing.assert_allclose(
@@ -68,26 +67,22 @@ def test_logits_in_parts_are_the_logits(models: dict[str, Path], kind: str, monk
         monkeypatch.undo()
 
 
-def test_what_was_just_forwarded_is_not_forwarded_again(models: dict[str, Path]) -> None:
-    """Whole distributions of a batch, or of one of its positions, come from the batch's own forward."""
-    tokens = HfTokenizer.load(str(models["llama"])).encode(TEXT)[:200]
+def test_whole_distributions_come_from_the_forward_of_their_batch(models: dict[str, Path]) -> None:
+    """Of all its positions or of some."""
+    tokens = HfTokenizer.load(str(models["llama"])).tokens_of(TEXT)[:200]
     source, forwards = load(models["llama"]), []
     model = source._model
     model.register_forward_hook(lambda *_: forwards.append(1))
-    windows = plan_windows(144, WindowConfig(seq_len=24, stride=8))
-    first, second, *_ = batches(windows, 5)
-    assert first.scored == 24
-    stats = source.stats(tokens, second)
+    _, batch, *_ = batches(plan_windows(144, WindowConfig(seq_len=24, stride=8)), 5)
+    rows = source.probabilities(tokens, batch)
     assert len(forwards) == 2, "one to see that the model is causal"
-    rows = source.probabilities(tokens, second)
-    for at, position in enumerate(second.positions().tolist()):
-        assert (source.probabilities(tokens, windows.scoring(position))[0] == rows[at]).all()
-        assert rows[at, tokens[position + 1]] == stats.p_target[at]
-    assert len(forwards) == 2
-    source.probabilities(tokens, first)
-    source.probabilities(tokens.copy(), first)  # another stream, for all that is known
-    source.probabilities(tokens, first)
-    assert len(forwards) == 5
+    positions = batch.positions()
+    some = np.isin(positions, positions[[0, 9, 10, 39]])
+    stats = source.stats(tokens, batch, some)
+    assert len(forwards) == 3
+    assert stats.rows is not None
+    assert (stats.rows == rows[some]).all()
+    assert (rows[np.arange(len(rows)), tokens[positions + 1]] == stats.p_target).all()
 
 
 def test_windows_longer_than_the_model_s_positions_are_refused(

@@ -17,6 +17,7 @@ from ngram_eval.evaluation.job import load_stream
 from ngram_eval.evaluation.settings import DataSettings, ModelSettings, Settings
 from ngram_eval.models.hf.loading import load_tokenizer
 from ngram_eval.models.hf.tokenizer import HfTokenizer
+from ngram_eval.text.reading import read_texts
 from ngram_eval.text.shards import write_shard
 from tests.support.hf_models import TEXT
 from tests.support.hf_tokenizers import byte_level, metaspace, wrapped
@@ -54,7 +55,7 @@ def test_byte_level_bpe_under_the_label_of_llama_is_refused(tmp_path: Path) -> N
     with pytest.raises(InputError, match=r"llama contradicts itself: its decoder takes '▁' for a space, and no token"):
         HfTokenizer.load(name)
     plain = HfTokenizer.load(labelled(byte_level(False), tmp_path / "plain", "PreTrainedTokenizerFast"))
-    assert counted(plain, [0, *plain.encode(TEXT).tolist()]) == len(TEXT.encode())
+    assert counted(plain, [0, *plain.tokens_of(TEXT).tolist()]) == len(TEXT.encode())
 
 
 def test_a_text_that_is_cut_otherwise_than_the_definition_says_is_refused(tmp_path: Path) -> None:
@@ -76,7 +77,7 @@ def test_llama_is_known_by_its_older_definition_too(models: dict[str, Path], tmp
     config = json.loads((models["llama"] / "tokenizer_config.json").read_text())
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({**config, "tokenizer_class": "LlamaTokenizer"}))
     own = HfTokenizer.load(str(tmp_path))
-    assert counted(own, [1, *own.encode(TEXT).tolist()]) == len(TEXT.encode())
+    assert counted(own, [1, *own.tokens_of(TEXT).tolist()]) == len(TEXT.encode())
 
 
 @pytest.mark.parametrize("word", [".", "Ġdog", "é"])
@@ -85,7 +86,7 @@ def test_a_pad_token_that_is_a_word_is_a_word(word: str) -> None:
     own = HfTokenizer(wrapped(byte_level(False), pad_token=word))
     assert own.surfaces()[own._tokenizer.pad_token_id] == {".": b".", "Ġdog": b" dog", "é": b"\xe9"}[word]
     text = TEXT + "鰻 and 退"
-    assert counted(own, [0, *own.encode(text).tolist()]) == len(text.encode())
+    assert counted(own, [0, *own.tokens_of(text).tolist()]) == len(text.encode())
 
 
 def test_a_unigram_pad_token_that_may_be_a_word_is_refused_in_data() -> None:
@@ -96,13 +97,13 @@ def test_a_unigram_pad_token_that_may_be_a_word_is_refused_in_data() -> None:
         InputError, match=rf"token {pad} at position 2 are unknown: 'e' is called special, and may be a"
     ):
         own.check(np.array([1, 5, pad, 5], own.dtype))
-    assert counted(own, [1, *own.encode("a").tolist()]) == 1
+    assert counted(own, [1, *own.tokens_of("a").tolist()]) == 1
 
 
 def test_a_word_that_documents_start_with_is_refused() -> None:
     own = HfTokenizer(wrapped(byte_level(False), eos_token="."))
     with pytest.raises(InputError, match=r"lossy, it cuts text into the special token \d+\. At byte 3 "):
-        own.encode("dog.")
+        own.tokens_of("dog.")
     with pytest.raises(InputError, match=r"token \d+ at position 1 are unknown: documents start with '\.', and"):
         own.check(np.array(own._spelling.cut("a.b"), own.dtype))
 
@@ -157,7 +158,7 @@ def test_a_decoder_that_writes_something_else_is_refused() -> None:
 @pytest.mark.parametrize("text", ["The lazy dog", "The lazy \ufffd dog"])
 def test_tokens_that_are_not_what_they_decode_to_are_refused_on_use(text: str) -> None:
     own = HfTokenizer(wrapped(byte_level(False)))
-    tokens = own.encode(text)
+    tokens = own.tokens_of(text)
     own.check(tokens)
     own._spelling.surfaces[tokens[1]] = b" diligent"
     own._sizes[tokens[1]] = len(b" diligent")
@@ -169,18 +170,18 @@ def test_data_that_the_tokenizer_would_not_give_are_refused() -> None:
     """It writes no capitals: whoever wrote some had another."""
     own = rebuilt(byte_level(False), normalizer={"type": "Lowercase"})
     other = HfTokenizer(wrapped(byte_level(False)))
-    own.check(other.encode("the lazy dog"))
+    own.check(other.tokens_of("the lazy dog"))
     with pytest.raises(InputError, match=r"the text of the data: .* lossy, .* has 'The lazy', its tokens spell"):
-        own.check(other.encode("so: The lazy"))
+        own.check(other.tokens_of("so: The lazy"))
 
 
 def test_a_text_whose_bytes_are_counted_otherwise_is_refused(tmp_path: Path) -> None:
     own = HfTokenizer(wrapped(byte_level(False)))
     (tmp_path / "text.txt").write_text("The lazy dog")
-    own.read_texts([tmp_path / "text.txt"])
-    own._sizes[own.encode("The lazy dog")[1]] += 1
+    read_texts(own, [tmp_path / "text.txt"])
+    own._sizes[own.tokens_of("The lazy dog")[1]] += 1
     with pytest.raises(InputError, match=r"text\.txt: the tokenizer counts 13 bytes, the text has 12"):
-        own.read_texts([tmp_path / "text.txt"])
+        read_texts(own, [tmp_path / "text.txt"])
 
 
 # Tokens of which only a text shows what they stand for
@@ -202,14 +203,14 @@ def test_added_tokens_that_swallow_spaces_are_refused_in_data(stripping: Any, tm
     name = labelled(stripping, tmp_path / "model", "PreTrainedTokenizerFast")
     own = HfTokenizer.load(name)
     (tmp_path / "text.txt").write_text("a<x>b and so on")
-    stream = own.read_texts([tmp_path / "text.txt"])
+    stream = read_texts(own, [tmp_path / "text.txt"])
     tokens = stream.tokens[1:]
     assert own.target_bytes(stream.tokens, 0, len(tokens), "decoded").sum() == len("a<x>b and so on")
     write_shard(tmp_path / "data.bin", tokens)
     settings = Settings(data=DataSettings(data=(str(tmp_path / "data.bin"),)), model=ModelSettings(hf=name))
     with pytest.raises(InputError, match=REFUSAL):
         load_stream(settings, ALONE)
-    write_shard(tmp_path / "data.bin", own.encode("nothing of the kind"))
+    write_shard(tmp_path / "data.bin", own.tokens_of("nothing of the kind"))
     load_stream(settings, ALONE)
 
 

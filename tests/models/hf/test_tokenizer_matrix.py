@@ -69,7 +69,7 @@ def counted(own: HfTokenizer, stream: Any) -> int:
 def assert_adds_up(own: HfTokenizer, text: str) -> bool:
     """Whether the text is taken; if so, its bytes and those of two documents of it are right."""
     try:
-        tokens = own.encode(text)
+        tokens = own.tokens_of(text)
     except InputError:
         return False
     stream = led(own, tokens)
@@ -187,4 +187,4 @@ def test_words_with_a_mark_of_spaces_are_known() -> None:
     own = HfTokenizer(wrapped(metaspace("first", "WordLevel", fallback=False)))
     assert assert_adds_up(own, "The quick brown fox")
     with pytest.raises(InputError, match=r"unknown token replaces text .* \(1 times\)"):
-        own.encode("The quickest fox")
+        own.tokens_of("The quickest fox")

@@ -1,4 +1,4 @@
-// The hash of exact counts. Keys are compared: it decides where an n-gram is looked for, and no number.
+// The hash of exact counts on the device. Keys are compared: it decides where an n-gram is looked for, and no number.
 #pragma once
 
 #include <cstdint>

@@ -1,27 +1,22 @@
-"""The kinds of subjects: a scorer over a neural source, a function of the past, a file of probabilities."""
+"""A scorer over a neural source: our presets, the model alone, and what tests plant."""
 
 import hashlib
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from importlib import import_module
-from pathlib import Path
-from typing import Any
+from itertools import pairwise
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from ngram_eval.audit.claim import Claim
-from ngram_eval.audit.subject import Change, Glimpse, NotApplicable, Subject, Trace
+from ngram_eval.audit.finding import NotApplicable
+from ngram_eval.audit.subject import AGAIN, Change, Drawn, Glimpse, Subject, Trace
 from ngram_eval.bpb import Tally, as_nats
 from ngram_eval.config import EvalConfig, GateConfig
 from ngram_eval.distributed.prefill import prefill_stop
-from ngram_eval.errors import InputError
 from ngram_eval.evaluation.engine import count_bytes
-from ngram_eval.models.saved_arrays import open_arrays
-from ngram_eval.models.saved_logits import SavedLogits
 from ngram_eval.models.saved_scores import RememberingSource
-from ngram_eval.models.source import NeuralSource, NeuralStats, statistics
+from ngram_eval.models.source import Asked, NeuralSource, NeuralStats, Stats, statistics
 from ngram_eval.scorers.base import Scorer
 from ngram_eval.scorers.make import windows_at_once
 from ngram_eval.text.samples import cut, entropy_of
@@ -42,11 +37,16 @@ class SharedSource:
         self._probabilities: dict[object, NDArray[np.float64]] = {}
         self._last: tuple[Stream | None, bytes] = None, b""
 
-    def stats(self, tokens: Stream, windows: Windows) -> NeuralStats:
+    @property
+    def forgetful(self) -> NeuralSource:
+        """The source itself, which keeps nothing: for streams that grow token by token."""
+        return self._source
+
+    def stats(self, tokens: Stream, windows: Windows, whole: Asked | None = None) -> NeuralStats:
         key = (self._digest(tokens), windows.seq_len)
         if key not in self._stats:
             self._stats[key] = RememberingSource(self._source, len(tokens) - 1, windows.seq_len)
-        return self._stats[key].stats(tokens, windows)
+        return self._stats[key].stats(tokens, windows, whole)
 
     def probabilities(self, tokens: Stream, windows: Windows) -> NDArray[np.float64]:
         if windows.scored > 1:  # too large to keep
@@ -66,10 +66,11 @@ MakeScorer = Callable[[str, EvalConfig, NeuralSource], Scorer]
 """(backend, configuration, neural source) -> a new scorer."""
 
 
-_EXACTLY, _ROUNDING, _BATCHES = 0.0, 1e-9, 1e-4
-
-
+_ROUNDING, _BATCHES = 1e-9, 1e-4
+"""Nats a position by which another backend, or batches of other shapes, may differ."""
 _OTHER_BATCH = 7
+_DRAWN = 64
+"""Tokens that are drawn: each is a forward of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,11 +80,11 @@ class ScorerSubject(Subject):
     name: str
     make: MakeScorer
     config: EvalConfig
-    source: NeuralSource
+    source: SharedSource
     tokenizer: TextTokenizer | None = None
     backend: str = "cpu"
     world: int = 1
-    others: dict[str, tuple[NeuralSource, float]] = field(default_factory=dict)
+    others: dict[str, tuple[SharedSource, float]] = field(default_factory=dict)
     """Copies of the source that keep no statistics, made by `other_sources`."""
     remembers: bool = True
     """Whether it has an n-gram memory, described by the configuration and the backend."""
@@ -91,6 +92,13 @@ class ScorerSubject(Subject):
     @property
     def source_is_given(self) -> bool:
         return self.source.name in ("scores", "logits")
+
+    @property
+    def short(self) -> int:
+        return 2 * max(self.config.window.seq_len, self.source.train_seq_len)
+
+    def vocab_size(self, tokens: Tokens) -> int:
+        return self.source.vocab_size or super().vocab_size(tokens)
 
     def expected(self, tokens: Tokens) -> int:
         return target_count(len(tokens), max(self.config.window.seq_len, self.source.train_seq_len))
@@ -101,7 +109,9 @@ class ScorerSubject(Subject):
     def score(self, tokens: Tokens) -> Trace:
         config, windows, plan = self.config, self._windows(tokens), Plan(self.expected(tokens), self.config.window)
         positions, values, neural = [], [], []
-        tally = Tally()
+        tally, spelt = Tally(), self.tokenizer
+        if spelt is not None and tokens.max() >= spelt.vocab_size:  # a model's vocabulary may be larger: drawn from it
+            spelt = None
         for rank in range(self.world):
             rows = share(plan, rank, self.world, self.source.batch_windows)
             scorer = self.make(self.backend, config, self.source)
@@ -114,11 +124,11 @@ class ScorerSubject(Subject):
                 values.append(charged)
                 neural.append(stats.p_target)
                 positions.append(batch.positions())
-                if self.tokenizer is not None:
-                    count_bytes(tally, tokens, self.tokenizer, batch, config.byte_rule)
+                if spelt is not None:
+                    count_bytes(tally, tokens, spelt, batch, config.byte_rule)
             tally += scorer.tally()
         claim = Claim(
-            positions=tally.positions, nats=as_nats(tally.nats), bytes=tally.bytes if self.tokenizer else None
+            positions=tally.positions, nats=as_nats(tally.nats), bytes=tally.bytes if spelt is not None else None
         )
         return Trace(np.concatenate(positions), np.concatenate(values), np.concatenate(neural), claim)
 
@@ -150,6 +160,47 @@ class ScorerSubject(Subject):
             given[target] = scorer.given_target(blind, position, neural, entropy)
         return Glimpse(position, values, neural, _largest_change(given))
 
+    def draw(self, tokens: Tokens, rng: np.random.Generator) -> Drawn:
+        if self.source_is_given or not self.source.gives_all:
+            raise NotApplicable("its model can't be asked about another text")
+        source, scorer = self.source.forgetful, self.make(self.backend, self.config, self.source)
+        text = tokens[: self.short + 1].copy()
+        windows, targets = self._windows(text), self.expected(text)
+        starts = windows.first[(windows.first >= targets - _DRAWN) & (windows.first < targets)]
+        begin = int(starts[0]) if len(starts) else max(targets - _DRAWN, 1)
+        text[begin + 1 :] = text[begin]  # a repeated token in the place of what will be drawn
+        shown: list[float] = []
+        scored = 0
+        for row in range(len(windows)):
+            window = replace(windows[row : row + 1], first=np.maximum(windows.first[row : row + 1], scored))
+            for part in _parts(window, begin, scorer.window_wise):
+                stop = int(part.stop[0])
+                if part.first[0] < begin:
+                    stats: NeuralStats = statistics(source, text, part, rows=self.config.needs_rows)
+                else:
+                    stats = self._continue(scorer, text, part, rng, shown)
+                scorer.score(text[: stop + 1], part, stats)
+            scored = int(window.stop[0])
+        return Drawn(text, begin, np.array(shown))
+
+    def _continue(
+        self, scorer: Scorer, text: Tokens, part: Windows, rng: np.random.Generator, shown: list[float]
+    ) -> Stats:
+        """Draw the targets of a part's positions into the text; returns their neural statistics."""
+        rows, entropies, targets = [], [], []
+        for position in range(int(part.first[0]), int(part.stop[0])):
+            blind, here = text[: position + 2], np.array([position])
+            (neural,) = self.source.forgetful.probabilities(blind, replace(part, first=here, stop=here + 1))
+            entropy = entropy_of(neural)
+            values = scorer.distribution(blind, position, neural, entropy)
+            share = values / values.sum()
+            text[position + 1] = rng.choice(len(share), p=share)
+            rows.append(neural)
+            entropies.append(entropy)
+            targets.append(neural[text[position + 1]])
+            shown.append(float(share[text[position + 1]]))
+        return Stats(np.array(targets), np.array(entropies, np.float32), np.stack(rows))
+
     def without_memory(self) -> Subject:
         config = self.config
         if not self.remembers:
@@ -157,6 +208,8 @@ class ScorerSubject(Subject):
         if config.scorer == "hashed":
             gate = GateConfig(alpha_base=0, alpha_range=0, alpha_fixed=0)
             return replace(self, config=replace(config, gate=gate))
+        if config.scorer == "ppmd":
+            raise NotApplicable("its bytes' shares multiply to the model's probability only up to rounding")
         if config.scorer == "mixer" or config.exact.chain:
             raise NotApplicable("its weights are learned and can't be set from outside")
         return replace(self, config=replace(config, exact=replace(config.exact, tilt="fixed", tilt_beta=0.0)))
@@ -184,12 +237,22 @@ class ScorerSubject(Subject):
         return found
 
 
-def other_sources(source: NeuralSource) -> dict[str, tuple[NeuralSource, float]]:
+def other_sources(source: NeuralSource) -> dict[str, tuple[SharedSource, float]]:
     """Variants of the source that must give the same number: name -> (source, nats a position it may differ by)."""
     return {
-        "the same again": (SharedSource(source), _EXACTLY),
+        "the same again": (SharedSource(source), AGAIN),
         f"batches of {_OTHER_BATCH} windows": (SharedSource(source, _OTHER_BATCH), _BATCHES),
     }
+
+
+def _parts(window: Windows, begin: int, window_wise: bool) -> Iterator[Windows]:
+    """The window's scored positions before `begin`, then the rest: whole, or each alone if the scorer counts each."""
+    first, stop = int(window.first[0]), int(window.stop[0])
+    middle = min(max(first, begin), stop)
+    edges = [first, middle, *([stop] if window_wise else range(middle + 1, stop + 1))]
+    for a, b in pairwise(edges):
+        if a < b:
+            yield replace(window, first=np.array([a]), stop=np.array([b]))
 
 
 def _largest_change(given: dict[int, NDArray[np.float64]]) -> Change:
@@ -203,133 +266,3 @@ def _largest_change(given: dict[int, NDArray[np.float64]]) -> Change:
         if difference[token] > abs(largest.values[1] - largest.values[0]):
             largest = Change(token, (base, target), (float(first[token]), float(values[token])))
     return largest
-
-
-Probabilities = Callable[[NDArray[np.integer], dict[str, Any]], ArrayLike]
-"""(past tokens, state) -> the probability of each token to be the next. `state` starts empty."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CallableSubject(Subject):
-    """A third party's function. It gets only the past, in memory that does not hold the future."""
-
-    name: str
-    function: Probabilities
-
-    def _run(self, tokens: Tokens) -> Iterator[NDArray[np.float64]]:
-        past, state = np.zeros_like(tokens), dict[str, Any]()
-        shown = past.view()
-        shown.flags.writeable = False
-        for position in range(len(tokens) - 1):
-            past[position] = tokens[position]
-            yield self._ask(shown[: position + 1], state, int(tokens.max()))
-
-    def _ask(self, past: NDArray[np.integer], state: dict[str, Any], largest: int) -> NDArray[np.float64]:
-        try:
-            values = np.array(self.function(past, state), np.float64)
-        except Exception as error:
-            raise InputError(
-                f"--callable {self.name} raised {type(error).__name__} at position {len(past) - 1}: {error}"
-            ) from error
-        if values.ndim != 1 or len(values) <= largest:
-            raise InputError(
-                f"--callable {self.name} gave an array of shape {values.shape} at position {len(past) - 1}: give one "
-                f"probability for each token, at least {largest + 1}"
-            )
-        return values
-
-    def score(self, tokens: Tokens) -> Trace:
-        targets = tokens[1:].tolist()
-        values = [float(one[target]) for one, target in zip(self._run(tokens), targets, strict=True)]
-        return Trace(np.arange(len(values)), np.array(values), None, Claim())
-
-    def glimpses(self, tokens: Tokens, samples: NDArray[np.int64]) -> Iterator[Glimpse]:
-        wanted = set(samples.tolist())
-        for position, values in enumerate(self._run(tokens[: samples[-1] + 2])):
-            if position in wanted:
-                yield Glimpse(position, values, None, None)
-
-    def variants(self) -> dict[str, tuple[Subject, float]]:
-        return {"the same again": (self, _EXACTLY)}
-
-
-def load_callable(name: str) -> CallableSubject:
-    """The function named `module:function`; raises `InputError` if there is none."""
-    module_name, _, function_name = name.partition(":")
-    try:
-        function = getattr(import_module(module_name), function_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(
-            f"--callable is {name!r} ({error}): give module:function, with its folder on PYTHONPATH"
-        ) from error
-    if not callable(function):
-        raise InputError(f"--callable is {name!r}, a {type(function).__name__}: give a function (past_tokens, state)")
-    return CallableSubject(name=name, function=function)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClaimedSubject(Subject):
-    """Claimed charges from a file, with the logits of the distributions that they are claimed to be from."""
-
-    name: str
-    positions: NDArray[np.int64]
-    values: NDArray[np.float64]
-    logits: SavedLogits | None
-    tokens: Tokens
-    """The stream that they belong to."""
-    whole: int
-    """Number of positions of a whole evaluation."""
-
-    def expected(self, tokens: Tokens) -> int:
-        return self.whole
-
-    def score(self, tokens: Tokens) -> Trace:
-        if not np.array_equal(tokens, self.tokens):
-            raise NotApplicable("a file of claims can't be computed again")
-        return Trace(self.positions, self.values, None, Claim())
-
-    def glimpses(self, tokens: Tokens, samples: NDArray[np.int64]) -> Iterator[Glimpse]:
-        if self.logits is None:
-            raise NotApplicable("only the targets' values are claimed: give the distributions with --logits")
-        for position in samples.tolist():
-            at = np.array([position])
-            (values,) = self.logits.probabilities(tokens, Windows(at, at, at + 1, 1))
-            yield Glimpse(position, values, None, None)
-
-
-def load_claimed(path: Path, logits: SavedLogits | None, tokens: Tokens, seq_len: int, subset: bool) -> ClaimedSubject:
-    """Read an .npz or .safetensors file with the charges `p` and their `positions` (default: 0, 1, 2, ...).
-
-    A whole evaluation has all positions, or those of all whole sequences. Raises `InputError` for any other file.
-    """
-    arrays = open_arrays(path, "--claimed")
-    if "p" not in arrays.headers:
-        raise InputError(f"{path}: no array p, the probabilities that positions were charged with")
-    for name, (shape, dtype) in arrays.headers.items():
-        if name not in ("p", "positions"):
-            continue
-        if math.prod(shape) > 2 * len(tokens) + (1 << 20):  # some charge a tail often
-            raise InputError(f"{path}: {name} is {dtype} of shape {shape}; the data has {len(tokens) - 1:,} positions")
-        if dtype.kind not in ("f" if name == "p" else "iu"):  # before it is read: a string can be a gigabyte
-            raise InputError(f"{path}: {name} is {dtype} of shape {shape}; give numbers")
-    values = arrays.read("p")
-    positions = arrays.read("positions") if "positions" in arrays.headers else np.arange(len(values))
-    if values.ndim != 1 or values.dtype.kind != "f" or len(values) == 0 or not (values >= 0).all():
-        raise InputError(f"{path}: p is {values.dtype} of shape {values.shape}; give one float >= 0 a position")
-    if positions.shape != values.shape or positions.dtype.kind not in "iu":
-        raise InputError(
-            f"{path}: positions is {positions.dtype} of shape {positions.shape}; give one integer for each p"
-        )
-    if positions.min() < 0 or positions.max() >= len(tokens) - 1:
-        raise InputError(
-            f"{path}: positions reach from {positions.min()} to {positions.max()}; the data has {len(tokens) - 1:,}"
-        )
-    end = int(positions.max()) + 1
-    return ClaimedSubject(
-        name=path.name,
-        positions=positions.astype(np.int64),
-        values=values.astype(np.float64),
-        logits=logits,
-        tokens=tokens,
-        whole=end if subset or end == (len(tokens) - 1) // seq_len * seq_len else len(tokens) - 1,
-    )

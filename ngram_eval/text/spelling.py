@@ -1,19 +1,22 @@
-"""The bytes that each token of a tokenizer.json spells: the one place that knows.
+"""The bytes that each token of a tokenizer spells: the one place that knows.
 
-They are read off the definition itself (`tokenizers.Tokenizer.to_str`): its model, decoder and added tokens. What
-classes and attributes say of a tokenizer is not believed. Two kinds of decoders write a text without loss:
+Of a tokenizer.json they are read off the definition itself (`tokenizers.Tokenizer.to_str`): its model, decoder and
+added tokens. What classes and attributes say of a tokenizer is not believed. Two kinds of decoders write a text without
+loss:
 
 - byte-level BPE (GPT-2, Llama 3, Qwen, SmolLM): every token is a string of bytes, written in a table of 256 characters;
 - SentencePiece's (Llama 2, Gemma, Mistral): "▁" is a space, `<0xE2>` a byte, other characters are themselves.
 
 What was read is held against the library: its encoder cuts probes, its decoder writes every token.
+
+Where tokens are strings of bytes and nothing else (tiktoken's encodings, bytes themselves), `ByteStrings` has them.
 """
 
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 from ngram_eval.errors import InputError
 
@@ -35,8 +38,78 @@ def byte_table() -> dict[str, int]:
     return {chr(byte): byte for byte in printed} | {chr(0x100 + i): byte for i, byte in enumerate(others)}
 
 
+class Speller(Protocol):
+    """What is known of the tokens of a tokenizer."""
+
+    surfaces: list[bytes | None]
+    """The bytes of each token within a text; None for special tokens, b"" for the unknown token."""
+    vocabulary: dict[str, int]
+    """Tokens with names, special ones among them."""
+    unknown_id: int | None
+    doubtful: dict[int, str]
+    """Tokens that stand for different bytes in different texts -> why; a text shows which, tokens alone do not."""
+    prefixed: bool
+    """Whether the encoder puts a space before a text."""
+    encodes: bool
+    """Whether it can cut a text."""
+    splits_at_newlines: bool
+    """Whether a text is cut into the tokens of its lines (each with its newline), one after another."""
+
+    @property
+    def word(self) -> str:
+        """The text of a token that is plain text."""
+
+    def cut(self, text: str, names: bool = False) -> Sequence[int]:
+        """The tokens of a text; `names` of special tokens in it are text like any other unless asked for."""
+
+    def join(self, tokens: Iterable[int]) -> bytes:
+        """The bytes that tokens spell, a space before the text included."""
+
+    def spells(self, tokens: Iterable[int]) -> bytes:
+        """The bytes that the tokens of a whole text spell, without the space that the encoder puts before it."""
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """What the library's own decoder writes for tokens within a text."""
+
+
+class ByteStrings:
+    """`Speller` of tokens that are strings of bytes wherever they stand."""
+
+    def __init__(
+        self, surfaces: list[bytes | None], cut: Callable[[str], Sequence[int]] | None, source: str, lines: bool = False
+    ) -> None:
+        """`cut` makes tokens of a text, if it is known how; `lines`: line by line."""
+        self.surfaces, self._cut, self._source = surfaces, cut, source
+        self.vocabulary: dict[str, int] = {}
+        self.unknown_id: int | None = None
+        self.doubtful: dict[int, str] = {}
+        self.prefixed, self.encodes, self.splits_at_newlines = False, cut is not None, lines
+        self.word = ""
+
+    def cut(self, text: str, names: bool = False) -> Sequence[int]:
+        """The tokens of a text; raises `InputError` where it is not known how a text is cut."""
+        if self._cut is None:
+            raise InputError(
+                f"{self._source} holds the bytes of tokens, not how a text is cut into them: give the tokenizer.json "
+                "of the same encoding, or its name (tiktoken:gpt2)"
+            )
+        return self._cut(text)
+
+    def join(self, tokens: Iterable[int]) -> bytes:
+        """The bytes that tokens spell."""
+        return b"".join(self.surfaces[token] or b"" for token in tokens)
+
+    spells = join
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of these bytes; U+FFFD for what is no character."""
+        return self.join(tokens).decode("utf-8", "replace")
+
+
 class Spelling:
-    """The bytes of the tokens of a `tokenizers.Tokenizer`; raises `InputError`, naming `source`, where unknown."""
+    """`Speller` of a `tokenizers.Tokenizer`; raises `InputError`, naming `source`, where bytes are unknown."""
+
+    encodes, splits_at_newlines = True, False
 
     def __init__(self, backend: Any, named: Iterable[int], starts: Iterable[int], source: str) -> None:
         """`named` are tokens that someone calls special, `starts` those of them that a document may start with.
