@@ -162,9 +162,10 @@ def variants() -> Iterator[tuple[str, Callable[[], None]]]:
             of = f"{str(dtype).removeprefix('torch.')}, V = {vocab:,}"
             yield f"softcap, {of}", partial(reduce, softcap=30.0)
             yield f"no softcap, {of}", reduce
-            tree = torch.zeros((2, vocab), dtype=torch.int32)
+            order, rank = torch.zeros((2, vocab), dtype=torch.int32)
             branches = torch.zeros((2, (vocab - 1).bit_length()), dtype=torch.float64)
-            through = partial(paths.path_stats, logits, listed.rows[two], *tree, p_target[two], entropy[two], branches)
+            given = (logits, listed.rows[two], order, rank, p_target[two], entropy[two], branches)
+            through: Callable[..., None] = partial(paths.path_stats, *given)
             yield f"paths, softcap, {of}", partial(through, softcap=30.0)
             yield f"paths, no softcap, {of}", through
 

@@ -62,7 +62,7 @@ class Reader:
             if self.tree is None:
                 stats = self.source.stats(self.tokens, whole, *given)
             else:
-                stats = with_branches(self.source, self.tokens, whole, *(given or (None,)), self.tree)
+                stats = with_branches(self.source, self.tokens, whole, asked if given else None, self.tree)
         looks = dict[int, NDArray[np.float64]]()
         if given:
             if stats.rows is None:

@@ -163,7 +163,7 @@ class TransformerSource:
         sums = PathSums(tree, self.device)
 
         def of(hidden: Tensor, targets: Tensor, wanted: Tensor) -> list[tuple[Tensor, ...]]:
-            found = []
+            found = list[tuple[Tensor, ...]]()
             for part in self._parts(len(hidden)):
                 logits = self._logits(hidden[part])
                 rows = torch.log_softmax(logits[wanted[part].to(logits.device)].float(), dim=-1)

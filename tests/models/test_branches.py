@@ -75,10 +75,10 @@ def test_other_branches_are_refused(branches: NDArray[np.float64], message: str)
         mixer.score_paths(np.zeros(3, np.uint16), branches)
 
 
-def model(windows: NDArray[np.int64]) -> torch.Tensor:
+def model(windows: torch.Tensor) -> torch.Tensor:
     """Logits that depend on a position's token alone."""
     table = torch.randn(VOCAB, VOCAB, generator=torch.Generator().manual_seed(3))
-    return table[torch.from_numpy(windows)]
+    return table[windows]
 
 
 @pytest.mark.parametrize("remembered", [False, True])
