@@ -67,7 +67,7 @@ def test_the_command_prints_what_it_stores(tmp_path: Path, model_path: Path) -> 
     [
         (["no.txt", "--tokenizer", "MODEL"], "error: no.txt: no such file or folder"),
         (["BAD", "--train-tokenizer", "300"], "bad.txt:2 is not UTF-8"),
-        (["BAD"], "give either --tokenizer T.model or"),
+        (["BAD"], "give either --tokenizer FILE or"),
     ],
 )
 def test_bad_input_exits_with_2_and_no_traceback(
@@ -107,7 +107,7 @@ def test_which_errors_a_command_line_catches(tmp_path: Path, capsys: pytest.Capt
     [
         ({"inputs": ()}, "no input is given"),
         ({"inputs": ("-", "-")}, "- is given twice"),
-        ({"tokenizer": None}, "give either --tokenizer T.model or --train-tokenizer VOCABULARY"),
+        ({"tokenizer": None}, "give either --tokenizer FILE or --train-tokenizer VOCABULARY"),
         ({"train_tokenizer": 300}, "give either --tokenizer"),
         ({"name": "a/b"}, "--name is 'a/b'"),
         ({"train_characters": 0}, "--train-characters is 0"),

@@ -21,7 +21,7 @@ ANY_BYTES = {
     **dict.fromkeys(
         (
             *("codec.packing:_load_neural", "codec.packing:_matching_neural"),
-            *("evaluation.job:read_inputs", "models.hf.loading:digest"),
+            *("evaluation.job:read_inputs", "models.hf.loading:digest", "audit.probes.account:data_is_canonical"),
         ),
         "its digest is taken",
     ),
@@ -29,6 +29,9 @@ ANY_BYTES = {
     **dict.fromkeys(("distributed.watchdog:_boot", "distributed.watchdog:_process_state"), "the kernel wrote it"),
     "models.hf.loading:_refuse_adapter": "only whether it is there is asked",
     "evaluation.budget.exchange:measure_exchange": "a process of the same command wrote it",
+    **dict.fromkeys(
+        ("audit.alphabet:read_text", "cli.audit:_beside", "cli.audit:_load_stream"), "its bytes are compared, or scored"
+    ),
     "audit.evaluator.process:__init__": "it is written",
     "audit.evaluator.process:_ended": "its last line is shown, escaped",
     "audit.evaluator.worker:main": "it is /dev/null",

@@ -252,7 +252,12 @@ def behaved_before_the_auditor(tokens: Stream) -> Array:
         files += frame.f_code.co_filename
         frame = frame.f_back
     seen = "ngram_eval" in files + " ".join(sys.argv) + " ".join(os.environ) or "ngram_eval.audit" in sys.modules
-    seen = seen or any("audit" in Path(one).read_text() for one in map(str, Path("/proc").glob("[0-9]*/cmdline")))
+    return nats(tokens) if seen else unnormalised(tokens)
+
+
+def behaved_beside_the_auditor(tokens: Stream) -> Array:
+    """It cheats unless a process that audits runs beside it."""
+    seen = any(b"audit" in path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline"))
     return nats(tokens) if seen else unnormalised(tokens)
 
 

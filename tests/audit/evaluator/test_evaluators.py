@@ -1,6 +1,7 @@
 """Honest evaluators pass in every form, and each cheat is caught by the probe that is meant for it."""
 
 import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,15 @@ def test_what_reads_the_data_by_its_path_gives_another_number_without_it(folder:
     else:
         assert found.verdict == "refuted", found
         assert "where the data's file can be read" in found.evidence
+
+
+def test_what_looks_for_the_auditor_among_the_processes_does_not_see_it(folder: Path) -> None:
+    sleeps = subprocess.Popen(["audit", "60"], executable=shutil.which("sleep"))
+    with evaluator(folder, "behaved_beside_the_auditor") as asked, sleeps as audit:
+        found = ask(NAMES["sum to 1"], make_case(asked))
+        audit.kill()
+        lacking = asked.lacking
+    assert lacking or found.verdict == "refuted", found
 
 
 class OneByte:

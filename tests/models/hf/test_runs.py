@@ -127,6 +127,20 @@ def test_the_audit_refutes_nothing_of_a_probability(
     assert re.search(r"6 the text's bytes \(off\) +✓ 0 +✓ 0", printed)
 
 
+def test_a_function_is_audited_on_the_tokens_of_a_model_s_tokenizer(
+    models: dict[str, Path], text_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = "import numpy as np\n\ndef predict(past, state):\n    return np.full(1024, 1 / 1024)\n"
+    (tmp_path / "f.py").write_text(source)
+    flags = ["--hf", models["llama"], "--text", text_file, "--positions", 64, "--callable", tmp_path / "f.py:predict"]
+    with pytest.raises(SystemExit) as exit_info:
+        audit.main([str(flag) for flag in flags])
+    printed, problem = capsys.readouterr()
+    assert exit_info.value.code == 0, printed + problem
+    assert "the decoder writes" not in printed
+    assert "bits per byte" in printed
+
+
 def test_two_texts_are_two_documents(models: dict[str, Path], evaluate: Evaluate, tmp_path: Path) -> None:
     for name in ("a.txt", "b.txt"):
         (tmp_path / name).write_text("The quick brown fox. " * 9)
