@@ -61,7 +61,7 @@ class KeptSource:
         self._p, self._entropy = np.empty(positions), np.empty(positions, np.float32)
         for batch in batches(plan_windows(positions, window), source.batch_windows):
             here = batch.positions()
-            self._p[here], self._entropy[here], _ = stats = source.stats(tokens, batch, np.ones(len(here), np.bool_))
+            self._p[here], self._entropy[here], *_ = stats = source.stats(tokens, batch, np.ones(len(here), np.bool_))
             assert stats.rows is not None, "they were asked for"
             self._rows[here] = np.log(np.maximum(stats.rows, np.finfo(np.float64).tiny))
 

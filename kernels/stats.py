@@ -84,9 +84,7 @@ def neural_stats(logits: Tensor, targets: Tensor, p_target: Tensor, entropy: Ten
     (rows,): any integer dtype, within [0, V). Outputs (rows,): p_target float64, entropy float32 in nats. Raises
     `ValueError` for other shapes or dtypes; contents are not checked, as that would wait for the device.
     """
-    _check(logits, targets, p_target, entropy)
-    if not (math.isfinite(softcap) and softcap >= 0):
-        raise ValueError(f"softcap is {softcap}: give a finite number >= 0")
+    check_stats(logits, targets, p_target, entropy, softcap)
     rows, vocab = logits.shape
     if rows == 0:
         return
@@ -108,7 +106,10 @@ def neural_stats(logits: Tensor, targets: Tensor, p_target: Tensor, entropy: Ten
     )
 
 
-def _check(logits: Tensor, targets: Tensor, p_target: Tensor, entropy: Tensor) -> None:
+def check_stats(logits: Tensor, targets: Tensor, p_target: Tensor, entropy: Tensor, softcap: float) -> None:
+    """Raise `ValueError` unless they are as `neural_stats` says."""
+    if not (math.isfinite(softcap) and softcap >= 0):
+        raise ValueError(f"softcap is {softcap}: give a finite number >= 0")
     if logits.ndim != 2 or logits.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         raise ValueError(f"logits are {logits.dtype} of shape {tuple(logits.shape)}: give (rows, V) floats")
     if logits.shape[1] == 0 or (logits.shape[1] > 1 and logits.stride(1) != 1):

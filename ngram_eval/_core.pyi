@@ -115,6 +115,9 @@ class Mixer:
     def score(
         self, tokens: NDArray[np.uint16] | NDArray[np.uint32], base: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.uint8]]: ...
+    def score_paths(
+        self, tokens: NDArray[np.uint16] | NDArray[np.uint32], branches: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.uint8]]: ...
     def decisions(
         self, tokens: NDArray[np.uint16] | NDArray[np.uint32], base: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.uint8], NDArray[np.float64]]: ...

@@ -26,7 +26,7 @@ from triton.backends.compiler import GPUTarget
 from benchmarks.machine import describe_machine, publish
 from ngram_eval.config import GateConfig, NgramConfig
 from ngram_eval.errors import InputError, exit_on_input_error
-from ngram_eval.kernels import buckets, score_windows, stats, tables
+from ngram_eval.kernels import buckets, paths, score_windows, stats, tables
 from ngram_eval.kernels.gating import gate_constants
 from ngram_eval.kernels.runtime import INTERPRETED
 
@@ -101,6 +101,7 @@ KERNELS = (
     score_windows.score_kernel,
     score_windows.add_kernel,
     stats.stats_kernel,
+    paths.paths_kernel,
 )
 
 
@@ -161,6 +162,12 @@ def variants() -> Iterator[tuple[str, Callable[[], None]]]:
             of = f"{str(dtype).removeprefix('torch.')}, V = {vocab:,}"
             yield f"softcap, {of}", partial(reduce, softcap=30.0)
             yield f"no softcap, {of}", reduce
+            order, rank = torch.zeros((2, vocab), dtype=torch.int32)
+            branches = torch.zeros((2, (vocab - 1).bit_length()), dtype=torch.float64)
+            given = (logits, listed.rows[two], order, rank, p_target[two], entropy[two], branches)
+            through: Callable[..., None] = partial(paths.path_stats, *given)
+            yield f"paths, softcap, {of}", partial(through, softcap=30.0)
+            yield f"paths, no softcap, {of}", through
 
 
 def compile_all(target: str, only: Callable[[str], object] = lambda name: True) -> Iterator[Compiled]:

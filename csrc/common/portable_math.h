@@ -1,8 +1,13 @@
 // The logistic function from +, -, x, / alone: with contraction off (setup.py) the same bits on every IEEE machine.
 #pragma once
 
-#include <bit>
 #include <cstdint>
+
+#include "common/clones.h"
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wpsabi"  // how vectors are passed: functions of them become a part of their callers
+#endif
 
 namespace ngram {
 
@@ -16,23 +21,22 @@ inline constexpr float kLogisticLimit = 14.0f;  // arguments are clamped to it: 
 
 // 1 / (1 + e^-z), relative error below 4e-6, of floats in lanes; Words are as many unsigned integers.
 template <class Floats, class Words>
-inline Floats logistic(Floats z) {
-  const auto all = [](float x) { return Floats{} + x; };
-  const Floats low = all(-kLogisticLimit), high = all(kLogisticLimit);
+NGRAM_INLINE Floats logistic(Floats z) {
+  const Floats low = Floats{} - kLogisticLimit, high = Floats{} + kLogisticLimit;
   z = z < low ? low : z;
   z = z > high ? high : z;
   const Floats t = z * -1.44269504f;
-  const Floats magic = all(12582912.0f);  // 1.5 x 2^23: once added, the low bits hold t, rounded
+  const Floats magic = Floats{} + 12582912.0f;  // 1.5 x 2^23: once added, the low bits hold t, rounded
   const Floats shifted = t + magic;
   const Floats f = t - (shifted - magic);
-  Floats power = all(0.0013334f);
+  Floats power = Floats{} + 0.0013334f;
   for (const float coefficient : {0.0096181f, 0.0555041f, 0.2402265f, 0.6931472f, 1.0f}) {
     power = coefficient + f * power;
   }
-  const Words scale = (std::bit_cast<Words>(shifted) - std::bit_cast<Words>(magic) + 127u) << 23;
-  return 1.0f / (1.0f + power * std::bit_cast<Floats>(scale));
+  const Words scale = ((Words)shifted - (Words)magic + 127u) << 23;
+  return 1.0f / (1.0f + power * (Floats)scale);
 }
 
-inline Four logistic(Four z) { return logistic<Four, FourBits>(z); }
+NGRAM_INLINE Four logistic(Four z) { return logistic<Four, FourBits>(z); }
 
 }  // namespace ngram

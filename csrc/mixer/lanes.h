@@ -41,10 +41,11 @@ NGRAM_INLINE void by_four(std::size_t n, F f) {
 // The sum over lanes: of four pairs, of two pairs of those, of these.
 NGRAM_INLINE float across(Lanes x) { return ((x[0] + x[4]) + (x[1] + x[5])) + ((x[2] + x[6]) + (x[3] + x[7])); }
 
+NGRAM_INLINE Four halves(Lanes a) { return Four{a[0], a[1], a[2], a[3]} + Four{a[4], a[5], a[6], a[7]}; }
+NGRAM_INLINE Four pairs(Four a, Four b) { return Four{a[0], a[2], b[0], b[2]} + Four{a[1], a[3], b[1], b[3]}; }
+
 // The same of four at once.
 NGRAM_INLINE Four across(const Lanes* x) {
-  const auto halves = [](Lanes a) { return Four{a[0], a[1], a[2], a[3]} + Four{a[4], a[5], a[6], a[7]}; };
-  const auto pairs = [](Four a, Four b) { return Four{a[0], a[2], b[0], b[2]} + Four{a[1], a[3], b[1], b[3]}; };
   return pairs(pairs(halves(x[0]), halves(x[1])), pairs(halves(x[2]), halves(x[3])));
 }
 

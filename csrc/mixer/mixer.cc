@@ -144,11 +144,14 @@ NGRAM_INLINE void Mixer::ask(int depth) {
   if (depth % kLevels == 0) NGRAM_PREFETCH(path.direct[depth / kLevels][kPart]);
   const Path::Rows& rows = path.rows[depth];
   if constexpr (kPart == 3) {
-    for (int cell = 0; cell < kCells; cell += 16) NGRAM_PREFETCH(rows.maps[1] + cell);
+    for (const float* const map : rows.maps) {
+      for (int cell = 0; cell < kCells; cell += 16) NGRAM_PREFETCH(map + cell);
+    }
   } else {
     NGRAM_PREFETCH(rows.weights[kPart]);
     if (width_ > 16) NGRAM_PREFETCH(rows.weights[kPart] + 16);
   }
+  if constexpr (kPart == 0) NGRAM_PREFETCH(rows.last_weights);
 }
 
 // Finds what the contexts hold below the node at which a group begins.
@@ -397,16 +400,21 @@ void Mixer::append(const Token* tokens, std::int64_t n) {
 }
 
 template <class Token>
-void Mixer::score(const Token* tokens, std::int64_t n, const double* rows, std::int64_t stride, double* p,
-                  std::uint8_t* order, Decisions* decisions) {
+void Mixer::score(const Token* tokens, std::int64_t n, const Neural& neural, double* p, std::uint8_t* order,
+                  Decisions* decisions) {
   if (n > 0) plan(*ahead_, tokens[0]);
   for (std::int64_t i = 0; i < n; ++i) {
     std::swap(path_, ahead_);
     past_.push(tokens[i]);
     if (i + 1 < n) plan(*ahead_, tokens[i + 1]);
     if (i + 2 < n) past_.prefetch(tokens[i + 1]);
-    if (i == 0 || stride > 0) sum_up(rows + i * stride);
-    branches(*path_, 0, path_->depth);
+    const double* const numbers = neural.numbers + i * neural.stride;
+    if (neural.form == Neural::kPaths) {
+      for (int d = 0; d < path_->depth; ++d) decisions_[d].neural = numbers[d];
+    } else {
+      if (i == 0 || neural.stride > 0) sum_up(numbers);
+      branches(*path_, 0, path_->depth);
+    }
     p[i] = charge(*path_, decisions);
     order[i] = static_cast<std::uint8_t>(this->order(*path_));
     learn(*path_);
@@ -461,7 +469,8 @@ void Mixer::distribution(const double* row, double* p) {
     for (int bit = 0; bit < 2; ++bit) {
       path_->depth = at.depth;
       descend(*path_, bit);
-      open.push_back({path_->last(), path_->depth, told(at.depth, at.weight, one, bit), at.p * (bit ? one : 1.0 - one)});
+      open.push_back(
+          {path_->last(), path_->depth, told(at.depth, at.weight, one, bit), at.p * (bit ? one : 1.0 - one)});
     }
   }
 }
@@ -530,9 +539,7 @@ std::vector<std::pair<const char*, std::span<float>>> Mixer::learned() {
 
 template void Mixer::append(const std::uint16_t*, std::int64_t);
 template void Mixer::append(const std::uint32_t*, std::int64_t);
-template void Mixer::score(const std::uint16_t*, std::int64_t, const double*, std::int64_t, double*, std::uint8_t*,
-                           Decisions*);
-template void Mixer::score(const std::uint32_t*, std::int64_t, const double*, std::int64_t, double*, std::uint8_t*,
-                           Decisions*);
+template void Mixer::score(const std::uint16_t*, std::int64_t, const Neural&, double*, std::uint8_t*, Decisions*);
+template void Mixer::score(const std::uint32_t*, std::int64_t, const Neural&, double*, std::uint8_t*, Decisions*);
 
 }  // namespace ngram

@@ -26,6 +26,7 @@
 #pragma once
 
 #include <array>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -55,9 +56,22 @@ struct Decisions {
   std::vector<double> ones;  // probabilities of a 1
 };
 
+// What the neural model says of tokens in a row.
+struct Neural {
+  enum {
+    kRows,
+    kPaths
+  } form;  // distributions of V; or, of the decisions on each token's path, the probabilities of a 1
+  const double* numbers;
+  std::int64_t stride;  // from one token's to the next's; 0: one row for all
+};
+
 class Mixer {
  public:
   static constexpr int kMostSets = 5, kMostDecisions = 19;  // decisions: a vocabulary has at most 2^19 tokens
+
+  // Decisions of the longest path.
+  int depth() const { return std::bit_width(by_rank_.size() - 1); }
 
   Mixer(const MixerConfig& config, Spelling spelling);
 
@@ -65,12 +79,11 @@ class Mixer {
   template <class Token>
   void append(const Token* tokens, std::int64_t n);
 
-  // Charges each token, learns from it; then the next. The neural distributions are rows of V, `stride` 0: the same for
-  // all. `order` is the longest context of up to 6 tokens that had occurred, its tokens plus one; 1 where only the empty
+  // Charges each token, learns from it; then the next. `order` is the longest context of up to 6 tokens that had occurred, its tokens plus one; 1 where only the empty
   // one had, 0 at the start. `decisions` may be null.
   template <class Token>
-  void score(const Token* tokens, std::int64_t n, const double* rows, std::int64_t stride, double* p,
-             std::uint8_t* order, Decisions* decisions);
+  void score(const Token* tokens, std::int64_t n, const Neural& neural, double* p, std::uint8_t* order,
+             Decisions* decisions);
 
   // What `score` would charge each token with, bit for bit.
   void distribution(const double* row, double* p);
@@ -150,11 +163,11 @@ class Mixer {
     std::array<float*, kMostSets> weights;
     float* last_weights;
     std::array<float*, 2> cells;
-    Estimate* repetition;       // or null
-    float right;                // share of the second of two neighbouring cells
-    double neural;              // probability of a 1 by the neural model
-    float mixed;                // before the last maps
-    float fixed;                // after them
+    Estimate* repetition;  // or null
+    float right;           // share of the second of two neighbouring cells
+    double neural;         // probability of a 1 by the neural model
+    float mixed;           // before the last maps
+    float fixed;           // after them
   };
 
   // What the contexts hold of a group's nodes.
@@ -198,14 +211,14 @@ class Mixer {
   Groups groups_;
   ZeroPages<Estimate> direct_;
   std::uint64_t direct_mask_;
-  std::vector<Estimate> maps_;                         // (hashed contexts, 256 states)
-  std::vector<Estimate> repetitions_;                  // (length, first or later decision, what is expected)
-  std::deque<ZeroPages<float>> weights_;               // by set: (selected, width)
-  std::array<float, kInputs> no_weights_{};            // of sets that are not in use: their only row
+  std::vector<Estimate> maps_;               // (hashed contexts, 256 states)
+  std::vector<Estimate> repetitions_;        // (length, first or later decision, what is expected)
+  std::deque<ZeroPages<float>> weights_;     // by set: (selected, width)
+  std::array<float, kInputs> no_weights_{};  // of sets that are not in use: their only row
   std::array<float*, kMostSets> first_weights_;
   std::array<std::size_t, kMostSets> row_width_;
-  ZeroPages<float> last_weights_;                      // (V, lanes)
-  std::array<ZeroPages<float>, 2> last_maps_;          // (V, cells), (hash of last token and node, cells)
+  ZeroPages<float> last_weights_;              // (V, lanes)
+  std::array<ZeroPages<float>, 2> last_maps_;  // (V, cells), (hash of last token and node, cells)
 
   Switch switch_;
   std::vector<double> below_;  // neural probability of all ranks below each, V + 1
@@ -214,8 +227,8 @@ class Mixer {
   Path* path_ = &paths_[0];   // the token under way
   Path* ahead_ = &paths_[1];  // the one after it
   int asked_ = 0;             // keys of that one whose groups have been asked for
-  double weight_ = 0.5;  // of the neural model, given the decisions so far
-  double one_ = 0.5;     // what a 1 is charged with at the newest decision
+  double weight_ = 0.5;       // of the neural model, given the decisions so far
+  double one_ = 0.5;          // what a 1 is charged with at the newest decision
   std::array<Decision, kMostDecisions> decisions_{};
   std::array<Group, kMostGroups> found_;
 };

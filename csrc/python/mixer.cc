@@ -58,12 +58,27 @@ void check_tokens_of(const Mixer& self, const py::array& tokens) {
       : check_below(static_cast<const std::uint32_t*>(tokens.data()), tokens.size(), self.vocab_size());
 }
 
-void check_rows(const Mixer& self, const py::array& base, py::ssize_t n) {
+ngram::Neural rows_of(const Mixer& self, const py::array& base, py::ssize_t n) {
   if (!holds<double>(base) || base.ndim() != 2 || !(base.flags() & py::array::c_style) ||
       base.shape(1) != self.vocab_size() || (base.shape(0) != 1 && base.shape(0) != n)) {
     fail("base must be float64 of shape (n, V) or (1, V) with V = " + std::to_string(self.vocab_size()) + ", not " +
          describe(base));
   }
+  return {ngram::Neural::kRows, static_cast<const double*>(base.data()), base.shape(0) == 1 ? 0 : base.shape(1)};
+}
+
+ngram::Neural paths_of(const Mixer& self, const py::array& branches, py::ssize_t n) {
+  if (!holds<double>(branches) || branches.ndim() != 2 || !(branches.flags() & py::array::c_style) ||
+      branches.shape(0) != n || branches.shape(1) != self.depth()) {
+    fail("branches must be float64 of shape (n, D) with n = " + std::to_string(n) +
+         " and D = " + std::to_string(self.depth()) + ", not " + describe(branches));
+  }
+  const auto* const numbers = static_cast<const double*>(branches.data());
+  // Of what is no probability the logarithm is taken, and a weight chosen by it.
+  if (!std::all_of(numbers, numbers + branches.size(), [](double p) { return p >= 0.0 && p <= 1.0; })) {
+    fail("branches must be probabilities, from 0 to 1");
+  }
+  return {ngram::Neural::kPaths, numbers, branches.shape(1)};
 }
 
 const double* check_row(const Mixer& self, const py::array& base) {
@@ -84,28 +99,30 @@ struct Scored {
   py::array_t<std::uint8_t> order;
 };
 
-Scored charge(Mixer& self, const py::array& tokens, const py::array& base, ngram::Decisions* decisions) {
+Scored charge(Mixer& self, const py::array& tokens, const ngram::Neural& neural, ngram::Decisions* decisions) {
   const py::ssize_t n = tokens.size();
   check_tokens_of(self, tokens);
-  check_rows(self, base, n);
   Scored scored{py::array_t<double>(n), py::array_t<std::uint8_t>(n)};
   double* const p = scored.p.mutable_data();
   std::uint8_t* const order = scored.order.mutable_data();
-  const auto* rows = static_cast<const double*>(base.data());
-  const std::int64_t stride = base.shape(0) == 1 ? 0 : base.shape(1);
-  with_tokens(tokens, [&](auto data) { self.score(data, n, rows, stride, p, order, decisions); });
+  with_tokens(tokens, [&](auto data) { self.score(data, n, neural, p, order, decisions); });
   return scored;
 }
 
 py::tuple score(Mixer& self, const py::array& tokens, const py::array& base) {
-  Scored scored = charge(self, tokens, base, nullptr);
+  Scored scored = charge(self, tokens, rows_of(self, base, tokens.size()), nullptr);
+  return py::make_tuple(std::move(scored.p), std::move(scored.order));
+}
+
+py::tuple score_paths(Mixer& self, const py::array& tokens, const py::array& branches) {
+  Scored scored = charge(self, tokens, paths_of(self, branches, tokens.size()), nullptr);
   return py::make_tuple(std::move(scored.p), std::move(scored.order));
 }
 
 // (probabilities of the tokens, outcomes of all decisions, probabilities of a 1).
 py::tuple decisions(Mixer& self, const py::array& tokens, const py::array& base) {
   ngram::Decisions made;
-  Scored scored = charge(self, tokens, base, &made);
+  Scored scored = charge(self, tokens, rows_of(self, base, tokens.size()), &made);
   const auto n = static_cast<py::ssize_t>(made.bits.size());
   return py::make_tuple(std::move(scored.p), py::array_t<std::uint8_t>(n, made.bits.data()),
                         py::array_t<double>(n, made.ones.data()));
@@ -182,6 +199,7 @@ void bind_mixer(py::module_& m) {
            "weight"_a)
       .def("append", locked(&append), "tokens"_a.noconvert())
       .def("score", locked(&score), "tokens"_a.noconvert(), "base"_a.noconvert())
+      .def("score_paths", locked(&score_paths), "tokens"_a.noconvert(), "branches"_a.noconvert())
       .def("decisions", locked(&decisions), "tokens"_a.noconvert(), "base"_a.noconvert())
       .def("distribution", locked(&distribution), "base"_a.noconvert())
       .def("evidence", locked(&evidence), "token"_a, "base"_a.noconvert())

@@ -26,6 +26,7 @@ from ngram_eval.evaluation.schedule import pipelined, sharded, sharing_of
 from ngram_eval.evaluation.settings import CheckpointSettings, Settings
 from ngram_eval.files import working_in
 from ngram_eval.models.saved_scores import RememberingSource
+from ngram_eval.models.source import UniformSource
 from ngram_eval.scorers.base import Scorer
 from ngram_eval.scorers.make import make_scorer, windows_at_once
 from ngram_eval.text.windows import Grid, Plan
@@ -74,7 +75,9 @@ def evaluate(
     if before.done:
         load_learned(scorer, before.learned, f"{saving.checkpoint}/{name}")
     grid = Grid(plan, windows_at_once(config, source))
-    reader = Reader(tokens, source, grid, job.samples(config.window), config.needs_rows, clock, interrupt)  # logits
+    tree = None if source.name == UniformSource.name else scorer.tree  # its one row serves all positions
+    rows = config.needs_rows and tree is None
+    reader = Reader(tokens, source, grid, job.samples(config.window), rows, clock, interrupt, tree)  # logits
     engine = Engine(
         tokens=tokens,
         plan=plan,

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from ngram_eval.errors import InputError
 from ngram_eval.evaluation.interrupt import Interrupt
-from ngram_eval.models.source import NeuralSource, NeuralStats, Stats
+from ngram_eval.models.branches import Tree
+from ngram_eval.models.source import NeuralSource, NeuralStats, Stats, with_branches
 from ngram_eval.text.samples import samples_in
 from ngram_eval.text.stream import Stream
 from ngram_eval.text.windows import Grid, Windows
@@ -40,6 +41,8 @@ class Reader:
     clock: Stopwatch
     interrupt: Interrupt | None = None
     """Ends the readings early."""
+    tree: Tree | None = None
+    """The tree whose branches the scorer needs, instead of whole distributions."""
 
     def read(self, pieces: Iterable[range]) -> Iterator[Reading]:
         """Readings of runs of windows, each within one batch. The whole batch is forwarded even for a part of it."""
@@ -56,7 +59,10 @@ class Reader:
         asked = np.ones(whole.scored, np.bool_) if self.needs_rows else sampled
         with self.clock.stage("neural"):
             given = (asked,) if asked.any() else ()
-            stats = self.source.stats(self.tokens, whole, *given)
+            if self.tree is None:
+                stats = self.source.stats(self.tokens, whole, *given)
+            else:
+                stats = with_branches(self.source, self.tokens, whole, asked if given else None, self.tree)
         looks = dict[int, NDArray[np.float64]]()
         if given:
             if stats.rows is None:
@@ -72,6 +78,7 @@ class Reader:
         numbers = [
             stats.p_target,
             *((stats.rows,) if self.needs_rows and stats.rows is not None else ()),
+            *((stats.branches,) if stats.branches is not None else ()),
             *reading.looks.values(),
             stats.entropy,
         ]
@@ -80,17 +87,23 @@ class Reader:
     def message(self, rows: range) -> NDArray[np.uint8]:
         """An empty buffer of the size that `pack` returns for these windows."""
         windows = self.grid.plan[rows.start : rows.stop]
-        distributions = len(samples_in(windows, self.samples)) + (windows.scored if self.needs_rows else 0)
-        return np.empty(windows.scored * 12 + distributions * self.source.vocab_size * 8, np.uint8)
+        looks = len(samples_in(windows, self.samples)) * self.source.vocab_size
+        return np.empty(windows.scored * 12 + (windows.scored * self._numbers + looks) * 8, np.uint8)
 
     def unpack(self, rows: range, message: NDArray[np.uint8]) -> Reading:
         """The reading of the windows `rows` that `pack` made into `message`."""
         windows = self.grid.plan[rows.start : rows.stop]
         n, size = windows.scored, self.source.vocab_size
         floats, entropy = message[: len(message) - 4 * n].view(np.float64), message[len(message) - 4 * n :]
-        in_rows = n * size if self.needs_rows else 0
-        whole = floats[n : n + in_rows].reshape(n, size) if self.needs_rows else None
-        looks = dict(
-            zip(samples_in(windows, self.samples), floats[n + in_rows :].reshape(-1, max(size, 1)), strict=True)
-        )
-        return Reading(rows, windows, Stats(floats[:n], entropy.view(np.float32), whole), looks)
+        looked = n + n * self._numbers
+        numbers = floats[n:looked].reshape(n, self._numbers)
+        looks = dict(zip(samples_in(windows, self.samples), floats[looked:].reshape(-1, max(size, 1)), strict=True))
+        whole, branches = numbers if self.needs_rows else None, None if self.tree is None else numbers
+        return Reading(rows, windows, Stats(floats[:n], entropy.view(np.float32), whole, branches), looks)
+
+    @property
+    def _numbers(self) -> int:
+        """Numbers a position besides the target's probability and the entropy."""
+        if self.tree is not None:
+            return self.tree.depth
+        return self.source.vocab_size if self.needs_rows else 0

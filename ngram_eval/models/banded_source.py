@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ngram_eval.extensions import to_device
 from ngram_eval.models.banded_attention import Band, BandKernel, band_kernel
+from ngram_eval.models.branches import Tree
 from ngram_eval.models.side_by_side import side_by_side
 from ngram_eval.models.source import Asked, NeuralStats, Stats, nan_statistics
 from ngram_eval.models.transformer import Transformer
@@ -125,6 +126,13 @@ class BandedSource(TransformerSource):
         if bool((bad := said.isnan() | entropy.isnan()).any()):
             raise nan_statistics(int(positions[bad.cpu().numpy()][0]))
         return Stats(np.exp(said.cpu().numpy().astype(np.float64)), entropy.cpu().numpy(), asked)
+
+    def path_stats(self, tokens: Stream, windows: Windows, whole: Asked | None, tree: Tree) -> NeuralStats:
+        """As `PathSource.path_stats`, of whole distributions."""
+        stats = self.stats(tokens, windows, np.ones(windows.scored, np.bool_))
+        assert stats.rows is not None, "they were asked for"
+        branches = tree.branches(stats.rows, windows.targets(tokens))
+        return Stats(stats.p_target, stats.entropy, None if whole is None else stats.rows[whole], branches)
 
     def _whole(self, at: list[tuple[_Chunk, NDArray[np.int64]]], whole: Asked) -> NDArray[np.float64]:
         """The whole distributions where `whole` asks for them, (asked, V), of positions `at` chunks and rows of these.

@@ -13,8 +13,9 @@ from ngram_eval.config import WindowConfig
 from ngram_eval.distributed.ranks import Ranks
 from ngram_eval.errors import InputError
 from ngram_eval.files import replacing
+from ngram_eval.models.branches import Tree
 from ngram_eval.models.saved_arrays import Floats, open_arrays
-from ngram_eval.models.source import _LIGHT_BATCH, Asked, NeuralSource, NeuralStats, Stats
+from ngram_eval.models.source import _LIGHT_BATCH, Asked, NeuralSource, NeuralStats, Stats, with_branches
 from ngram_eval.text.npy import Header
 from ngram_eval.text.stream import Stream
 from ngram_eval.text.windows import Windows, batches, plan_windows
@@ -124,18 +125,37 @@ class RememberingSource:
             self.reused += len(positions)
             rows = np.stack([self._rows[position] for position in wanted]) if wanted else None
             return Stats(self.p_target[positions], self.entropy[positions], rows)
-        kept = np.isin(positions, self._samples)
-        given = kept if whole is None else kept | whole
+        given = self._given(positions, whole)
         found = self._source.stats(tokens, windows, *((given,) if given.any() else ()))
+        return self._keep(windows, whole, given, found)
+
+    def path_stats(self, tokens: Stream, windows: Windows, whole: Asked | None, tree: Tree) -> NeuralStats:
+        if windows.seq_len != self._seq_len:
+            return with_branches(self._source, tokens, windows, whole, tree)
+        given = self._given(windows.positions(), whole)
+        found = with_branches(self._source, tokens, windows, given if given.any() else None, tree)
+        return self._keep(windows, whole, given, found)
+
+    def _given(self, positions: NDArray[np.int64], whole: Asked | None) -> Asked:
+        """The positions whose whole distributions are asked of the source: those wanted, and the samples."""
+        sampled = np.isin(positions, self._samples)
+        return sampled if whole is None else sampled | whole
+
+    def _keep(self, windows: Windows, whole: Asked | None, given: Asked, found: NeuralStats) -> NeuralStats:
+        positions = windows.positions()
         unseen = self._window_start[positions] < 0
         keep = positions[unseen]
-        self._window_start[keep] = start[unseen]
+        self._window_start[keep] = np.repeat(windows.start, windows.stop - windows.first)[unseen]
         self.p_target[keep], self.entropy[keep] = found.p_target[unseen], found.entropy[unseen]
         if found.rows is None:
             return found
-        self._rows |= dict(zip(positions[kept].tolist(), found.rows[kept[given]], strict=True))
+        kept = np.isin(positions, self._samples)
+        self._rows |= {
+            position: row.copy()
+            for position, row in zip(positions[kept].tolist(), found.rows[kept[given]], strict=True)
+        }
         rows = None if whole is None else found.rows[whole[given]]
-        return Stats(found.p_target, found.entropy, rows)
+        return Stats(found.p_target, found.entropy, rows, found.branches)
 
     def probabilities(self, tokens: Stream, windows: Windows) -> NDArray[np.float64]:
         return self._source.probabilities(tokens, windows)

@@ -4,12 +4,13 @@
 """
 
 import math
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ngram_eval.errors import InputError
+from ngram_eval.models.branches import Tree
 from ngram_eval.text.stream import Stream
 from ngram_eval.text.windows import Windows
 
@@ -29,6 +30,10 @@ class NeuralStats(Protocol):
     def rows(self) -> NDArray[np.float64] | None:
         """The whole distributions of the positions that were asked for, in order, (asked, V); None if none was."""
 
+    @property
+    def branches(self) -> NDArray[np.float64] | None:
+        """What a `Tree`'s paths need of the distributions, (positions, D), if they were asked for; else None."""
+
     def part(self, entries: slice) -> "NeuralStats":
         """The statistics of some of the positions, with their `rows` if those of every position are here."""
 
@@ -39,11 +44,13 @@ class Stats(NamedTuple):
     p_target: NDArray[np.float64]
     entropy: NDArray[np.float32]
     rows: NDArray[np.float64] | None = None
+    branches: NDArray[np.float64] | None = None
 
     def part(self, entries: slice) -> "Stats":
         """As `NeuralStats.part`."""
         rows = None if self.rows is None or len(self.rows) < len(self.p_target) else self.rows[entries]
-        return Stats(self.p_target[entries], self.entropy[entries], rows)
+        branches = None if self.branches is None else self.branches[entries]
+        return Stats(self.p_target[entries], self.entropy[entries], rows, branches)
 
 
 def nan_statistics(position: int) -> InputError:
@@ -88,6 +95,26 @@ class NeuralSource(Protocol):
         The target's entry equals `p_target` of `stats` on the host, bit for bit on one machine. Raises `InputError`
         unless `gives_all`.
         """
+
+
+@runtime_checkable
+class PathSource(Protocol):
+    """A source that makes branches where its logits are, without whole distributions on the host."""
+
+    def path_stats(self, tokens: Stream, windows: Windows, whole: Asked | None, tree: Tree) -> NeuralStats:
+        """As `NeuralSource.stats`, with `branches`."""
+
+
+def with_branches(
+    source: NeuralSource, tokens: Stream, windows: Windows, whole: Asked | None, tree: Tree
+) -> NeuralStats:
+    """The source's statistics with `branches`, and with the rows that `whole` asks for."""
+    if isinstance(source, PathSource):
+        return source.path_stats(tokens, windows, whole, tree)
+    stats = statistics(source, tokens, windows, rows=True)
+    assert stats.rows is not None, "they were asked for"
+    branches = tree.branches(stats.rows, windows.targets(tokens))
+    return Stats(stats.p_target, stats.entropy, None if whole is None else stats.rows[whole], branches)
 
 
 def statistics(source: NeuralSource, tokens: Stream, windows: Windows, *, rows: bool) -> NeuralStats:

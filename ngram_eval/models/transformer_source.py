@@ -14,6 +14,8 @@ from torch import Tensor
 
 from ngram_eval.errors import InputError
 from ngram_eval.extensions import to_device
+from ngram_eval.models.branches import Tree
+from ngram_eval.models.path_sums import PathSums
 from ngram_eval.models.side_by_side import Outcome, in_parts, side_by_side
 from ngram_eval.models.source import Asked, NeuralStats, Stats, all_rows, nan_statistics
 from ngram_eval.models.transformer import Transformer, attention_kernel
@@ -82,6 +84,7 @@ class DeviceStats:
     ) -> None:
         """`rows` are on the host."""
         self.device_p_target, self.device_entropy, self.rows = device_p_target, device_entropy, rows
+        self.branches = None
 
     def part(self, entries: slice) -> "DeviceStats":
         """The statistics of some of the positions, without `rows`: scorers on a device need none."""
@@ -153,6 +156,25 @@ class TransformerSource:
         return Stats(
             np.exp(log_p.astype(np.float64)), entropy, None if whole is None else np.exp(rows.astype(np.float64))
         )
+
+    @torch.inference_mode()
+    def path_stats(self, tokens: Stream, windows: Windows, whole: Asked | None, tree: Tree) -> NeuralStats:
+        """As `PathSource.path_stats`, in one forward; raises `InputError` for NaN."""
+        sums = PathSums(tree, self.device)
+
+        def of(hidden: Tensor, targets: Tensor, wanted: Tensor) -> list[tuple[Tensor, ...]]:
+            found = list[tuple[Tensor, ...]]()
+            for part in self._parts(len(hidden)):
+                logits = self._logits(hidden[part])
+                rows = torch.log_softmax(logits[wanted[part].to(logits.device)].float(), dim=-1)
+                found.append((*sums.stats(logits, targets[part]), rows))
+            return found
+
+        parts = chain.from_iterable(self._forward(tokens, windows, whole, of))
+        p_target, entropy, branches, rows = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
+        if (bad := np.isnan(entropy) | np.isnan(p_target) | np.isnan(branches).any(axis=1)).any():
+            raise nan_statistics(int(windows.positions()[bad][0]))
+        return Stats(p_target, entropy, None if whole is None else np.exp(rows.astype(np.float64)), branches)
 
     def probabilities(self, tokens: Stream, windows: Windows) -> NDArray[np.float64]:
         """As `NeuralSource.probabilities`."""

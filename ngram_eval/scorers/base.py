@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ngram_eval.bpb import Tally
 from ngram_eval.distributed.ranks import Ranks
+from ngram_eval.models.branches import Tree
 from ngram_eval.models.source import NeuralStats
 from ngram_eval.text.stream import Stream
 from ngram_eval.text.windows import Windows
@@ -76,6 +77,9 @@ class Scorer(Protocol):
     """
     on_device: bool = False
     """Whether calls return before the work is done, so that a separate thread would gain nothing."""
+
+    tree: Tree | None = None
+    """The tree whose branches it takes in place of whole distributions."""
 
     def prefill(self, tokens: Stream, start: int, stop: int, advance: Callable[[int], None]) -> None:
         """Count positions [start, stop) without scoring them.

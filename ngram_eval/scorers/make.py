@@ -2,6 +2,7 @@
 
 from ngram_eval.config import EvalConfig
 from ngram_eval.errors import InputError
+from ngram_eval.models.branches import Tree
 from ngram_eval.models.source import NeuralSource
 from ngram_eval.scorers.backends import BACKENDS, ON_DEVICE
 from ngram_eval.scorers.base import Scorer, Vocabulary
@@ -64,7 +65,8 @@ def make_scorer(backend: str, config: EvalConfig, threads: int = 1, vocabulary: 
             raise ValueError("the mixer needs a vocabulary")
         known = vocabulary.surfaces
         spelling = unspelt(vocabulary.size) if known is None else spelling_of(known)
-        return MixerScorer(make_mixer(backend, config.mixer, spelling, neural=vocabulary.neural), config)
+        mixer = make_mixer(backend, config.mixer, spelling, neural=vocabulary.neural)
+        return MixerScorer(mixer, config, Tree(spelling.rank))
     if config.scorer == "ppmd":
         bytes_of = byte_spelling(vocabulary and vocabulary.surfaces, config.byte_rule)
         return PpmdScorer(make_ppmd(backend, config.ppmd, config.ngram.max_order, bytes_of), config)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ngram_eval.config import WindowConfig
 from ngram_eval.errors import InputError
+from ngram_eval.text.stream import Stream, Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,13 @@ class Windows:
     def positions(self) -> NDArray[np.int64]:
         """The scored positions, window after window."""
         return np.concatenate([np.zeros(0, np.int64), *(np.arange(first, stop) for first, stop in self.spans())])
+
+    def targets(self, tokens: Stream) -> Tokens:
+        """The tokens after the scored positions, window after window."""
+        positions = self.positions()
+        base = int(positions.min(initial=0))
+        targets: Tokens = tokens[base + 1 : int(positions.max(initial=-1)) + 2][positions - base]
+        return targets
 
     def scoring(self, position: int) -> "Windows":
         """The first window that scores `position`, reduced to score only that; empty if there is none."""

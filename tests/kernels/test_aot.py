@@ -29,7 +29,7 @@ def check_report(report: str, targets: int) -> None:
     assert "None spills registers." in report
     cells = r" \| \d+, \d+ B" * targets
     rows = re.findall(rf"^\| (\w+) \| [^|]+{cells} \|$", report, re.MULTILINE)
-    assert {"update", "lookup", "bucket", "score", "add", "stats"} <= set(rows)
+    assert {"update", "lookup", "bucket", "score", "add", "stats", "paths"} <= set(rows)
     adding = [line for line in report.splitlines() if line.startswith(("| update", "| add")) and "`" in line]
     assert adding, "the tables are added to by atomics"
     assert not re.search(r"`[^`]*(?:F16|F32|F64|BF16|_f(?:16|32|64)|pk_)[^`]*`", report), "no float is added atomically"
@@ -37,7 +37,8 @@ def check_report(report: str, targets: int) -> None:
 
 def test_kernels_compile_without_spills(tmp_path: Path) -> None:
     """One of each kernel and form, for one target; the slow test takes all."""
-    variants = "charged, fixed, 16|span, fixed, 16|(float32|bfloat16), V = 1,024"
+    of_logits = "^softcap, float32, V = 1,024|^no softcap, bfloat16, V = 1,024|^paths, softcap, bfloat16, V = 1,024"
+    variants = f"charged, fixed, 16|span, fixed, 16|{of_logits}"
     check_report(compile_for("sm_90", cache=tmp_path, variants=variants), 1)
 
 

@@ -35,6 +35,14 @@ class Mixer(Protocol):
         had, 0 at the start of the stream. Contexts are hashed, so a collision may give a wrong order.
         """
 
+    def score_paths(
+        self, tokens: Tokens, branches: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
+        """`score` from the branches of `Tree(spelling.rank)` on each token's path, (n, D), in place of distributions.
+
+        Raises `ValueError` for what is not from 0 to 1, too.
+        """
+
     def decisions(
         self, tokens: Tokens, base: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.uint8], NDArray[np.float64]]:

@@ -330,6 +330,8 @@ class ReferenceMixer:
         self.neural_weight, self.charged = 0.5, 0.0  # the switch
         self.weight = self.one = 0.5  # the switch's weight within the token, and the probability of a 1
         self.below = np.zeros(self.vocab_size + 1)
+        self.branches: NDArray[np.float64] | None = None
+        """The neural model's probabilities of a 1 on the token's path, where these are given instead of a row."""
         self.node = Node(0, 1)
         self.keys: list[int] = []
         self.groups_here: list[Group] = []
@@ -393,6 +395,8 @@ class ReferenceMixer:
         inputs = np.zeros_like(self.weights[0][0])
         whole = self.below[node.high] - self.below[node.low]
         q = float((self.below[node.high] - self.below[mid]) / whole) if whole > 0 else 0.5
+        if self.branches is not None:
+            q = float(self.branches[node.depth])
         inputs[0] = F(logit(q))
         inputs[CONSTANT] = F(0.3)
         if seen.repetition is not None:
@@ -473,6 +477,7 @@ class ReferenceMixer:
         return 2 if first.direct[1].count else 1
 
     def _sum_up(self, row: NDArray[np.float64]) -> None:
+        self.branches = None
         total = 0.0
         for rank, token in enumerate(self.by_rank):
             total += float(row[token])
@@ -493,6 +498,12 @@ class ReferenceMixer:
         p, order, _, _ = self._charge(tokens, base)
         return p, order
 
+    def score_paths(
+        self, tokens: Tokens, branches: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
+        p, order, _, _ = self._charge(tokens, branches, paths=True)
+        return p, order
+
     def decisions(
         self, tokens: Tokens, base: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.uint8], NDArray[np.float64]]:
@@ -500,13 +511,17 @@ class ReferenceMixer:
         return p, np.array(bits, np.uint8), np.array(ones)
 
     def _charge(
-        self, tokens: Tokens, base: NDArray[np.float64]
+        self, tokens: Tokens, base: NDArray[np.float64], *, paths: bool = False
     ) -> tuple[NDArray[np.float64], NDArray[np.uint8], list[int], list[float]]:
         p, order = np.ones(len(tokens)), np.zeros(len(tokens), np.uint8)
         bits, ones = [], []
         for i, token in enumerate(tokens.tolist()):
             leaf = self.rank[token]
-            one = self.begin(base[i % len(base)])
+            if paths:
+                self.branches = base[i]
+            else:
+                self._sum_up(base[i % len(base)])
+            one = self._begin()
             order[i] = self._order(self.seen[0][0])
             while not self.token_known:
                 bit = int(leaf >= self.node.mid)
@@ -561,6 +576,9 @@ class ReferenceMixer:
 
     def begin(self, base: NDArray[np.float64]) -> float:
         self._sum_up(base)
+        return self._begin()
+
+    def _begin(self) -> float:
         self.node = Node(0, self.vocab_size)
         self.seen, self.mixed = [], []
         self.weight = self.neural_weight

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ngram_eval.config import EvalConfig
+from ngram_eval.models.branches import Tree
 from ngram_eval.models.source import NeuralStats
 from ngram_eval.scorers.base import Explanation, HostCharged, OrderEvidence
 from ngram_eval.scorers.mixer.model import TOKEN_CONTEXTS, Mixer
@@ -18,16 +19,20 @@ class MixerScorer(OnlineScorer[Mixer]):
     what = "a mixer"
     window_wise = False
 
-    def __init__(self, mixer: Mixer, config: EvalConfig) -> None:
+    def __init__(self, mixer: Mixer, config: EvalConfig, tree: Tree) -> None:
         super().__init__(mixer, config.ngram.min_order)
+        self.tree = tree
 
     def score(self, tokens: Stream, windows: Windows, stats: NeuralStats) -> HostCharged:
-        assert stats.rows is not None, "it needs rows"
         if len(windows) == 0:
             return HostCharged(np.zeros(0), np.zeros(0, np.uint8))
         first, stop = int(windows.first[0]), int(windows.stop[-1])
         targets = self._targets(tokens, first, stop)
-        p, order = self._model.score(targets, distinct_rows(stats.rows))
+        if stats.branches is not None:
+            p, order = self._model.score_paths(targets, stats.branches)
+        else:
+            assert stats.rows is not None, "it needs branches or rows"
+            p, order = self._model.score(targets, distinct_rows(stats.rows))
         self._counted = stop
         return self._charged(windows, p, stats.p_target, order)
 
