@@ -60,7 +60,9 @@ def main() -> None:
         "memory of the prompt": {"custom_generate": NgramDrafts(tokens=options.tokens)},
         f"memory of {len(known):,} tokens more": {"custom_generate": NgramDrafts(known, tokens=options.tokens)},
     }
-    lines, plain, alone = [], [], 0.0
+    lines: list[str] = []
+    plain: list[list[int]] = []
+    alone = 0.0
     for name, settings in methods.items():
         forwards, started, texts = 0, time.perf_counter(), []
         for prompt in prompts:

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 import tyro
 from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
 
 from benchmarks.machine import describe_machine, publish
 from ngram_eval import evaluate
 from ngram_eval.config import EvalConfig, WindowConfig
-from ngram_eval.integrations.lm_eval import HFLM, NgramLM
+from ngram_eval.integrations.lm_eval import NgramLM
 from ngram_eval.models.hf.loading import where
 
 

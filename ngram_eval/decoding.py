@@ -116,7 +116,7 @@ class NgramMemory:
             if stop > first:
                 self._scorer.prefill(self._tokens(), first, stop, lambda counted: None)
             return np.empty(0)
-        alone = rows[np.arange(skipped), found[:skipped]]
+        alone: NDArray[np.float64] = rows[np.arange(skipped), found[:skipped]]
         if stop <= first:
             return alone
         rows = rows[skipped:]
@@ -158,7 +158,8 @@ class NgramMemory:
         """
         if not isinstance(self._scorer, ExactScorer):
             raise InputError(f"a memory of {self.config.scorer} can't be asked beyond its next token: give exact")
-        uniform, drafted = np.full(vocabulary, 1 / vocabulary), np.zeros(0, np.uint32)
+        uniform = np.full(vocabulary, 1 / vocabulary)
+        drafted: NDArray[np.uint32] = np.zeros(0, np.uint32)
         with self._lock:
             while self._length and len(drafted) < count:
                 blended = self._scorer.distribution_after(self._tokens(), drafted, uniform, float(np.log(vocabulary)))

@@ -53,7 +53,7 @@ def test_the_build_makes_every_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def briefly(command: list[str], **options: Any) -> None:
         run([*command, "--steps", "1", "--batch", "1"] if command[3] == "train" else command, **options)
 
-    monkeypatch.setattr(build.subprocess, "run", briefly)
+    monkeypatch.setattr(subprocess, "run", briefly)
     sentences = [f"It is a truth, number {i}, universally acknowledged." for i in range(200)]
     (tmp_path / "novels.txt").write_text("\n\n".join([*sentences, HELD_OUT, *sentences, ""]))
     out = tmp_path / "out"

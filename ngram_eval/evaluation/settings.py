@@ -93,8 +93,8 @@ class HardwareSettings:
     backend: str = "auto"
     """Count tables: auto, cpu (C++), triton or cuda (GPU, with the logits' statistics), reference (slow numpy)."""
     threads: int | None = None
-    """Threads of the count tables (exact counts use up to two, the mixer one); default: OMP_NUM_THREADS if set, else every
-    core this process may use."""
+    """Threads of the count tables (exact counts use up to two, the mixer one); default: OMP_NUM_THREADS if set, else
+    every core this process may use."""
     ngram: Literal["auto", "sharded", "pipelined"] = "auto"
     """How ranks share the n-gram work. sharded: each rank counts and scores a stretch. pipelined: one engine on rank 0
     does all of it, beside the ranks' forward passes. auto: pipelined for what learns online (exact, tilt, mixer, ppmd),

@@ -71,7 +71,8 @@ def _fields(config: Any) -> dict[str, Any]:
     from transformers.integrations.ggml import GGUF_CONFIG_MAPPING
 
     known = {"gemma3_text": "gemma3", "gemma4_text": "gemma4"}.get(config.model_type, config.model_type)
-    found = {key: getattr(config, name, None) for key, name in GGUF_CONFIG_MAPPING[known].items() if name}
+    names: dict[str, dict[str, str | None]] = GGUF_CONFIG_MAPPING
+    found = {key: getattr(config, name, None) for key, name in names[known].items() if name}
     rope = getattr(config, "rope_parameters", None) or {}
     if "rope.freq_base" in found:
         found["rope.freq_base"] = rope.get("rope_theta", found["rope.freq_base"])
@@ -103,11 +104,12 @@ def _tensors(model: Any, gguf: Any) -> dict[str, NDArray[np.float32]]:
             layer = stem.split(".")[2]
             end = kind or "weight"
             if config.model_type == "gpt_oss":
-                both = values[..., ::2], values[..., 1::2]
-                both = both if end == "bias" else (both[0].swapaxes(1, 2), both[1].swapaxes(1, 2))
+                gate, up = values[..., ::2], values[..., 1::2]
+                if end == "weight":
+                    gate, up = gate.swapaxes(1, 2), up.swapaxes(1, 2)
             else:
-                both = np.split(values, 2, axis=1)
-            found[f"blk.{layer}.ffn_gate_exps.{end}"], found[f"blk.{layer}.ffn_up_exps.{end}"] = both
+                gate, up = np.split(values, 2, axis=1)
+            found[f"blk.{layer}.ffn_gate_exps.{end}"], found[f"blk.{layer}.ffn_up_exps.{end}"] = gate, up
             continue
         other = stem.replace("mlp.", "block_sparse_moe.").removeprefix("transformer.")
         known = names.get_name(stem) or names.get_name(other)
@@ -136,4 +138,5 @@ def _laid_out(values: NDArray[np.float32], name: str, kind: str, config: Any) ->
         return values[0]
     if family == "gpt_oss" and part == "ffn_down_exps" and kind == "weight":
         return values.swapaxes(1, 2)
-    return -np.exp(values) if part == "ssm_a" else values
+    laid_out: NDArray[np.float32] = -np.exp(values) if part == "ssm_a" else values
+    return laid_out

@@ -183,7 +183,8 @@ class Pass:
         import numpy as np
 
         if self.length == len(self.tokens):
-            self.tokens = np.append(self.tokens, np.zeros_like(self.tokens))
+            grown: Any = np.append(self.tokens, np.zeros_like(self.tokens))
+            self.tokens = grown
         self.tokens[self.length] = token
         self.length += 1
         past = self.tokens[: self.length]

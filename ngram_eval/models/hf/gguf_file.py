@@ -86,7 +86,8 @@ def _unread_tensors(reader: Any, model: Any) -> Iterator[str]:
 
     architecture = reader.get_field("general.architecture").contents()
     processor = TENSOR_PROCESSORS.get(architecture, TensorProcessor)(config=model.config.to_dict())
-    known = {*get_gguf_hf_weights_map(model, processor), "output.weight"}
+    map_of: Any = get_gguf_hf_weights_map  # has no types
+    known = {*map_of(model, processor), "output.weight"}
     return (one.name for one in reader.tensors if not {one.name, one.name.removesuffix(".weight")} & known)
 
 
