@@ -71,7 +71,7 @@ def _fields(config: Any) -> dict[str, Any]:
     from transformers.integrations.ggml import GGUF_CONFIG_MAPPING
 
     known = {"gemma3_text": "gemma3", "gemma4_text": "gemma4"}.get(config.model_type, config.model_type)
-    names: dict[str, dict[str, str | None]] = GGUF_CONFIG_MAPPING
+    names: Any = GGUF_CONFIG_MAPPING
     found = {key: getattr(config, name, None) for key, name in names[known].items() if name}
     rope = getattr(config, "rope_parameters", None) or {}
     if "rope.freq_base" in found:
@@ -120,7 +120,7 @@ def _tensors(model: Any, gguf: Any) -> dict[str, NDArray[np.float32]]:
     return found
 
 
-def _laid_out(values: NDArray[np.float32], name: str, kind: str, config: Any) -> NDArray[np.float32]:
+def _laid_out(values: Any, name: str, kind: str, config: Any) -> Any:
     part = name.rpartition(".")[2]
     family = config.model_type
     if family in ("llama", "mistral") and part in ("attn_q", "attn_k"):  # the halves of rotated pairs interleaved
@@ -138,5 +138,4 @@ def _laid_out(values: NDArray[np.float32], name: str, kind: str, config: Any) ->
         return values[0]
     if family == "gpt_oss" and part == "ffn_down_exps" and kind == "weight":
         return values.swapaxes(1, 2)
-    laid_out: NDArray[np.float32] = -np.exp(values) if part == "ssm_a" else values
-    return laid_out
+    return -np.exp(values) if part == "ssm_a" else values

@@ -82,12 +82,12 @@ def refuse_unread(name: str, model: Any) -> None:
 
 
 def _unread_tensors(reader: Any, model: Any) -> Iterator[str]:
-    from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor, get_gguf_hf_weights_map
+    from transformers import modeling_gguf_pytorch_utils
 
+    library: Any = modeling_gguf_pytorch_utils  # has no types
     architecture = reader.get_field("general.architecture").contents()
-    processor = TENSOR_PROCESSORS.get(architecture, TensorProcessor)(config=model.config.to_dict())
-    map_of: Any = get_gguf_hf_weights_map  # has no types
-    known = {*map_of(model, processor), "output.weight"}
+    processor = library.TENSOR_PROCESSORS.get(architecture, library.TensorProcessor)(config=model.config.to_dict())
+    known = {*library.get_gguf_hf_weights_map(model, processor), "output.weight"}
     return (one.name for one in reader.tensors if not {one.name, one.name.removesuffix(".weight")} & known)
 
 
