@@ -276,7 +276,7 @@ data (default: the embedded novel)
   --positions 4096    number of positions to audit, from the start; 0 for all
 model (default: the embedded model)
   --artifact FILE | --logits FILE | --hf NAME | --uniform
-  --evaluator M:F     your evaluator, or path/eval.py:F: stream -> what it charged; or only totals (docs/audit.md)
+  --evaluator M:F     your evaluator, or path/eval.py:F: stream -> what it charged, or a total
   --callable M:F      your function: (past_tokens, state) -> probabilities of the next token
   --claimed FILE      .npz of probabilities that were charged, from the distributions of --logits
   --alphabet bytes    they charge bytes, not tokens
@@ -291,7 +291,7 @@ output
   --format github     annotations of a pull request; --summary FILE.md; --sarif FILE
   --quiet             no progress and no table, only the exit code
 
-exit codes: 0 every probe passed; 1 one refutes; 2 bad input; 3 internal error; 4 inconclusive; 130 interrupted
+exit codes: 0 passed; 1 refuted; 2 bad input; 3 internal error; 4 inconclusive; 130 interrupted
 --help-all: every flag. The probes: docs/audit.md
 """
 

@@ -82,8 +82,9 @@ output
   --top 8             likeliest tokens to show
   --json FILE         everything; - for stdout
 
-Presets that learn from each position for the next (exact, tilt, mixer, ppmd) are evaluated up to the
-position, which takes as long as the evaluation does. Presets that only count need one forward pass.
+Presets that learn from each position for the next (exact, tilt, mixer, ppmd) are evaluated up to
+the position, which takes as long as the evaluation does. Presets that only count need one forward
+pass.
 
 --help-all: every flag
 """

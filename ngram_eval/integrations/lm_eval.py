@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ngram_eval.config import WindowConfig
 from ngram_eval.decoding import MemoryBatch, NgramLogitsProcessor, NgramMemory
-from ngram_eval.errors import InputError, exit_on_input_error
+from ngram_eval.errors import InputError, exit_on_input_error, refusing
 from ngram_eval.models.hf.source import HfSource
 from ngram_eval.models.hf.tokenizer import HfTokenizer
 from ngram_eval.scorers.base import Vocabulary
@@ -64,7 +64,9 @@ class NgramLM(HFLM):  # type: ignore[misc]  # has no types
         surfaces += [None] * (size - len(surfaces))
         self._memory = NgramMemory(memory, vocabulary=Vocabulary(size, surfaces, neural=True))
         if text is not None:
-            self._memory.observe(self.tok_encode(Path(text).read_text(encoding="utf-8")))
+            with refusing(text, "can't be read as UTF-8 text", "give a text file"):
+                known = Path(text).read_text(encoding="utf-8")
+            self._memory.observe(self.tok_encode(known))
 
     def _model_call(self, inps: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
         """Log-probabilities of the blend (B, T, V), of sequences (B, T); padding on the right changes nothing."""

@@ -145,6 +145,6 @@ READERS = (
     Reader("hf-text", "a.txt", formats.LINES, lambda: [cases.TEXT], cases.read_hf_text),
     Reader(
         *("gguf", "a.gguf", formats.BYTES, cases.gguf, cases.read_gguf),
-        ("models.hf.loading:gguf_field",),
+        ("models.hf.gguf_file:_reader",),
     ),
 )

@@ -26,15 +26,25 @@ ANY_BYTES = {
         "its digest is taken",
     ),
     **dict.fromkeys(("text.prepare:_prepare", "text.prepare:_spool", "train.journal:__init__"), "it is written"),
-    **dict.fromkeys(("distributed.watchdog:_boot", "distributed.watchdog:_process_state"), "the kernel wrote it"),
+    **dict.fromkeys(
+        (
+            *("cli.doctor:cpu_limit", "cli.doctor:huge_pages"),
+            *("distributed.watchdog:_boot", "distributed.watchdog:_process_state"),
+        ),
+        "the kernel wrote it",
+    ),
     "models.hf.loading:_refuse_adapter": "only whether it is there is asked",
     "evaluation.budget.exchange:measure_exchange": "a process of the same command wrote it",
     **dict.fromkeys(
-        ("audit.alphabet:read_text", "cli.audit:_beside", "cli.audit:_load_stream"), "its bytes are compared, or scored"
+        (
+            *("audit.alphabet:read_text", "cli.audit:_beside", "cli.audit:_load_stream"),
+            "integrations.lm_eval:__init__",
+        ),
+        "its bytes are compared, or scored",
     ),
     "audit.evaluator.process:__init__": "it is written",
     "audit.evaluator.process:_ended": "its last line is shown, escaped",
-    "audit.evaluator.worker:main": "it is /dev/null",
+    **dict.fromkeys(("audit.evaluator.worker:main", "errors:_nobody_reads"), "it is /dev/null"),
     "assets.build:main": "for maintainers",
 }
 """Functions that open files, and why nothing in a file can damage them."""
