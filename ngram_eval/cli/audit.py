@@ -282,7 +282,7 @@ model (default: the embedded model)
   --alphabet bytes    they charge bytes, not tokens
   --claim FILE        JSON of the claims (positions, nats, bpb, bytes, ...), or a result of --json
 method
-  --preset NAME       pr890, hashed, exact, tilt, mixer, ppmd; repeatable; the model alone is always added
+  --preset NAME       pr890, hashed, exact, tilt, mixer, ppmd; repeatable; beside the model alone
   --samples 128       number of positions at which whole distributions are checked
   --cuts 2            number of places; all tokens after a place are replaced
   --seed N            the seed that an audit printed, to repeat it; default: a secret one
