@@ -37,10 +37,11 @@ class Options:
     """Write the table here as Markdown; default: print it."""
 
 
-def figures(nats: float, text: str) -> str:
-    """Word perplexity, byte perplexity and bits per byte, by the harness's definitions."""
-    words, size = len(text.split()), len(text.encode())
-    return f"{math.exp(nats / words):,.2f} | {math.exp(nats / size):.4f} | {nats / size / math.log(2):.4f}"
+def figures(nats: float, text: str, size: int | None = None) -> str:
+    """Word perplexity, byte perplexity and bits per byte; the harness's, unless `size` bytes are given."""
+    words = f"{math.exp(nats / len(text.split())):,.2f}" if size is None else "-"
+    size = size or len(text.encode())
+    return f"{words} | {math.exp(nats / size):.4f} | {nats / size / math.log(2):.4f}"
 
 
 def main() -> None:
@@ -55,8 +56,9 @@ def main() -> None:
     request = [Instance("loglikelihood_rolling", {}, (text,), 0)]
     lines = []
 
-    def add(name: str, nats: float, tokens: int, started: float) -> None:
-        lines.append(f"| {name} | {figures(nats, text)} | {tokens:,} | {time.perf_counter() - started:,.0f} |")
+    def add(name: str, nats: float, tokens: int, started: float, size: int | None = None) -> None:
+        passed = time.perf_counter() - started
+        lines.append(f"| {name} | {figures(nats, text, size)} | {tokens:,} | {passed:,.0f} |")
 
     models: dict[str, Any] = {
         "harness, `hf`": lambda: HFLM(**given),
@@ -71,9 +73,10 @@ def main() -> None:
     for stride in (options.length, options.length // 2):
         started = time.perf_counter()
         window = WindowConfig(seq_len=options.length, stride=stride)
-        result = evaluate(model.model, tokens, EvalConfig(window=window, scorer="exact"), lead="none", samples=0)
+        config = EvalConfig(window=window, scorer="exact")
+        result = evaluate(model.model, tokens, config, tokenizer=model.tokenizer, lead="none", samples=0)
         for name, nats in (("the model alone", result.neural_nats), ("`exact`", result.nats)):
-            add(f"`evaluate`, stride {stride}, {name}", nats, result.positions, started)
+            add(f"`evaluate`, stride {stride}, {name}", nats, result.positions, started, result.bytes)
     publish("\n".join(report(options, text, lines)), options.out)
 
 

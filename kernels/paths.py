@@ -145,6 +145,6 @@ def path_stats(
         CAP=softcap,
         DECISIONS=_DECISIONS,
         COLUMNS=columns,
-        num_warps=8 if columns == _COLUMNS else 4,
+        num_warps=16 if columns == _COLUMNS else 8,  # with half of them some spill
         **FLOATS,
     )

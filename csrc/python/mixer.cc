@@ -101,7 +101,6 @@ struct Scored {
 
 Scored charge(Mixer& self, const py::array& tokens, const ngram::Neural& neural, ngram::Decisions* decisions) {
   const py::ssize_t n = tokens.size();
-  check_tokens_of(self, tokens);
   Scored scored{py::array_t<double>(n), py::array_t<std::uint8_t>(n)};
   double* const p = scored.p.mutable_data();
   std::uint8_t* const order = scored.order.mutable_data();
@@ -110,17 +109,20 @@ Scored charge(Mixer& self, const py::array& tokens, const ngram::Neural& neural,
 }
 
 py::tuple score(Mixer& self, const py::array& tokens, const py::array& base) {
+  check_tokens_of(self, tokens);
   Scored scored = charge(self, tokens, rows_of(self, base, tokens.size()), nullptr);
   return py::make_tuple(std::move(scored.p), std::move(scored.order));
 }
 
 py::tuple score_paths(Mixer& self, const py::array& tokens, const py::array& branches) {
+  check_tokens_of(self, tokens);
   Scored scored = charge(self, tokens, paths_of(self, branches, tokens.size()), nullptr);
   return py::make_tuple(std::move(scored.p), std::move(scored.order));
 }
 
 // (probabilities of the tokens, outcomes of all decisions, probabilities of a 1).
 py::tuple decisions(Mixer& self, const py::array& tokens, const py::array& base) {
+  check_tokens_of(self, tokens);
   ngram::Decisions made;
   Scored scored = charge(self, tokens, rows_of(self, base, tokens.size()), &made);
   const auto n = static_cast<py::ssize_t>(made.bits.size());

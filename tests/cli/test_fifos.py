@@ -37,6 +37,7 @@ INPUTS: dict[str, list[str]] = {
     "compare": ["FIFO"],
     "explain": ["--data FIFO --uniform --vocab-size 50 --position 3"],
     "budget": ["--quiet --data FIFO --uniform --vocab-size 50"],
+    "doctor": [],
     "codec compress": [
         "FIFO OUT --uniform --tokenizer bytes",
         "TEXT OUT --uniform --tokenizer FIFO",

@@ -65,9 +65,16 @@ def test_every_configuration_field_is_a_flag(stream: Stream, evaluate: Evaluate)
     }
     whole = evaluate(*data, "--by-window", "--seq-len", 256)["exact"]["config"]  # which goes with no learned tilt
     before = leaves(asdict(preset("exact")))
-    changed = [{name for name, value in leaves(one).items() if value != before[name]} for one in (config, whole)]
+    bytewise = (
+        "--scorer ppmd --byte-gate target --byte-share marginal --sure-above 0.7 --model-weight 0.8 "
+        "--model-weight-sure 0.2"
+    )
+    uniform = ["--data", stream.shard, "--uniform", "--tokenizer", asset("tokenizer.model"), "--preset", "ppmd"]
+    mixed = evaluate(*uniform, *bytewise.split(), "--seq-len", 256)["ppmd"]["config"]
+    found = (config, whole, mixed)
+    changed = [{name for name, value in leaves(one).items() if value != before[name]} for one in found]
     assert "exact.by_window" in changed[1]
-    assert changed[0] | {"exact.by_window"} == before.keys()
+    assert changed[0] | {"exact.by_window"} | {name for name in changed[2] if "ppmd" in name} == before.keys()
 
 
 def leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -111,20 +118,20 @@ def test_bad_flags(
 
 def test_sources_and_data_go_together(stream: Stream, evaluate: Evaluate, capsys: Any) -> None:
     assert "--data needs a neural source" in fails(capsys, evaluate, "--data", stream.shard)
-    assert "--scores needs the tokens" in fails(capsys, evaluate, "--scores", stream.scores)
+    assert "--scores needs something to score" in fails(capsys, evaluate, "--scores", stream.scores)
     assert "--uniform needs the vocabulary size" in fails(capsys, evaluate, "--data", stream.shard, "--uniform")
     too_small = fails(capsys, evaluate, "--data", stream.shard, "--uniform", "--vocab-size", 20)
     assert "outside the vocabulary" in too_small
     assert "can't be read" in fails(capsys, evaluate, "--data", stream.shard, "--artifact", "missing.ngev")
     tokenizer = asset("tokenizer.model")
-    assert "no --data was given" in fails(capsys, evaluate, "--tokenizer", tokenizer)
+    assert "describe --data or --text, and neither was given" in fails(capsys, evaluate, "--tokenizer", tokenizer)
 
 
 def test_bad_shards(stream: Stream, evaluate: Evaluate, capsys: Any, tmp_path: Path) -> None:
     good = stream.shard.read_bytes()
     broken = {
-        "magic.bin": (b"\0" * 4 + good[4:], "is not a shard"),
-        "version.bin": (good[:4] + b"\7\0\0\0" + good[8:], "format version 7"),
+        "magic.bin": (b"\0" * 4 + good[4:], "begins with 0 version 1, which is n"),
+        "version.bin": (good[:4] + b"\7\0\0\0" + good[8:], "begins with 20240520 version 7"),
         "short.bin": (good[:-2], "too short"),
         "long.bin": (good + b"\0\0", "too long"),
         "header.bin": (good[:1000], "less than the 1024"),

@@ -65,6 +65,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "Mixer.__init__": RANK,
     "Mixer.append": {"tokens": TOKENS},
     "Mixer.score": {"tokens": TOKENS, "base": ROWS},
+    "Mixer.score_paths": {"tokens": TOKENS, "branches": np.full((4, 3), 0.5)},
     "Mixer.decisions": {"tokens": TOKENS, "base": ROWS},
     "Mixer.distribution": {"base": ROWS[0]},
     "Mixer.evidence": {"token": 1, "base": ROWS[0]},

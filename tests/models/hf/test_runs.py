@@ -218,11 +218,11 @@ def test_the_hub_out_of_reach_is_told(text_file: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_without_transformers_it_is_named(text_file: Path) -> None:
+def test_without_transformers_it_is_named(text_file: Path, tmp_path: Path) -> None:
     done = run_python(
         "import sys; sys.modules['transformers'] = None\n"
         "from ngram_eval.run import main\n"
-        f"sys.argv = ['run', '--hf', 'x', '--text', {str(text_file)!r}]; main()"
+        f"sys.argv = ['run', '--hf', {str(tmp_path)!r}, '--text', {str(text_file)!r}]; main()"
     )
     assert done.returncode == 2, done.stderr
     assert "\nerror: --hf needs transformers, which can't be imported" in done.stderr
