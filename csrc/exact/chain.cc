@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "common/clones.h"
+#include "common/lanes.h"
 #include "exact/model.h"
 
 #pragma GCC diagnostic ignored "-Wpsabi"  // vectors are passed to inlined functions alone
@@ -25,15 +26,10 @@ constexpr int kOffset[] = {0, kShape, kShape + kSurprise, kShape + kSurprise + k
 constexpr int kWeightsPerLevel = kOffset[4] + kLonger;
 
 // Levels that are worked on at once.
-typedef double Doubles __attribute__((vector_size(32), may_alias));
-typedef std::int32_t Ints __attribute__((vector_size(32), may_alias));
-typedef std::int64_t Longs __attribute__((vector_size(32), may_alias));
+typedef double Doubles __attribute__((vector_size(32)));
+typedef std::int32_t Ints __attribute__((vector_size(32)));
+typedef std::int64_t Longs __attribute__((vector_size(32)));
 constexpr int kDoubles = sizeof(Doubles) / sizeof(double), kInts = sizeof(Ints) / sizeof(std::int32_t);
-
-template <class Vector, class Array>
-NGRAM_INLINE Vector& lanes(Array& of, int level) {
-  return *reinterpret_cast<Vector*>(of.data() + level);
-}
 
 // Classes are sums of comparisons, whose outcomes are -1 and 0.
 template <class... Bounds>
@@ -94,13 +90,14 @@ int ExactModel::weights_per_level() { return kWeightsPerLevel; }
 
 // The weights of every level's features, their parts, and what follows for any target.
 NGRAM_CLONES void ExactModel::weigh(int depth, float entropy) {
-  alignas(Ints) std::array<std::int32_t, kMaxLevels> size, shape, run;
+  std::array<std::int32_t, kMaxLevels> size, shape, run;
   for (int level = 0; level < depth; level += kInts) {
-    const Ints total = lanes<Ints>(at_.size, level), distinct = lanes<Ints>(at_.variety, level), none = {};
+    const Ints total = load<Ints>(at_.size.data() + level), distinct = load<Ints>(at_.variety.data() + level),
+               none = {};
     const Ints sizes = size_class(total);
-    lanes<Ints>(size, level) = sizes;
-    lanes<Ints>(shape, level) = sizes * 8 + variety_class(total, distinct);
-    lanes<Ints>(run, level) = distinct > 1 ? 1 + 2 * run_class(lanes<Ints>(at_.run, level)) : none;
+    store(size.data() + level, sizes);
+    store(shape.data() + level, sizes * 8 + variety_class(total, distinct));
+    store(run.data() + level, distinct > 1 ? 1 + 2 * run_class(load<Ints>(at_.run.data() + level)) : none);
   }
   run[0] = 0;
   const int last = depth - 1, cost = cost_class(recent_cost_);
@@ -124,28 +121,28 @@ NGRAM_CLONES void ExactModel::weigh(int depth, float entropy) {
     Four parts[kParts];
     for (int i = 0; i < kDoubles; ++i) parts[i] = logistic(sum[level + i]);
     transpose(parts);
-    const Longs alone = lanes<Longs>(at_.alone, level);
+    const Longs alone = load<Longs>(at_.alone.data() + level);
     const Doubles none = {}, a0 = __builtin_convertvector(parts[0], Doubles);
     const Doubles a1 = __builtin_convertvector(parts[1], Doubles);
     const Doubles a2 = alone ? none : __builtin_convertvector(parts[2], Doubles);
     const Doubles a3 = alone ? none : __builtin_convertvector(parts[3], Doubles);
-    lanes<Doubles>(at_.a[0], level) = a0;
-    lanes<Doubles>(at_.a[1], level) = a1;
-    lanes<Doubles>(at_.a[2], level) = a2;
-    lanes<Doubles>(at_.a[3], level) = a3;
-    const Doubles n = lanes<Doubles>(at_.n, level), varied = lanes<Doubles>(at_.varied, level);
-    const Doubles per_count = 1.0 / n, per_total = 1.0 / lanes<Doubles>(at_.total, level);
+    store(at_.a[0].data() + level, a0);
+    store(at_.a[1].data() + level, a1);
+    store(at_.a[2].data() + level, a2);
+    store(at_.a[3].data() + level, a3);
+    const Doubles n = load<Doubles>(at_.n.data() + level), varied = load<Doubles>(at_.varied.data() + level);
+    const Doubles per_count = 1.0 / n, per_total = 1.0 / load<Doubles>(at_.total.data() + level);
     const Doubles distinct = varied * per_count, repeats = (n - varied) * per_count;
     const Doubles not_raw = 1.0 - a3, rest = not_raw * (1.0 - a2);
-    lanes<Doubles>(at_.per_count, level) = per_count;
-    lanes<Doubles>(at_.per_total, level) = per_total;
-    lanes<Doubles>(at_.distinct, level) = distinct;
-    lanes<Doubles>(at_.repeats, level) = repeats;
-    lanes<Doubles>(at_.raw, level) = a3 * per_total;
-    lanes<Doubles>(at_.recent, level) = not_raw * a2 * lanes<Doubles>(at_.per_recent, level);
-    lanes<Doubles>(at_.first, level) = rest * a0 * per_count;
-    lanes<Doubles>(at_.more, level) = rest * a1 * per_count;
-    lanes<Doubles>(at_.rest, level) = rest * ((1.0 - a0) * distinct + (1.0 - a1) * repeats);
+    store(at_.per_count.data() + level, per_count);
+    store(at_.per_total.data() + level, per_total);
+    store(at_.distinct.data() + level, distinct);
+    store(at_.repeats.data() + level, repeats);
+    store(at_.raw.data() + level, a3 * per_total);
+    store(at_.recent.data() + level, not_raw * a2 * load<Doubles>(at_.per_recent.data() + level));
+    store(at_.first.data() + level, rest * a0 * per_count);
+    store(at_.more.data() + level, rest * a1 * per_count);
+    store(at_.rest.data() + level, rest * ((1.0 - a0) * distinct + (1.0 - a1) * repeats));
   }
 }
 
@@ -187,12 +184,12 @@ NGRAM_CLONES double ExactModel::chained(int depth, const Successor* target, doub
     at_.lately[level] = of.recent;
   }
   for (int level = 0; level < depth; level += kDoubles) {  // as in `direct`
-    const Doubles count = lanes<Doubles>(at_.counted, level), none = {};
+    const Doubles count = load<Doubles>(at_.counted.data() + level), none = {};
     const Doubles seen = count > 0.0 ? none + 1.0 : none;
-    lanes<Doubles>(at_.direct, level) = lanes<Doubles>(at_.first, level) * seen +
-                                        lanes<Doubles>(at_.more, level) * (count - seen) +
-                                        lanes<Doubles>(at_.recent, level) * lanes<Doubles>(at_.lately, level) +
-                                        lanes<Doubles>(at_.raw, level) * lanes<Doubles>(at_.followed, level);
+    store(at_.direct.data() + level,
+          load<Doubles>(at_.first.data() + level) * seen + load<Doubles>(at_.more.data() + level) * (count - seen) +
+              load<Doubles>(at_.recent.data() + level) * load<Doubles>(at_.lately.data() + level) +
+              load<Doubles>(at_.raw.data() + level) * load<Doubles>(at_.followed.data() + level));
   }
   double p = base;
   for (int level = 0; level < depth; ++level) {
@@ -204,23 +201,26 @@ NGRAM_CLONES double ExactModel::chained(int depth, const Successor* target, doub
 
 // One step of every weight along the gradient of ln p, p being what `chained` has just given.
 NGRAM_CLONES void ExactModel::learn(int depth, double chained) {
-  alignas(Doubles) std::array<double, kMaxLevels> reaches;  // d ln p / d (probability above the level)
+  std::array<double, kMaxLevels> reaches;  // d ln p / d (probability above the level)
   double above = 1.0 / chained;
   for (int level = depth - 1; level >= 0; --level) {
     reaches[level] = above;
     above *= at_.rest[level];
   }
   for (int start = 0; start < depth; start += kDoubles) {
-    const Doubles count = lanes<Doubles>(at_.counted, start), q = lanes<Doubles>(at_.below, start), none = {};
-    const Doubles a0 = lanes<Doubles>(at_.a[0], start), a1 = lanes<Doubles>(at_.a[1], start);
-    const Doubles a2 = lanes<Doubles>(at_.a[2], start), a3 = lanes<Doubles>(at_.a[3], start);
-    const Doubles distinct = lanes<Doubles>(at_.distinct, start), repeats = lanes<Doubles>(at_.repeats, start);
-    const Doubles per_count = lanes<Doubles>(at_.per_count, start), reach = lanes<Doubles>(reaches, start);
+    const Doubles count = load<Doubles>(at_.counted.data() + start), q = load<Doubles>(at_.below.data() + start),
+                  none = {};
+    const Doubles a0 = load<Doubles>(at_.a[0].data() + start), a1 = load<Doubles>(at_.a[1].data() + start);
+    const Doubles a2 = load<Doubles>(at_.a[2].data() + start), a3 = load<Doubles>(at_.a[3].data() + start);
+    const Doubles distinct = load<Doubles>(at_.distinct.data() + start),
+                  repeats = load<Doubles>(at_.repeats.data() + start);
+    const Doubles per_count = load<Doubles>(at_.per_count.data() + start),
+                  reach = load<Doubles>(reaches.data() + start);
     const Doubles seen = count > 0.0 ? none + 1.0 : none;
     const Doubles first = seen * per_count, more = (count - seen) * per_count;
     const Doubles interpolated = a0 * first + a1 * more + ((1.0 - a0) * distinct + (1.0 - a1) * repeats) * q;
-    const Doubles recent = lanes<Doubles>(at_.lately, start) * lanes<Doubles>(at_.per_recent, start);
-    const Doubles raw = lanes<Doubles>(at_.followed, start) * lanes<Doubles>(at_.per_total, start);
+    const Doubles recent = load<Doubles>(at_.lately.data() + start) * load<Doubles>(at_.per_recent.data() + start);
+    const Doubles raw = load<Doubles>(at_.followed.data() + start) * load<Doubles>(at_.per_total.data() + start);
     const Doubles not_raw = 1.0 - a3, lower = not_raw * (1.0 - a2);
     Four gradient[kParts] = {
         __builtin_convertvector(reach * (lower * (first - distinct * q)) * (a0 * (1.0 - a0)), Four),

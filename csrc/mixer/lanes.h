@@ -3,9 +3,8 @@
 
 #include <array>
 #include <cstdint>
-#include <cstring>
 
-#include "common/clones.h"
+#include "common/lanes.h"
 #include "common/portable_math.h"
 
 namespace ngram {
@@ -17,18 +16,6 @@ typedef std::int32_t Integers __attribute__((vector_size(32)));
 typedef std::uint32_t Bits __attribute__((vector_size(32)));
 typedef double Doubles __attribute__((vector_size(32)));
 typedef std::uint64_t Words __attribute__((vector_size(32)));
-
-template <class Vector, class Number>
-NGRAM_INLINE Vector load(const Number* from) {
-  Vector vector;
-  std::memcpy(&vector, from, sizeof vector);
-  return vector;
-}
-
-template <class Number, class Vector>
-NGRAM_INLINE void store(Number* to, Vector vector) {
-  std::memcpy(to, &vector, sizeof vector);
-}
 
 // f(0) to f(n - 1), four in a turn, so that each of four finds what it needs at a fixed distance.
 template <class F>

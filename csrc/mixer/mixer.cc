@@ -261,7 +261,7 @@ NGRAM_INLINE void Mixer::add_up(const Path& path, int from, int to, float* z) {
 NGRAM_CLONES void Mixer::predict(const Path& path, int from, int to) {
   for (int i = (from + kLevels - 1) / kLevels * kLevels; i < to; i += kLevels) find(path, i / kLevels);
   look(path, from, to);
-  alignas(32) std::array<float, kMostDecisions + kLanes> z{}, mixed;
+  std::array<float, kMostDecisions + kLanes> z{}, mixed;
   switch (width_ / kLanes) {
     case 1: add_up<1>(path, from, to, z.data()); break;
     case 2: add_up<2>(path, from, to, z.data()); break;
@@ -321,7 +321,7 @@ NGRAM_CLONES void Mixer::learn(const Path& path) {
       c[1] += (outcome - c[1]) * kMapRate * decision.right;
     }
     const Lanes p = logistic(load<Lanes>(decision.logits.data()));
-    alignas(32) std::array<float, kLanes> errors;
+    std::array<float, kLanes> errors;
     store(errors.data(), (outcome - p) * rate);
     switch (width_ / kLanes) {
       case 1: move_sets<1>(decision, errors); break;
