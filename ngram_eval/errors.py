@@ -106,17 +106,20 @@ def one_line(error: BaseException) -> str:
     return str(error) if exit_code(error) == BAD_INPUT else f"{type(error).__name__}: {error}"
 
 
-def _nobody_reads() -> bool:
-    """Whether stdout is a pipe without a reader; then it leads nowhere from now on, as Python flushes it in the end."""
+def _takes_nothing(error: BaseException) -> bool:
+    """Whether stdout is full, or a pipe without a reader.
+
+    Then it leads nowhere from now on: Python flushes it again in the end, and would exit with a code of its own.
+    """
     stdout = sys.__stdout__
-    if stdout is None or stdout is not sys.stdout:
+    if stdout is None or stdout is not sys.stdout or not isinstance(error, OSError) or error.filename is not None:
         return False
     pipe = select.poll()
     pipe.register(stdout, 0)
-    gone = any(event & select.POLLERR for _, event in pipe.poll(0))
-    if gone:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
-    return gone
+    if error.errno not in _FULL and not any(event & select.POLLERR for _, event in pipe.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
+    return True
 
 
 @contextmanager
@@ -136,7 +139,7 @@ def exit_on_input_error() -> Iterator[None]:
             sys.stdout.flush()
     except (InputError, OSError, MemoryError, KeyboardInterrupt) as error:
         code = exit_code(error)
-        if isinstance(error, BrokenPipeError) and _nobody_reads():
+        if _takes_nothing(error) and isinstance(error, BrokenPipeError):
             raise SystemExit(FAILED) from None
         if code == FAILED:
             raise

@@ -44,7 +44,7 @@ ANY_BYTES = {
     ),
     "audit.evaluator.process:__init__": "it is written",
     "audit.evaluator.process:_ended": "its last line is shown, escaped",
-    **dict.fromkeys(("audit.evaluator.worker:main", "errors:_nobody_reads"), "it is /dev/null"),
+    **dict.fromkeys(("audit.evaluator.worker:main", "errors:_takes_nothing"), "it is /dev/null"),
     "assets.build:main": "for maintainers",
 }
 """Functions that open files, and why nothing in a file can damage them."""
