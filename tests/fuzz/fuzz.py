@@ -29,7 +29,7 @@ import torch
 from ngram_eval.errors import InputError
 from tests.fuzz.readers import READERS, Reader
 
-MEMORY = 4 << 30
+MEMORY = 8 << 30
 LIMITS = {signal.ITIMER_PROF: 30.0, signal.ITIMER_REAL: 300.0}
 """Seconds for a file, of processor and of clock; the signal after them ends the process."""
 LEAST = 5
@@ -71,7 +71,9 @@ def work(
     errors = os.open(folder / "stderr", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(errors, 1)
     os.dup2(errors, 2)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    # Exact counts that made a valid file may still hold addresses, which take no memory.
+    most = MEMORY + int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     path = folder / reader.file
     for valid in seeds if numbers.start == 0 else ():
