@@ -114,7 +114,7 @@ def _together_npy(tree: Any) -> bytes:
     if isinstance(head.get("shape"), list):
         head["shape"] = tuple(head["shape"])
     text = repr(head).replace(repr(mutate.NESTED), "(" * 3000).encode()
-    data: bytes = b"\x93NUMPY" + bytes(tree["version"]) + struct.pack("<H", len(text)) + text + tree["content"]
+    data: bytes = b"\x93NUMPY" + bytes([*tree["version"]]) + struct.pack("<H", len(text)) + text + tree["content"]
     return data
 
 

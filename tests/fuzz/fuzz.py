@@ -8,6 +8,7 @@ build/fuzz.
 """
 
 import argparse
+import gc
 import multiprocessing
 import os
 import random
@@ -29,7 +30,7 @@ import torch
 from ngram_eval.errors import InputError
 from tests.fuzz.readers import READERS, Reader
 
-MEMORY = 8 << 30
+MEMORY = 4 << 30
 LIMITS = {signal.ITIMER_PROF: 30.0, signal.ITIMER_REAL: 300.0}
 """Seconds for a file, of processor and of clock; the signal after them ends the process."""
 LEAST = 5
@@ -71,9 +72,8 @@ def work(
     errors = os.open(folder / "stderr", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(errors, 1)
     os.dup2(errors, 2)
-    # Exact counts that made a valid file may still hold addresses, which take no memory.
-    most = MEMORY + int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    gc.collect()  # exact counts that made a valid file hold addresses
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     path = folder / reader.file
     for valid in seeds if numbers.start == 0 else ():
