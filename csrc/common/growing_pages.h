@@ -11,10 +11,6 @@
 
 #include "common/zero_pages.h"
 
-#ifdef __linux__
-#include <sys/resource.h>
-#endif
-
 namespace ngram {
 
 // An array of zeros, owned, whose end moves up. On Linux addresses of `reserved` entries are set aside at once, which
@@ -25,8 +21,6 @@ class GrowingPages {
  public:
   explicit GrowingPages(std::size_t reserved) {
 #ifdef __linux__
-    rlimit limit;
-    if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur != RLIM_INFINITY) return;  // others need some of them
     mapped_bytes_ = reserved * sizeof(T) + 2 * kStep;
     mapped_ = mmap(nullptr, mapped_bytes_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (mapped_ == MAP_FAILED) return;
@@ -82,8 +76,8 @@ class GrowingPages {
   std::unique_ptr<ZeroPages<T>> copied_;  // once it does not lie where it was reserved
 #ifdef __linux__
   std::size_t reserved_ = 0;
-  void* mapped_ = MAP_FAILED;
-  std::size_t mapped_bytes_ = 0;
+  void* mapped_;
+  std::size_t mapped_bytes_;
 #endif
 };
 
