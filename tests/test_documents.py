@@ -290,6 +290,20 @@ def test_links_in_the_documents_lead_somewhere() -> None:
             assert ((ROOT / page).parent / target).exists(), f"{page} -> {target}"
 
 
+def anchors(page: Path) -> set[str]:
+    """What a page's headings are called in links, as on GitHub and on the site, where no two are alike."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_links_to_headings_lead_somewhere() -> None:
+    for page in PAGES:
+        here = ROOT / page
+        for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)#([^)\s]+)\)", here.read_text(encoding="utf-8")):
+            there = here.parent / target if target else here
+            assert anchor in anchors(there), f"{page} -> {target}#{anchor}"
+
+
 def test_make_targets_in_the_text_exist() -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
     for page in PAGES:
@@ -308,7 +322,7 @@ def test_the_site(tmp_path: Path) -> None:
     for page in pages:
         asked = [tag[0] for tag in loaded.finditer(page.read_text(encoding="utf-8")) if 'rel="canonical"' not in tag[0]]
         assert not asked, page
-    reference = (tmp_path / "site/api.html").read_text(encoding="utf-8")
+    reference = "".join(page.read_text(encoding="utf-8") for page in (tmp_path / "site").glob("api*.html"))
     for name in (
         "ngram_eval.evaluate",
         "ngram_eval.NgramMemory.distribution",
