@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ngram_eval.config import EvalConfig, preset
 from ngram_eval.distributed.ranks import ALONE
-from ngram_eval.errors import InputError, naming_arguments
+from ngram_eval.errors import InputError
 from ngram_eval.evaluation.evaluate import evaluate_all
 from ngram_eval.evaluation.job import Input, Job
 from ngram_eval.evaluation.result import Result
@@ -31,7 +31,6 @@ Model = Callable[[Any], Any] | NeuralSource | NDArray[np.floating]
 """The models that `evaluate` takes."""
 
 
-@naming_arguments(preset="config")
 def evaluate(
     model: Model,
     tokens: ArrayLike,

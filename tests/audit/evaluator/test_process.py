@@ -148,7 +148,7 @@ def test_what_goes_wrong_is_said_with_the_evaluators_name(
 
 
 def test_processor_time_is_limited(start: Any) -> None:
-    with pytest.raises(InputError, match=r"ended with exit code .* --cpu"):
+    with pytest.raises(InputError, match=r"ended with exit code .* cpu"):
         start("eval.py:endless", replace(LIMITS, cpu=1)).ask(TOKENS)
 
 
