@@ -65,9 +65,7 @@ def encode(memory: KeptMemory, coding: Coding, track: Track) -> Coded:
     return Coded(coding, numbers, table, payload)
 
 
-def decode(
-    coded: Coded, count: int, vocab_size: int, track: Track
-) -> tuple[Tokens, tuple[bytes | None, ...] | None]:
+def decode(coded: Coded, count: int, vocab_size: int, track: Track) -> tuple[Tokens, tuple[bytes | None, ...] | None]:
     """(`count` tokens below `vocab_size`, what each token spells or None if it is not stored).
 
     Raises `InputError` for a payload that is not of so many.
@@ -95,9 +93,7 @@ def decode(
 
 def _method(coding: Coding) -> Method:
     base = preset(coding)
-    return Method(
-        preset=coding, max_order=base.ngram.max_order, exact=base.exact, mixer=base.mixer, window=None
-    )
+    return Method(preset=coding, max_order=base.ngram.max_order, exact=base.exact, mixer=base.mixer, window=None)
 
 
 def _coder(coding: Coding, alphabet: Alphabet) -> Coder:

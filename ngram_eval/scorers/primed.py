@@ -44,9 +44,7 @@ class PrimedScorer(Scorer):
 
     def score(self, tokens: Stream, windows: Windows, stats: NeuralStats) -> Charged:
         later = len(self._kept)
-        moved = replace(
-            windows, start=windows.start + later, first=windows.first + later, stop=windows.stop + later
-        )
+        moved = replace(windows, start=windows.start + later, first=windows.first + later, stop=windows.stop + later)
         return self._scorer.score(self._primed(tokens), moved, stats)
 
     def distribution(
