@@ -12,9 +12,9 @@ The memory is the evaluator's own scorer: a token's probability equals the evalu
 
 import os
 import threading
-from pathlib import Path
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -116,7 +116,7 @@ class NgramMemory:
         """
         if vocab_size is None and self._vocabulary is not None:
             vocab_size = self._vocabulary.size
-        return kept_file.write(Path(path), kept_of(self.tokens, tokenizer, vocab_size), coding)
+        return kept_file.write(Path(path), kept_of(self.tokens, tokenizer, vocab_size), coding).size
 
     def __repr__(self) -> str:
         return f"<NgramMemory: {self.config.scorer}, {self._length:,} tokens observed, backend {self._backend}>"

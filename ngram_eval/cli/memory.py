@@ -135,8 +135,7 @@ def merge(command: Merge, track: Track) -> list[dict[str, Any]]:
 
 
 def _written(path: Path, memory: KeptMemory, coding: Coding, track: Track) -> dict[str, Any]:
-    kept_file.write(path, memory, coding, track)
-    return _figures(path, kept_file.open_kept(path))
+    return _figures(path, kept_file.write(path, memory, coding, track))
 
 
 def info(command: Info) -> list[dict[str, Any]]:
@@ -148,9 +147,9 @@ def verify(command: Verify, track: Track) -> list[dict[str, Any]]:
     """What files hold, with the seconds of decoding; raises `InputError` for other tokens than were written."""
     found = []
     for path in command.files:
-        start = time.perf_counter()
-        kept_file.read(path, track)
-        found.append({**_figures(path, kept_file.open_kept(path)), "seconds": time.perf_counter() - start})
+        start, kept = time.perf_counter(), kept_file.open_kept(path)
+        kept_file.load(kept, path, track)
+        found.append({**_figures(path, kept), "seconds": time.perf_counter() - start})
     return found
 
 

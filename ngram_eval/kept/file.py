@@ -90,17 +90,21 @@ def to_bytes(memory: KeptMemory, coding: Coding, track: Track = untracked) -> by
     return body + hashlib.sha256(body).digest()
 
 
-def write(path: Path, memory: KeptMemory, coding: Coding, track: Track = untracked) -> int:
-    """Write a memory's file, whole or not at all; returns its bytes."""
+def write(path: Path, memory: KeptMemory, coding: Coding, track: Track = untracked) -> KeptFile:
+    """Write a memory's file, whole or not at all; returns its parts."""
     content = to_bytes(memory, coding, track)
     with replacing(path) as file:
         file.write(content)
-    return len(content)
+    return parse(content, path)
 
 
 def open_kept(path: Path) -> KeptFile:
     """A file's parts; raises `InputError` for one that is damaged, of another kind or version, or says too much."""
-    data = read_input(path, "give a file that `ngram-eval memory build` wrote", MOST_BYTES)
+    return parse(read_input(path, "give a file that `ngram-eval memory build` wrote", MOST_BYTES), path)
+
+
+def parse(data: bytes, path: Path) -> KeptFile:
+    """As `open_kept`, from the file's bytes."""
     if not data.startswith(MAGIC) or len(data) < HEADER_BYTES:
         raise InputError(f"{path} is not a kept memory, or its start is damaged: {_REMEDY}")
     _, version = _PREFIX.unpack_from(data)

@@ -27,7 +27,7 @@ def memory() -> KeptMemory:
 
 @pytest.mark.parametrize("coding", CODINGS)
 def test_the_tokens_come_back_by_every_coding(coding: Coding, memory: KeptMemory, tmp_path: Path) -> None:
-    size = kept_file.write(tmp_path / "a.ngm", memory, coding)
+    size = kept_file.write(tmp_path / "a.ngm", memory, coding).size
     again = kept_file.read(tmp_path / "a.ngm")
     assert again.tokens.tobytes() == memory.tokens.tobytes()
     for field in ("vocab_size", "text_bytes", "tokenizer_sha256", "surfaces_sha256", "sha256"):
