@@ -54,7 +54,7 @@ class AuditOptions(JobOptions):
     callable: str | None = None
     """Audit this function, module:function or path/file.py:function: (past_tokens, state) -> the probability of each
     token to be the next; `state` is a dictionary that starts empty. It runs in a process of its own (--timeout,
-    --memory, --cpu), without the files of the data. --artifact gives the file whose size is claimed."""
+    --gigabytes, --cpu), without the files of the data. --artifact gives the file whose size is claimed."""
     claimed: Path | None = None
     """Audit probabilities from a file, .npz or .safetensors: p, the probability that each position was charged with,
     and positions (default 0, 1, ...). --logits gives the distributions that they are claimed to be from."""
@@ -87,7 +87,7 @@ class AuditOptions(JobOptions):
         sources, preset = set(self.model.sources), self.method.preset
         limits = self.whole.limits
         limits.check()
-        if self.callable is not None:  # --timeout, --memory and --cpu are its own too
+        if self.callable is not None:  # --timeout, --gigabytes and --cpu are its own too
             limits = Limits(processes=limits.processes, fresh=limits.fresh)
         replace(self.whole, limits=limits).check()
         if self.whole.evaluator is not None and (

@@ -190,7 +190,7 @@ Keep a text in a file, as small as it can be coded, for memories to begin with.
 examples
   {prog} build --text novels/ --tokenizer T.model --out novels.ngm
   {prog} info novels.ngm
-  ngram-eval run --memory novels.ngm --preset exact
+  {prog} verify novels.ngm
 
 commands
   build                     from --text FILE ... or --data 'PATTERN'
