@@ -25,11 +25,11 @@ from ngram_eval.config import EvalConfig, preset
 from ngram_eval.errors import InputError, naming_arguments
 from ngram_eval.kept import file as kept_file
 from ngram_eval.kept.coding import Coding
-from ngram_eval.kept.memory import kept_of
 from ngram_eval.models.source import Stats
 from ngram_eval.scorers.base import Vocabulary
 from ngram_eval.scorers.exact.scorer import ExactScorer
 from ngram_eval.scorers.make import make_scorer
+from ngram_eval.text.kept import kept_of
 from ngram_eval.text.samples import entropy_of
 from ngram_eval.text.stream import MAX_VOCABULARY, Tokens
 from ngram_eval.text.tokenizer import TextTokenizer

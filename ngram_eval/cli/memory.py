@@ -21,7 +21,7 @@ from ngram_eval.evaluation.settings import DataSettings, ModelSettings, Settings
 from ngram_eval.files import STDOUT, require_writable, write_text
 from ngram_eval.kept import file as kept_file
 from ngram_eval.kept.coding import Coding
-from ngram_eval.kept.memory import KeptMemory, joined, kept_of
+from ngram_eval.text.kept import KeptMemory, joined, kept_of
 from ngram_eval.text.shards import Raw
 from ngram_eval.timing import Track
 

@@ -15,7 +15,6 @@ from ngram_eval.errors import InputError
 from ngram_eval.evaluation.settings import Settings
 from ngram_eval.files import Unchanged, file_sha256
 from ngram_eval.kept import file as kept_file
-from ngram_eval.kept.memory import KeptMemory, joined
 from ngram_eval.models.saved_logits import load_logits
 from ngram_eval.models.saved_scores import load_scores
 from ngram_eval.models.source import NeuralSource, UniformSource
@@ -24,6 +23,7 @@ from ngram_eval.scorers.base import Scorer, Vocabulary
 from ngram_eval.scorers.make import make_scorer
 from ngram_eval.scorers.primed import PrimedScorer
 from ngram_eval.text.byte_tokens import bytes_tokenizer
+from ngram_eval.text.kept import KeptMemory, joined
 from ngram_eval.text.manifest import Manifest, read_manifest
 from ngram_eval.text.reading import read_texts
 from ngram_eval.text.samples import choose_samples

@@ -11,7 +11,7 @@ from ngram_eval.config import EvalConfig
 from ngram_eval.evaluation.job import Input, Job
 from ngram_eval.evaluation.profile import Profile
 from ngram_eval.evaluation.settings import Settings
-from ngram_eval.kept.memory import KeptMemory
+from ngram_eval.text.kept import KeptMemory
 
 _PACKAGES = ("ngram_eval", "numpy", "torch", "triton", "sentencepiece", "transformers", "tokenizers")
 

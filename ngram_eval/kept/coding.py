@@ -15,7 +15,7 @@ from ngram_eval.codec.coder import Coder, make_coder
 from ngram_eval.codec.method import Method
 from ngram_eval.config import preset
 from ngram_eval.errors import InputError
-from ngram_eval.kept.memory import KeptMemory, dtype_of
+from ngram_eval.text.kept import KeptMemory, dtype_of
 from ngram_eval.text.stream import Tokens
 from ngram_eval.timing import Track
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from ngram_eval.errors import InputError
 from ngram_eval.files import read_input, replacing
 from ngram_eval.kept.coding import CODINGS, Coded, Coding, decode, encode
-from ngram_eval.kept.memory import MOST_TOKENS, KeptMemory
+from ngram_eval.text.kept import MOST_TOKENS, KeptMemory
 from ngram_eval.text.stream import MAX_VOCABULARY
 from ngram_eval.timing import Track, untracked
 

@@ -25,7 +25,6 @@ from ngram_eval.evaluation.job import load_job, read_inputs
 from ngram_eval.evaluation.settings import CheckpointSettings, DataSettings, HardwareSettings, ModelSettings, Settings
 from ngram_eval.kept import file as kept_file
 from ngram_eval.kept.coding import CODINGS
-from ngram_eval.kept.memory import kept_of
 from ngram_eval.models import artifact, convert
 from ngram_eval.models.hf.lead import lead_of_model
 from ngram_eval.models.hf.loading import quietly
@@ -38,6 +37,7 @@ from ngram_eval.results.compare import Comparison, compare
 from ngram_eval.results.rerun import Again
 from ngram_eval.text.byte_tokens import bytes_tokenizer
 from ngram_eval.text.documents import TextForm, find_sources, read_segments
+from ngram_eval.text.kept import kept_of
 from ngram_eval.text.reading import read_texts
 from ngram_eval.text.shards import write_shard
 from ngram_eval.text.windows import plan_windows

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import ngram_eval
 from ngram_eval.bpb import Tally, as_nats
 from ngram_eval.config import EvalConfig, preset
 from ngram_eval.distributed.ranks import Ranks
@@ -16,10 +17,10 @@ from ngram_eval.evaluation.evaluate import Share, evaluate
 from ngram_eval.evaluation.job import Job
 from ngram_eval.evaluation.settings import CheckpointSettings, HardwareSettings, Settings
 from ngram_eval.kept import file as kept_file
-from ngram_eval.kept.memory import kept_of
 from ngram_eval.models.source import UniformSource, statistics
 from ngram_eval.scorers.base import Vocabulary
 from ngram_eval.scorers.make import make_scorer
+from ngram_eval.text.kept import kept_of
 from ngram_eval.text.shards import TokenStream
 from ngram_eval.text.stream import Joined
 from ngram_eval.text.windows import Plan
@@ -142,6 +143,20 @@ def test_a_run_resumes_with_its_memory_alone(
     again = evaluate(*arguments, "--memory", kept, "--resume")["exact"]
     assert (again["nats"], again["resumed_positions"]) == (first["nats"], first["positions"])
     assert "memory was '" in fails(capsys, evaluate, *arguments, "--resume")
+
+
+def test_a_model_in_python_is_evaluated_with_a_memory(stream: Stream, kept: Path) -> None:
+    logits = np.zeros((SCORED, 50))
+    tokens = stream.tokens[KEPT : KEPT + SCORED + 1]
+    alone, once, thrice = (
+        ngram_eval.evaluate(logits, tokens, configured("exact"), memory=m) for m in ((), kept, [kept] * 3)
+    )
+    assert alone.memory is None
+    assert once.nats < alone.nats
+    assert once.memory is not None
+    assert thrice.memory is not None
+    assert (once.memory["tokens"], thrice.memory["tokens"]) == (KEPT, 3 * KEPT)
+    assert [one["role"] for one in once.inputs] == ["data", "memory"]
 
 
 def test_a_memory_of_more_tokens_is_refused(

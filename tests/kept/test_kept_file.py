@@ -12,8 +12,8 @@ from ngram_eval.assets import asset
 from ngram_eval.errors import InputError
 from ngram_eval.kept import file as kept_file
 from ngram_eval.kept.coding import CODINGS, Coding
-from ngram_eval.kept.memory import KeptMemory, joined, kept_of
 from ngram_eval.text.byte_tokens import bytes_tokenizer
+from ngram_eval.text.kept import KeptMemory, joined, kept_of
 from ngram_eval.text.tokenizer import Tokenizer
 
 TEXT = b"to be, or not to be: that is the question. " * 40
