@@ -10,6 +10,7 @@
 The memory is the evaluator's own scorer: a token's probability equals the evaluator's, bit for bit.
 """
 
+import copy
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -211,9 +212,19 @@ class NgramMemory:
         return drafted
 
     def copy(self) -> "NgramMemory":
-        """An independent copy, which continues as this memory would; counts all tokens again, a million a second."""
-        restore, arguments = self.__reduce__()
-        return restore(*arguments)
+        """An independent copy, which continues as this memory would.
+
+        Exact counts are copied as they lie; other methods, and a GPU, count all tokens again.
+        """
+        if self.config.scorer != "exact" or self._backend not in ("cpu", "reference"):
+            restore, arguments = self.__reduce__()
+            return restore(*arguments)
+        other: NgramMemory = object.__new__(NgramMemory)
+        with self._lock:
+            shared = {name: value for name, value in vars(self).items() if name != "_lock"}
+            vars(other).update(shared, _scorer=copy.deepcopy(self._scorer), _room=self._tokens().copy())
+        other._lock = threading.Lock()
+        return other
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "NgramMemory":
         return self.copy()

@@ -39,6 +39,7 @@ from ngram_eval.evaluation.settings import DataSettings, ModelSettings, Settings
 from ngram_eval.files import STDOUT, require_writable, write_text
 from ngram_eval.models.saved_logits import load_logits
 from ngram_eval.text.shards import TokenStream, read_shards
+from ngram_eval.text.stream import Tokens
 from ngram_eval.text.tokenizer import TextTokenizer
 
 
@@ -151,10 +152,12 @@ def load(options: AuditOptions, configs: dict[str, EvalConfig], claim: Claim, st
     """The subjects, and the data to audit them on; `stack` ends what runs. Raises `InputError`."""
     subjects: list[Subject]
     lacking: tuple[str, ...] = ()
+    kept: Tokens | None = None
     if options.given is None:
         job = load_job(replace(options.settings, data=_without_text(options.data)), ALONE)
         stream, tokenizer = _beside(options, job.stream), job.tokenizer
         subjects, tokens = preset_subjects(job, configs, options.probing)
+        kept = None if job.kept is None else job.kept.tokens
         artifact = asset("model.ngev") if options.settings.embedded else options.model.artifact
     else:
         stream, tokenizer = _load_stream(options)
@@ -182,6 +185,7 @@ def load(options: AuditOptions, configs: dict[str, EvalConfig], claim: Claim, st
         files=stream.paths,
         artifact=artifact,
         training=read_shards(options.training).tokens if options.training else None,
+        kept=kept,
         precision=options.precision,
     )
     return Loaded(subjects=subjects, stream=stream, data=data, lacking=lacking)
