@@ -23,9 +23,7 @@ class ChildIndex {
       : bits_(bits), entries_(std::make_unique<ZeroPages<std::uint64_t>>(std::size_t{1} << bits)) {}
 
   ChildIndex(const ChildIndex& other)
-      : bits_(other.bits_),
-        used_(other.used_),
-        entries_(std::make_unique<ZeroPages<std::uint64_t>>(*other.entries_)) {}
+      : bits_(other.bits_), used_(other.used_), entries_(std::make_unique<ZeroPages<std::uint64_t>>(*other.entries_)) {}
   ChildIndex(ChildIndex&&) = default;
   ChildIndex& operator=(ChildIndex&&) = default;
 
