@@ -37,6 +37,7 @@ OUTPUTS: dict[str, tuple[str, list[str]]] = {
     "compare": ("RESULT --quiet --json OUT0", ["{"]),
     "codec compress": ("--uniform --tokenizer bytes --quiet TEXT OUT0 --json OUT1", ["NGRMCODE", "{"]),
     "codec decompress": ("PACKED OUT0 --quiet", ["to be"]),
+    "memory build": ("--text TEXT --quiet --out OUT0 --json OUT1", ["NGRMKEPT", "{"]),
     "convert": ("PUBLISHED --out OUT0 --rope-dims 4", ["NGRMEVAL"]),
     "train": (f"{TRAIN} DATA --folder FOLDER --out OUT0", ["NGRMEVAL"]),
 }

@@ -78,6 +78,8 @@ class Data:
     """The model's file; a claim may state its size."""
     training: Stream | None = None
     """What the model was trained on, to be searched for the text."""
+    kept: Tokens | None = None
+    """The tokens that were counted before the text, if any."""
     precision: Precision | None = None
     """The precision of the values, if it is declared."""
 

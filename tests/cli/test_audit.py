@@ -56,7 +56,7 @@ def test_the_embedded_default(run: Run, capsys: pytest.CaptureFixture[str]) -> N
     assert not {2, 4, 7, 13} & set(numbers["pr890"])
     printed = capsys.readouterr().out.splitlines()
     assert printed[-1].startswith("verdict: refuted: pr890 (1, ")
-    assert re.search(r"passed: neural \(\d+ of 19\), exact \(\d+ of 19\)\. Audited", printed[-1])
+    assert re.search(r"passed: neural \(\d+ of 20\), exact \(\d+ of 20\)\. Audited", printed[-1])
     assert re.search(r"Audited: 700 of 33,954 positions, --seed 0; a fault at 2\d % of them or more", printed[-1])
     assert any("✗" in line for line in printed)
 
@@ -69,7 +69,7 @@ def test_exit_codes(
     assert (code, found["verdict"]) == (0, "pass")
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.startswith(
-        "verdict: every probe that applies passed: tests.support.functions:counting (12 of 19). Audited: "
+        "verdict: every probe that applies passed: tests.support.functions:counting (12 of 20). Audited: "
     )
     assert "300 of 2,999 positions, --seed 0; a fault at 0.33 % of them or more is found" in last
     assert found["audits"][0]["probes"][0]["value"] == pytest.approx(0, abs=1e-6)
@@ -244,7 +244,7 @@ def test_the_whole_default_as_a_user_runs_it() -> None:
     assert done.returncode == 1, done.stderr
     assert "pr890 (1, 3, 5, 6, 8, 9, 10)" in done.stdout.splitlines()[-1]
     assert "hashed (1, 3, 9, 10)" in done.stdout.splitlines()[-1]
-    assert "exact (12 of 19)" in done.stdout.splitlines()[-1]
+    assert "exact (12 of 20)" in done.stdout.splitlines()[-1]
 
 
 EVALUATORS = Path(evaluators.__file__)

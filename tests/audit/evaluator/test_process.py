@@ -127,7 +127,7 @@ def test_a_method_is_a_function(start: Any) -> None:
     [
         ("eval.py:endless", {"timeout": 1.0}, "took more than 1 seconds on a stream of 8 tokens.*--timeout"),
         ("eval.py:ending", {}, "ended with exit code 7 on a stream of 8 tokens"),
-        ("eval.py:greedy", {"memory": 2.0}, "raised .*MemoryError"),
+        ("eval.py:greedy", {"gigabytes": 2.0}, "raised .*MemoryError"),
         ("eval.py:failing", {}, "raised RuntimeError: no such weights on a stream of 8 tokens"),
         ("here.py:strange", {}, "raised TypeError: it gave .*perplexity.*give nats, p or loss"),
         ("here.py:no_json", {}, "wrote into its answer on a stream of 8 tokens"),
