@@ -5,11 +5,12 @@ import numpy as np
 from ngram_eval.audit.case import AFTER, Case, first_entry
 from ngram_eval.audit.finding import Finding, NotApplicable, Reach, finding
 from ngram_eval.audit.precision import CLOSE, SAME, apart
+from ngram_eval.text.stream import Tokens
 
 _CUTS = (1, 3, 7, 15, 31, 32, 63, 127, 255)
 """Where blocks of most sizes have their edges, and just before."""
-_LAST_CUT = 2
-"""How far the last cut lies before the end, where what is scored again is scored."""
+_LAST_CUTS = (2, 8, 16)
+"""How far the last cuts lie before the end, where what is scored again is scored."""
 _RANDOM_CUTS = 2
 _SETTLED = 8
 """Tokens after a cut at which an honest model may still foretell the text as it was."""
@@ -50,13 +51,15 @@ def cuts_of_prefixes(case: Case) -> Finding:
     tokens = case.short
     base, expected = case.subject.score(tokens), case.subject.expected(tokens)
     drawn = np.random.default_rng((case.seed, 1)).integers(1, max(expected, 2), _RANDOM_CUTS)
-    cuts = np.unique([cut for cut in (*_CUTS, expected - _LAST_CUT, *drawn.tolist()) if 0 < cut < expected])
+    echoed = set() if case.subject.past_only else {expected - before for before in _LAST_CUTS}
+    cuts = np.unique([cut for cut in (*_CUTS, expected - 2, *echoed, *drawn.tolist()) if 0 < cut < expected])
     if len(cuts) == 0:
         raise NotApplicable("the data is too short")
     worst, text = 0.0, ""
     for glimpse in case.subject.glimpses(tokens, cuts):
         cut = glimpse.position
-        changed = case.replaced(tokens, cut)[: cut + 2] if case.subject.past_only else case.replaced(tokens, cut)
+        changed = _echo(tokens, cut) if cut in echoed else case.replaced(tokens, cut)
+        changed = changed[: cut + 2] if case.subject.past_only else changed
         other = case.subject.score(changed)
         before, after = (np.flatnonzero(one.positions < cut) for one in (base, other))
         if not np.array_equal(base.positions[before], other.positions[after]):
@@ -75,6 +78,15 @@ def cuts_of_prefixes(case: Case) -> Finding:
     return finding(
         not text, worst, text or f"nothing before {len(cuts)} cuts in the first {expected:,} positions moves"
     )
+
+
+def _echo(tokens: Tokens, cut: int) -> Tokens:
+    """The stream with all tokens after position `cut` replaced by those just before it, again.
+
+    What counts tokens and then charges the same positions again has now seen their contexts once more, for sure.
+    """
+    rest = len(tokens) - cut - 1
+    return np.append(tokens[: cut + 1], np.resize(tokens[max(cut + 1 - rest, 0) : cut + 1], rest))
 
 
 def target_changes_no_other(case: Case) -> Finding:

@@ -254,7 +254,7 @@ _list(
     "repeated tail",
     "Scores the last stride again in ever shorter windows, as was published",
     lambda: subject(window=replace(WINDOW, rescore_tail=True)),
-    (5,),
+    (5, 15),
 )
 _list(
     "collisions",
