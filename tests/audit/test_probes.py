@@ -12,8 +12,8 @@ from ngram_eval.audit.claim import Claim
 from ngram_eval.audit.subjects.scorer import MakeScorer
 from ngram_eval.text.tokenizer import Tokenizer
 from tests.audit.faults.accounts import TEXT, NoSpaces, SpaceTwice, ThreeBytesAByte, on_text
-from tests.audit.faults.functions import certain
 from tests.audit.faults.case import find
+from tests.audit.faults.functions import certain
 from tests.support.planted import (
     LENGTH,
     START,
@@ -73,9 +73,7 @@ def test_replacements_come_from_the_whole_vocabulary(stream: Stream) -> None:
 
 
 @pytest.mark.parametrize("rescore_tail", [True, False])
-def test_what_is_charged_again_once_it_was_counted_is_found_with_every_seed(
-    stream: Stream, rescore_tail: bool
-) -> None:
+def test_what_is_charged_again_once_it_was_counted_is_found_with_every_seed(stream: Stream, rescore_tail: bool) -> None:
     for seed in range(8):
         scorer = subject(hashing, window=replace(WINDOW, rescore_tail=rescore_tail), remembers=True)
         case = Case(scorer, Data(tokens=stream.tokens[:LENGTH]), Probing(samples=24, seed=seed))

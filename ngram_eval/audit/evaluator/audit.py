@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from ngram_eval.audit.evaluator import changes, counts, sums
+from ngram_eval.audit.evaluator import changes, counts, memory, sums
 from ngram_eval.audit.evaluator.ask import Stopped
 from ngram_eval.audit.evaluator.case import Case
 from ngram_eval.audit.finding import Audited, Finding, Probe, ask
@@ -18,7 +18,7 @@ PROBES: tuple[Probe[Case], ...] = (
     Probe("text drawn from it", "nats gained", sums.drawn_text_costs_what_was_shown),
     Probe("full run is the probed", "nats", changes.full_run_is_the_probed),
     Probe("same number again", "nats", changes.same_number_again, essential=True),
-    Probe("text not remembered", "nats a token", changes.text_is_not_remembered, proves=False),
+    Probe("text not remembered", "nats a token", memory.text_is_not_remembered, proves=False),
     Probe("documents apart", "nats", changes.documents_are_apart),
     Probe("the text's bytes", "off", counts.bytes_are_the_text_s),
     Probe("size", "MB", account.size_is_decimal),

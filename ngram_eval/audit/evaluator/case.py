@@ -163,9 +163,13 @@ class Case:
 
     @cached_property
     def starts(self) -> Ids:
-        """Where documents start, if the claim says with which token."""
-        token = self.claim.document_start
-        starts = np.flatnonzero(self.text == token) if token is not None else np.zeros(0, np.int64)
+        """Where documents start: with the token that the claim says; else with tokens that have no text."""
+        if self.claim.document_start is not None:
+            tokens = [self.claim.document_start]
+        else:
+            surfaces = self.data.tokenizer.surfaces() if self.data.tokenizer is not None else []
+            tokens = [token for token, surface in enumerate(surfaces) if surface is None]
+        starts = np.flatnonzero(np.isin(self.text, tokens))
         return starts[starts > 0]
 
     @cached_property

@@ -10,12 +10,6 @@ _LENGTHS = (1, 3, 7, 15, 31, 32, 63, 64, 127, 128, 255, 256, 511, 512, 1023, 102
 """Tokens of a prefix: whole blocks of the usual sizes, and one less."""
 _STARTS = 8
 """Starts of documents before which everything is replaced."""
-_BLOCK = 17
-"""A ghost after so many tokens less one that were replaced."""
-_SHIFT = 3
-"""Tokens by which a text is shifted."""
-_SIGMAS, _NATS = 6.0, 0.02
-"""A gain that only the true text has is one of more standard errors, and of more nats a token, than these."""
 
 
 def future_is_unseen(case: Case) -> Finding:
@@ -155,55 +149,3 @@ def documents_are_apart(case: Case) -> Finding:
     text = f"tokens of the document at token {where} change by up to {worst:.3g} nats with what came before it"
     reach = Reach(len(starts), int(np.count_nonzero(case.starts < len(case.text) - 1)), "starts of documents")
     return finding(worst <= case.evaluator.tolerance, worst, text, reach)
-
-
-def text_is_not_remembered(case: Case) -> Finding:
-    """Where its text was destroyed or shifted, the true text is not foretold better than another."""
-    shift, unit = _shifted(case)
-    gains = {"shifted": (shift, unit)}
-    if case.base.nats is not None:
-        gains["ghost"] = _ghosts(case)
-    holds = {name: gain <= _NATS + _SIGMAS * error for name, (gain, error) in gains.items()}
-    text = f"shifted by {_SHIFT} tokens, the text costs {shift:+.4f} nats a token more (± {unit:.4f})"
-    if "ghost" in gains:
-        gain, error = gains["ghost"]
-        text += f"; after {_BLOCK - 1} replaced tokens, a true one is foretold better than another by {gain:+.4f} nats "
-        text += f"(± {error:.4f})"
-    worst = max(gain for gain, _ in gains.values())
-    details = {name: gain for name, (gain, _) in gains.items()}
-    return finding(all(holds.values()), worst, text, details=details)
-
-
-def _shifted(case: Case) -> tuple[float, float]:
-    """(nats a token that the text costs more if a few tokens are put after its first, standard error)."""
-    stream = np.concatenate([case.text[:1], case.noise[:_SHIFT], case.text[1:]])
-    (answer,) = case.ask([stream])
-    count = len(case.text) - 1
-    if answer.nats is None or case.base.nats is None:  # the tokens put in cost something, too: at most this
-        least = _SHIFT * 2 * np.log(case.vocab_size)
-        return (answer.total - case.base.total - least) / count, case.evaluator.tolerance / count
-    begin = min(64, len(case.text) // 4)
-    more = answer.nats[_SHIFT + begin :] - case.base.nats[begin:]
-    return _mean(more)
-
-
-def _ghosts(case: Case) -> tuple[float, float]:
-    """(nats by which true tokens are better foretold than others among replaced ones, standard error)."""
-    rng, places = case.rng(9), np.arange(_BLOCK - 1, len(case.text), _BLOCK)
-    others = case.text[rng.permutation(len(case.text))[: len(places)]]
-    true_first = rng.random(len(places)) < 0.5
-    streams = []
-    for turn in (True, False):
-        stream = case.noise[: len(case.text)].copy()
-        stream[places] = np.where(true_first == turn, case.text[places], others)
-        streams.append(stream)
-    first, second = case.ask(streams)
-    assert first.nats is not None
-    assert second.nats is not None
-    return _mean((second.nats - first.nats)[places] * np.where(true_first, 1, -1))
-
-
-def _mean(values: NDArray[np.float64]) -> tuple[float, float]:
-    """(mean, its standard error) of the finite values."""
-    values = values[np.isfinite(values)]
-    return (float(values.mean()), float(values.std() / np.sqrt(len(values)))) if len(values) else (0.0, 0.0)

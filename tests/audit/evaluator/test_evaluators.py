@@ -1,5 +1,6 @@
 """Honest evaluators pass in every form, and each cheat is caught by the probe that is meant for it."""
 
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -33,20 +34,24 @@ NAMES = {probe.name: probe for probe in PROBES}
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The evaluators, the data, and what the cheats among them have brought with them."""
-    folder = tmp_path_factory.mktemp("evaluators")
+    return brought(tmp_path_factory.mktemp("evaluators"), text())
+
+
+def brought(folder: Path, tokens: NDArray[np.int64]) -> Path:
+    """The folder, with the evaluators in it."""
     shutil.copy(evaluators.__file__, folder / "eval.py")
-    write_shard(folder / "data.bin", text().astype(np.uint16))
+    write_shard(folder / "data.bin", tokens.astype(np.uint16))
     (folder / "where").write_text(str(folder / "data.bin"))
-    (folder / "kept").write_bytes(text().astype(np.uint16).tobytes())
+    (folder / "kept").write_bytes(tokens.astype(np.uint16).tobytes())
     return folder
 
 
-def text() -> NDArray[np.int64]:
+def text(length: int = LENGTH) -> NDArray[np.int64]:
     """Tokens in which each has its usual successors."""
     rng = np.random.default_rng(1)
     successors = rng.dirichlet(np.full(V, 0.3), V)
     tokens = [START]
-    while len(tokens) < LENGTH:
+    while len(tokens) < length:
         tokens.append(int(rng.choice(V, p=successors[tokens[-1]])))
     return np.array(tokens)
 
@@ -57,7 +62,7 @@ def evaluator(folder: Path, name: str, limits: Limits = LIMITS) -> Evaluator:
 
 def make_case(asked: Evaluator, **arguments: Any) -> Case:
     given: dict[str, Any] = {"tokens": text().astype(np.uint16), "total": LENGTH}
-    given |= {name: arguments.pop(name) for name in ("tokenizer", "artifact", "text") if name in arguments}
+    given |= {name: arguments.pop(name) for name in ("tokens", "tokenizer", "artifact", "text") if name in arguments}
     return Case(asked, Data(**given), V, **{"claim": Claim(), "asking": ASKING, "seed": 3, **arguments})
 
 
@@ -120,7 +125,8 @@ CHEATS: list[tuple[str, str, str, dict[str, Any]]] = [
     ("cached_on_disk", "same number again", "at first", {}),
     ("remembering", "same number again", "at first", {}),
     ("trained_on_the_way", "same number again", "--fresh", {}),
-    ("knowing_the_text", "text not remembered", "shifted by 3 tokens", {}),
+    ("knowing_the_text", "text not remembered", "than shifted by 3 tokens +1.", {}),
+    ("knowing_what_follows", "text not remembered", "than renamed +1.", {}),
     ("as_array", "documents apart", "with what came before it", {"claim": Claim(document_start=START)}),
     ("total", "documents apart", "with what came before it", {"claim": Claim(document_start=START)}),
 ]
@@ -162,6 +168,32 @@ def test_what_looks_for_the_auditor_among_the_processes_does_not_see_it(folder: 
         audit.kill()
         lacking = asked.lacking
     assert lacking or found.verdict == "refuted", found
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, NDArray[np.int64]]:
+    """(a folder of evaluators that know a longer text, that text)."""
+    tokens = text(1600)
+    return brought(tmp_path_factory.mktemp("long"), tokens), tokens
+
+
+@pytest.mark.parametrize(
+    ("name", "verdict", "evidence"),
+    [
+        ("as_array", "pass", "than renamed [+-]0.0000"),
+        ("trained", "pass", "with its tokens renamed it can't be asked: it tells them apart .[+]0"),
+        ("knowing_the_next_document", "refuted", "at the start of documents in another order .[01]"),
+    ],
+)
+def test_documents_in_another_order_show_who_knows_the_next(
+    long: tuple[Path, NDArray[np.int64]], name: str, verdict: str, evidence: str
+) -> None:
+    folder, tokens = long
+    for seed in (1, 2, 3):
+        claim = Claim(document_start=START)
+        found = found_by(folder, name, "text not remembered", tokens=tokens.astype(np.uint16), claim=claim, seed=seed)
+        assert found.verdict == verdict, found
+        assert re.search(evidence, found.evidence), found
 
 
 class OneByte:
