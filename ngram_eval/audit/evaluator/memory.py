@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ngram_eval.audit.evaluator.ask import Answer
-from ngram_eval.audit.evaluator.case import Case
-from ngram_eval.audit.finding import Finding, finding
+from ngram_eval.audit.evaluator.case import Case, Questions, asked
+from ngram_eval.audit.finding import Finding, NotApplicable, finding
 
 _SIGMAS, _NATS = 6.0, 0.02
 """A gain is real that is one of more standard errors, and of more nats a token, than these."""
@@ -48,22 +48,21 @@ class Gain(NamedTuple):
 
 def text_is_not_remembered(case: Case) -> Finding:
     """Where the text is shifted, renamed, replaced or put in another order, the true one is not foretold better."""
-    gains, skipped = [_shifted(case)], []
-    for ask in (_renamed, _ghosts, _reordered):
-        found = ask(case)
-        if isinstance(found, str):
-            skipped.append(found)
-        else:
-            gains.append(found)
+    gains, skipped = [], []
+    for asker in (shifted, renamed, ghosts, reordered):
+        try:
+            gains.append(case.once(asker))
+        except NotApplicable as reason:
+            skipped.append(str(reason))
     worst = max(gains, key=lambda gain: gain.nats - gain.least)
     text = "; ".join([f"nats a token that the true text costs less: {', '.join(map(str, gains))}", *skipped])
     return finding(worst.nats <= worst.least, worst.nats, text, details={gain.what: gain.nats for gain in gains})
 
 
-def _shifted(case: Case) -> Gain:
+def shifted(case: Case) -> Questions[Gain]:
     """If a few tokens are put after the first: what stands at a place is another token than in the text."""
     what = f"than shifted by {_SHIFT} tokens"
-    (answer,) = case.ask([np.concatenate([case.text[:1], case.noise[:_SHIFT], case.text[1:]])])
+    (answer,) = yield from asked([np.concatenate([case.text[:1], case.noise[:_SHIFT], case.text[1:]])])
     count = len(case.text) - 1
     if answer.nats is None or case.base.nats is None:  # the tokens put in cost something, too: at most this
         least = _SHIFT * 2 * np.log(case.vocab_size)
@@ -72,7 +71,7 @@ def _shifted(case: Case) -> Gain:
     return Gain(what, *_mean(answer.nats[_SHIFT + begin :] - case.base.nats[begin:]))
 
 
-def _renamed(case: Case) -> Gain | str:
+def renamed(case: Case) -> Questions[Gain]:
     """If each token stands for another: whoever learned all from the text before has learned the same.
 
     Who knows the tokens by themselves, as a trained model does, can't be asked so. A drawn text shows whether it does.
@@ -81,18 +80,17 @@ def _renamed(case: Case) -> Gain | str:
     names, free = np.arange(case.vocab_size), np.setdiff1d(case.source.alphabet, fixed)
     names[free] = case.rng(10).permutation(free)
     drawn = case.noise[: len(case.text)]
-    text, plain, other = case.ask([names[case.text], drawn, names[drawn]])
+    text, plain, other = yield from asked([names[case.text], drawn, names[drawn]])
     usual, error = _more(case, plain, other)
     if abs(usual) > _NATS + _SIGMAS * error:
-        return f"with its tokens renamed it can't be asked: it tells them apart ({usual:+.3f} in a drawn text)"
+        raise NotApplicable(f"with its tokens renamed it can't be asked: it tells them apart ({usual:+.3f}, drawn)")
     gain, deviation = _more(case, case.base, text)
     return Gain("than renamed", gain - usual, float(np.hypot(error, deviation)))
 
 
-def _ghosts(case: Case) -> Gain | str:
+def ghosts(case: Case) -> Questions[Gain]:
     """Among replaced tokens: a true one at its place, and another of the text there."""
-    if case.base.nats is None:
-        return "single tokens have no charges"
+    _ = case.charges
     rng, places = case.rng(9), np.arange(_BLOCK - 1, len(case.text), _BLOCK)
     others = case.text[rng.permutation(len(case.text))[: len(places)]]
     true_first = rng.random(len(places)) < 0.5
@@ -101,28 +99,27 @@ def _ghosts(case: Case) -> Gain | str:
         stream = case.noise[: len(case.text)].copy()
         stream[places] = np.where(true_first == turn, case.text[places], others)
         streams.append(stream)
-    first, second = case.ask(streams)
+    first, second = yield from asked(streams)
     assert first.nats is not None
     assert second.nats is not None
     signs = np.where(true_first, 1, -1)
     return Gain(f"than another after {_BLOCK - 1} replaced tokens", *_mean((second.nats - first.nats)[places] * signs))
 
 
-def _reordered(case: Case) -> Gain | str:
+def reordered(case: Case) -> Questions[Gain]:
     """With its documents in another order: how a document begins follows from none before it."""
-    edges = [*case.starts.tolist(), len(case.text)]
-    if case.base.nats is None or len(edges) <= _DOCUMENTS:
-        return f"fewer than {_DOCUMENTS} documents are known, to be put in another order"
+    base, edges = case.charges, [*case.starts.tolist(), len(case.text)]
+    if len(edges) <= _DOCUMENTS:
+        raise NotApplicable(f"fewer than {_DOCUMENTS} documents are known, to be put in another order")
     documents = list(pairwise(edges))
     order = case.rng(11).permutation(len(documents)).tolist()
     parts = [case.text[slice(*documents[which])] for which in order]
-    (answer,) = case.ask([np.concatenate([case.text[: edges[0]], *parts])])
+    (answer,) = yield from asked([np.concatenate([case.text[: edges[0]], *parts])])
     assert answer.nats is not None
     means, at = [], edges[0]
     for which, part in zip(order, parts, strict=True):
-        begin = documents[which][0]
         inside = slice(1, min(len(part), _BEGINNING + 1))
-        more = answer.nats[at:][inside] - case.base.nats[begin:][inside]
+        more = answer.nats[at:][inside] - base[documents[which][0] :][inside]
         means.append(_mean(more)[0])
         at += len(part)
     return Gain("than at the start of documents in another order", *_mean(np.array(means)))

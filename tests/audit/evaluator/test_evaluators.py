@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from ngram_eval.audit.claim import Claim
 from ngram_eval.audit.evaluator import case
 from ngram_eval.audit.evaluator.ask import Evaluator
 from ngram_eval.audit.evaluator.audit import PROBES, audit_evaluator
-from ngram_eval.audit.evaluator.case import Asking, Case
+from ngram_eval.audit.evaluator.case import Asker, Asking, Case, Questions, asked
 from ngram_eval.audit.evaluator.process import Limits, Place
+from ngram_eval.audit.evaluator.sweep import sweep
 from ngram_eval.audit.finding import Audited, Finding, ask
 from ngram_eval.evaluation.interrupt import Interrupt
 from ngram_eval.text.shards import write_shard
@@ -143,7 +145,8 @@ def test_a_cheat_is_caught_by_its_probe(
 
 def test_the_last_tokens_and_starts_of_documents_are_cuts_however_few_others_are(folder: Path) -> None:
     with evaluator(folder, "as_array") as asked:
-        cuts = set(make_case(asked, claim=Claim(document_start=START), **FEW).sweep.cuts.tolist())
+        swept = make_case(asked, claim=Claim(document_start=START), **FEW).once(sweep)
+    cuts = set(swept.cuts.tolist())
     starts = np.flatnonzero(text() == START)
     assert set(range(LENGTH - 32, LENGTH)) <= cuts
     near = [{start + step for step in range(4)} & set(range(LENGTH)) <= cuts for start in starts.tolist() if start]
@@ -240,12 +243,41 @@ def test_a_sum_over_a_part_of_the_vocabulary_is_inconclusive_and_says_what_settl
     assert f"--sums {V} asks all" in found.evidence
 
 
-def test_a_sum_stops_where_it_exceeds_1(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Values twice too large exceed 1 before all are asked, the expected ones being asked first."""
-    monkeypatch.setattr(case, "_AT_ONCE", 4)
-    found = found_by(folder, "twice", "sum to 1")
-    assert found.verdict == "refuted"
-    assert found.details["asked"][-1] <= V // 2
+@pytest.mark.parametrize(("name", "most"), [("twice", V - 4), ("preferring", 4)])
+def test_a_sum_stops_where_it_exceeds_1(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, most: int) -> None:
+    """The tokens that the evaluator itself gives most to are asked first, few at a time."""
+    monkeypatch.setattr(case, "AT_ONCE", 4)
+    for seed in range(4):
+        found = found_by(folder, name, "sum to 1", seed=seed)
+        assert found.verdict == "refuted"
+        assert found.details["asked"] <= [most]
+
+
+def test_who_asks_what_is_not_seen_in_the_order(folder: Path) -> None:
+    """Questions of several askers are mixed; each gets the answers to its own."""
+    put: list[int] = []
+
+    def asker(first: int) -> Asker[list[float]]:
+        def ask(case: Case) -> Questions[list[float]]:
+            totals = []
+            for length in range(first, first + 20, 10):
+                answers = yield from asked([np.arange(V)[np.arange(one) % V] for one in range(length, length + 10)])
+                totals += [one.total for one in answers]
+            return totals
+
+        return ask
+
+    with evaluator(folder, "total") as of_totals:
+        case, try_to = make_case(of_totals), of_totals.try_to
+        of_totals.try_to = lambda streams: put.extend(map(len, streams)) or try_to(streams)  # type: ignore[method-assign]
+        short, long = asker(5), asker(45)
+        case.together(short, long)
+        assert case.once(short) == [evaluators.total(np.arange(one) % V) for one in range(5, 25)]
+        assert case.once(long) == [evaluators.total(np.arange(one) % V) for one in range(45, 65)]
+    assert sorted(put) == [*range(5, 25), *range(45, 65)]
+    kinds = [length < 40 for length in put]
+    assert sum(a != b for a, b in pairwise(kinds)) > 10, put
+    assert case.consulted == 40
 
 
 def test_bytes_of_a_text_are_an_alphabet(folder: Path) -> None:
