@@ -264,10 +264,7 @@ def test_a_whole_evaluator(run: Run, stream: Stream, capsys: pytest.CaptureFixtu
     assert found["settings"]["evaluator"] == f"{EVALUATORS}:wide"
     runs = {one["name"]: one["details"].get("runs", 0) for one in audited["probes"]}
     assert max(runs.values()) < found["settings"]["runs"] > 100
-    of_files = {"size", "the data claimed", "text not trained on"}
-    assert all(
-        runs[one["name"]] for one in audited["probes"] if one["verdict"] == "pass" and one["name"] not in of_files
-    )
+    assert all(runs[probe["name"]] for probe in audited["probes"][:8]), "these ask, the others look at what was said"
     assert found["settings"]["vocab_size"] == VOCAB
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.startswith("verdict: every probe that applies passed: ")
