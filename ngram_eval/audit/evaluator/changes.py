@@ -18,17 +18,19 @@ def future_is_unseen(case: Case) -> Finding:
     """Whatever follows, the charges before it stay the same."""
     _ = case.charges  # of totals it can't be asked
     tolerance, swept, (other, refused) = case.evaluator.tolerance, case.once(sweep), case.once(lengths)
-    worst = max(swept.worst, other, key=lambda one: one.size)
+    worst = swept.worst if swept.worst.size > tolerance else max(swept.worst, other, key=lambda one: one.size)
     reach = Reach(len(swept.cuts), len(case.text) - 1, "cuts")
     covered = f"; it refuses streams of {', '.join(map(str, refused))} tokens" if refused else ""
     if worst.size <= tolerance:
         text = f"nothing before a cut, or in a stream of another length, changes by more than {worst.size:.2g} nats"
         return finding(True, worst.size, text + covered, reach)
-    ahead = _ahead(case, worst) if worst is swept.worst else 0
-    text = (
-        f"token {worst.token}: {worst.was:.6g} nats become {worst.becomes:.6g} with what follows token {worst.cut - 1}"
-    )
-    text += f"; it sees up to {ahead} tokens ahead" if ahead else ""
+    text = f"token {worst.token}: {worst.was:.6g} nats become {worst.becomes:.6g} "
+    if worst is swept.worst:
+        ahead = _ahead(case, worst)
+        text += f"with what follows token {worst.cut - 1}; it sees up to {ahead} tokens ahead"
+    else:
+        text += f"where the stream ends or goes on after token {worst.cut - 1}; other tokens in its place change "
+        text += "nothing: what shows is how long the stream is"
     return finding(False, worst.size, text + covered, reach, {"cuts_before_which_something_changes": swept.changed})
 
 

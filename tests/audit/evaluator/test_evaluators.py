@@ -118,6 +118,7 @@ CHEATS: list[tuple[str, str, str, dict[str, Any]]] = [
     ("look_ahead_at_starts", "future unseen", "what follows token", {"claim": Claim(document_start=START), **FEW}),
     ("look_ahead_near_the_end", "future unseen", "what follows token", FEW),
     ("two_passes", "future unseen", "what follows token", {}),
+    ("scheduled", "future unseen", "what shows is how long the stream is", {}),
     ("behaved_in_short_streams", "text drawn from it", "less than shown", {}),
     ("behaved_on_this_text", "full run is the probed", "in the full run", {}),
     ("behaved_before_the_auditor", "sum to 1", "more than 1", {}),
