@@ -6,6 +6,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from itertools import chain
 from typing import Any
 
@@ -174,4 +175,5 @@ def of_all_ranks(share: Share, ranks: Ranks, clock: Stopwatch, *, reused: int) -
         prefill=share.prefill,
         resumed_positions=share.before.tally.positions,
         complete=share.complete,
+        finished=ranks.broadcast(datetime.now(timezone.utc).isoformat(timespec="seconds")),
     )

@@ -83,6 +83,8 @@ class Result:
     config: dict[str, Any]
     """The method (`EvalConfig`)."""
     versions: dict[str, str]
+    finished: str
+    """When the evaluation ended, in UTC: 2026-11-28T21:40:00+00:00."""
     arguments: list[str] | None = None
     """The flags of `ngram-eval run`, for a reader; None for a result of `ngram_eval.evaluate`."""
     profile: dict[str, Any]
@@ -107,7 +109,7 @@ class Result:
         return [
             ("preset", self.preset + partial),
             (name, f"{of_all:.4f}"),
-            (f"neural only: {unit}", f"{neural:.4f}"),
+            (f"model alone: {unit}", f"{neural:.4f}"),
             ("positions", f"{self.positions:,}"),
             ("hit rate", f"{self.hit_rate:.2%}"),
         ]
@@ -126,6 +128,8 @@ class Found:
     prefill: str | None
     resumed_positions: int
     complete: bool
+    finished: str
+    """The time on rank 0, in UTC."""
 
 
 def summarise(
@@ -180,6 +184,7 @@ def summarise(
         settings=None if settings is None else settings.to_json(),
         config=config.to_json(),
         versions={"python": platform.python_version(), **installed_versions()},
+        finished=found.finished,
         profile=profile.packed(),
     )
 
