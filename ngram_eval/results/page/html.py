@@ -128,11 +128,12 @@ def _table(results: list[Result], rows: list[tuple[str, list[str]]]) -> Iterator
     yield "".join(f"<th>{escape(result.preset)}</th>" for result in results) + "</tr></thead><tbody>"
     for label, values in rows:
         kind = ' class="main"' if label in ("bits per byte", "score (not normalised)") else ""
-        spaces = "&nbsp;" * (2 * (len(label) - len(label.lstrip())))
+        if label.startswith(" "):
+            kind = ' class="part"'
         tip, name = _TIPS.get(label), escape(label.strip().removeprefix(TIMING))
         if tip is not None:
             name = f'<span title="{escape(tip, quote=True)}">{name}</span>'
-        yield f'<tr{kind}><th scope="row">{spaces}{name}</th>'
+        yield f'<tr{kind}><th scope="row">{name}</th>'
         yield "".join(f"<td>{escape(value)}</td>" for value in values) + "</tr>"
     yield "</tbody></table></div>"
 
@@ -143,11 +144,16 @@ def _section(result: Result) -> Iterator[str]:
     yield f"<p>{escape(about(result))}</p>"
     yield '<dl class="facts">'
     for name, value in facts(result):
-        shown = f"<code>{escape(value)}</code>" if name == "command" else escape(value)
+        shown = _code(value) if name == "command" else escape(value)
         yield f"<dt>{name}</dt><dd>{shown}</dd>"
     yield "</dl>"
     yield from _charts(result)
     yield "</section>"
+
+
+def _code(command: str) -> str:
+    """A command line that breaks between its words."""
+    return f"<code>{' '.join(f'<span>{escape(word)}</span>' for word in command.split(' '))}</code>"
 
 
 def _charts(result: Result) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ngram_eval.evaluation.result import Result
+from ngram_eval.results.page.charts import amount
 from ngram_eval.results.page.words import bits, difference, each
 from ngram_eval.results.table import STAGES
 
@@ -60,7 +61,7 @@ def comparison(results: list[Result]) -> Rows:
     return Rows(
         name="comparison",
         title="Comparison of presets",
-        label=f"bits per {each(base)}; lines: 95 % interval of the difference from the model alone",
+        label=f"bits per {each(base)}; lines: 95% interval of the difference from the model alone",
         groups=groups,
     )
 
@@ -95,7 +96,7 @@ def _score(result: Result) -> Row:
 def stages(result: Result) -> Rows | None:
     """Seconds by stage, of the slowest rank; None if nothing took time."""
     rows = [
-        Row(name=STAGES[stage][0], value=seconds, text=f"{seconds:,.2f} s", tip=STAGES[stage][1])
+        Row(name=STAGES[stage][0], value=seconds, text=f"{amount(seconds)} s", tip=STAGES[stage][1])
         for stage, seconds in result.seconds.items()
         if seconds >= 0.0005
     ]

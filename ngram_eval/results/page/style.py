@@ -67,7 +67,7 @@ th, td { padding: 4px 12px; border-bottom: 1px solid var(--rule); text-align: ri
 th:first-child, td:first-child { position: sticky; left: 0; padding-left: 0; background: var(--page); text-align: left;
   font-weight: 400; border-right: 1px solid var(--rule); }
 tr.main td, tr.main th:first-child { font-weight: 650; }
-@media (max-width: 600px) { th:first-child { white-space: normal; min-width: 116px; } }
+@media (max-width: 600px) { th:first-child { white-space: normal; min-width: 150px; } }
 span[title] { text-decoration: underline dotted var(--soft);
   text-underline-offset: 3px; }
 .config th, .config td { text-align: left; white-space: normal; overflow-wrap: anywhere; vertical-align: top; }
@@ -75,6 +75,7 @@ span[title] { text-decoration: underline dotted var(--soft);
 .facts { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 2px 14px; margin: 8px 0 16px;
   font-size: 14px; }
 .facts dt { color: var(--soft); } .facts dd { margin: 0; overflow-wrap: anywhere; }
+tr.part th:first-child { padding-left: 16px; } code span { display: inline-block; max-width: 100%; }
 code { font: 13px/1.45 ui-monospace, "SF Mono", Consolas, "DejaVu Sans Mono", monospace; }
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 560px), 1fr)); gap: 16px;
   align-items: start; }

@@ -66,16 +66,21 @@ def headline(results: list[Result]) -> Iterator[tuple[str, str]]:
                 f"The model alone takes {alone:.4f}. The {HOW.confidence:.0%} interval of the difference is "
                 f"{found.low:+.4f} to {found.high:+.4f} (block bootstrap, on text like this).".replace("-", "\u2212"),
             )
-    for result in results:
-        if not result.normalised:
-            yield "note warn", f"{result.preset} scores {bits(result):.4f}. This is no code length: {_why(result)}."
+    scores = [result for result in results if not result.normalised]
+    if scores:
+        named = listed([f"{result.preset} ({bits(result):.4f})" for result in scores])
+        sums = [f"{result.vocabulary_sum:.4g}" for result in scores if result.vocabulary_sum is not None]
+        which = f"sum to {listed(sums)} on average, not to 1" if sums else "need not sum to 1"
+        yield (
+            "note warn",
+            f"No code length: {named}. Each is the score of a pseudo-probability, whose values over the vocabulary "
+            f"{which}.",
+        )
 
 
-def _why(result: Result) -> str:
-    if result.vocabulary_sum is None:
-        return "it is a pseudo-probability, whose values over the vocabulary need not sum to 1"
-    total = f"{result.vocabulary_sum:.4g}"
-    return f"it is a pseudo-probability, whose values over the vocabulary sum to {total} on average, not to 1"
+def listed(words: list[str]) -> str:
+    """a, b and c."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
 def about(result: Result) -> str:
