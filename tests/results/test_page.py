@@ -274,11 +274,11 @@ def test_every_tick_has_a_label(results: list[Result]) -> None:
 
 def test_png_files(results: list[Result], tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    results = [named(results, "hashed"), named(results, "exact")]
+    results = [named(results, "exact")]
     written = draw_all(tmp_path / "plots", results)
     names = [f"{result.preset}_{chart.name}.png" for result in results for chart in charts_of(result)]
     assert sorted(path.name for path in written) == sorted(
-        ["comparison.png", *names, "hashed_stages.png", "exact_stages.png"]
+        ["comparison.png", *names, "exact_stages.png"]
     )
     for path in written:
         content = path.read_bytes()

@@ -100,7 +100,8 @@ def _columns(axes: Any, chart: Chart) -> None:
     (one,), names = chart.series, chart.categories or []
     bars = axes.bar(one.x, one.y, color=_PALETTE[one.colour])
     turned = 90 if len(names) > _WIDE else 0
-    values = [amount(value) if value else "" for value in one.y]
+    most = max(map(abs, one.y))
+    values = [amount(value) if abs(value) > 0.002 * most else "" for value in one.y]  # the others are not seen
     axes.bar_label(bars, values, padding=2, rotation=turned, fontsize="x-small" if turned else "small")
     axes.margins(y=0.16 if turned else 0.08)
     named = labelled(names, 28)

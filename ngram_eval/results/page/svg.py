@@ -141,7 +141,7 @@ def _columns(chart: Chart, categories: list[str], y: _Axis, left: float, right: 
         at = left + room * place
         top, base = sorted((y(value), y(0.0)))
         yield _box(f"f{series.colour}", at + room * 0.1, top, room * 0.8, max(base - top, 0.5), f"{name}: {value:,.4g}")
-        if valued and value:
+        if valued and base - top >= 1:
             yield _text(at + room / 2, max(top - 4, 11.0), text, kind="value")
         if place in named:
             middle = at if chart.edges else at + room / 2
