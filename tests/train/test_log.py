@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from ngram_eval.errors import InputError
+from ngram_eval.logs import JsonLines
 from ngram_eval.train import journal
-from ngram_eval.train.journal import Entry, JsonLines
+from ngram_eval.train.journal import Entry
 
 ENTRIES = [Entry(step=step, seconds=0.5, loss=2.0, lr=1.0, tokens_per_second=10.0) for step in (1, 2, 3)]
 
