@@ -41,7 +41,7 @@ class LiveSettings:
         if self.log and self.log_folder is None:
             raise InputError(f"--log {self.log[0]} needs a folder: give --log-folder FOLDER")
         require_folder("--log-folder", self.log_folder)
-        for preset in presets if self.log_folder is not None and not resumed else ():
+        for preset in () if self.log_folder is None or resumed else presets:
             if (path := self.log_folder / preset / "log.jsonl").exists():
                 raise InputError(f"{path} is the log of an earlier run: give another --log-folder, or remove it")
 
