@@ -41,8 +41,9 @@ class LiveSettings:
         if self.log and self.log_folder is None:
             raise InputError(f"--log {self.log[0]} needs a folder: give --log-folder FOLDER")
         require_folder("--log-folder", self.log_folder)
-        for preset in () if self.log_folder is None or resumed else presets:
-            if (path := self.log_folder / preset / "log.jsonl").exists():
+        folder = self.log_folder
+        for path in [folder / preset / "log.jsonl" for preset in presets] if folder and not resumed else ():
+            if path.exists():
                 raise InputError(f"{path} is the log of an earlier run: give another --log-folder, or remove it")
 
 

@@ -277,9 +277,7 @@ def test_png_files(results: list[Result], tmp_path: Path) -> None:
     results = [named(results, "exact")]
     written = draw_all(tmp_path / "plots", results)
     names = [f"{result.preset}_{chart.name}.png" for result in results for chart in charts_of(result)]
-    assert sorted(path.name for path in written) == sorted(
-        ["comparison.png", *names, "exact_stages.png"]
-    )
+    assert sorted(path.name for path in written) == sorted(["comparison.png", *names, "exact_stages.png"])
     for path in written:
         content = path.read_bytes()
         assert content.startswith(b"\x89PNG")

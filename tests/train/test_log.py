@@ -77,7 +77,7 @@ def test_a_full_disk_names_the_log(tmp_path: Path) -> None:
         def flush(self) -> None:
             raise OSError(28, "No space left on device")
 
-    sinks: dict[str, Any] = {"log.jsonl": journal.JsonLines, "log.csv": journal.Csv}
+    sinks: dict[str, Any] = {"log.jsonl": JsonLines, "log.csv": journal.Csv}
     for name, sink in sinks.items():
         (tmp_path / "log.jsonl").write_text("")
         opened = sink(tmp_path)

@@ -33,7 +33,8 @@ def draw_all(folder: Path, results: list[Result]) -> list[Path]:
     charts: list[tuple[str, str, Chart | Rows]] = [("comparison", "Comparison of presets", comparison(results))]
     for result in results:
         spent = stages(result)
-        for chart in [*charts_of(result), *([] if spent is None else [spent])]:
+        of_result: list[Chart | Rows] = [*charts_of(result), *([] if spent is None else [spent])]
+        for chart in of_result:
             charts.append((f"{result.preset}_{chart.name}", f"{result.preset}: {chart.title}", chart))
     written = []
     for name, title, chart in charts:
@@ -48,7 +49,7 @@ def draw(path: Path, chart: Chart | Rows, title: str) -> None:
     from matplotlib.figure import Figure  # an optional extra
 
     installed = set(font_manager.get_font_names())
-    style = {
+    style: Any = {
         "font.family": next(font for font in FONTS if font in installed),  # matplotlib brings the last
         "font.size": 9.5,
         "text.color": LIGHT["ink"],
