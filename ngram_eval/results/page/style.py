@@ -67,7 +67,6 @@ th, td { padding: 4px 12px; border-bottom: 1px solid var(--rule); text-align: ri
 th:first-child, td:first-child { position: sticky; left: 0; padding-left: 0; background: var(--page); text-align: left;
   font-weight: 400; border-right: 1px solid var(--rule); }
 tr.main td, tr.main th:first-child { font-weight: 650; }
-@media (max-width: 600px) { th:first-child { white-space: normal; min-width: 150px; } }
 span[title] { text-decoration: underline dotted var(--soft);
   text-underline-offset: 3px; }
 .config th, .config td { text-align: left; white-space: normal; overflow-wrap: anywhere; vertical-align: top; }
@@ -81,6 +80,7 @@ code { font: 13px/1.45 ui-monospace, "SF Mono", Consolas, "DejaVu Sans Mono", mo
   align-items: start; }
 figure { margin: 0; padding: 16px; background: var(--card); border: 1px solid var(--rule); border-radius: 8px;
   container-type: inline-size; min-width: 0; }
+@media (max-width: 600px) { figure { padding: 12px; } th:first-child { white-space: normal; min-width: 150px; } }
 figcaption p { margin: 2px 0 6px; } figure > p { margin: 4px 0 0; text-align: center; }
 .legend { display: flex; flex-wrap: wrap; gap: 2px 16px; margin: 0 0 6px; padding: 0; list-style: none;
   font-size: 13px; color: var(--soft); }
