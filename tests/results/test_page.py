@@ -255,10 +255,12 @@ def test_ticks_are_round_and_span_the_values() -> None:
 
 def test_labels_of_bars_do_not_touch() -> None:
     orders = ["none", *map(str, range(2, 25))]
-    assert labelled(orders, 24) == list(range(24))
-    assert [orders[place] for place in labelled(orders, 12)] == ["2", "4", *map(str, range(6, 25, 2))]
-    assert [orders[place] for place in labelled(orders, 6)] == ["none", "5", "10", "15", "20"]
+    assert labelled(orders, 4) == list(range(24))
+    assert labelled(orders, 3) == list(range(1, 24))
+    assert [orders[place] for place in labelled(orders, 1.5)] == [str(n) for n in range(2, 25, 2)]
+    assert [orders[place] for place in labelled(orders, 1)] == ["none", "5", "10", "15", "20"]
     assert labelled(["0.8", "1", "1.2", "1.4"], 2) == [0, 2]
+    assert labelled(["none"], 1) == [0]
 
 
 def test_every_tick_has_a_label(results: list[Result]) -> None:

@@ -229,18 +229,23 @@ def amount(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}" if abs(value) >= 10 else f"{value:.2g}"
 
 
-def labelled(categories: list[str], most: int) -> list[int]:
-    """The places of the categories that get a label, at most about `most`: all, or those of round numbers.
+def labelled(categories: list[str], room: float) -> list[int]:
+    """The places of the categories that get a label, where each has `room` characters: all, or those of round numbers.
 
-    A word is labelled unless the number beside it is.
+    A word is labelled if the number beside it leaves it room.
     """
-    every = next(step for step in (1, 2, 5, 10, 20, 50, len(categories)) if len(categories) <= step * most)
     numbers = [place for place, name in enumerate(categories) if not name.isalpha()]
+    widest = max((len(categories[place]) for place in numbers), default=0) + 1
+    every = next((step for step in (1, 2, 5, 10, 20, 50) if step * room >= widest), len(categories))
     if every > 1 and all(categories[place].isdecimal() for place in numbers):
-        numbers = [place for place in numbers if int(categories[place]) % every == 0]
+        chosen = [place for place in numbers if int(categories[place]) % every == 0]
     else:
-        numbers = numbers[::every]
-    words = [
-        place for place, name in enumerate(categories) if name.isalpha() and (every == 1 or place + 1 not in numbers)
-    ]
-    return sorted([*words, *numbers])
+        chosen = numbers[::every]
+    words = [place for place, name in enumerate(categories) if name.isalpha()]
+    return sorted([*chosen, *(place for place in words if _fits(categories, place, chosen, room))])
+
+
+def _fits(categories: list[str], place: int, chosen: list[int], room: float) -> bool:
+    near = min(chosen, key=lambda other: abs(other - place), default=None)
+    wide = len(categories[place]) / 2 + 0.7
+    return near is None or wide + len(categories[near]) / 2 <= abs(near - place) * room

@@ -91,7 +91,7 @@ def _progress(live: Live) -> Iterator[str]:
     left = "" if live.seconds_left is None else f", about {duration(live.seconds_left)} left"
     share = f"{live.done:,} of {live.total:,} positions ({live.done / live.total:.1%}){left}"
     after = f"; then {', '.join(live.waiting)}" if live.waiting else ""
-    yield f'<div class="note warn"><b>Running: {escape(live.preset)}</b>. {share}{escape(after)}.'
+    yield f'<div class="note"><b>Running: {escape(live.preset)}</b>. {share}{escape(after)}.'
     yield f'<progress class="live" value="{live.done}" max="{live.total}"></progress>'
     yield f'<span class="small">Figures are of what has been scored. Written every {live.every:g} s.</span></div>'
 

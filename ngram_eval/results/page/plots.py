@@ -105,7 +105,7 @@ def _columns(axes: Any, chart: Chart) -> None:
     values = [amount(value) if abs(value) > 0.002 * most else "" for value in one.y]  # the others are not seen
     axes.bar_label(bars, values, padding=2, rotation=turned, fontsize="x-small" if turned else "small")
     axes.margins(y=0.16 if turned else 0.08)
-    named = labelled(names, 28)
+    named = labelled(names, 72 / len(names))
     shift = 0.5 if chart.edges else 0.0
     axes.set_xticks([one.x[place] - shift for place in named], [names[place] for place in named])
     axes.locator_params(axis="y", integer=all(float(value).is_integer() for value in one.y))

@@ -9,7 +9,7 @@ LIGHT = {
     "soft": "#57606a",
     "rule": "#d9dee4",
     "warn": "#fff4d6",
-    "shade": "#8c96a0",
+    "shade": "#b4bcc5",
     "c0": "#1d6fd1",
     "c1": "#b35900",
     "c2": "#0d8050",
@@ -23,7 +23,7 @@ DARK = {
     "soft": "#a3adb8",
     "rule": "#343b44",
     "warn": "#3d3212",
-    "shade": "#5d6773",
+    "shade": "#454f5a",
     "c0": "#6cb0ff",
     "c1": "#ffa94d",
     "c2": "#52d6a0",
@@ -96,7 +96,7 @@ svg text { fill: var(--soft); font-size: 12px; } svg text.name { fill: var(--ink
 svg text.value { fill: var(--ink); font-weight: 600; } svg .more { fill: var(--soft); font-weight: 400; }
 line.grid { stroke: var(--rule); stroke-width: 1; } line.zero { stroke: var(--soft); stroke-width: 1; }
 line.span { stroke: var(--ink); stroke-width: 1.5; } polyline { fill: none; stroke-linejoin: round; }
-.faint { stroke-width: 1.2; opacity: 0.5; } .plain { stroke-width: 1.4; } .strong { stroke-width: 2.6; }
+.faint { stroke-width: 1.2; opacity: 0.6; } .plain { stroke-width: 1.4; } .strong { stroke-width: 2.6; }
 rect.shaded { fill: var(--warn); }
 rect[class^="o"] { fill: none; stroke-width: 1.2; }
 """ + "\n".join(

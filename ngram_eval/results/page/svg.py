@@ -28,7 +28,7 @@ class Sheet:
     ticks: int
 
 
-SHEETS = (Sheet("wide", 560.0, 280.0, 5), Sheet("narrow", 336.0, 240.0, 3))
+SHEETS = (Sheet("wide", 560.0, 280.0, 5), Sheet("narrow", 336.0, 240.0, 4))
 _TOP, _RIGHT, _BOTTOM = 12.0, 20.0, 28.0
 
 
@@ -133,8 +133,7 @@ def _drawn(series: Series, x: _Axis, y: _Axis) -> Iterator[str]:
 
 def _columns(chart: Chart, categories: list[str], y: _Axis, left: float, right: float, bottom: float) -> Iterator[str]:
     (series,), room = chart.series, (right - left) / len(categories)
-    width = CHARACTER * max(map(len, categories)) + 6
-    named = labelled(categories, int((right - left) / width))
+    named = labelled(categories, room / CHARACTER)
     texts = list(map(amount, series.y))
     valued = room >= CHARACTER * max(map(len, texts)) + 2
     for place, (name, value, text) in enumerate(zip(categories, series.y, texts, strict=True)):
