@@ -17,6 +17,7 @@ from ngram_eval.evaluation.settings import HardwareSettings, Settings
 from ngram_eval.models.logits_source import CallableSource, Lead
 from ngram_eval.models.saved_logits import SavedLogits
 from ngram_eval.models.source import NeuralSource
+from ngram_eval.results.notebook import NotebookResult
 from ngram_eval.scorers.backends import resolve_backend
 from ngram_eval.scorers.make import check_backend, check_source
 from ngram_eval.text.samples import SAMPLES
@@ -67,7 +68,8 @@ def evaluate(
         samples: Positions at which the sum over the vocabulary is computed, if the model gives whole distributions.
 
     Returns:
-        The result of one preset, as in `--json`; `dataclasses.asdict` makes it a dictionary.
+        The result of one preset, as in `--json`; `dataclasses.asdict` makes it a dictionary. A notebook shows its table
+        and charts.
 
     Raises:
         InputError: If arguments are invalid or do not fit together.
@@ -98,7 +100,7 @@ def evaluate(
     )
     given = Input("data", "tokens", stream.nbytes, hashlib.sha256(stream.tobytes()).hexdigest())
     (result,) = evaluate_all(job, {name: method}, [given], None, clock=Stopwatch())
-    return result
+    return NotebookResult.of(result)
 
 
 def _stream(tokens: ArrayLike) -> Tokens:

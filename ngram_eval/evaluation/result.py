@@ -93,12 +93,6 @@ class Result:
     def __repr__(self) -> str:
         return f"<{'; '.join(f'{name}: {value}' for name, value in self._told())}>"
 
-    def _repr_html_(self) -> str:
-        """The table and the charts of `--report`, for notebooks."""
-        from ngram_eval.results.page.html import inline  # a room above: a notebook asks the result itself
-
-        return inline([self])
-
     def _told(self) -> list[tuple[str, str]]:
         """(name, value) of what a reader asks first; a pseudo-probability's bits are called a score."""
         unit, of_all, neural = "bits per byte", self.val_bpb, self.neural_bpb

@@ -12,6 +12,7 @@ import pytest
 from ngram_eval.config import PRESETS, EvalConfig
 from ngram_eval.evaluation.profile import Profile
 from ngram_eval.evaluation.result import Result
+from ngram_eval.results.notebook import NotebookResult
 from ngram_eval.results.page import draw_all, write_page
 from ngram_eval.results.page.charts import Chart, Series, charts_of, labelled, number, ticks
 from ngram_eval.results.page.html import Live, page
@@ -199,7 +200,7 @@ def test_settings_are_those_that_the_preset_reads() -> None:
 
 
 def test_a_notebook_s_own_style_is_left_alone(results: list[Result]) -> None:
-    text = results[0]._repr_html_()
+    text = NotebookResult.of(results[0])._repr_html_()
     style, shown = text.split("</style>")
     rules = re.findall(r"([^{}]+)\{", style.split("<style>")[1])
     selectors = [one.strip() for rule in rules if not rule.lstrip().startswith("@") for one in rule.split(",")]
