@@ -7,7 +7,7 @@ nothing is implied in the rest of its line. Each stretch of the text has a width
 """
 
 import lzma
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -120,14 +120,15 @@ class _Layout(NamedTuple):
     def walk(self, text: bytes, widths: bytes, is_break: Callable[[int], bool]) -> None:
         """Call is_break(place) at the first implied break of every line of `text`; where it says no, there is none."""
         gaps, reach, inner = memoryview(self.gaps), memoryview(self.reach), memoryview(self.inner)
-        start = 0
+        start = first = 0
         while start < len(text):
+            first = bisect_left(gaps, start, first)
             end = text.find(b"\n", start)
             end = len(text) if end < 0 else end
             width = widths[start // _STRETCH]
-            first = bisect_right(reach, start - bisect_right(inner, start) + width) if width else len(gaps)
-            if first < len(gaps) and gaps[first] <= end and is_break(gaps[first]):
-                start = gaps[first] + 1
+            passing = bisect_right(reach, start - bisect_left(inner, start) + width, first) if width else len(gaps)
+            if passing < len(gaps) and gaps[passing] <= end and is_break(gaps[passing]):
+                start = gaps[passing] + 1
             else:
                 start = end + 1
 
