@@ -124,7 +124,14 @@ def test_a_run_says_what_it_began_with(
     assert without["memory"] is None
     size = kept.stat().st_size
     sha256 = kept_of(stream.tokens[:KEPT], None, 50).sha256
-    assert once["memory"] == {"sha256": sha256, "tokens": KEPT, "text_bytes": 0, "bytes": size, "model_bytes": None}
+    assert once["memory"] == {
+        "sha256": sha256,
+        "tokens": KEPT,
+        "text_bytes": 0,
+        "bytes": size,
+        "learned": False,
+        "model_bytes": None,
+    }
     assert once["nats"] < without["nats"]
     assert [one["path"] for one in once["inputs"] if one["role"] == "memory"] == [str(kept)]
     assert f"900 tokens counted before the text, in {size:,} bytes of 16,000,000" in " ".join(
