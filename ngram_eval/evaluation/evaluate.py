@@ -15,6 +15,7 @@ from ngram_eval.evaluation.checkpoint import Checkpoint, Record, fingerprint
 from ngram_eval.evaluation.engine import Engine
 from ngram_eval.evaluation.interrupt import Interrupt
 from ngram_eval.evaluation.job import Input, Job, load_learned
+from ngram_eval.evaluation.learning import learned_on
 from ngram_eval.evaluation.profile import Profile
 from ngram_eval.evaluation.reader import Reader
 from ngram_eval.evaluation.result import Found, Result, summarise
@@ -57,6 +58,9 @@ def evaluate(
 ) -> Share:
     """Evaluate this rank's share of the stream under `config`; an interrupt ends it early."""
     tokens, source, ranks, hardware = job.stream.tokens, job.source, job.ranks, job.settings.hardware
+    if job.settings.data.learn and config.learns_online:
+        with clock.stage("learn"):
+            job = job.after_learning(learned_on(job, {name: config}, track))
     plan = Plan(job.targets(config.window), config.window)  # windows
     sharing, saved, before = sharing_of(hardware.ngram, name, config, hardware.backend), None, Record()
     if saving.checkpoint is not None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,11 @@ class Job:
         if (learned := self.kept.learned.get(learning_key(config, self.model))) is not None:
             load_learned(scorer, dict(learned), "the memory")
         return PrimedScorer(scorer, self.kept.tokens)
+
+    def after_learning(self, learned: Mapping[str, Mapping[str, NDArray[Any]]]) -> "Job":
+        """The job whose scorers begin with what was learned on its memory, too."""
+        assert self.kept is not None, "it is what was learned on"
+        return replace(self, kept=replace(self.kept, learned={**self.kept.learned, **learned}))
 
     @property
     def vocabulary(self) -> Vocabulary:

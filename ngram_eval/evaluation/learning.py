@@ -23,12 +23,16 @@ def learned_on(job: Job, configs: Mapping[str, EvalConfig], track: Track) -> dic
     Each position is scored once, in windows that overlap by half. Raises `InputError` for a preset that only counts.
     """
     assert job.kept is not None, "it is what is learned on"
+    if not job.model:
+        raise InputError(
+            "what is learned on a memory needs a model that can be run on it: --artifact, --hf or --uniform"
+        )
     tokens, source, found = job.kept.tokens, job.source, {}
     for name, config in configs.items():
         if not config.learns_online:
             raise InputError(f"--preset {name} only counts: give exact, tilt, mixer or ppmd")
         check_source(config, source)
-        length = source.train_seq_len or config.window.seq_len
+        length = min(source.train_seq_len or config.window.seq_len, len(tokens) - 1)
         here = replace(config, window=WindowConfig(seq_len=length, stride=max(length // 2, 1)))
         plan = Plan(target_count(len(tokens), length), here.window)
         scorer = make_scorer(job.backend, here, job.threads, job.vocabulary)

@@ -197,7 +197,8 @@ def _kept(job: Job, config: EvalConfig, inputs: Sequence[Input]) -> dict[str, An
         "tokens": len(job.kept.tokens),
         "text_bytes": job.kept.text_bytes,
         "bytes": sum(size or 0 for size in sizes["memory"]),
-        "learned": learning_key(config, job.model) in job.kept.learned,
+        "learned": bool(job.settings.data.learn and config.learns_online)
+        or learning_key(config, job.model) in job.kept.learned,
         "model_bytes": next(iter(sizes["artifact"]), None),
     }
 
