@@ -201,7 +201,7 @@ def test_what_is_learned_on_a_memory_comes_along(
         for flags in ([kept], [kept, "--learn"], [learned], [learned, "--max-order", 5])
     )
     assert at_once["nats"] < counted["nats"]
-    assert from_file["nats"] == pytest.approx(at_once["nats"], rel=2e-3)
+    assert from_file["nats"] == pytest.approx(at_once["nats"], rel=1e-2)
     assert from_file["nats"] < counted["nats"]
     found = [one["memory"]["learned"] for one in (counted, at_once, from_file, other)]
     assert found == [False, True, True, False]
