@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ngram_eval.bpb import check_charges
 from ngram_eval.config import EvalConfig, preset
-from ngram_eval.errors import InputError, naming_arguments
+from ngram_eval.errors import InputError
 from ngram_eval.kept import file as kept_file
 from ngram_eval.kept.coding import Coding
 from ngram_eval.models.source import Stats
@@ -59,7 +59,6 @@ class NgramMemory:
     Threads may share a memory: its calls run one at a time.
     """
 
-    @naming_arguments(preset="config")
     def __init__(
         self, config: EvalConfig | str = "exact", *, vocabulary: Vocabulary | None = None, backend: str = "cpu"
     ) -> None:

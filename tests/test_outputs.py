@@ -223,7 +223,7 @@ def test_what_could_not_be_written_is_refused_at_once(tmp_path: Path, kind: str)
         os.mknod(path, 0o666 | stat.S_IFSOCK)
     else:
         path.symlink_to("out" if kind == "circle" else "none/out")
-    with pytest.raises(InputError, match=f"--json is .*{path.name}"):
+    with pytest.raises(InputError, match=f"json is .*{path.name}"):
         require_writable("--json", path)
 
 
@@ -239,7 +239,7 @@ def test_folders_are_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "dangling").symlink_to("none")
     for name in ("file", "file/below", "dangling"):
-        with pytest.raises(InputError, match=f"--plot is .*{name}"):
+        with pytest.raises(InputError, match=f"plot is .*{name}"):
             require_folder("--plot", tmp_path / name)
     for name in (".", "new", "new/below"):
         require_folder("--plot", tmp_path / name)

@@ -207,6 +207,13 @@ class Case:
         return self._altered[cut]
 
     @cached_property
+    def swapped(self) -> tuple[Tokens, Trace]:
+        """(the stream with other targets at the samples, all tokens of the vocabulary in turn, its trace)."""
+        tokens, rng = self.tokens.copy(), np.random.default_rng((self.seed, 4))
+        tokens[self.samples + 1] = np.resize(rng.permutation(self.vocabulary), len(self.samples))
+        return tokens, self.subject.score(tokens)
+
+    @cached_property
     def charged(self) -> NDArray[np.float64]:
         """The charges of the samples; the first charge of each position counts."""
         return self.trace.values[[first_entry(self.trace, position) for position in self.samples.tolist()]]
