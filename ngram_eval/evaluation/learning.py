@@ -11,6 +11,7 @@ from ngram_eval.config import EvalConfig, WindowConfig
 from ngram_eval.errors import InputError
 from ngram_eval.evaluation.job import Job, learning_key
 from ngram_eval.evaluation.reader import Reader
+from ngram_eval.models.saved_scores import RememberingSource
 from ngram_eval.models.source import UniformSource
 from ngram_eval.scorers.make import check_source, make_scorer, windows_at_once
 from ngram_eval.text.windows import Grid, Plan, target_count
@@ -27,7 +28,8 @@ def learned_on(job: Job, configs: Mapping[str, EvalConfig], track: Track) -> dic
         raise InputError(
             "what is learned on a memory needs a model that can be run on it: --artifact, --hf or --uniform"
         )
-    tokens, source, found = job.kept.tokens, job.source, {}
+    tokens, found = job.kept.tokens, {}
+    source = job.source.original if isinstance(job.source, RememberingSource) else job.source
     for name, config in configs.items():
         if not config.learns_online:
             raise InputError(f"--preset {name} only counts: give exact, tilt, mixer or ppmd")
