@@ -19,6 +19,7 @@ from ngram_eval.files import Unchanged, file_sha256
 from ngram_eval.models.logits_source import CallableSource, Lead
 from ngram_eval.models.saved_logits import SavedLogits
 from ngram_eval.models.source import NeuralSource
+from ngram_eval.results.notebook import NotebookResult
 from ngram_eval.scorers.backends import resolve_backend
 from ngram_eval.scorers.make import check_backend, check_source
 from ngram_eval.text.samples import SAMPLES
@@ -70,7 +71,8 @@ def evaluate(
         memory: Files of kept memories (.ngm) that are counted before the first token, one after another.
 
     Returns:
-        The result of one preset, as in `--json`; `dataclasses.asdict` makes it a dictionary.
+        The result of one preset, as in `--json`; `dataclasses.asdict` makes it a dictionary. A notebook shows its table
+        and charts.
 
     Raises:
         InputError: If arguments are invalid or do not fit together.
@@ -105,7 +107,7 @@ def evaluate(
     given = Input("data", "tokens", stream.nbytes, hashlib.sha256(stream.tobytes()).hexdigest())
     inputs = [given, *(Input("memory", str(path), path.stat().st_size, file_sha256(path)) for path in memories)]
     (result,) = evaluate_all(job, {name: method}, inputs, None, clock=Stopwatch())
-    return result
+    return NotebookResult.of(result)
 
 
 def _stream(tokens: ArrayLike) -> Tokens:

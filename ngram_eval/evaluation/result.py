@@ -87,6 +87,8 @@ class Result:
     config: dict[str, Any]
     """The method (`EvalConfig`)."""
     versions: dict[str, str]
+    finished: str
+    """When the evaluation ended, in UTC: 2026-11-28T21:40:00+00:00."""
     arguments: list[str] | None = None
     """The flags of `ngram-eval run`, for a reader; None for a result of `ngram_eval.evaluate`."""
     profile: dict[str, Any]
@@ -94,12 +96,6 @@ class Result:
 
     def __repr__(self) -> str:
         return f"<{'; '.join(f'{name}: {value}' for name, value in self._told())}>"
-
-    def _repr_html_(self) -> str:
-        """The table and the charts of `--report`, for notebooks."""
-        from ngram_eval.results.page.html import inline  # a room above: a notebook asks the result itself
-
-        return inline([self])
 
     def _told(self) -> list[tuple[str, str]]:
         """(name, value) of what a reader asks first; a pseudo-probability's bits are called a score."""
@@ -111,7 +107,7 @@ class Result:
         return [
             ("preset", self.preset + partial),
             (name, f"{of_all:.4f}"),
-            (f"neural only: {unit}", f"{neural:.4f}"),
+            (f"model alone: {unit}", f"{neural:.4f}"),
             ("positions", f"{self.positions:,}"),
             ("hit rate", f"{self.hit_rate:.2%}"),
         ]
@@ -130,6 +126,8 @@ class Found:
     prefill: str | None
     resumed_positions: int
     complete: bool
+    finished: str
+    """The time on rank 0, in UTC."""
 
 
 def summarise(
@@ -185,6 +183,7 @@ def summarise(
         settings=None if settings is None else settings.to_json(),
         config=config.to_json(),
         versions={"python": platform.python_version(), **installed_versions()},
+        finished=found.finished,
         profile=profile.packed(),
     )
 

@@ -16,6 +16,7 @@ import pytest
 from ngram_eval import evaluate as evaluate_api
 from ngram_eval import preset
 from ngram_eval.evaluation.result import Result
+from ngram_eval.results.notebook import NotebookResult
 from tests.support.evaluator import Evaluate, small
 from tests.support.streams import Stream
 
@@ -78,9 +79,10 @@ def test_a_result_is_plain_and_prints_what_is_asked_first(stream: Stream) -> Non
     result = evaluate_api(rows, stream.tokens, config)
     assert f"score (nats per token, not normalised): {result.val_loss:.4f}" in repr(result)
     assert len(repr(result)) < 200
+    assert isinstance(result, NotebookResult)
     assert f"<td>{result.hit_rate:.2%}</td>" in result._repr_html_()
     told = repr(replace(result, complete=False, normalised=True, val_bpb=1.5, neural_bpb=2.25, preset="<b>"))
-    assert told.startswith("<preset: <b>, PARTIAL; bits per byte: 1.5000; neural only: bits per byte: 2.2500;")
+    assert told.startswith("<preset: <b>, PARTIAL; bits per byte: 1.5000; model alone: bits per byte: 2.2500;")
     assert "&lt;b&gt;" in replace(result, preset="<b>")._repr_html_()
 
     def leaves(value: Any) -> Iterator[Any]:

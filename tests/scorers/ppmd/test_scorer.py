@@ -46,7 +46,7 @@ def test_it_is_printed_as_a_score(evaluate: Evaluate, capsys: pytest.CaptureFixt
     }
     printed = capsys.readouterr().out
     assert "score (not normalised)" in printed
-    assert " bits per byte   " not in printed.replace("neural only: bits per byte", "")
+    assert " bits per byte   " not in printed.replace("model alone: bits per byte", "")
     assert "do not sum to 1, so its score is not a code length" in " ".join(printed.split())
 
 
