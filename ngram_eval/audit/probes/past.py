@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ngram_eval.audit.case import AFTER, Case, first_entry
-from ngram_eval.audit.finding import Finding, NotApplicable, Reach, finding
+from ngram_eval.audit.finding import Finding, NotApplicable, Reach, finding, percent
 from ngram_eval.audit.precision import CLOSE, SAME, apart
 from ngram_eval.text.stream import Tokens
 
@@ -40,10 +40,11 @@ def future_is_unseen(case: Case) -> Finding:
             text = f"position {ours[entry]}: {values} when tokens after {cut + 1} change"
             worst = worst_here
     text = text or f"all charges before are the same when tokens change from {_list(case.cuts)} on"
+    reach = Reach(len(case.cuts), case.expected, "cuts")
     if worst <= SAME and case.subject.source_is_given:
         text += "; the neural statistics are given, and whether they saw the future can't be probed"
-        return Finding("inconclusive", worst, text)
-    return finding(worst <= SAME, worst, text)
+        return Finding("inconclusive", worst, text, reach=reach)
+    return finding(worst <= SAME, worst, text, reach)
 
 
 def cuts_of_prefixes(case: Case) -> Finding:
@@ -78,9 +79,8 @@ def cuts_of_prefixes(case: Case) -> Finding:
         if (here := float(apart(charged, glimpse.values[target]))) > max(worst, CLOSE):
             worst, text = here, f"position {cut}: with target {target} it is charged {charged:.6g}, "
             text += f"foretold was {glimpse.values[target]:.6g}"
-    return finding(
-        not text, worst, text or f"nothing before {len(cuts)} cuts in the first {expected:,} positions moves"
-    )
+    said = text or f"nothing before {len(cuts)} cuts in the first {expected:,} positions moves"
+    return finding(not text, worst, said, Reach(len(cuts), expected, "cuts"))
 
 
 def _echo(tokens: Tokens, cut: int) -> Tokens:
@@ -111,7 +111,7 @@ def target_changes_no_other(case: Case) -> Finding:
             text = f"position {position}: with target {target} it is charged {charged:.6g}, foretold was {foretold:.6g}"
     text = text or "no value depends on the target"
     text += f"; {len({target for _, target, _, _ in swaps}):,} of {len(case.vocabulary):,} tokens were put as targets"
-    return finding(worst <= CLOSE, worst, text, case.reach)
+    return finding(worst <= CLOSE, worst, text, Reach(len(swaps), case.expected))
 
 
 def _swaps(case: Case) -> Iterator[tuple[int, int, float, float]]:
@@ -180,6 +180,7 @@ def no_ghost_of_the_text(case: Case) -> Finding:
     beyond = (mean - 0.5) * np.sqrt(12 * len(ranks))
     text = f"the old target ranks higher than {mean:.0%} of the text's tokens, at {len(ranks)} positions after "
     text += f"{cut + 1}, where other tokens stand now; by chance 50 %, {beyond:.1f} standard deviations less"
+    text += f"; a memory of {percent(2 * _CHANCE / np.sqrt(12 * len(ranks)))} of the text is found"
     return finding(bool(beyond < _CHANCE), mean, text)
 
 
@@ -202,7 +203,7 @@ def documents_are_apart(case: Case) -> Finding:
     at = within[int(np.argmax(difference))]
     text = f"position {ours.positions[at]}: {pairs[0][at]:.6g} becomes {pairs[1][at]:.6g} "
     text += f"when tokens before the document's start at {begin} change"
-    return finding(bool(difference.max() <= SAME), float(difference.max()), text)
+    return finding(difference.max() <= SAME, float(difference.max()), text, Reach(1, len(starts), "starts"))
 
 
 def _list(positions: list[int]) -> str:

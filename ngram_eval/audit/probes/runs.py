@@ -35,7 +35,8 @@ def same_number_again(case: Case) -> Finding:
         worst = max(worst, abs(found[name] - mean))
         if not abs(found[name] - mean) <= tolerance:
             wrong.append(f"{name}: {found[name]:.8f} nats a position, not {mean:.8f}")
-    return finding(not wrong, worst, "; ".join(wrong) or f"the same: {', '.join(found)}", details=found)
+    said = "; ".join(wrong) or f"the same over {len(tokens) - 1:,} positions: {', '.join(found)}"
+    return finding(not wrong, worst, said, details=found)
 
 
 def no_gain_from_collisions(case: Case) -> Finding:
