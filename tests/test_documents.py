@@ -156,6 +156,7 @@ FILES: dict[str, tuple[str, ...]] = {
     "docs/formats.md": ("out.json",),
     "docs/forward_once.md": ("val_000000.bin", "T.model", "model.ngev", "novel.txt"),
     "docs/leaderboard.md": ("final_model.int6.ptz", "fineweb_1024_bpe.model", *FINEWEB),
+    "docs/memory.md": ("text/one.txt", "T.model", "val_000000.bin", "model.ngev", "book.txt"),
     "docs/mixer.md": ("book.txt",),
     "docs/models.md": ("model", "novel.txt", "final_model.int6.ptz", "fineweb_1024_bpe.model", *FINEWEB),
     "docs/results.md": ("before.json", "after.json", "theirs.json", "elsewhere/val.bin"),

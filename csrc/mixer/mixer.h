@@ -74,6 +74,7 @@ class Mixer {
   int depth() const { return std::bit_width(by_rank_.size() - 1); }
 
   Mixer(const MixerConfig& config, Spelling spelling);
+  Mixer(const Mixer&) = delete;  // paths point into it
 
   // Learns from `n` tokens all that does not depend on the neural model, without charging for them.
   template <class Token>

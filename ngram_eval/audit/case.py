@@ -78,6 +78,8 @@ class Data:
     """The model's file; a claim may state its size."""
     training: Stream | None = None
     """What the model was trained on, to be searched for the text."""
+    kept: Tokens | None = None
+    """The tokens that were counted before the text, if any."""
     precision: Precision | None = None
     """The precision of the values, if it is declared."""
 
@@ -203,6 +205,13 @@ class Case:
             tokens = self.replaced(self.tokens, cut)
             self._altered[cut] = tokens, self.subject.score(tokens)
         return self._altered[cut]
+
+    @cached_property
+    def swapped(self) -> tuple[Tokens, Trace]:
+        """(the stream with other targets at the samples, all tokens of the vocabulary in turn, its trace)."""
+        tokens, rng = self.tokens.copy(), np.random.default_rng((self.seed, 4))
+        tokens[self.samples + 1] = np.resize(rng.permutation(self.vocabulary), len(self.samples))
+        return tokens, self.subject.score(tokens)
 
     @cached_property
     def charged(self) -> NDArray[np.float64]:

@@ -23,6 +23,8 @@ from ngram_eval.config import ExactConfig, MixerConfig, WindowConfig, preset
 from ngram_eval.errors import InputError, exit_on_input_error
 from ngram_eval.extensions import require_extension
 from ngram_eval.files import STDOUT, read_input, replacing, require_writable, write_text
+from ngram_eval.kept import file as kept_file
+from ngram_eval.text.kept import KeptMemory, joined
 from ngram_eval.timing import Track
 
 
@@ -55,6 +57,8 @@ class Compress(Shown):
     the bytes of the tokens of a model file or a trained tokenizer."""
     pieces: int = 1024
     """Most pieces of a trained tokenizer."""
+    memory: tuple[Path, ...] = ()
+    """Kept memories (.ngm) that are counted before the first token; decompressing needs them again."""
     backend: Backend = "cpu"
     """Backend: cpu (C++), or reference (slow numpy, the same bits)."""
     max_order: int = field(default_factory=lambda: preset("exact").ngram.max_order)
@@ -111,6 +115,8 @@ class Decompress(Shown):
     """The restored file; an existing file is replaced."""
     artifact: str | None = None
     """The model that the file was compressed with, if any; may be left out for the packaged model."""
+    memory: tuple[Path, ...] = ()
+    """Kept memories (.ngm) that are counted before the first token; decompressing needs them again."""
     backend: Backend = "cpu"
     """Backend: cpu (C++), or reference (slow numpy, the same bits)."""
 
@@ -125,6 +131,8 @@ class Verify(Shown):
     """The original file to compare with."""
     artifact: str | None = None
     """The model that the file was compressed with, if any; may be left out for the packaged model."""
+    memory: tuple[Path, ...] = ()
+    """Kept memories (.ngm) that are counted before the first token; decompressing needs them again."""
     backend: Backend = "cpu"
     """Backend: cpu (C++), or reference (slow numpy, the same bits)."""
 
@@ -185,6 +193,7 @@ def compress(command: Compress, track: Track) -> Outcome:
         artifact=command.artifact,
         backend=command.backend,
         track=track,
+        memory=_kept(command, track),
     )
     written = packed.container.to_bytes()
     with replacing(command.output) as file:
@@ -242,7 +251,14 @@ def _restore(command: Decompress | Verify, track: Track) -> tuple[bytes, Outcome
     """(content, outcome of restoring it)."""
     found = container.read(command.input)
     start = time.perf_counter()
-    data = packing.decompress(found, command.input, artifact=command.artifact, backend=command.backend, track=track)
+    data = packing.decompress(
+        found,
+        command.input,
+        artifact=command.artifact,
+        backend=command.backend,
+        track=track,
+        memory=_kept(command, track),
+    )
     seconds, size, sha256 = time.perf_counter() - start, len(found.to_bytes()), found.header.content_sha256.hex()
     rows = [
         ("bytes in", f"{size:,}"),
@@ -281,6 +297,12 @@ def verify(command: Verify, track: Track) -> Outcome:
     )
 
 
+def _kept(command: Command, track: Track) -> KeptMemory | None:
+    """The memories of --memory, one after another."""
+    memories = [kept_file.read(path, track) for path in command.memory]
+    return joined(memories, [str(path) for path in command.memory]) if memories else None
+
+
 def _read(path: Path) -> bytes:
     return read_input(path, "check the path")
 
@@ -310,6 +332,7 @@ model
   --uniform             1/V as the base distribution, so counts alone (compress only)
   --artifact FILE       a model (.ngev) as the base; `packaged`: the embedded model
   --forward banded      the model gets each token once (compress only; docs/forward_once.md)
+  --memory FILE ...     texts kept by `ngram-eval memory build`, counted before the first token
 method (compress only)
   --preset NAME         a preset whose probabilities sum to 1 (default: exact)
 output

@@ -50,13 +50,26 @@ class Coder(Protocol):
         """
 
 
-def make_coder(method: Method, alphabet: Alphabet, base: Base, backend: str) -> Coder:
-    """The coder of a method, with an empty memory."""
+def make_coder(method: Method, alphabet: Alphabet, base: Base, backend: str, known: Tokens | None = None) -> Coder:
+    """The coder of a method, with an empty memory, or one that has read the tokens `known`.
+
+    Over 1/V it has learned from them what it would have learned by coding them; over a model, it has only counted them.
+    """
     config = method.config
     if config.scorer == "mixer":
         spelling, neural = spelling_of(alphabet.surfaces), method.window is not None
-        return DecisionCoder(make_mixer(backend, config.mixer, spelling, neural=neural), base)
-    return SymbolCoder(make_model(backend, config.ngram.max_order, config.exact), base)
+        mixer = make_mixer(backend, config.mixer, spelling, neural=neural)
+        if known is not None and isinstance(base, UniformBase):
+            mixer.score(known, base.next()[0])
+        elif known is not None:
+            mixer.append(known)
+        return DecisionCoder(mixer, base)
+    model = make_model(backend, config.ngram.max_order, config.exact)
+    if known is not None and isinstance(base, UniformBase):
+        model.score(known, *base.rows(known), together=False)
+    elif known is not None:
+        model.append(known)
+    return SymbolCoder(model, base)
 
 
 class SymbolCoder:

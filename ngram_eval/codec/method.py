@@ -28,6 +28,8 @@ class Method:
     """The neural model's windows; None without one."""
     forward: Forward = "windows"
     """How the neural model gets its tokens: in windows, or one by one, with a ring of keys and values."""
+    memory: str = ""
+    """First half of the sha256 of the tokens that are counted before the first, in hexadecimal; empty without any."""
 
     def __post_init__(self) -> None:
         assert self.config.normalised, "a code needs probabilities"
@@ -50,6 +52,8 @@ class Method:
             whole["mixer"] = asdict(self.mixer)
         if self.forward != "windows":  # files of earlier releases have no such field
             whole["forward"] = self.forward
+        if self.memory:
+            whole["memory"] = self.memory
         return hashlib.sha256(_canonical(whole)).digest()[:_DIGEST_BYTES]
 
     def to_json(self) -> bytes:
@@ -66,6 +70,8 @@ class Method:
             stored["window"] = _changes(base.window, self.window)
         if self.forward != "windows":
             stored["forward"] = self.forward
+        if self.memory:
+            stored["memory"] = self.memory
         encoded = _canonical(stored)
         assert len(encoded) <= _MOST_BYTES, "the header counts them with 16 bits"
         return encoded
@@ -85,6 +91,7 @@ class Method:
                 mixer=_changed(base.mixer, stored.mixer),
                 window=None if stored.window is None else _changed(base.window, stored.window),
                 forward=stored.forward,
+                memory=stored.memory,
             )
         except InputError as error:
             raise InputError(f"its settings {encoded!r} are not of this release ({error})") from error
@@ -100,6 +107,7 @@ class _Stored:
     mixer: dict[str, Any] = field(default_factory=dict)
     window: dict[str, Any] | None = None
     forward: Forward = "windows"
+    memory: str = ""
 
 
 Config = TypeVar("Config", ExactConfig, MixerConfig, WindowConfig)

@@ -4,7 +4,7 @@ import hashlib
 import platform
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -18,12 +18,16 @@ from ngram_eval.codec.cutting import Cut, cut_bytes, cut_trained, cut_with
 from ngram_eval.codec.method import Method
 from ngram_eval.errors import InputError
 from ngram_eval.files import file_sha256, read_input
+from ngram_eval.text.byte_tokens import bytes_tokenizer
+from ngram_eval.text.kept import KeptMemory, surfaces_sha256
+from ngram_eval.text.stream import Tokens
 from ngram_eval.text.tokenizer import MOST_MODEL_BYTES, Tokenizer
 from ngram_eval.timing import Track
 
 PACKAGED = "packaged"
 """Name of the tokenizer or the artifact that is installed with the package."""
 NO_DIGEST = bytes(16)
+_MEMORY_DIGITS = 32
 Backend = Literal["cpu", "reference"]
 
 
@@ -60,15 +64,23 @@ def compress(
     artifact: str | None,
     backend: Backend,
     track: Track,
+    memory: KeptMemory | None = None,
 ) -> Packed:
-    """Compress `data`; `artifact` None is the uniform base. Raises `InputError` for settings that do not fit."""
+    """Compress `data`, after the text of `memory`; `artifact` None is the uniform base.
+
+    Raises `InputError` for settings that do not fit.
+    """
     neural = None
+    if memory is not None:
+        method = replace(method, memory=memory.sha256[:_MEMORY_DIGITS])
     with _one_thread(artifact is not None):
         if artifact is not None:
             neural = _load_neural(artifact_path(artifact), method)
         kind, said, cut = _cut(data, tokenizer, pieces, track)
         base = _base(neural, cut.alphabet, f"--tokenizer {tokenizer}")
-        coder = make_coder(method, cut.alphabet, base, backend)
+        coder = make_coder(
+            method, cut.alphabet, base, backend, _known(memory, cut.alphabet, f"--tokenizer {tokenizer}")
+        )
         advance = track("compressing", len(cut.tokens))
         payload, nats = coder.encode(cut.tokens, cut.alphabet.escape, cut.raw, advance)
     settings, table = method.to_json(), pack(cut.alphabet) if TOKENIZERS[kind] == "table" else b""
@@ -109,15 +121,25 @@ def _cut(data: bytes, tokenizer: str, pieces: int, track: Track) -> tuple[int, s
     return TOKENIZERS.index("packaged" if packaged else "table"), f"{tokenizer}, {cut.alphabet.size:,} pieces", cut
 
 
-def decompress(container: Container, path: Path, *, artifact: str | None, backend: Backend, track: Track) -> bytes:
+def decompress(
+    container: Container,
+    path: Path,
+    *,
+    artifact: str | None,
+    backend: Backend,
+    track: Track,
+    memory: KeptMemory | None = None,
+) -> bytes:
     """The content of a container, verified by its checksum; raises `InputError` naming `path`."""
     try:
-        return _decompress(container, artifact, backend, track)
+        return _decompress(container, artifact, backend, track, memory)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 
 
-def _decompress(container: Container, artifact: str | None, backend: Backend, track: Track) -> bytes:
+def _decompress(
+    container: Container, artifact: str | None, backend: Backend, track: Track, memory: KeptMemory | None
+) -> bytes:
     header = container.header
     method = Method.from_json(container.settings)
     if method.digest != header.config_digest:
@@ -125,12 +147,13 @@ def _decompress(container: Container, artifact: str | None, backend: Backend, tr
             "it was written with another configuration (this release has other defaults for settings that it leaves "
             "out): use the release that wrote it"
         )
+    _match_memory(method, memory)
     alphabet = _alphabet(container)
     if alphabet.digest != header.alphabet_digest:
         raise InputError("it was written with another packaged tokenizer: use the release that wrote it")
     with _one_thread(header.artifact_digest != NO_DIGEST):
         base = _base(_matching_neural(header, method, artifact), alphabet, "its tokenizer")
-        coder = make_coder(method, alphabet, base, backend)
+        coder = make_coder(method, alphabet, base, backend, _known(memory, alphabet, "its tokenizer"))
         advance = track("decompressing", header.tokens)
         tokens, raw = coder.decode(header.tokens, alphabet.escape, container.payload, advance)
     data = alphabet.spell(tokens, raw)
@@ -140,6 +163,30 @@ def _decompress(container: Container, artifact: str | None, backend: Backend, tr
             "this machine or build computes other probabilities than the one that wrote it"
         )
     return data
+
+
+def _match_memory(method: Method, memory: KeptMemory | None) -> None:
+    """Raise `InputError` unless the memory is the one that a file was written with."""
+    found = "" if memory is None else memory.sha256[:_MEMORY_DIGITS]
+    if found == method.memory:
+        return
+    if not method.memory:
+        raise InputError("it was written without a memory, so --memory can't be right")
+    given = "none is given" if memory is None else f"that of --memory has {found}..."
+    raise InputError(
+        f"it was written with a memory of sha256 {method.memory}..., and {given}: give the right one with --memory FILE"
+    )
+
+
+def _known(memory: KeptMemory | None, alphabet: Alphabet, tokenizer: str) -> Tokens | None:
+    """The memory's tokens in the alphabet; raises `InputError` for those of another tokenizer."""
+    if memory is None:
+        return None
+    if memory.surfaces_sha256 == surfaces_sha256(alphabet.surfaces):
+        return memory.tokens
+    if alphabet is BYTES and memory.surfaces_sha256 == surfaces_sha256(bytes_tokenizer().surfaces()):
+        return memory.tokens[memory.tokens < alphabet.size]  # without what separates documents
+    raise InputError(f"the memory is of another tokenizer than {tokenizer}: build it with the same")
 
 
 def _alphabet(container: Container) -> Alphabet:

@@ -244,4 +244,5 @@ def fingerprint(job: Job, config: EvalConfig, sharing: str) -> dict[str, Any]:
         "backend": job.backend if job.backend in ON_DEVICE else "cpu",  # cpu and reference: equal floats, bit for bit
         "number of ranks": ranks.world if by_ranks else "any",
         "config": config.to_json(),
+        **({"memory": job.kept.sha256} if job.kept else {}),
     }

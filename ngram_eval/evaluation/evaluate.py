@@ -30,7 +30,7 @@ from ngram_eval.files import working_in
 from ngram_eval.models.saved_scores import RememberingSource
 from ngram_eval.models.source import UniformSource
 from ngram_eval.scorers.base import Scorer
-from ngram_eval.scorers.make import make_scorer, windows_at_once
+from ngram_eval.scorers.make import windows_at_once
 from ngram_eval.text.windows import Grid, Plan
 from ngram_eval.timing import Stopwatch, Track, untracked
 
@@ -78,7 +78,7 @@ def evaluate(
             before = saved.begin(saving.resume)
             before.check(plan, here)
 
-    scorer = make_scorer(job.backend, config, job.threads, job.vocabulary)  # counts and blend
+    scorer = job.scorer(config)  # counts and blend
     if before.done:
         load_learned(scorer, before.learned, f"{saving.checkpoint}/{name}")
     grid = Grid(plan, windows_at_once(config, source))

@@ -1,5 +1,6 @@
 """Loading: the token stream, tokenizer and neural source of an evaluation, checked against each other."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,17 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ngram_eval.assets import asset
-from ngram_eval.config import WindowConfig
+from ngram_eval.config import EvalConfig, WindowConfig
 from ngram_eval.distributed.ranks import Ranks
 from ngram_eval.errors import InputError
 from ngram_eval.evaluation.settings import Settings
 from ngram_eval.files import Unchanged, file_sha256
+from ngram_eval.kept import file as kept_file
 from ngram_eval.models.saved_logits import load_logits
 from ngram_eval.models.saved_scores import load_scores
 from ngram_eval.models.source import NeuralSource, UniformSource
 from ngram_eval.scorers.backends import ON_DEVICE, load_backend, resolve_backend
-from ngram_eval.scorers.base import Vocabulary
+from ngram_eval.scorers.base import Scorer, Vocabulary
+from ngram_eval.scorers.make import make_scorer
+from ngram_eval.scorers.primed import PrimedScorer
 from ngram_eval.text.byte_tokens import bytes_tokenizer
+from ngram_eval.text.kept import KeptMemory, joined
 from ngram_eval.text.manifest import Manifest, read_manifest
 from ngram_eval.text.reading import read_texts
 from ngram_eval.text.samples import choose_samples
@@ -44,6 +49,8 @@ class Job:
     """The backend of the counts, `auto` resolved."""
     files: Unchanged = field(default_factory=Unchanged)
     """What it was loaded from, except a model from the hub."""
+    kept: KeptMemory | None = None
+    """What every scorer counts before the stream."""
 
     @property
     def threads(self) -> int:
@@ -59,6 +66,11 @@ class Job:
         count = self.settings.samples if self.source.gives_all else 0
         return choose_samples(self.targets(window), count, window)
 
+    def scorer(self, config: EvalConfig, backend: str | None = None) -> Scorer:
+        """A new scorer of a preset, of the job's backend unless another is named, which begins with what is kept."""
+        scorer = make_scorer(backend or self.backend, config, self.threads, self.vocabulary)
+        return scorer if self.kept is None else PrimedScorer(scorer, self.kept.tokens)
+
     @property
     def vocabulary(self) -> Vocabulary:
         """The vocabulary as scorers see it."""
@@ -73,7 +85,7 @@ class Input:
     """A file that an evaluation read."""
 
     role: str
-    """data, tokenizer, or the flag of the neural source (`SOURCES`)."""
+    """data, tokenizer, memory, or the flag of the neural source (`SOURCES`)."""
     path: str
     bytes: int | None
     """None for a model of several files; its sha256 is over their names and sha256s."""
@@ -93,7 +105,8 @@ def _named(settings: Settings) -> list[tuple[str, Path]]:
         named |= {"artifact": asset("model.ngev"), "tokenizer": asset("tokenizer.model")}
     elif settings.data.tokenizer is not None:
         named["tokenizer"] = file_of(settings.data.tokenizer)
-    return [(role, path) for role, path in named.items() if path is not None]
+    memories = [("memory", path) for path in settings.data.memory]
+    return [*((role, path) for role, path in named.items() if path is not None), *memories]
 
 
 def read_inputs(job: Job, track: Track = untracked) -> list[Input]:
@@ -134,18 +147,33 @@ def load_job(settings: Settings, ranks: Ranks, track: Track = untracked) -> Job:
 
         paths += files_of(Path(settings.model.hf))
     files = Unchanged(paths)
+    source = _load_source(settings, stream, tokenizer, ranks, backend)
     job = Job(
         settings=settings,
         ranks=ranks,
         stream=stream,
         tokenizer=tokenizer,
         manifest=_load_manifest(stream, tokenizer, ranks),
-        source=_load_source(settings, stream, tokenizer, ranks, backend),
+        source=source,
         backend=backend,
         files=files,
+        kept=load_kept(settings.data.memory, tokenizer, source.vocab_size, track),
     )
     loaded(1)
     return job
+
+
+def load_kept(
+    paths: Sequence[Path], tokenizer: TextTokenizer | None, vocab_size: int, track: Track = untracked
+) -> KeptMemory | None:
+    """The memories of files, one after another; raises `InputError` for tokens of another tokenizer than the data's.
+
+    A `vocab_size` of 0 is not known.
+    """
+    memories = [kept_file.read(path, track) for path in paths]
+    for memory, path in zip(memories, paths, strict=True):
+        memory.check(tokenizer, vocab_size, str(path))
+    return joined(memories, [str(path) for path in paths]) if memories else None
 
 
 def load_stream(settings: Settings, ranks: Ranks) -> tuple[TokenStream, TextTokenizer | None]:

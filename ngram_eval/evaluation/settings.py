@@ -37,6 +37,8 @@ class DataSettings:
     bits per byte (--hf brings its own)."""
     max_tokens: int | None = None
     """Evaluate only the first tokens of the stream; the result is flagged as a subset."""
+    memory: tuple[Path, ...] = ()
+    """Kept memories (.ngm, `ngram-eval memory build`) that are counted before the first token; several add up."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

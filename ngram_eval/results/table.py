@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ngram_eval.config import MAX_HASHED_ORDER, EvalConfig
+from ngram_eval.config import MAX_HASHED_ORDER, SIZE_LIMIT, EvalConfig
 from ngram_eval.evaluation.result import Result
 from ngram_eval.scorers.make import orders_of
 from ngram_eval.structured import build
@@ -107,6 +108,8 @@ def notes(results: list[Result]) -> list[str]:
                 f"{result.preset}: PARTIAL. Interrupted after {result.positions:,} positions; the figures are for "
                 "these, not for the whole text."
             )
+    if first.memory is not None:
+        said.append(_memory(first.memory))
     if first.subset and first.complete:
         said.append(f"Subset: only the first {first.tokens:,} tokens of the data were evaluated (--max-tokens).")
     if first.bytes is None:
@@ -117,6 +120,16 @@ def notes(results: list[Result]) -> list[str]:
     settings = f"{first.neural_source}, {first.backend} tables, {first.threads} thread(s), {first.world_size} rank(s)"
     said.append(f"Neural source {settings}" + "".join(f", {v}" for v in first.neural_settings.values()) + ".")
     return said
+
+
+def _memory(memory: dict[str, Any]) -> str:
+    """What was counted before the text, and its size beside the limit of a contest's artifact."""
+    size, model = memory["bytes"], memory["model_bytes"]
+    whole = f"{size:,} bytes" if model is None else f"{size:,} bytes, with the model's {model:,} {size + model:,}"
+    return (
+        f"Memory {memory['sha256'][:12]}...: {memory['tokens']:,} tokens counted before the text, in {whole} "
+        f"of {SIZE_LIMIT:,} (code not counted)."
+    )
 
 
 def config_of(result: Result) -> EvalConfig:

@@ -1,5 +1,6 @@
 """Probes let honest scorers pass; what they find wrong is in `test_faults`."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,22 @@ from ngram_eval.audit.claim import Claim
 from ngram_eval.audit.subjects.scorer import MakeScorer
 from ngram_eval.text.tokenizer import Tokenizer
 from tests.audit.faults.accounts import TEXT, NoSpaces, SpaceTwice, ThreeBytesAByte, on_text
+from tests.audit.faults.case import find
 from tests.audit.faults.functions import certain
-from tests.support.planted import LENGTH, START, VOCAB, Bigram, Documents, Stepwise, alone, probe, refuted, subject
+from tests.support.planted import (
+    LENGTH,
+    START,
+    VOCAB,
+    WINDOW,
+    Bigram,
+    Documents,
+    Stepwise,
+    alone,
+    hashing,
+    probe,
+    refuted,
+    subject,
+)
 from tests.support.streams import Stream
 
 
@@ -55,6 +70,14 @@ def test_replacements_come_from_the_whole_vocabulary(stream: Stream) -> None:
     assert replaced[101] != few[101]
     assert set(replaced[102:].tolist()) == set(range(VOCAB))
     assert 0.4 < np.mean(replaced[102:] < 5) < 0.7, "and half from the text"
+
+
+@pytest.mark.parametrize("rescore_tail", [True, False])
+def test_what_is_charged_again_once_it_was_counted_is_found_with_every_seed(stream: Stream, rescore_tail: bool) -> None:
+    for seed in range(8):
+        scorer = subject(hashing, window=replace(WINDOW, rescore_tail=rescore_tail), remembers=True)
+        case = Case(scorer, Data(tokens=stream.tokens[:LENGTH]), Probing(samples=24, seed=seed))
+        assert find(case, 15).verdict == ("refuted" if rescore_tail else "pass"), seed
 
 
 def test_what_is_certain_and_right_is_no_ghost(stream: Stream) -> None:

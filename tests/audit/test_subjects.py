@@ -87,7 +87,7 @@ def test_a_function_is_found_in_the_working_folder_and_by_its_file(
         with apart(name) as subject:
             assert subject.score(stream.tokens[:9]).values.tolist() == [0.02] * 8
     for name in ("there/of_file.py:nothing", "there/missing.py:predict", "beside", "json:loads:x"):
-        with pytest.raises(InputError, match="--callable"), apart(name):
+        with pytest.raises(InputError, match="callable"), apart(name):
             pass
 
 

@@ -87,7 +87,7 @@ def test_a_wrong_length_or_count_is_refused() -> None:
 )
 def test_settings_of_another_release_are_refused(settings: bytes) -> None:
     found = compress(b"to be").container
-    with pytest.raises(InputError, match=r"settings|--preset is 'no such'|--max-order"):
+    with pytest.raises(InputError, match=r"settings|preset is 'no such'|max_order"):
         decompress(replace(found, settings=settings))
 
 

@@ -21,7 +21,12 @@ ANY_BYTES = {
     **dict.fromkeys(
         (
             *("codec.packing:_load_neural", "codec.packing:_matching_neural"),
-            *("evaluation.job:read_inputs", "models.hf.loading:digest", "audit.probes.account:data_is_canonical"),
+            *(
+                "api:evaluate",
+                "evaluation.job:read_inputs",
+                "models.hf.loading:digest",
+                "audit.probes.account:data_is_canonical",
+            ),
         ),
         "its digest is taken",
     ),

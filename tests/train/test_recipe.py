@@ -294,7 +294,7 @@ def test_sequences_cross_shards_and_are_checked_as_they_are_read(tmp_path: Path)
     for n in range(10):
         assert large.rows(n, ALL).tolist() == [list(range(13 * n, 13 * n + 14))]
     assert small.rows(7, ALL).tolist() == [list(range(91, 105))]
-    with pytest.raises(InputError, match=r"token 120 at position 120 .*--vocab-size"):
+    with pytest.raises(InputError, match=r"token 120 at position 120 .*vocab_size"):
         small.rows(9, ALL)
 
 

@@ -135,7 +135,7 @@ class Evaluator:
         """Declared, or seen in what it charges; None of totals."""
         self._noise = 0.0
         self._said: list[tuple[float, float]] = []
-        self._known: dict[bytes, Answer | None] = {}
+        self._known: dict[bytes, Answer | Refused] = {}
         self._kept = 0
         self._processes: list[Process] = []
         self.odd = ""
@@ -163,17 +163,16 @@ class Evaluator:
 
     def ask(self, streams: Sequence[Question]) -> list[Answer]:
         """Its answer to each stream; raises `Refused` if it raised on one."""
-        answers = self.try_to(streams, every=True)
-        return [one for one in answers if one is not None]
+        return answered(self.try_to(streams))
 
-    def try_to(self, streams: Sequence[Question], *, every: bool = False) -> list[Answer | None]:
-        """Its answer to each stream, None where it raised; with `every` that raises `Refused`."""
+    def try_to(self, streams: Sequence[Question]) -> list[Answer | Refused]:
+        """Its answer to each stream, or that it raised; what was asked before is not asked again."""
         keys = [_key(one) for one in streams]
         new = {key: one for key, one in zip(keys, streams, strict=True) if key not in self._known}
-        found = dict(zip(new, self._put(list(new.values()), every), strict=True))
+        found = dict(zip(new, self._put(list(new.values())), strict=True))
         answers = [found[key] if key in found else self._known[key] for key in keys]
         for key, answer in found.items():
-            size = 1 if answer is None or answer.nats is None else len(answer.nats)
+            size = 1 if isinstance(answer, Refused) or answer.nats is None else len(answer.nats)
             if self._kept + size <= _REMEMBERED:
                 self._known[key] = answer
                 self._kept += size
@@ -206,21 +205,22 @@ class Evaluator:
             self.lacking = self._processes[0].lacking
         return self._processes
 
-    def _put(self, streams: list[Question], every: bool) -> list[Answer | None]:
+    def _put(self, streams: list[Question]) -> list[Answer | Refused]:
         """Question i goes to process i modulo their number, so that a seed repeats all that a process is asked."""
         processes = self._started()[: max(len(streams), 1)]
-        answers: list[Answer | None] = [None] * len(streams)
 
-        def share(which: int) -> None:
-            for at in range(which, len(streams), len(processes)):
+        def share(which: int) -> list[Answer | Refused]:
+            found: list[Answer | Refused] = []
+            for stream in streams[which :: len(processes)]:
                 try:
-                    answers[at] = self._answer(processes[which], streams[at])
-                except Refused:
-                    if every:
-                        raise
+                    found.append(self._answer(processes[which], stream))
+                except Refused as refused:
+                    found.append(refused)
+            return found
 
         with ThreadPoolExecutor(len(processes)) as pool:
-            list(pool.map(share, range(len(processes))))
+            shares = list(pool.map(share, range(len(processes))))
+        answers = [shares[at % len(processes)][at // len(processes)] for at in range(len(streams))]
         self._note(answers)
         return answers
 
@@ -229,15 +229,23 @@ class Evaluator:
             raise Stopped
         return read(process.ask(stream), len(stream))
 
-    def _note(self, answers: Sequence[Answer | None]) -> None:
+    def _note(self, answers: Sequence[Answer | Refused]) -> None:
         """Keep in mind what answers tell of the evaluator."""
         self.runs += len(answers)
         for one in answers:
-            if one is not None:
+            if isinstance(one, Answer):
                 self.precision = self.precision or one.precision
                 self.odd = self.odd or one.odd
                 if one.nats is None:
                     self._said.append(one.said)
+
+
+def answered(answers: Sequence[Answer | Refused]) -> list[Answer]:
+    """The answers; raises `Refused` if the evaluator raised on a stream."""
+    for one in answers:
+        if isinstance(one, Refused):
+            raise one
+    return [one for one in answers if isinstance(one, Answer)]
 
 
 class Stopped(Exception):

@@ -4,8 +4,8 @@ import numpy as np
 
 from ngram_eval.audit.evaluator.case import Case
 from ngram_eval.audit.finding import Finding, NotApplicable, finding
+from ngram_eval.audit.original import original_bytes
 from ngram_eval.audit.precision import of_digits
-from ngram_eval.audit.probes.account import another_text
 
 
 def each_position_once(case: Case) -> Finding:
@@ -35,9 +35,10 @@ def bytes_are_the_text_s(case: Case) -> Finding:
     tokenizer, text, claim = case.data.tokenizer, case.data.text, case.claim
     if tokenizer is None:
         raise NotApplicable("there are no bytes to compare with without a --tokenizer")
-    if text is not None and (other := another_text(tokenizer, case.tokens, text)) is not None:
-        return other
-    least, most = tokenizer.text_bytes(case.tokens), len(tokenizer.written(case.tokens))
+    least = original_bytes(tokenizer, case.tokens, text)
+    if isinstance(least, Finding):
+        return least
+    most = least + len(tokenizer.written(case.tokens[:1]))  # some count the first token's, too
     total, wrong, off = case.base.total, [], 0.0
     for name, counted in (("counted", case.base.bytes), ("claimed", claim.bytes)):
         if counted is None:

@@ -40,8 +40,8 @@ class Limits:
     """Seconds that one run of the evaluator may take."""
     cpu: int = 3600
     """Seconds of processor time that a process of the evaluator may use in all; 0: no limit."""
-    memory: float = 16.0
-    """Gigabytes of memory that a process of the evaluator may use; 0: no limit."""
+    gigabytes: float = 16.0
+    """Memory that a process of the evaluator may use; 0: no limit."""
     processes: int = 2
     """Processes of the evaluator that are asked side by side."""
     fresh: bool = False
@@ -50,8 +50,8 @@ class Limits:
 
     def check(self) -> None:
         """Raise `InputError` for numbers out of range."""
-        if self.processes < 1 or not self.timeout > 0 or self.cpu < 0 or not self.memory >= 0:
-            raise InputError("--processes is at least 1, --timeout is above 0, --cpu and --memory are at least 0")
+        if self.processes < 1 or not self.timeout > 0 or self.cpu < 0 or not self.gigabytes >= 0:
+            raise InputError("--processes is at least 1, --timeout is above 0, --cpu and --gigabytes are at least 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ class Process:
             "function": place.function,
             "hidden": [str(one) for one in place.hidden],
             "path": [os.getcwd()],
-            "memory": int(limits.memory * 1e9),
+            "memory": int(limits.gigabytes * 1e9),
             "seconds": limits.cpu,
             "fresh": limits.fresh,
         }
@@ -229,7 +229,7 @@ class Process:
         self._child.wait()
         last = (self._folder / "errors").read_bytes().decode(errors="replace").strip().rpartition("\n")[2]
         said = f", its last line: {last}" if last else ""
-        return self._failure(what, f"ended with exit code {self._child.returncode}{said}", "more --memory or --cpu")
+        return self._failure(what, f"ended with exit code {self._child.returncode}{said}", "more --gigabytes or --cpu")
 
     def _failure(self, what: str, happened: str, remedy: str = "") -> InputError:
         remedy = f": if it needs that, give it {remedy}" if remedy else ": give one charge for each position"

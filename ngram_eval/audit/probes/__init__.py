@@ -10,6 +10,7 @@ from ngram_eval.audit.probes.account import (
     text_is_not_trained_on,
 )
 from ngram_eval.audit.probes.drawn import drawn_from_itself, random_numbers
+from ngram_eval.audit.probes.kept import text_is_not_in_the_memory
 from ngram_eval.audit.probes.past import (
     cuts_of_prefixes,
     documents_are_apart,
@@ -41,5 +42,6 @@ PROBES: tuple[Probe[Case], ...] = (
     Probe("every token possible", "tokens", every_token_is_possible),
     Probe("text not trained on", "share", text_is_not_trained_on, proves=False),
     Probe("the data claimed", "off", data_is_canonical),
+    Probe("text not in the memory", "share", text_is_not_in_the_memory, proves=False),
 )
 """All probes; their numbers start at 1."""

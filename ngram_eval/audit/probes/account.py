@@ -7,19 +7,17 @@ from numpy.typing import NDArray
 
 from ngram_eval.audit.case import Case, Told
 from ngram_eval.audit.finding import Finding, NotApplicable, finding, percent
+from ngram_eval.audit.original import original_bytes
 from ngram_eval.audit.precision import SAME, of_a_sum, of_digits
 from ngram_eval.bpb import bits_per_byte, nats_of
 from ngram_eval.files import open_input
 from ngram_eval.text.stream import Tokens
-from ngram_eval.text.tokenizer import TextTokenizer, first_difference
 
 _STRETCH = 32
 """Tokens in a row that two texts do not share by chance."""
 _SHARED = 0.01
 """Share of the text that may be in the training data as well: mottos, licences, tables of contents."""
 _AT_ONCE = 1 << 20
-_STRAY = "\ufffd".encode()
-"""What a decoder writes for a byte that is not part of a character."""
 
 
 def each_position_once(case: Case) -> Finding:
@@ -56,12 +54,11 @@ def bytes_are_the_text_s(case: Case) -> Finding:
     if tokenizer is None and (text is None or not case.data.whole):
         raise NotApplicable("there are no bytes without a --tokenizer, or all of the --text")
     charged = len(np.unique(case.trace.positions)) if claim.subset else case.expected
-    tokens = case.tokens[: charged + 1]
-    if tokenizer is not None and text is not None and (other := another_text(tokenizer, tokens, text)) is not None:
-        return other
+    size = len(text or b"") if tokenizer is None else original_bytes(tokenizer, case.tokens[: charged + 1], text)
+    if isinstance(size, Finding):
+        return size
     if claim.bytes is None and claim.bpb is None:
         raise NotApplicable("it claims no bytes and no bits per byte")
-    size = tokenizer.text_bytes(tokens) if tokenizer is not None else len(text or b"")
     nats = float(nats_of(case.trace.values[_firsts(case)]).sum())
     true = bits_per_byte(nats, size)
     wrong, off = [], 0.0 if claim.bytes is None else float(claim.bytes - size)
@@ -76,18 +73,6 @@ def bytes_are_the_text_s(case: Case) -> Finding:
             wrong.append(f"{claim.bpb:g} bits per byte are claimed, the charges over the text's bytes are {true:.5f}")
     said = "; ".join(wrong) or f"{size:,} bytes, as the text has" + (f": {true:.4f} bits per byte" if true else "")
     return finding(not wrong, off, said, details={"bytes": size, "bpb": true})
-
-
-def another_text(tokenizer: TextTokenizer, tokens: Tokens, text: bytes) -> Finding | None:
-    """What refutes that the tokens are a code of the text; None if they are."""
-    written = tokenizer.written(tokens)
-    while written.endswith(_STRAY):  # the tokens may end within a character
-        written = written.removesuffix(_STRAY)
-    if text.startswith(written):
-        return None
-    at = first_difference(text, written)
-    said = f"the text has {text[at : at + 24]!r} at byte {at:,}, the decoder writes {written[at : at + 24]!r}"
-    return finding(False, float(len(written) - at), f"{said}: its tokens are not a code of the text")
 
 
 def _firsts(case: Case) -> list[int]:

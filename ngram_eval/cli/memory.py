@@ -1,0 +1,237 @@
+"""`ngram-eval memory build|info|merge|verify`: keeps the text that a memory begins with."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich import box
+from rich.table import Table
+
+from ngram_eval.cli.console import show_help, table_console, tracked
+from ngram_eval.cli.flags import read_flags
+from ngram_eval.distributed.ranks import ALONE
+from ngram_eval.errors import InputError, exit_on_input_error
+from ngram_eval.evaluation.job import load_stream
+from ngram_eval.evaluation.settings import DataSettings, ModelSettings, Settings
+from ngram_eval.files import STDOUT, require_writable, write_text
+from ngram_eval.kept import file as kept_file
+from ngram_eval.kept.coding import Coding
+from ngram_eval.text.kept import KeptMemory, joined, kept_of
+from ngram_eval.text.shards import Raw
+from ngram_eval.timing import Track
+
+Files = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MEMORY.ngm ...")]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shown:
+    """Output of every command."""
+
+    json: Path | None = None
+    """Write the figures here; - for standard output, and the table then goes to stderr."""
+    quiet: bool = False
+    """Show no progress and no table."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Build(Shown):
+    """Keep a text as the memory that evaluations begin with."""
+
+    out: Path
+    """The memory's file (.ngm); an existing file is replaced."""
+    data: tuple[str, ...] = ()
+    """Shards (.bin, .npy): file names or quoted patterns, read in sorted order."""
+    raw_dtype: Raw | None = None
+    """Type of the tokens in --data files without a header."""
+    text: tuple[Path, ...] = ()
+    """Text files or folders of them instead of --data, as `ngram-eval run` reads them."""
+    text_field: str = "text"
+    """Field of .jsonl, or column of .parquet, that holds the text."""
+    tokenizer: Path | None = None
+    """The tokenizer of what will be scored: a SentencePiece .model, a tokenizer.json, tiktoken:gpt2. Without one, bytes
+    are the tokens of a text, and shards need --vocab-size."""
+    hf: str | None = None
+    """The Hugging Face model whose tokenizer cuts the text: a folder, a .gguf file, or a name on the hub."""
+    vocab_size: int | None = None
+    """Size of the vocabulary, for --data without a tokenizer."""
+    coding: Coding = "mixer"
+    """How the text is coded: mixer (smallest), exact, zstd, none (fastest to load)."""
+    max_tokens: int | None = None
+    """Keep only the first tokens."""
+
+    def check(self) -> None:
+        """Raise `InputError` for flags that do not go together."""
+        if bool(self.data) == bool(self.text):
+            raise InputError("a memory is of a text: give --text FILE ... or --data 'PATTERN'")
+        if self.tokenizer is not None and self.hf is not None:
+            raise InputError("--hf cuts the text by its own tokenizer: leave --tokenizer out")
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise InputError(f"--max-tokens is {self.max_tokens}: give at least 1")
+
+    @property
+    def settings(self) -> Settings:
+        """What is read, as an evaluation names it."""
+        data = DataSettings(
+            data=self.data,
+            raw_dtype=self.raw_dtype,
+            text=self.text,
+            text_field=self.text_field,
+            tokenizer=self.tokenizer,
+            max_tokens=self.max_tokens,
+        )
+        return Settings(data=data, model=ModelSettings(hf=self.hf, vocab_size=self.vocab_size))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Info(Shown):
+    """Say what files hold, without decoding them."""
+
+    files: Files
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Merge(Shown):
+    """Put memories of one tokenizer together, one after another."""
+
+    files: Files
+    out: Path
+    """The file of all of them (.ngm)."""
+    coding: Coding = "mixer"
+    """How the text is coded: mixer (smallest), exact, zstd, none (fastest to load)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verify(Shown):
+    """Decode files and compare their tokens with the sha256 of those that were written."""
+
+    files: Files
+
+
+Command = Build | Info | Merge | Verify
+Commands = tyro.conf.OmitSubcommandPrefixes[Command]
+"""For shell completion."""
+_COMMANDS: dict[str, Callable[..., Any]] = {"build": Build, "info": Info, "merge": Merge, "verify": Verify}
+
+
+def build(command: Build, track: Track) -> list[dict[str, Any]]:
+    """Write the memory of a text; raises `InputError`."""
+    command.check()
+    require_writable("--out", command.out)
+    stream, tokenizer = load_stream(command.settings, ALONE)
+    return [_written(command.out, kept_of(stream.tokens[:], tokenizer, command.vocab_size), command.coding, track)]
+
+
+def merge(command: Merge, track: Track) -> list[dict[str, Any]]:
+    """Write the memory of several files; raises `InputError`."""
+    require_writable("--out", command.out)
+    memories = [kept_file.read(path, track) for path in command.files]
+    whole = joined(memories, [str(path) for path in command.files])
+    return [_written(command.out, whole, command.coding, track)]
+
+
+def _written(path: Path, memory: KeptMemory, coding: Coding, track: Track) -> dict[str, Any]:
+    return _figures(path, kept_file.write(path, memory, coding, track))
+
+
+def info(command: Info) -> list[dict[str, Any]]:
+    """What files hold."""
+    return [_figures(path, kept_file.open_kept(path)) for path in command.files]
+
+
+def verify(command: Verify, track: Track) -> list[dict[str, Any]]:
+    """What files hold, with the seconds of decoding; raises `InputError` for other tokens than were written."""
+    found = []
+    for path in command.files:
+        start, kept = time.perf_counter(), kept_file.open_kept(path)
+        kept_file.load(kept, path, track)
+        found.append({**_figures(path, kept), "seconds": time.perf_counter() - start})
+    return found
+
+
+def _figures(path: Path, found: kept_file.KeptFile) -> dict[str, Any]:
+    header = found.header
+    return {
+        "file": str(path),
+        "coding": found.coding,
+        "bytes": found.size,
+        "tokens": header.tokens,
+        "text_bytes": header.text_bytes,
+        "bits_per_token": 8 * found.size / header.tokens,
+        "vocabulary": header.vocab_size,
+        "tokenizer_sha256": header.tokenizer_sha256.hex(),
+        "sha256": header.tokens_sha256.hex(),
+    }
+
+
+def table_of(found: list[dict[str, Any]]) -> Table:
+    """Figures as a table, a column a file."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("", *(one["file"] for one in found)):
+        table.add_column(name, justify="right" if name else "left")
+    for name in list(found[0])[1:]:
+        table.add_row(name.replace("_", " "), *(_shown(one[name]) for one in found))
+    return table
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, str):
+        return f"{value[:12]}..." if len(value) > 12 else value
+    return f"{value:,}" if isinstance(value, int) else f"{value:.2f}"
+
+
+HELP = """\
+Keep a text in a file, as small as it can be coded, for memories to begin with.
+
+examples
+  {prog} build --text novels/ --tokenizer T.model --out novels.ngm
+  {prog} info novels.ngm
+  {prog} verify novels.ngm
+
+commands
+  build                     from --text FILE ... or --data 'PATTERN'
+  info FILE ...             what files hold
+  merge FILE ... --out FILE    several in one, in this order
+  verify FILE ...           decode, and compare with the sha256 of what was written
+
+data (build only)
+  --text FILE ... | --data 'PATTERN' (--raw-dtype, --max-tokens N)
+  --tokenizer FILE      of what will be scored; or --hf NAME, a model's own
+  --vocab-size V        for --data without a tokenizer
+method
+  --coding mixer        mixer (smallest), exact, zstd, none (fastest to load)
+output
+  --out FILE            the memory (build, merge)
+  --json FILE           the figures; - for stdout
+  --quiet               no progress, no table
+
+{prog} build --help-all: every flag. What it is worth, and the format: docs/memory.md.
+"""
+
+
+def main(arguments: Sequence[str], prog: str) -> None:
+    """The command line."""
+    given = list(arguments)
+    with exit_on_input_error():
+        show_help(given, HELP, prog)
+        commands: Callable[..., Command] = partial(
+            tyro.extras.subcommand_cli_from_dict, _COMMANDS, config=(tyro.conf.OmitArgPrefixes,)
+        )
+        command = read_flags(commands, given, prog)
+        require_writable("--json", command.json)
+        if not isinstance(command, Build) and not command.files:
+            raise InputError("no memory is given: give files that `ngram-eval memory build` wrote")
+        with tracked(quiet=command.quiet) as track:
+            if isinstance(command, Build):
+                found = build(command, track)
+            elif isinstance(command, Merge):
+                found = merge(command, track)
+            else:
+                found = info(command) if isinstance(command, Info) else verify(command, track)
+        if command.json is not None:
+            write_text(command.json, json.dumps({"memories": found}, indent=2) + "\n")
+        table_console(quiet=command.quiet, stdout_taken=command.json == STDOUT).print(table_of(found))
