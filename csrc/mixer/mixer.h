@@ -96,7 +96,8 @@ class Mixer {
   void evidence(std::uint32_t token, const double* row, std::int64_t* occurred, std::int64_t* followed, double* shares);
 
   // One token, decision by decision: the probability of a 1 at the first; then, told each outcome, at the next. When
-  // `token_known`, the token has been learned from, and the number returned means nothing.
+  // `token_known`, the token has been learned from, and the number returned means nothing. `row` may be null for that of
+  // the last call.
   double begin(const double* row);
   double decide(int bit);
   bool token_known() const { return path_->last().is_leaf(); }

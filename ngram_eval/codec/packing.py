@@ -82,7 +82,7 @@ def compress(
             method, cut.alphabet, base, backend, _known(memory, cut.alphabet, f"--tokenizer {tokenizer}")
         )
         advance = track("compressing", len(cut.tokens))
-        payload, nats = coder.encode(cut.tokens, cut.alphabet.escape, cut.raw, advance)
+        payload, nats = coder.encode(cut.tokens, cut.raw, advance)
     settings, table = method.to_json(), pack(cut.alphabet) if TOKENIZERS[kind] == "table" else b""
     header = Header(
         tokenizer=kind,
@@ -153,7 +153,8 @@ def _decompress(
         raise InputError("it was written with another packaged tokenizer: use the release that wrote it")
     with _one_thread(header.artifact_digest != NO_DIGEST):
         base = _base(_matching_neural(header, method, artifact), alphabet, "its tokenizer")
-        coder = make_coder(method, alphabet, base, backend, _known(memory, alphabet, "its tokenizer"))
+        known = _known(memory, alphabet, "its tokenizer")
+        coder = make_coder(method, alphabet, base, backend, known, container.version)
         advance = track("decompressing", header.tokens)
         tokens, raw = coder.decode(header.tokens, alphabet.escape, container.payload, advance)
     data = alphabet.spell(tokens, raw)

@@ -58,7 +58,7 @@ def encode(memory: KeptMemory, coding: Coding, track: Track) -> Coded:
         known = memory.surfaces or tuple(number.to_bytes(4, "big") for number in range(memory.vocab_size))
         alphabet = Alphabet(tuple(known[token] for token in used.tolist()))
     payload, _ = _coder(coding, alphabet).encode(
-        np.searchsorted(used, tokens).astype(alphabet.dtype), None, b"", track("compressing", len(tokens))
+        np.searchsorted(used, tokens).astype(alphabet.dtype), b"", track("compressing", len(tokens))
     )
     numbers = lzma.compress(np.diff(used, prepend=0).astype("<u4").tobytes(), lzma.FORMAT_RAW, filters=_FILTERS)
     table = pack(alphabet) if coding == "mixer" and memory.surfaces else b""

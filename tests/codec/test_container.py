@@ -39,7 +39,7 @@ def test_every_cut_and_every_addition_is_noticed(written: bytes) -> None:
 
 def test_a_newer_format_is_named(written: bytes) -> None:
     newer = written[:8] + bytes([FORMAT_VERSION + 1]) + written[9:]
-    with pytest.raises(InputError, match=rf"format version {FORMAT_VERSION + 1}.* reads {FORMAT_VERSION}"):
+    with pytest.raises(InputError, match=rf"format version {FORMAT_VERSION + 1}.* reads 1 and {FORMAT_VERSION}"):
         container.parse(newer, NOWHERE)
 
 
@@ -105,7 +105,7 @@ def test_a_header_is_as_documented() -> None:
     found = compress(b"to be or not to be").container
     data = found.to_bytes()
     assert data[:8] == b"NGRMCODE"
-    assert data[8] == FORMAT_VERSION == 1
+    assert data[8] == FORMAT_VERSION == 2
     assert data[9] == found.header.tokenizer == 1
     assert int.from_bytes(data[10:12], "little") == len(found.settings)
     assert int.from_bytes(data[12:16], "little") == 0
