@@ -22,6 +22,8 @@ _NARROWEST, _WIDEST = 20, 255
 """Characters of a width; one byte holds it."""
 _LEAST_SHARE = 0.5
 """Of a stretch's breaks between two words, those that its width must imply, less lines that are longer than it."""
+_FEWEST = 200
+"""Implied breaks, less exceptions: fewer may cost more than they save."""
 _FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9, "dict_size": 1 << 16, "lc": 0, "lp": 0, "pb": 0}]
 _SPACE, _BREAK = b" \n"
 _GROUND = np.isin(np.arange(256), list(b" \n\r\t"))
@@ -37,7 +39,7 @@ class Unwrapped(NamedTuple):
 
 
 def unwrap(data: bytes) -> Unwrapped | None:
-    """The text without implied breaks; None if there are none, or if `wrap` does not restore it."""
+    """The text without implied breaks; None if there are few, or if `wrap` does not restore it."""
     layout = _Layout.of(data)
     widths = layout.widths(data)
     text, exceptions = bytearray(data), []
@@ -53,7 +55,7 @@ def unwrap(data: bytes) -> Unwrapped | None:
         return data[at] == _BREAK
 
     layout.walk(data, widths, take_out)
-    if implied == len(exceptions):
+    if implied - 2 * len(exceptions) < _FEWEST:
         return None
     steps = np.diff(np.array(exceptions, np.uint32), prepend=np.uint32(0)).astype("<u4").tobytes()
     unwrapped = Unwrapped(bytes(text), lzma.compress(widths + steps, lzma.FORMAT_RAW, filters=_FILTERS))
