@@ -1,7 +1,7 @@
 """Sizes and speed of compressed files: `python -m benchmarks.codec FILE...`.
 
 Every file goes through the codec (`--uniform`, the n-gram memory alone) with each tokenizer, and through those of
-7-Zip's PPMd, zpaq and xz that are installed. A size counts only if the file comes back from it, byte for byte. One
+7-Zip's PPMd, zpaq, bzip3 and xz that are installed. A size counts only if the file comes back from it, byte for byte. One
 thread.
 """
 
@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 import numpy as np
 import tyro
-from constriction import stream
 
 from benchmarks.machine import describe_machine, publish
+from ngram_eval import _core
 from ngram_eval.codec import container, packing
 from ngram_eval.codec.method import Method
 from ngram_eval.config import preset
@@ -36,8 +36,8 @@ class Options:
     """The codec's tokenizers."""
     presets: tuple[str, ...] = ("exact",)
     """The codec's methods."""
-    pieces: int = 1024
-    """Most pieces of a tokenizer that is trained."""
+    pieces: int | None = None
+    """Most pieces of a tokenizer that is trained; default: by the text's length."""
     out: Path | None = None
     """Write the result here as Markdown; default: print it."""
 
@@ -72,6 +72,7 @@ TOOLS = (
         ("7zz", "e", "-bd", "-so", "packed.7z"),
     ),
     Tool("zpaq", "zpaq -m5", ("zpaq", "a", "packed.zpaq", "in", "-m5", "-t1"), ("zpaq", "x", "packed.zpaq", "-t1")),
+    Tool("bzip3", "bzip3 -b 511", ("bzip3", "-e", "-b", "511", "-k", "in"), ("bzip3", "-d", "-c", "in.bz3")),
     Tool("xz", "xz -9e", ("xz", "-9e", "-T1", "-k", "in"), ("xz", "-dc", "in.xz")),
 )
 
@@ -118,15 +119,15 @@ def coder_cost(vocab_size: int, tokens: int = 2000, rounds: int = 5) -> tuple[fl
     """Microseconds that the range coder itself takes for a token, (writing, reading)."""
     rng = np.random.default_rng(0)
     rows = rng.dirichlet(np.full(vocab_size, 0.05), tokens)
-    chosen = (rng.random((tokens, 1)) < rows.cumsum(axis=1)).argmax(axis=1).astype(np.int32)
+    chosen = (rng.random((tokens, 1)) < rows.cumsum(axis=1)).argmax(axis=1).astype(np.uint16)
     times: list[tuple[float, float]] = []
     for _ in range(rounds):
-        encoder = stream.queue.RangeEncoder()
+        encoder = _core.RangeEncoder()
         start = time.perf_counter()
-        encoder.encode(chosen, stream.model.Categorical(lazy=True, perfect=False), rows)
+        encoder.symbols(chosen, rows)
         middle = time.perf_counter()
-        decoder = stream.queue.RangeDecoder(encoder.get_compressed())
-        back = [decoder.decode(stream.model.Categorical(row, lazy=True, perfect=False)) for row in rows]
+        decoder = _core.RangeDecoder(encoder.finish())
+        back = [decoder.symbol(row) for row in rows]
         stop = time.perf_counter()
         assert back == chosen.tolist()
         times.append(((middle - start) / tokens * 1e6, (stop - middle) / tokens * 1e6))
