@@ -53,7 +53,7 @@ SHARD = asset("sample_000000.bin")
 SAMPLE = ROOT / "tests/data/sample.txt"
 HEAVY = {"ngram_eval.cli.budget"}
 """What measures this machine for many seconds, whatever it is given: run by `make test-all`."""
-LONG = {"docs/audit.md", "docs/forward_once.md", "docs/leaderboard.md", "docs/training.md"}
+LONG = {"docs/audit.md", "docs/forward_once.md", "docs/leaderboard.md", "docs/memory.md", "docs/training.md"}
 """Pages that take many seconds: theirs are done by `make test-all`."""
 
 
