@@ -57,9 +57,9 @@ def test_another_memory_and_none_are_refused() -> None:
     digits = memory.sha256[:32]
     with pytest.raises(InputError, match=f"with a memory of sha256 {digits}..., and none is given: give the right one"):
         restored(after, None)
-    with pytest.raises(InputError, match=f"and that of --memory has {other.sha256[:32]}"):
+    with pytest.raises(InputError, match=f"and that of memory has {other.sha256[:32]}"):
         restored(after, other)
-    with pytest.raises(InputError, match=r"written without a memory, so --memory can't be right"):
+    with pytest.raises(InputError, match=r"written without a memory, so memory can't be right"):
         restored(alone, memory)
-    with pytest.raises(InputError, match="the memory is of another tokenizer than --tokenizer bytes"):
+    with pytest.raises(InputError, match="the memory is of another tokenizer than tokenizer bytes"):
         compressed("exact", "bytes", memory)
