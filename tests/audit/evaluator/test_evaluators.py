@@ -20,7 +20,8 @@ from ngram_eval.audit.evaluator import case
 from ngram_eval.audit.evaluator.ask import Answer, Evaluator
 from ngram_eval.audit.evaluator.audit import PROBES, audit_evaluator
 from ngram_eval.audit.evaluator.case import Asker, Asking, Case, Questions, asked
-from ngram_eval.audit.evaluator.process import Limits, Place, Question, Refused
+from ngram_eval.audit.evaluator.process import Limits, Place, Refused
+from ngram_eval.audit.evaluator.streams import Ids
 from ngram_eval.audit.evaluator.sweep import sweep
 from ngram_eval.audit.finding import Audited, Finding, ask
 from ngram_eval.evaluation.interrupt import Interrupt
@@ -272,7 +273,7 @@ def test_who_asks_what_is_not_seen_in_the_order(folder: Path, monkeypatch: pytes
     with evaluator(folder, "total") as of_totals:
         case, try_to = make_case(of_totals), of_totals.try_to
 
-        def noting(streams: Sequence[Question]) -> list[Answer | Refused]:
+        def noting(streams: Sequence[Ids]) -> list[Answer | Refused]:
             put.extend(map(len, streams))
             return try_to(streams)
 
@@ -290,7 +291,8 @@ def test_who_asks_what_is_not_seen_in_the_order(folder: Path, monkeypatch: pytes
 def test_bytes_of_a_text_are_an_alphabet(folder: Path) -> None:
     """An evaluator of bytes gets bytes; the sum is over their 256 values."""
     words = np.frombuffer(b"the cat sat on the mat and the rat sat on the hat, " * 3, np.uint8).astype(np.uint16)
-    with evaluator(folder, "of_bytes") as asked, Interrupt() as interrupt:
+    place = Place.of(f"{folder / 'eval.py'}:of_bytes", of_bytes=True)
+    with Evaluator(place, LIMITS) as asked, Interrupt() as interrupt:
         asking = Asking(endings=40, sums=512, scattered=4)
         data = Data(tokens=words, tokenizer=ByteTokenizer(), total=len(words))
         of_bytes = Case(asked, data, 256, claim=Claim(), asking=asking, seed=3)
