@@ -202,6 +202,14 @@ def test_documents_in_another_order_show_who_knows_the_next(
         assert re.search(evidence, found.evidence), found
 
 
+@pytest.mark.parametrize("runs", [0, 60])
+def test_an_interrupt_ends_the_audit_without_findings(folder: Path, runs: int) -> None:
+    place = Place.of(f"{folder / 'eval.py'}:as_array")
+    with Evaluator(place, LIMITS, stopped=lambda: asked.runs >= runs) as asked, Interrupt() as interrupt:
+        assert audit_evaluator(make_case(asked), lambda done: None, interrupt) == []
+        assert asked.runs < 250, "the audit has over 300"
+
+
 class OneByte:
     """A tokenizer each of whose tokens is a byte."""
 
