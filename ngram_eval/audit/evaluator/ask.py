@@ -197,8 +197,9 @@ class Evaluator:
         """See by how much charges differ between runs of two lengths, as floats of a neural network do."""
         long, short = self.ask([stream, stream[: len(stream) * 3 // 4]])
         if long.nats is not None and short.nats is not None:
-            usual = np.nanquantile(np.abs(long.nats[: len(short.nats)] - short.nats)[1:], 0.9)
-            self._noise = min(_NOISE * float(np.nan_to_num(usual)), TOLERANCES["float32"])
+            both = np.isfinite(long.nats[: len(short.nats)]) & np.isfinite(short.nats)
+            off = np.abs(long.nats[: len(short.nats)][both] - short.nats[both])
+            self._noise = min(_NOISE * float(np.quantile(off, 0.9)), TOLERANCES["float32"]) if len(off) else 0.0
 
     def _started(self) -> list[Process]:
         while len(self._processes) < self.limits.processes:

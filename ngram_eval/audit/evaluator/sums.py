@@ -86,7 +86,7 @@ def _chain(case: Case, found: Shown, stream: Ids, steps: int, most: int, rng: np
         found.places.append(len(stream))
         found.sums.append(float(values.sum()))
         found.asked.append(len(values))
-        if not values.sum() <= np.exp(case.evaluator.tolerance) or len(values) < case.vocab_size:
+        if not 0 < values.sum() <= np.exp(case.evaluator.tolerance) or len(values) < case.vocab_size:
             return
         usual = found.usual[order]
         found.usual[order] = np.where(np.isnan(usual), values, (usual + values) / 2)

@@ -264,6 +264,12 @@ def test_a_sum_stops_where_it_exceeds_1(folder: Path, monkeypatch: pytest.Monkey
         assert found.details["asked"] <= [most]
 
 
+def test_a_sum_of_nothing_is_a_waste(folder: Path) -> None:
+    found = found_by(folder, "ruling_all_out", "sum to 1")
+    assert (found.verdict, found.details["sums"]) == ("pass", [0.0] * len(found.details["sums"]))
+    assert "a waste" in found.evidence
+
+
 def test_who_asks_what_is_not_seen_in_the_order(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Questions of several askers are mixed; each gets the answers to its own."""
     put: list[int] = []
