@@ -205,9 +205,9 @@ def test_documents_in_another_order_show_who_knows_the_next(
 @pytest.mark.parametrize("runs", [0, 60])
 def test_an_interrupt_ends_the_audit_without_findings(folder: Path, runs: int) -> None:
     place = Place.of(f"{folder / 'eval.py'}:as_array")
-    with Evaluator(place, LIMITS, stopped=lambda: asked.runs >= runs) as asked, Interrupt() as interrupt:
-        assert audit_evaluator(make_case(asked), lambda done: None, interrupt) == []
-        assert asked.runs < 250, "the audit has 278"
+    with Evaluator(place, LIMITS, stopped=lambda: one.runs >= runs) as one, Interrupt() as interrupt:
+        assert audit_evaluator(make_case(one), lambda done: None, interrupt) == []
+        assert one.runs < 250, "the audit has 278"
 
 
 class OneByte:
