@@ -118,9 +118,12 @@ class Case:
     @cached_property
     def samples(self) -> NDArray[np.int64]:
         """Positions charged for, ascending: one from each of equal parts, and the last; the same for all subjects."""
-        drawn = choose_samples(self.expected, self.probing.samples, WindowConfig(rescore_tail=False), self.seed)
-        found: NDArray[np.int64] = np.intersect1d([*drawn, self.trace.positions.max()], self.trace.positions)
+        found: NDArray[np.int64] = np.intersect1d([*self._drawn, self.trace.positions.max()], self.trace.positions)
         return found
+
+    @cached_property
+    def _drawn(self) -> NDArray[np.int64]:
+        return choose_samples(self.expected, self.probing.samples, WindowConfig(rescore_tail=False), self.seed)
 
     @property
     def seed(self) -> int:
@@ -145,7 +148,12 @@ class Case:
     @cached_property
     def trace(self) -> Trace:
         """The unchanged stream, scored."""
-        return self.subject.score(self.tokens)
+        return self.subject.score(self.tokens, self._drawn)
+
+    @property
+    def repeated(self) -> Tokens:
+        """The tokens that are scored again: of what is asked position by position, a first part must do."""
+        return self.tokens[: max(len(self.tokens) // 4, self.subject.short)] if self.subject.past_only else self.tokens
 
     @property
     def claim(self) -> Claim:

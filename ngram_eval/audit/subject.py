@@ -98,8 +98,8 @@ class Subject:
         """V of its distributions; for want of better, what the tokens need."""
         return int(tokens.max()) + 1
 
-    def score(self, tokens: Tokens) -> Trace:
-        """Evaluate a stream from its beginning, as the subject always does."""
+    def score(self, tokens: Tokens, wanted: NDArray[np.int64] | None = None) -> Trace:
+        """Evaluate a stream from its beginning, as the subject always does; glimpses of `wanted` will be asked for."""
         raise NotImplementedError
 
     def expected(self, tokens: Tokens) -> int:

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,9 +14,11 @@ from rich.table import Table
 
 from ngram_eval.cli.console import show_help, table_console, tracked
 from ngram_eval.cli.flags import read_flags
+from ngram_eval.config import preset
 from ngram_eval.distributed.ranks import ALONE
 from ngram_eval.errors import InputError, exit_on_input_error
-from ngram_eval.evaluation.job import load_stream
+from ngram_eval.evaluation.job import load_stream, memory_job
+from ngram_eval.evaluation.learning import learned_on
 from ngram_eval.evaluation.settings import DataSettings, ModelSettings, Settings
 from ngram_eval.files import STDOUT, require_writable, write_text
 from ngram_eval.kept import file as kept_file
@@ -106,16 +108,48 @@ class Merge(Shown):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Learn(Shown):
+    """Score a memory's text once with a model, and keep the weights that presets learn from it."""
+
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MEMORY.ngm")]
+    out: Path
+    """The memory with its weights (.ngm)."""
+    preset: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ("exact",)
+    """Presets that learn: exact, tilt, mixer, mixer-fast, ppmd; may be repeated."""
+    artifact: Path | None = None
+    """The model (.ngev) with which the memory will be used; default: the embedded one."""
+    hf: str | None = None
+    """A Hugging Face model instead."""
+    uniform: bool = False
+    """1/V instead, for a memory without a model."""
+    tokenizer: Path | None = None
+    """The memory's tokenizer, for mixer and ppmd (not with --hf or the embedded model)."""
+    coding: Coding = "mixer"
+    """How the text is coded: mixer (smallest), exact, zstd, none (fastest to load)."""
+
+    @property
+    def settings(self) -> Settings:
+        """The model, as an evaluation names it."""
+        return Settings(model=ModelSettings(artifact=self.artifact, hf=self.hf, uniform=self.uniform))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Verify(Shown):
     """Decode files and compare their tokens with the sha256 of those that were written."""
 
     files: Files
 
 
-Command = Build | Info | Merge | Verify
+Command = Build | Info | Merge | Learn | Verify
 Commands = tyro.conf.OmitSubcommandPrefixes[Command]
 """For shell completion."""
-_COMMANDS: dict[str, Callable[..., Any]] = {"build": Build, "info": Info, "merge": Merge, "verify": Verify}
+_COMMANDS: dict[str, Callable[..., Any]] = {
+    "build": Build,
+    "info": Info,
+    "merge": Merge,
+    "learn": Learn,
+    "verify": Verify,
+}
 
 
 def build(command: Build, track: Track) -> list[dict[str, Any]]:
@@ -136,6 +170,16 @@ def merge(command: Merge, track: Track) -> list[dict[str, Any]]:
 
 def _written(path: Path, memory: KeptMemory, coding: Coding, track: Track) -> dict[str, Any]:
     return _figures(path, kept_file.write(path, memory, coding, track))
+
+
+def learn(command: Learn, track: Track) -> list[dict[str, Any]]:
+    """Write a memory with what presets learn on it; raises `InputError`."""
+    require_writable("--out", command.out)
+    memory = kept_file.read(command.file, track)
+    configs = {name: preset(name) for name in command.preset}
+    job = memory_job(command.settings, memory, command.tokenizer, str(command.file))
+    learned = {**memory.learned, **learned_on(job, configs, track)}
+    return [_written(command.out, replace(memory, learned=learned), command.coding, track)]
 
 
 def info(command: Info) -> list[dict[str, Any]]:
@@ -161,7 +205,8 @@ def _figures(path: Path, found: kept_file.KeptFile) -> dict[str, Any]:
         "bytes": found.size,
         "tokens": header.tokens,
         "text_bytes": header.text_bytes,
-        "bits_per_token": 8 * found.size / header.tokens,
+        "learned_bytes": header.learned_bytes,
+        "bits_per_token": 8 * (found.size - header.learned_bytes) / header.tokens,
         "vocabulary": header.vocab_size,
         "tokenizer_sha256": header.tokenizer_sha256.hex(),
         "sha256": header.tokens_sha256.hex(),
@@ -196,12 +241,15 @@ commands
   build                     from --text FILE ... or --data 'PATTERN'
   info FILE ...             what files hold
   merge FILE ... --out FILE    several in one, in this order
+  learn FILE --out FILE     with the weights that --preset NAME learns on it, beside a model
   verify FILE ...           decode, and compare with the sha256 of what was written
 
 data (build only)
   --text FILE ... | --data 'PATTERN' (--raw-dtype, --max-tokens N)
   --tokenizer FILE      of what will be scored; or --hf NAME, a model's own
   --vocab-size V        for --data without a tokenizer
+model (learn only; default: the embedded model)
+  --artifact FILE | --hf NAME | --uniform
 method
   --coding mixer        mixer (smallest), exact, zstd, none (fastest to load)
 output
@@ -223,13 +271,15 @@ def main(arguments: Sequence[str], prog: str) -> None:
         )
         command = read_flags(commands, given, prog)
         require_writable("--json", command.json)
-        if not isinstance(command, Build) and not command.files:
+        if isinstance(command, Info | Merge | Verify) and not command.files:
             raise InputError("no memory is given: give files that `ngram-eval memory build` wrote")
         with tracked(quiet=command.quiet) as track:
             if isinstance(command, Build):
                 found = build(command, track)
             elif isinstance(command, Merge):
                 found = merge(command, track)
+            elif isinstance(command, Learn):
+                found = learn(command, track)
             else:
                 found = info(command) if isinstance(command, Info) else verify(command, track)
         if command.json is not None:

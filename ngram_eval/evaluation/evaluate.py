@@ -8,18 +8,15 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from itertools import chain
-from typing import Any
-
-from numpy.typing import NDArray
 
 from ngram_eval.bpb import Tally
 from ngram_eval.config import EvalConfig
 from ngram_eval.distributed.ranks import ALONE, Ranks
-from ngram_eval.errors import InputError
 from ngram_eval.evaluation.checkpoint import Checkpoint, Record, fingerprint
 from ngram_eval.evaluation.engine import Engine
 from ngram_eval.evaluation.interrupt import Interrupt
-from ngram_eval.evaluation.job import Input, Job
+from ngram_eval.evaluation.job import Input, Job, load_learned
+from ngram_eval.evaluation.learning import learned_on
 from ngram_eval.evaluation.profile import Profile
 from ngram_eval.evaluation.reader import Reader
 from ngram_eval.evaluation.result import Found, Result, summarise
@@ -29,7 +26,6 @@ from ngram_eval.evaluation.watch import Watch
 from ngram_eval.files import working_in
 from ngram_eval.models.saved_scores import RememberingSource
 from ngram_eval.models.source import UniformSource
-from ngram_eval.scorers.base import Scorer
 from ngram_eval.scorers.make import windows_at_once
 from ngram_eval.text.windows import Grid, Plan
 from ngram_eval.timing import Stopwatch, Track, untracked
@@ -69,6 +65,9 @@ def evaluate(
 ) -> Share:
     """Evaluate this rank's share of the stream under `config`; an interrupt ends it early."""
     tokens, source, ranks, hardware = job.stream.tokens, job.source, job.ranks, job.settings.hardware
+    if job.settings.data.learn and config.learns_online:
+        with clock.stage("learn"):
+            job = job.after_learning(learned_on(job, {name: config}, track))
     plan = Plan(job.targets(config.window), config.window)  # windows
     sharing, saved, before = sharing_of(hardware.ngram, name, config, hardware.backend), None, Record()
     if saving.checkpoint is not None:
@@ -116,15 +115,6 @@ def _alone(saving: CheckpointSettings, name: str, ranks: Ranks) -> AbstractConte
     if saving.checkpoint is None or ranks.rank > 0:
         return nullcontext()
     return working_in("--checkpoint", saving.checkpoint / name)
-
-
-def load_learned(scorer: Scorer, learned: dict[str, NDArray[Any]], source: str) -> None:
-    """Hand a scorer what a checkpoint's had learned; raises `InputError` where it is of another."""
-    try:
-        scorer.load_learned(learned)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        message = f"{source} holds what another scorer has learned ({error}): remove the folder and begin again"
-        raise InputError(message) from error
 
 
 def evaluate_all(

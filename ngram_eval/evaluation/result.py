@@ -8,10 +8,9 @@ from typing import Any
 
 from ngram_eval.bpb import Tally, as_nats, bits_per_byte
 from ngram_eval.config import EvalConfig
-from ngram_eval.evaluation.job import Input, Job
+from ngram_eval.evaluation.job import Input, Job, learning_key
 from ngram_eval.evaluation.profile import Profile
 from ngram_eval.evaluation.settings import Settings
-from ngram_eval.text.kept import KeptMemory
 
 _PACKAGES = ("ngram_eval", "numpy", "torch", "triton", "sentencepiece", "transformers", "tokenizers")
 
@@ -80,7 +79,7 @@ class Result:
     """Every file that was read: its role, path, bytes and sha256."""
     memory: dict[str, Any] | None
     """What was counted before the first token: sha256 of its tokens, how many, bytes of its text, of its files and of
-    the model's file (None for a model that is no file). None without a memory."""
+    the model's file (None for a model that is no file); whether weights learned on it came along. None without one."""
     settings: dict[str, Any] | None
     """Data, model and hardware (`Settings`); `--from-result` runs them again with `config`. None for a result of
     `ngram_eval.evaluate`."""
@@ -179,7 +178,7 @@ def summarise(
         seconds={stage: round(value, 6) for stage, value in found.seconds.items()},
         data=[str(path) for path in stream.paths],
         inputs=[asdict(one) for one in inputs],
-        memory=None if job.kept is None else _kept(job.kept, inputs),
+        memory=_kept(job, config, inputs),
         settings=None if settings is None else settings.to_json(),
         config=config.to_json(),
         versions={"python": platform.python_version(), **installed_versions()},
@@ -188,13 +187,17 @@ def summarise(
     )
 
 
-def _kept(kept: KeptMemory, inputs: Sequence[Input]) -> dict[str, Any]:
+def _kept(job: Job, config: EvalConfig, inputs: Sequence[Input]) -> dict[str, Any] | None:
+    if job.kept is None:
+        return None
     sizes = {role: [one.bytes for one in inputs if one.role == role] for role in ("memory", "artifact")}
     return {
-        "sha256": kept.sha256,
-        "tokens": len(kept.tokens),
-        "text_bytes": kept.text_bytes,
+        "sha256": job.kept.sha256,
+        "tokens": len(job.kept.tokens),
+        "text_bytes": job.kept.text_bytes,
         "bytes": sum(size or 0 for size in sizes["memory"]),
+        "learned": bool(job.settings.data.learn and config.learns_online)
+        or learning_key(config, job.model) in job.kept.learned,
         "model_bytes": next(iter(sizes["artifact"]), None),
     }
 

@@ -6,11 +6,13 @@ Reading it gives numbers and tokens and runs nothing (docs/memory.md has the lay
 import hashlib
 import struct
 from dataclasses import astuple, dataclass
+from itertools import accumulate
 from pathlib import Path
 
 from ngram_eval.errors import InputError
 from ngram_eval.files import read_input, replacing
 from ngram_eval.kept.coding import CODINGS, Coded, Coding, decode, encode
+from ngram_eval.kept.learning import pack, unpack
 from ngram_eval.text.kept import MOST_TOKENS, KeptMemory
 from ngram_eval.text.stream import MAX_VOCABULARY
 from ngram_eval.timing import Track, untracked
@@ -21,7 +23,7 @@ MOST_BYTES = 1 << 33
 _MOST_A_BYTE = 1 << 12
 """Tokens that a byte of payload may stand for: text has 2 or 3, a file of more could only be meant to fill memory."""
 _PREFIX = struct.Struct("<8sB")
-_FIXED = struct.Struct("<B17sIQQIIQ32s32s32s")
+_FIXED = struct.Struct("<B17sIQQIIQI32s32s32s")
 _DIGEST = 32
 HEADER_BYTES = _PREFIX.size + _FIXED.size + _DIGEST
 """Size of a file without its parts."""
@@ -42,6 +44,7 @@ class Header:
     numbers_bytes: int
     table_bytes: int
     payload_bytes: int
+    learned_bytes: int
     tokenizer_sha256: bytes
     surfaces_sha256: bytes
     """Zeros without a tokenizer, as the one before."""
@@ -54,6 +57,8 @@ class KeptFile:
 
     header: Header
     coded: Coded
+    learned: bytes
+    """`learning.pack`."""
     size: int
     """Bytes of the file."""
     sha256: str
@@ -66,7 +71,7 @@ class KeptFile:
 
 def to_bytes(memory: KeptMemory, coding: Coding, track: Track = untracked) -> bytes:
     """The contents of the file of a memory; raises `InputError` for one that no reader would take."""
-    coded = encode(memory, coding, track)
+    coded, learned = encode(memory, coding, track), pack(memory.learned)
     if len(memory.tokens) > _MOST_A_BYTE * (len(coded.payload) + 1):
         raise InputError(
             f"{len(memory.tokens):,} tokens take {len(coded.payload):,} bytes: there is nothing to remember; give "
@@ -81,12 +86,13 @@ def to_bytes(memory: KeptMemory, coding: Coding, track: Track = untracked) -> by
         numbers_bytes=len(coded.numbers),
         table_bytes=len(coded.table),
         payload_bytes=len(coded.payload),
+        learned_bytes=len(learned),
         tokenizer_sha256=bytes.fromhex(memory.tokenizer_sha256) or bytes(_DIGEST),
         surfaces_sha256=bytes.fromhex(memory.surfaces_sha256) or bytes(_DIGEST),
         tokens_sha256=bytes.fromhex(memory.sha256),
     )
     body = _PREFIX.pack(MAGIC, FORMAT_VERSION) + _FIXED.pack(*astuple(header))
-    body += coded.numbers + coded.table + coded.payload
+    body += coded.numbers + coded.table + coded.payload + learned
     return body + hashlib.sha256(body).digest()
 
 
@@ -113,7 +119,7 @@ def parse(data: bytes, path: Path) -> KeptFile:
             f"{path} has format version {version}, and this release reads {FORMAT_VERSION}: build it again"
         )
     header = Header(**dict(zip(Header.__dataclass_fields__, _FIXED.unpack_from(data, _PREFIX.size), strict=True)))
-    parts = header.numbers_bytes, header.table_bytes, header.payload_bytes
+    parts = header.numbers_bytes, header.table_bytes, header.payload_bytes, header.learned_bytes
     body, digest = data[:-_DIGEST], data[-_DIGEST:]
     if len(data) != HEADER_BYTES + sum(parts):
         raise InputError(f"{path} has {len(data):,} bytes and announces {HEADER_BYTES + sum(parts):,}: {_REMEDY}")
@@ -124,15 +130,17 @@ def parse(data: bytes, path: Path) -> KeptFile:
     if not 0 < header.tokens <= min(MOST_TOKENS, _MOST_A_BYTE * (header.payload_bytes + 1)):
         raise InputError(f"{path} announces {header.tokens:,} tokens, more than it can hold: {_REMEDY}")
     at = HEADER_BYTES - _DIGEST
-    cuts = at, at + parts[0], at + parts[0] + parts[1]
-    numbers, table, payload = (data[cut : cut + size] for cut, size in zip(cuts, parts, strict=True))
+    ends = [at + end for end in accumulate(parts)]
+    numbers, table, payload, learned = (data[end - size : end] for end, size in zip(ends, parts, strict=True))
     coded = Coded(CODINGS[header.coding], numbers, table, payload)
     if coded.rules != header.rules:
         raise InputError(
             f"{path} was coded by {coded.coding} with other rules than this release has: build it again, or with the "
             "release that wrote it and --coding zstd"
         )
-    return KeptFile(header=header, coded=coded, size=len(data), sha256=hashlib.sha256(data).hexdigest())
+    return KeptFile(
+        header=header, coded=coded, learned=learned, size=len(data), sha256=hashlib.sha256(data).hexdigest()
+    )
 
 
 def read(path: Path, track: Track = untracked) -> KeptMemory:
@@ -145,6 +153,7 @@ def load(found: KeptFile, path: Path, track: Track = untracked) -> KeptMemory:
     header = found.header
     try:
         tokens, surfaces = decode(found.coded, header.tokens, header.vocab_size, track)
+        learned = unpack(found.learned)
     except InputError as error:
         raise InputError(f"{path} is damaged: {error}") from error
     memory = KeptMemory(
@@ -154,6 +163,7 @@ def load(found: KeptFile, path: Path, track: Track = untracked) -> KeptMemory:
         tokenizer_sha256=header.tokenizer_sha256.hex() if any(header.tokenizer_sha256) else "",
         surfaces_sha256=header.surfaces_sha256.hex() if any(header.surfaces_sha256) else "",
         surfaces=surfaces,
+        learned=learned,
     )
     if bytes.fromhex(memory.sha256) != header.tokens_sha256 or int(tokens.max()) >= header.vocab_size:
         raise InputError(

@@ -24,6 +24,7 @@ STAGES = {
     "profile": ("sums for charts", "What was charged was added up by window, order and entropy."),
     "waiting": ("waiting for the memory", "The forward passes were ahead, and the memory had not caught up."),
     "receiving": ("waiting for ranks", "The memory waited for forward passes of other ranks."),
+    "learn": ("learning", "The text of --memory was scored with the model first."),
     "prefill": ("counting only", "Positions were counted that others, or an earlier run, have scored."),
     "scan": ("adding up tables", "Ranks added up their tables."),
     "exchange": ("exchange of statistics", "Ranks sent each other the model's statistics, for the next preset."),

@@ -2,12 +2,13 @@
 
 import hashlib
 import struct
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from ngram_eval.errors import InputError
 from ngram_eval.text.stream import MAX_VOCABULARY, Tokens
@@ -36,6 +37,8 @@ class KeptMemory:
     """Of the bytes that each token spells: files of one tokenizer differ, what its tokens spell does not."""
     surfaces: tuple[bytes | None, ...] | None = None
     """The bytes of each token that occurs, where they are at hand; None for one that spells nothing."""
+    learned: Mapping[str, Mapping[str, NDArray[Any]]] = field(default_factory=dict)
+    """What scorers learned as they scored it, if they did: a key of method and model -> `Scorer.learned`."""
 
     @cached_property
     def sha256(self) -> str:
@@ -93,8 +96,13 @@ def surfaces_sha256(surfaces: Sequence[bytes | None]) -> str:
 
 
 def joined(memories: Sequence[KeptMemory], sources: Sequence[str]) -> KeptMemory:
-    """The texts one after another; raises `InputError`, naming sources, for memories of different tokenizers."""
+    """The texts one after another, without what was learned on each.
+
+    Raises `InputError`, naming sources, for memories of different tokenizers.
+    """
     first = memories[0]
+    if len(memories) == 1:
+        return first
     for one, source in zip(memories[1:], sources[1:], strict=True):
         if (one.vocab_size, one.surfaces_sha256) != (first.vocab_size, first.surfaces_sha256):
             raise InputError(

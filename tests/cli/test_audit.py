@@ -69,7 +69,7 @@ def test_exit_codes(
     assert (code, found["verdict"]) == (0, "pass")
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.startswith(
-        "verdict: every probe that applies passed: tests.support.functions:counting (12 of 20). Audited: "
+        "verdict: every probe that applies passed: tests.support.functions:counting (11 of 20). Audited: "
     )
     assert "300 of 2,999 positions, --seed 0; a fault at 0.33 % of them or more is found" in last
     assert found["audits"][0]["probes"][0]["value"] == pytest.approx(0, abs=1e-6)

@@ -11,6 +11,7 @@ import pytest
 
 import ngram_eval
 from ngram_eval.bpb import Tally, as_nats
+from ngram_eval.cli import memory
 from ngram_eval.config import EvalConfig, preset
 from ngram_eval.distributed.ranks import Ranks
 from ngram_eval.evaluation.evaluate import Share, evaluate
@@ -124,7 +125,14 @@ def test_a_run_says_what_it_began_with(
     assert without["memory"] is None
     size = kept.stat().st_size
     sha256 = kept_of(stream.tokens[:KEPT], None, 50).sha256
-    assert once["memory"] == {"sha256": sha256, "tokens": KEPT, "text_bytes": 0, "bytes": size, "model_bytes": None}
+    assert once["memory"] == {
+        "sha256": sha256,
+        "tokens": KEPT,
+        "text_bytes": 0,
+        "bytes": size,
+        "learned": False,
+        "model_bytes": None,
+    }
     assert once["nats"] < without["nats"]
     assert [one["path"] for one in once["inputs"] if one["role"] == "memory"] == [str(kept)]
     assert f"900 tokens counted before the text, in {size:,} bytes of 16,000,000" in " ".join(
@@ -142,7 +150,7 @@ def test_a_run_resumes_with_its_memory_alone(
     first = evaluate(*arguments, "--memory", kept)["exact"]
     again = evaluate(*arguments, "--memory", kept, "--resume")["exact"]
     assert (again["nats"], again["resumed_positions"]) == (first["nats"], first["positions"])
-    assert "memory was '" in fails(capsys, evaluate, *arguments, "--resume")
+    assert "of another evaluation: memory.learned was False" in fails(capsys, evaluate, *arguments, "--resume")
 
 
 def test_a_model_in_python_is_evaluated_with_a_memory(stream: Stream, kept: Path) -> None:
@@ -167,3 +175,39 @@ def test_a_memory_of_more_tokens_is_refused(
     assert "is a memory of a vocabulary of 61 tokens, and here are 50" in fails(
         capsys, evaluate, *flags, tmp_path / "b.ngm"
     )
+
+
+def test_what_is_learned_on_a_memory_comes_along(
+    stream: Stream, kept: Path, evaluate: Evaluate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At once by --learn, or from the file, whose weights are rounded; only for that method and that model."""
+    data = ["--data", stream.shard, "--uniform", "--vocab-size", 50, "--seq-len", 256]
+    learned = tmp_path / "learned.ngm"
+    command = [
+        "learn",
+        str(kept),
+        "--uniform",
+        "--preset",
+        "exact",
+        "--coding",
+        "none",
+        "--out",
+        str(learned),
+        "--quiet",
+    ]
+    memory.main(command, "ngram-eval memory")
+    counted, at_once, from_file, other = (
+        evaluate(*data, "--preset", "exact", "--memory", *flags)["exact"]
+        for flags in ([kept], [kept, "--learn"], [learned], [learned, "--max-order", 5])
+    )
+    assert at_once["nats"] < counted["nats"]
+    assert from_file["nats"] == pytest.approx(at_once["nats"], rel=1e-2)
+    assert from_file["nats"] < counted["nats"]
+    found = [one["memory"]["learned"] for one in (counted, at_once, from_file, other)]
+    assert found == [False, True, True, False]
+    assert "--learn is from the text of --memory" in fails(capsys, evaluate, *data, "--learn")
+    needs_one = fails(capsys, evaluate, *small(stream), "--preset", "exact", "--memory", kept, "--learn")
+    assert "needs a model that can be run on it" in needs_one
+    with pytest.raises(SystemExit):
+        memory.main([*command[:-2], str(learned), "--preset", "hashed"], "ngram-eval memory")
+    assert "--preset hashed only counts" in capsys.readouterr().err

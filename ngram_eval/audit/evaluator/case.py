@@ -159,7 +159,8 @@ class Case:
         costs = np.array([one.nats[len(prefix)] for one in answers if one.nats is not None])
         if np.isnan(costs).any():
             raise NotApplicable(f"the token after the first {len(prefix):,} is not charged")
-        return np.exp(-costs)
+        values: NDArray[np.float64] = np.exp(-costs)
+        return values
 
     @cached_property
     def whole_sequences(self) -> bool:

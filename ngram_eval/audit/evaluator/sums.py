@@ -111,7 +111,7 @@ def _values(
     first = np.argsort(-_expected(case, found, int(stream[-1])), kind="stable")
     first = first if most == found.vocab else first[: most // 4]
     order = np.concatenate([first, rng.permutation(np.setdiff1d(np.arange(found.vocab), first))])[:most]
-    values = np.zeros(0)
+    values: NDArray[np.float64] = np.zeros(0)
     for part in batches(order):
         values = np.append(values, (yield from case.values(stream, part, rng)))
         if not values.sum() <= np.exp(case.evaluator.tolerance):

@@ -106,7 +106,7 @@ class ScorerSubject(Subject):
     def _windows(self, tokens: Tokens) -> Windows:
         return plan_windows(self.expected(tokens), self.config.window)
 
-    def score(self, tokens: Tokens) -> Trace:
+    def score(self, tokens: Tokens, wanted: NDArray[np.int64] | None = None) -> Trace:
         config, windows, plan = self.config, self._windows(tokens), Plan(self.expected(tokens), self.config.window)
         positions, values, neural = [], [], []
         tally, spelt = Tally(), self.tokenizer

@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -16,10 +17,10 @@ from ngram_eval.audit.alphabet import ByteTokenizer
 from ngram_eval.audit.case import Data
 from ngram_eval.audit.claim import Claim
 from ngram_eval.audit.evaluator import case
-from ngram_eval.audit.evaluator.ask import Evaluator
+from ngram_eval.audit.evaluator.ask import Answer, Evaluator
 from ngram_eval.audit.evaluator.audit import PROBES, audit_evaluator
 from ngram_eval.audit.evaluator.case import Asker, Asking, Case, Questions, asked
-from ngram_eval.audit.evaluator.process import Limits, Place
+from ngram_eval.audit.evaluator.process import Limits, Place, Question, Refused
 from ngram_eval.audit.evaluator.sweep import sweep
 from ngram_eval.audit.finding import Audited, Finding, ask
 from ngram_eval.evaluation.interrupt import Interrupt
@@ -254,7 +255,7 @@ def test_a_sum_stops_where_it_exceeds_1(folder: Path, monkeypatch: pytest.Monkey
         assert found.details["asked"] <= [most]
 
 
-def test_who_asks_what_is_not_seen_in_the_order(folder: Path) -> None:
+def test_who_asks_what_is_not_seen_in_the_order(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Questions of several askers are mixed; each gets the answers to its own."""
     put: list[int] = []
 
@@ -270,7 +271,12 @@ def test_who_asks_what_is_not_seen_in_the_order(folder: Path) -> None:
 
     with evaluator(folder, "total") as of_totals:
         case, try_to = make_case(of_totals), of_totals.try_to
-        of_totals.try_to = lambda streams: put.extend(map(len, streams)) or try_to(streams)  # type: ignore[method-assign]
+
+        def noting(streams: Sequence[Question]) -> list[Answer | Refused]:
+            put.extend(map(len, streams))
+            return try_to(streams)
+
+        monkeypatch.setattr(of_totals, "try_to", noting)
         short, long = asker(5), asker(45)
         case.together(short, long)
         assert case.once(short) == [evaluators.total(np.arange(one) % V) for one in range(5, 25)]

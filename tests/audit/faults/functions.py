@@ -184,7 +184,7 @@ def rules_out_what_never_comes(past: Past, state: State) -> Array:
     return np.asarray(p / p.sum())
 
 
-@fault(15)
+@fault(3)
 def reads_the_frame(past: Past, state: State) -> Array:
     """Finds the tokens in the frames of whoever called it."""
     frame: Any = sys._getframe()

@@ -235,7 +235,7 @@ class Half(ScorerSubject):
 class DrawnAnew(ScorerSubject):
     """A number of chance."""
 
-    def score(self, tokens: Tokens) -> Any:
+    def score(self, tokens: Tokens, wanted: Any = None) -> Any:
         trace = super().score(tokens)
         return trace._replace(values=trace.values * np.random.default_rng().uniform(0.9, 1, len(trace.values)))
 
