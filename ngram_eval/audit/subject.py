@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ngram_eval.audit.claim import Claim
 from ngram_eval.audit.finding import NotApplicable
-from ngram_eval.audit.precision import CLOSE, SAME
+from ngram_eval.audit.precision import CLOSE
 from ngram_eval.text.stream import Tokens
 
 
@@ -134,7 +134,3 @@ class Subject:
     def variants(self) -> dict[str, tuple["Subject", float]]:
         """Variants that must give the same number: name -> (subject, nats a position by which it may differ)."""
         raise NotApplicable("it can't be run again")
-
-
-AGAIN = SAME
-"""Nats a position by which the same computation may differ when it is done again: GPUs add up in any order."""

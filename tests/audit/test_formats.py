@@ -124,7 +124,8 @@ def test_the_summary_is_a_table_of_markdown() -> None:
 
 
 def test_every_probe_says_what_must_hold_and_what_it_misses() -> None:
-    for one in (*PROBES, *OF_EVALUATORS):
+    probes: list[Probe[Any]] = [*PROBES, *OF_EVALUATORS]
+    for one in probes:
         assert one.asks != one.name
         assert one.asks.endswith(".")
         assert one.misses

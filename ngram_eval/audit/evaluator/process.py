@@ -149,9 +149,7 @@ class Process:
         body = stream if isinstance(stream, bytes) else stream.astype("<i8").tobytes()
         kind = "bytes" if text else "tokens"
         what = f"on a stream of {len(stream):,} {kind}"
-        head, found = self._exchange({"kind": kind, "size": len(body)}, body, what, len(stream))
-        if "error" in head:
-            raise Refused(f"{self._place.flag} {self._place.name} raised {head['error']} {what}")
+        head, found = self._answer({"kind": kind, "size": len(body)}, body, what, len(stream))
         arrays, offset = {}, 0
         with self._strict(what):
             for name, size in head["arrays"]:
@@ -164,9 +162,7 @@ class Process:
     def predict(self, token: int, *, first: bool) -> NDArray[np.float64]:
         """What a function of the past gives after one more token; `first` starts a pass anew. Raises as `ask` does."""
         what = f"on token {token} of a pass"
-        head, found = self._exchange({"kind": "next", "token": token, "first": first}, b"", what, _MOST_VALUES)
-        if "error" in head:
-            raise Refused(f"{self._place.flag} {self._place.name} raised {head['error']} {what}")
+        head, found = self._answer({"kind": "next", "token": token, "first": first}, b"", what, _MOST_VALUES)
         return np.frombuffer(found, "<f8").reshape(head["shape"]).copy()
 
     def close(self) -> None:
@@ -178,6 +174,13 @@ class Process:
             assert pipe is not None
             pipe.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _answer(self, head: dict[str, Any], body: bytes, what: str, length: int) -> tuple[dict[str, Any], bytes]:
+        """The answer to a message; raises `Refused` if it is that the function raised."""
+        answer, found = self._exchange(head, body, what, length)
+        if "error" in answer:
+            raise Refused(f"{self._place.flag} {self._place.name} raised {answer['error']} {what}")
+        return answer, found
 
     def _exchange(self, head: dict[str, Any], body: bytes, what: str, length: int) -> tuple[dict[str, Any], bytes]:
         """Send a message and wait for one; what comes is not trusted to be of a sensible size."""
@@ -198,7 +201,9 @@ class Process:
 
     def _strict(self, what: str) -> AbstractContextManager[None]:
         """A context for what it says, which is a stranger's: whatever can't be read of it is refused."""
-        return refusing(f"--evaluator {self._place.name}", f"wrote into its answer {what}", "leave the pipe alone")
+        return refusing(
+            f"{self._place.flag} {self._place.name}", f"wrote into its answer {what}", "leave the pipe alone"
+        )
 
     def _write(self, message: bytes, until: float, what: str) -> None:
         rest = memoryview(message)

@@ -9,9 +9,8 @@ from ngram_eval.audit.evaluator.case import Case, Questions, asked, batches
 from ngram_eval.audit.evaluator.streams import Ids
 from ngram_eval.audit.evaluator.sweep import sweep
 from ngram_eval.audit.finding import Finding, NotApplicable, Reach, finding
+from ngram_eval.audit.precision import LUCK
 
-GAIN = float(np.log(1e9))
-"""A code may beat the entropy of what was drawn by so many nats with a probability of 1e-9."""
 _STEPS = 4
 """Tokens that are drawn one after another from what the evaluator shows."""
 _SHORT = 256
@@ -182,7 +181,7 @@ def random_numbers_cost_their_entropy(case: Case) -> Finding:
     """Tokens that were drawn with known probabilities cost what these say, but for luck."""
     gains, text = case.once(random_numbers)
     worst = max(gains, key=lambda name: gains[name])
-    holds = gains[worst] <= GAIN
+    holds = gains[worst] <= LUCK
     if not holds:
         text = f"{worst} cost {gains[worst]:.1f} nats less than their entropy, by luck with p < 1e-9; {text}"
     return finding(holds, gains[worst], text, details={"gains": gains})

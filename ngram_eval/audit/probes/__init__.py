@@ -22,7 +22,7 @@ from ngram_eval.audit.probes.past import (
 from ngram_eval.audit.probes.runs import no_gain_from_collisions, same_number_again, without_weight_it_is_the_model
 from ngram_eval.audit.probes.values import every_token_is_possible, renormalised, sums_to_one
 
-_CHANCE = "gains of less than 16 nats in all, which chance may have"
+_CHANCE = "gains of less than 20.7 nats in all, which chance may have"
 _WHOLE = "nothing: all of it is compared"
 
 PROBES: tuple[Probe[Case], ...] = (

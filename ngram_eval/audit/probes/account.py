@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ngram_eval.audit.case import Case, Told
+from ngram_eval.audit.claim import Claim
 from ngram_eval.audit.finding import Finding, NotApplicable, finding, percent
 from ngram_eval.audit.original import original_bytes
 from ngram_eval.audit.precision import SAME, of_a_sum, of_digits
@@ -33,19 +34,28 @@ def each_position_once(case: Case) -> Finding:
     if len(times) > expected:
         wrong.append(f"{np.count_nonzero(times[expected:]):,} after the end are charged for")
     count = len(trace.positions)
-    if claim.positions is not None and claim.positions != count:
-        wrong.append(f"{claim.positions:,} positions are claimed, {count:,} have charges")
     nats = float(nats_of(trace.values).sum())
-    allowed = SAME * count + of_a_sum(count, nats)
-    if claim.nats is not None and abs(claim.nats - nats) > allowed + of_digits(claim.nats):
-        wrong.append(f"{claim.nats:.6f} nats are claimed, the charges add up to {nats:.6f}")
-    if claim.loss is not None and abs(claim.loss - nats / count) > allowed / count + of_digits(claim.loss):
-        wrong.append(f"a loss of {claim.loss:g} is claimed, the charges' mean is {nats / count:.6f}")
+    wrong += contradictions(claim, nats, count, {count}, SAME * count + of_a_sum(count, nats))
     after = len(case.tokens) - 1 - expected
     text = f"positions 0 to {expected - 1}, each once"
     text += f" ({after:,} after the last whole sequence are left out by rule)" if after else ""
     text += " (a subset, as claimed)" if claim.subset else ""
     return finding(not wrong, float(len(dropped) + (times[repeated] - 1).sum()), "; ".join(wrong) or text)
+
+
+def contradictions(claim: Claim, nats: float, count: int, counts: set[int], slack: float) -> list[str]:
+    """What of a claim contradicts `count` charges that add up to `nats`, give or take `slack` in all.
+
+    `counts` are the numbers of positions that may be claimed.
+    """
+    wrong = []
+    if claim.positions is not None and claim.positions not in counts:
+        wrong.append(f"{claim.positions:,} positions are claimed, {count:,} are charged")
+    if claim.nats is not None and not abs(claim.nats - nats) <= slack + of_digits(claim.nats):
+        wrong.append(f"{claim.nats:.6f} nats are claimed, the charges add up to {nats:.6f}")
+    if claim.loss is not None and not abs(claim.loss - nats / count) <= slack / count + of_digits(claim.loss):
+        wrong.append(f"a loss of {claim.loss:g} is claimed, the charges' mean is {nats / count:.6f}")
+    return wrong
 
 
 def bytes_are_the_text_s(case: Case) -> Finding:

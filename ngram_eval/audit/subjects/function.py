@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from ngram_eval.audit.claim import Claim
 from ngram_eval.audit.evaluator.process import Limits, Place, Process
-from ngram_eval.audit.subject import AGAIN, Drawn, Glimpse, Subject, Sums, Trace
+from ngram_eval.audit.precision import SAME
+from ngram_eval.audit.subject import Drawn, Glimpse, Subject, Sums, Trace
 from ngram_eval.bpb import NotAProbability
 from ngram_eval.errors import InputError
 from ngram_eval.text.stream import Tokens
@@ -77,7 +78,7 @@ class FunctionSubject(Subject):
         return Drawn(text, given - 1, np.array(shown))
 
     def variants(self) -> dict[str, tuple[Subject, float]]:
-        return {"the same again": (replace(self, _passes=self._again), AGAIN)}
+        return {"the same again": (replace(self, _passes=self._again), SAME)}
 
     def _pass(self, kept: dict[bytes, _Pass], tokens: Tokens, wanted: Iterable[int]) -> _Pass:
         """The pass over a stream, remembered in `kept`."""

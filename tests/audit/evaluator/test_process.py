@@ -125,7 +125,7 @@ def test_a_method_is_a_function(start: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "limits", "message"),
     [
-        ("eval.py:endless", {"timeout": 1.0}, "took more than 1 seconds on a stream of 8 tokens.*--timeout"),
+        ("eval.py:endless", {"timeout": 1.0}, "took more than 1 seconds on a stream of 8 tokens.*a longer timeout"),
         ("eval.py:ending", {}, "ended with exit code 7 on a stream of 8 tokens"),
         ("eval.py:greedy", {"gigabytes": 2.0}, "raised .*MemoryError"),
         ("eval.py:failing", {}, "raised RuntimeError: no such weights on a stream of 8 tokens"),
