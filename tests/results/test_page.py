@@ -185,6 +185,13 @@ def test_a_page_of_a_running_evaluation_says_how_far_it_is(results: list[Result]
     assert "PARTIAL" not in page([partial], live)
 
 
+def test_a_kept_memory_is_named(results: list[Result]) -> None:
+    kept = {"role": "memory", "path": "folder/kept.ngm", "bytes": 9, "sha256": "0" * 64}
+    memory = {"sha256": "0" * 64, "tokens": 1234, "text_bytes": 5, "bytes": 9, "model_bytes": None}
+    one = replace(results[0], inputs=[*results[0].inputs, kept], memory=memory)
+    assert "<dd>1,234 tokens counted before the text, of kept.ngm</dd>" in page([one])
+
+
 def test_settings_are_those_that_the_preset_reads() -> None:
     families = {config.scorer for config in (make() for make in PRESETS.values())}
     assert families == set(PAGES) == set(get_args(EvalConfig.__dataclass_fields__["scorer"].type) or families)
