@@ -249,6 +249,18 @@ def test_rounding_lengthens_no_axis(results: list[Result]) -> None:
     assert "-0" not in re.sub(r"<title>.*?</title>|aria-label=\S+", "", svg(chart))
 
 
+def test_values_stand_beyond_their_bars() -> None:
+    bars = Series(name="s", x=[0.0, 1.0], y=[-0.3, 0.5], colour=0, kind="bars")
+    chart = Chart(name="n", title="t", x_label="x", y_label="y", series=[bars], categories=["2", "3"], from_zero=True)
+    root = ElementTree.fromstring(svg(chart).partition("</svg>")[0] + "</svg>")
+    below, above = [float(one.attrib["y"]) for one in root.iter("text") if one.attrib.get("class") == "value"]
+    down, up = [
+        (float(one.attrib["y"]), float(one.attrib["y"]) + float(one.attrib["height"])) for one in root.iter("rect")
+    ]
+    assert below > down[1]
+    assert above < up[0]
+
+
 def test_ticks_are_round_and_span_the_values() -> None:
     assert ticks(0, 10) == [0, 2, 4, 6, 8, 10]
     assert [round(tick, 9) for tick in ticks(1.52, 2.31)] == [1.4, 1.6, 1.8, 2.0, 2.2, 2.4]
