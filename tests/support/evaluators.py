@@ -316,6 +316,11 @@ def twice(tokens: Stream) -> Array:
     return nats(tokens) - np.log(2)
 
 
+def ruling_all_out(tokens: Stream) -> Array:
+    """No token is possible."""
+    return np.full(len(tokens) - 1, np.inf)
+
+
 def preferring(tokens: Stream) -> Array:
     """Even tokens have 0.3 each, whatever came."""
     return -np.log(np.where(tokens[1:] % 2 == 0, 0.3, 0.01))
