@@ -23,6 +23,7 @@ ANY_BYTES = {
             *("codec.packing:_load_neural", "codec.packing:_matching_neural"),
             *(
                 "api:evaluate",
+                "evaluation.job:model_identity",
                 "evaluation.job:read_inputs",
                 "models.hf.loading:digest",
                 "audit.probes.account:data_is_canonical",
