@@ -31,7 +31,9 @@ ANY_BYTES = {
         ),
         "its digest is taken",
     ),
-    **dict.fromkeys(("text.prepare:_prepare", "text.prepare:_spool", "train.journal:__init__"), "it is written"),
+    **dict.fromkeys(
+        ("text.prepare:_prepare", "text.prepare:_spool", "train.journal:__init__", "logs:__init__"), "it is written"
+    ),
     **dict.fromkeys(
         (
             *("cli.doctor:cpu_limit", "cli.doctor:huge_pages"),
