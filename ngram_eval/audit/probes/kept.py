@@ -85,4 +85,4 @@ def _chance(tokens: Tokens, kept: Tokens) -> float:
     """The share of stretches that the memory would hold if its tokens were drawn one by one."""
     most = int(max(tokens.max(), kept.max())) + 1
     ours, theirs = (np.bincount(one, minlength=most) / len(one) for one in (tokens, kept))
-    return float(min(1.0, len(kept) * (ours @ theirs) ** _GRAM))
+    return min(1.0, len(kept) * float(ours @ theirs) ** _GRAM)
