@@ -210,8 +210,7 @@ data (default: the embedded novel)
   --text FILE ...     text instead; its bytes are the tokens unless a tokenizer cuts it
   --tokenizer FILE    of the data, for bits per byte: SentencePiece .model, tokenizer.json,
                       .tiktoken, tiktoken:gpt2
-  --max-tokens N      only the first N tokens; the result is flagged as a subset
-  --memory FILE ...   texts kept by `ngram-eval memory build`, counted before the first token
+  --max-tokens N      only the first N tokens; --memory FILE ...: kept texts, counted before
 model (default: the embedded model)
   --artifact FILE     a model (.ngev); --ttt legal adapts it to the text that it has scored
   --forward banded    each position is forwarded once and sees the last --seq-len: far faster

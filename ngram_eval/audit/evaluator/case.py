@@ -159,10 +159,17 @@ class Case:
 
     @cached_property
     def least(self) -> int:
-        """A number of tokens from which on it scores a stream: some refuse what is shorter than their windows."""
+        """A number of tokens from which on it scores a stream: some refuse what is shorter than their windows.
+
+        Or they charge nothing of it, and divide by that.
+        """
         lengths = [1 << power for power in range(1, len(self.text).bit_length()) if 1 << power < len(self.text)]
         answers = self.evaluator.try_to([self.text[:length] for length in lengths])
-        refused = [length for length, one in zip(lengths, answers, strict=True) if isinstance(one, Refused)]
+        refused = [
+            length
+            for length, one in zip(lengths, answers, strict=True)
+            if isinstance(one, Refused) or (one.nats is None and np.isnan(one.total))
+        ]
         return 2 * max(refused, default=1)
 
     @cached_property
