@@ -17,6 +17,7 @@ from rich.table import Table
 from ngram_eval.cli.console import show_help, table_console, tracked
 from ngram_eval.cli.flags import read_flags
 from ngram_eval.codec import container, packing
+from ngram_eval.codec.blocks import MOST_BLOCKS
 from ngram_eval.codec.method import Forward, Method, code_presets
 from ngram_eval.codec.packing import PACKAGED, Backend, Packed, artifact_path
 from ngram_eval.config import ExactConfig, MixerConfig, WindowConfig, preset
@@ -55,8 +56,12 @@ class Compress(Shown):
     tokenizer: str = PACKAGED
     """`packaged`, a SentencePiece model file, `train` (one trained on the input), or `bytes`. The compressed file holds
     the bytes of the tokens of a model file or a trained tokenizer."""
-    pieces: int = 1024
-    """Most pieces of a trained tokenizer."""
+    pieces: int | None = None
+    """Most pieces of a trained tokenizer. Default: 400 to 1024, by the input's length."""
+    unwrap: bool = True
+    """Leave out line breaks that a width of lines implies, where that restores every byte."""
+    blocks: int = 1
+    """Parts that are written and read apart, a thread each: faster on several cores, and larger."""
     memory: tuple[Path, ...] = ()
     """Kept memories (.ngm) that are counted before the first token; decompressing needs them again."""
     backend: Backend = "cpu"
@@ -81,8 +86,12 @@ class Compress(Shown):
                 f"--preset is {self.preset!r}: a code needs probabilities that sum to 1; "
                 f"choose from {', '.join(code_presets())}"
             )
-        if not 260 <= self.pieces <= 1 << 16:
+        if self.pieces is not None and not 260 <= self.pieces <= 1 << 16:
             raise InputError(f"--pieces is {self.pieces}: give 260 (256 of them are bytes) to {1 << 16}")
+        if not 1 <= self.blocks <= MOST_BLOCKS:
+            raise InputError(f"--blocks is {self.blocks}: give 1 to {MOST_BLOCKS}")
+        if self.artifact is not None and self.blocks > 1:
+            raise InputError(f"--blocks is {self.blocks}: with a model of --artifact there is one; leave --blocks out")
         if self.artifact is not None and self.tokenizer == "train":
             raise InputError("--tokenizer train: the model of --artifact knows only the tokenizer it was trained with")
         if self.forward == "banded" and self.uniform:
@@ -193,6 +202,8 @@ def compress(command: Compress, track: Track) -> Outcome:
         artifact=command.artifact,
         backend=command.backend,
         track=track,
+        unwrapped=command.unwrap,
+        blocks=command.blocks,
         memory=_kept(command, track),
     )
     written = packed.container.to_bytes()
@@ -328,6 +339,7 @@ commands
 
 data (compress only)
   --tokenizer WHICH     packaged, FILE, train (on the input; --pieces V) or bytes
+  --no-unwrap           code every line break, those too that the width of lines implies
 model
   --uniform             1/V as the base distribution, so counts alone (compress only)
   --artifact FILE       a model (.ngev) as the base; `packaged`: the embedded model
@@ -340,6 +352,7 @@ output
   --quiet               no progress, no table
 hardware
   --backend NAME        cpu, or reference (slow, the same bits)
+  --blocks N            N parts at once, a core each; the file gets larger (compress only)
 
 {prog} compress --help-all: every flag. Format and guarantees: docs/codec.md.
 Ctrl-C leaves no file.

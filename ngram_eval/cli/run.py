@@ -224,8 +224,7 @@ method
   --seq-len L --stride S    windows of L positions, each scoring S new ones
 output
   --json FILE         all results; - for stdout
-  --report FILE       one HTML page with charts; --plot DIR for PNG files
-  --live              keep the page of --report fresh every minute while the run goes on
+  --report FILE       one HTML page with charts; --live: while it runs; --plot DIR: PNG files
   --log-folder DIR    the numbers so far as log.jsonl; --log tensorboard wandb for more
   --save-scores FILE  the model's statistics, for --scores
   --from-result FILE  run a --json file again, and report whether the result is equal

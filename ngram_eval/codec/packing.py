@@ -12,10 +12,12 @@ from ngram_eval.assets import asset
 from ngram_eval.bpb import as_nats
 from ngram_eval.codec.alphabet import BYTES, Alphabet, of_surfaces, pack, unpack
 from ngram_eval.codec.base import Base, UniformBase
-from ngram_eval.codec.coder import make_coder
+from ngram_eval.codec.blocks import each_block, span
+from ngram_eval.codec.coder import Advance, make_coder
 from ngram_eval.codec.container import HEADER_BYTES, TOKENIZERS, Container, Header
 from ngram_eval.codec.cutting import Cut, cut_bytes, cut_trained, cut_with
-from ngram_eval.codec.method import Method
+from ngram_eval.codec.method import Layout, Method
+from ngram_eval.codec.wrapping import Unwrapped, unwrap, wrap
 from ngram_eval.errors import InputError
 from ngram_eval.files import file_sha256, read_input
 from ngram_eval.text.byte_tokens import bytes_tokenizer
@@ -60,30 +62,40 @@ def compress(
     method: Method,
     *,
     tokenizer: str,
-    pieces: int,
+    pieces: int | None,
     artifact: str | None,
     backend: Backend,
     track: Track,
     memory: KeptMemory | None = None,
+    unwrapped: bool = True,
+    blocks: int = 1,
 ) -> Packed:
     """Compress `data`, after the text of `memory`; `artifact` None is the uniform base.
 
-    Raises `InputError` for settings that do not fit.
+    `unwrapped` leaves out line breaks that a width implies. Every block has a memory of its own and a thread. Raises
+    `InputError` for settings that do not fit.
     """
     neural = None
+    found = unwrap(data) if unwrapped else None
+    text, notes = (data, b"") if found is None else found
     if memory is not None:
         method = replace(method, memory=memory.sha256[:_MEMORY_DIGITS])
     with _one_thread(artifact is not None):
         if artifact is not None:
             neural = _load_neural(artifact_path(artifact), method)
-        kind, said, cut = _cut(data, tokenizer, pieces, track)
+        kind, said, cut = _cut(text, tokenizer, pieces, track)
         base = _base(neural, cut.alphabet, f"--tokenizer {tokenizer}")
-        coder = make_coder(
-            method, cut.alphabet, base, backend, _known(memory, cut.alphabet, f"--tokenizer {tokenizer}")
-        )
-        advance = track("compressing", len(cut.tokens))
-        payload, nats = coder.encode(cut.tokens, cut.raw, advance)
-    settings, table = method.to_json(), pack(cut.alphabet) if TOKENIZERS[kind] == "table" else b""
+        known = _known(memory, cut.alphabet, f"--tokenizer {tokenizer}")
+
+        def encode(block: int, advance: Advance) -> tuple[bytes, int]:
+            coder = make_coder(method, cut.alphabet, base, backend, known)
+            part = cut.block(block, blocks)
+            return coder.encode(part.tokens, part.raw, advance)
+
+        coded = each_block(blocks, encode, track("compressing", len(cut.tokens)))
+    payload = b"".join(part for part, _ in coded) + notes
+    layout = Layout(blocks=tuple(len(part) for part, _ in coded) if blocks > 1 else (), notes=len(notes))
+    settings, table = method.to_json(layout), pack(cut.alphabet) if TOKENIZERS[kind] == "table" else b""
     header = Header(
         tokenizer=kind,
         settings_bytes=len(settings),
@@ -98,10 +110,10 @@ def compress(
         probe_digest=neural.probe_digest if neural else bytes(8),
     )
     container = Container(header=header, settings=settings, table=table, payload=payload)
-    return Packed(container=container, nats=as_nats(nats), tokenizer=said)
+    return Packed(container=container, nats=as_nats(sum(nats for _, nats in coded)), tokenizer=said)
 
 
-def _cut(data: bytes, tokenizer: str, pieces: int, track: Track) -> tuple[int, str, Cut]:
+def _cut(data: bytes, tokenizer: str, pieces: int | None, track: Track) -> tuple[int, str, Cut]:
     """(index in `TOKENIZERS`, a description of the tokenizer, the text in tokens)."""
     if tokenizer == "bytes":
         return TOKENIZERS.index("bytes"), "bytes", cut_bytes(data)
@@ -141,7 +153,7 @@ def _decompress(
     container: Container, artifact: str | None, backend: Backend, track: Track, memory: KeptMemory | None
 ) -> bytes:
     header = container.header
-    method = Method.from_json(container.settings)
+    method, layout = Method.from_json(container.settings), Layout.from_json(container.settings)
     if method.digest != header.config_digest:
         raise InputError(
             "it was written with another configuration (this release has other defaults for settings that it leaves "
@@ -154,10 +166,17 @@ def _decompress(
     with _one_thread(header.artifact_digest != NO_DIGEST):
         base = _base(_matching_neural(header, method, artifact), alphabet, "its tokenizer")
         known = _known(memory, alphabet, "its tokenizer")
-        coder = make_coder(method, alphabet, base, backend, known, container.version)
-        advance = track("decompressing", header.tokens)
-        tokens, raw = coder.decode(header.tokens, alphabet.escape, container.payload, advance)
-    data = alphabet.spell(tokens, raw)
+        parts, notes = layout.parts(container.payload)
+        if len(parts) > 1 and not isinstance(base, UniformBase):
+            raise InputError("it has several blocks and a neural model, which no release writes")
+
+        def decode(block: int, advance: Advance) -> bytes:
+            coder = make_coder(method, alphabet, base, backend, known, container.version)
+            size = len(range(header.tokens)[span(header.tokens, block, len(parts))])
+            return alphabet.spell(*coder.decode(size, alphabet.escape, parts[block], advance))
+
+        data = b"".join(each_block(len(parts), decode, track("decompressing", header.tokens)))
+    data = wrap(Unwrapped(data, notes)) if notes else data
     if len(data) != header.content_bytes or hashlib.sha256(data).digest() != header.content_sha256:
         raise InputError(
             "the decoded text does not have the sha256 of the content, so nothing is written: the file is whole, but "
