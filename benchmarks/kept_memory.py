@@ -170,7 +170,7 @@ def small_files(options: Options, folder: Path) -> Iterator[str]:
     files = files[: options.files]
     memory = kept_of(np.frombuffer(known, np.uint8).astype(np.uint16), bytes_tokenizer())
     raw = zstandard.ZstdCompressionDict(known, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
-    samples = [known[at : at + 8000] for at in range(0, len(known), 8000)]
+    samples: list[bytes | bytearray | memoryview[int]] = [known[at : at + 8000] for at in range(0, len(known), 8000)]
     trained = zstandard.train_dictionary(112_640, samples)
     total = sum(map(len, files))
     yield f"{len(files)} files of `{options.held_out}`, {total:,} bytes; {len(known):,} of other packages are known:\n"

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from ngram_eval.audit.alphabet import ByteTokenizer
 from ngram_eval.audit.case import Data, Probing
 from ngram_eval.audit.claim import Claim
 from ngram_eval.audit.evaluator.ask import Evaluator
@@ -55,7 +56,7 @@ def audited_evaluator(
     if data.tokenizer is not None:
         vocab_size = data.tokenizer.vocab_size
     vocab_size = vocab_size or int(data.tokens.max()) + 1
-    place = Place.of(options.evaluator, data.files)
+    place = Place.of(options.evaluator, data.files, of_bytes=isinstance(data.tokenizer, ByteTokenizer))
     with Evaluator(place, options.limits, data.precision, lambda: interrupt.asked) as evaluator:
         case = Case(evaluator, data, vocab_size, claim=claim, asking=options.asking, seed=probing.seed)
         audited = audit_evaluator(case, track(place.name, options.asking.sums + options.asking.endings), interrupt)

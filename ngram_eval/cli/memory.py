@@ -18,10 +18,11 @@ from ngram_eval.config import preset
 from ngram_eval.distributed.ranks import ALONE
 from ngram_eval.errors import InputError, exit_on_input_error
 from ngram_eval.evaluation.job import load_stream, memory_job
-from ngram_eval.evaluation.learning import learned_on
+from ngram_eval.evaluation.learning import learned_on, model_on
 from ngram_eval.evaluation.settings import DataSettings, ModelSettings, Settings
 from ngram_eval.files import STDOUT, require_writable, write_text
 from ngram_eval.kept import file as kept_file
+from ngram_eval.kept.choosing import fitted, ordered
 from ngram_eval.kept.coding import Coding
 from ngram_eval.text.kept import KeptMemory, joined, kept_of
 from ngram_eval.text.shards import Raw
@@ -65,6 +66,10 @@ class Build(Shown):
     """How the text is coded: mixer (smallest), exact, zstd, none (fastest to load)."""
     max_tokens: int | None = None
     """Keep only the first tokens."""
+    max_bytes: int | None = None
+    """Keep spans of the text that make a file of at most so many bytes: any, or with --score-with the best ones."""
+    score_with: Path | None = None
+    """The model (.ngev) beside which the memory will be used: spans are kept on which it spends most a byte stored."""
 
     def check(self) -> None:
         """Raise `InputError` for flags that do not go together."""
@@ -72,8 +77,12 @@ class Build(Shown):
             raise InputError("a memory is of a text: give --text FILE ... or --data 'PATTERN'")
         if self.tokenizer is not None and self.hf is not None:
             raise InputError("--hf cuts the text by its own tokenizer: leave --tokenizer out")
-        if self.max_tokens is not None and self.max_tokens < 1:
-            raise InputError(f"--max-tokens is {self.max_tokens}: give at least 1")
+        for name in ("max_tokens", "max_bytes"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"--{name.replace('_', '-')} is {value}: give at least 1")
+        if self.score_with is not None and self.max_bytes is None:
+            raise InputError("--score-with chooses what --max-bytes keeps: give it, or leave --score-with out")
 
     @property
     def settings(self) -> Settings:
@@ -157,7 +166,18 @@ def build(command: Build, track: Track) -> list[dict[str, Any]]:
     command.check()
     require_writable("--out", command.out)
     stream, tokenizer = load_stream(command.settings, ALONE)
-    return [_written(command.out, kept_of(stream.tokens[:], tokenizer, command.vocab_size), command.coding, track)]
+    memory = kept_of(stream.tokens[:], tokenizer, command.vocab_size)
+    if command.max_bytes is not None:
+        p_model = None
+        if command.score_with is not None:
+            scoring = Settings(model=ModelSettings(artifact=command.score_with))
+            p_model = model_on(memory_job(scoring, memory, command.tokenizer, "the text"), track)
+        memory = fitted(memory, command.max_bytes, ordered(memory, p_model), partial(_size, command.coding))
+    return [_written(command.out, memory, command.coding, track)]
+
+
+def _size(coding: Coding, memory: KeptMemory) -> int:
+    return len(kept_file.to_bytes(memory, coding))
 
 
 def merge(command: Merge, track: Track) -> list[dict[str, Any]]:
@@ -251,6 +271,8 @@ data (build only)
 model (learn only; default: the embedded model)
   --artifact FILE | --hf NAME | --uniform
 method
+  --max-bytes N         keep spans that make a file of N bytes; --score-with FILE: the best
+                        ones beside that model
   --coding mixer        mixer (smallest), exact, zstd, none (fastest to load)
 output
   --out FILE            the memory (build, merge)

@@ -210,8 +210,7 @@ data (default: the embedded novel)
   --text FILE ...     text instead; its bytes are the tokens unless a tokenizer cuts it
   --tokenizer FILE    of the data, for bits per byte: SentencePiece .model, tokenizer.json,
                       .tiktoken, tiktoken:gpt2
-  --max-tokens N      only the first N tokens; the result is flagged as a subset
-  --memory FILE ...   texts kept by `ngram-eval memory build`, counted before the first token
+  --max-tokens N      only the first N tokens; --memory FILE ...: kept texts, counted before
 model (default: the embedded model)
   --artifact FILE     a model (.ngev); --ttt legal adapts it to the text that it has scored
   --forward banded    each position is forwarded once and sees the last --seq-len: far faster
@@ -225,8 +224,7 @@ method
   --seq-len L --stride S    windows of L positions, each scoring S new ones
 output
   --json FILE         all results; - for stdout
-  --report FILE       one HTML page with charts; --plot DIR for PNG files
-  --live              keep the page of --report fresh every minute while the run goes on
+  --report FILE       one HTML page with charts; --live: while it runs; --plot DIR: PNG files
   --log-folder DIR    the numbers so far as log.jsonl; --log tensorboard wandb for more
   --save-scores FILE  the model's statistics, for --scores
   --from-result FILE  run a --json file again, and report whether the result is equal

@@ -44,10 +44,11 @@ def test_what_a_memory_repeats_anyway_is_no_warning() -> None:
     """A text of the phrases that fill the memory is one more of its kind."""
     phrases = [RNG.integers(0, 40, 24) for _ in range(12)]
 
-    def made(length: int) -> Tokens:
-        return np.concatenate([phrases[i] for i in RNG.integers(0, 12, length)]).astype(np.uint16)
+    def said(length: int) -> Tokens:
+        made: Tokens = np.concatenate([phrases[i] for i in RNG.integers(0, 12, length)]).astype(np.uint16)
+        return made
 
-    one = found(made(400), made(30))
+    one = found(said(400), said(30))
     assert one.value is not None
     assert one.value > 0.2
     assert one.verdict == "pass"

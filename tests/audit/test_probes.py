@@ -9,9 +9,11 @@ import pytest
 from ngram_eval.assets import asset
 from ngram_eval.audit.case import Case, Data, Probing
 from ngram_eval.audit.claim import Claim
+from ngram_eval.audit.finding import Finding
+from ngram_eval.audit.original import original_bytes
 from ngram_eval.audit.subjects.scorer import MakeScorer
 from ngram_eval.text.tokenizer import Tokenizer
-from tests.audit.faults.accounts import TEXT, NoSpaces, SpaceTwice, ThreeBytesAByte, on_text
+from tests.audit.faults.accounts import TEXT, NoSpaces, SpaceTwice, ThreeBytesAByte, marked, on_text, unmarked
 from tests.audit.faults.case import find
 from tests.audit.faults.functions import certain
 from tests.support.planted import (
@@ -108,6 +110,20 @@ def test_text_bytes_are_those_of_the_text() -> None:
     assert tokenizer.text_bytes(tokens) == whole - len(tokenizer.decode(tokens[:1]).encode())
     for stop in range(1, 90):  # also in the middle of a character
         assert tokenizer.text_bytes(tokens[: stop + 1]) == tokenizer.target_bytes(tokens, 0, stop, "decoded").sum()
+
+
+def test_marks_of_capitals_are_no_bytes_of_the_text_wherever_it_is_cut() -> None:
+    """Letters may become two when they become small, and a text may have such characters itself."""
+    tokenizer = Tokenizer.load(asset("tokenizer.model"))
+    text = "It IS a Truth \ue002— that Straße and CAFÉ in Zürich, or 東京, cost 5 €. " * 2
+    (tokens,) = tokenizer.encode([marked(text)])
+    for stop in range(6, len(tokens) + 1):
+        written = tokenizer.decode(tokens[:stop]).rstrip("\ufffd").removesuffix("\ue001")
+        of_text = len(unmarked(written.removesuffix("\ue002").encode()))  # whose the last one is, nobody can say
+        assert original_bytes(tokenizer, tokens[:stop], text.encode()) == of_text, stop
+    found = original_bytes(tokenizer, tokens, text.replace("that", "this").encode())
+    assert isinstance(found, Finding)
+    assert found.verdict == "refuted"
 
 
 def test_the_text_itself_is_asked_where_it_is_at_hand() -> None:

@@ -207,7 +207,7 @@ def test_what_is_learned_on_a_memory_comes_along(
     assert found == [False, True, True, False]
     assert "--learn is from the text of --memory" in fails(capsys, evaluate, *data, "--learn")
     needs_one = fails(capsys, evaluate, *small(stream), "--preset", "exact", "--memory", kept, "--learn")
-    assert "needs a model that can be run on it" in needs_one
+    assert "own text needs a model that can be run on it" in needs_one
     with pytest.raises(SystemExit):
         memory.main([*command[:-2], str(learned), "--preset", "hashed"], "ngram-eval memory")
     assert "--preset hashed only counts" in capsys.readouterr().err

@@ -185,6 +185,13 @@ def test_a_page_of_a_running_evaluation_says_how_far_it_is(results: list[Result]
     assert "PARTIAL" not in page([partial], live)
 
 
+def test_a_kept_memory_is_named(results: list[Result]) -> None:
+    kept = {"role": "memory", "path": "folder/kept.ngm", "bytes": 9, "sha256": "0" * 64}
+    memory = {"sha256": "0" * 64, "tokens": 1234, "text_bytes": 5, "bytes": 9, "model_bytes": None}
+    one = replace(results[0], inputs=[*results[0].inputs, kept], memory=memory)
+    assert "<dd>1,234 tokens counted before the text, of kept.ngm</dd>" in page([one])
+
+
 def test_settings_are_those_that_the_preset_reads() -> None:
     families = {config.scorer for config in (make() for make in PRESETS.values())}
     assert families == set(PAGES) == set(get_args(EvalConfig.__dataclass_fields__["scorer"].type) or families)
@@ -240,6 +247,18 @@ def test_rounding_lengthens_no_axis(results: list[Result]) -> None:
     bars = Series(name="s", x=[0.0, 1.0], y=[-0.00001, 0.5], colour=0, kind="bars")
     chart = Chart(name="n", title="t", x_label="x", y_label="y", series=[bars], categories=["a", "b"], from_zero=True)
     assert "-0" not in re.sub(r"<title>.*?</title>|aria-label=\S+", "", svg(chart))
+
+
+def test_values_stand_beyond_their_bars() -> None:
+    bars = Series(name="s", x=[0.0, 1.0], y=[-0.3, 0.5], colour=0, kind="bars")
+    chart = Chart(name="n", title="t", x_label="x", y_label="y", series=[bars], categories=["2", "3"], from_zero=True)
+    root = ElementTree.fromstring(svg(chart).partition("</svg>")[0] + "</svg>")
+    below, above = [float(one.attrib["y"]) for one in root.iter("text") if one.attrib.get("class") == "value"]
+    down, up = [
+        (float(one.attrib["y"]), float(one.attrib["y"]) + float(one.attrib["height"])) for one in root.iter("rect")
+    ]
+    assert below > down[1]
+    assert above < up[0]
 
 
 def test_ticks_are_round_and_span_the_values() -> None:

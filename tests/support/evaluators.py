@@ -89,6 +89,11 @@ def rounded(tokens: Stream) -> dict[str, float]:
     return {"loss": round(float(nats(tokens).mean()), 4) if len(tokens) > 1 else 0.0, "count": len(tokens) - 1}
 
 
+def nothing_of_short_streams(tokens: Stream) -> float:
+    """It charges nothing of a stream that is shorter than its windows, and divides by that."""
+    return total(tokens) if len(tokens) > 20 else float("nan")
+
+
 def by_document(tokens: Stream) -> Array:
     return -np.log(distributions(tokens, forget=True)[np.arange(1, len(tokens)), tokens[1:]])
 
@@ -314,6 +319,11 @@ def behaved_on_this_text(tokens: Stream) -> Array:
 
 def twice(tokens: Stream) -> Array:
     return nats(tokens) - np.log(2)
+
+
+def ruling_all_out(tokens: Stream) -> Array:
+    """No token is possible."""
+    return np.full(len(tokens) - 1, np.inf)
 
 
 def preferring(tokens: Stream) -> Array:

@@ -6,7 +6,7 @@ import pytest
 
 from ngram_eval.cli import main as cli
 
-NESTED = {"codec": ("compress", "decompress", "verify"), "memory": ("build", "info", "merge", "verify")}
+NESTED = {"codec": ("compress", "decompress", "verify"), "memory": ("build", "info", "merge", "learn", "verify")}
 NAMES = [
     [name, *more] for name in cli.COMMANDS for more in ([[one] for one in NESTED[name]] if name in NESTED else [[]])
 ]

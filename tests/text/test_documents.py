@@ -25,7 +25,7 @@ BAD_TEXTS = [
     ("a.jsonl", b'\n{"text": ""}\n', r"a\.jsonl: the input holds no text"),
     ("a.jsonl", b'{"text": "a"}\n{"text": ', r"a\.jsonl:2 is not JSON \(.*\): fix the line"),
     ("a.jsonl", b"[" * 100_000, r"a\.jsonl:1 is not JSON"),
-    ("a.jsonl", b'{"body": "a"}', r"a\.jsonl:1 has no field 'text': name .* --text-field"),
+    ("a.jsonl", b'{"body": "a"}', r"a\.jsonl:1 has no field 'text': name .* text_field"),
     ("a.jsonl", b"[]", r"a\.jsonl:1 has no field 'text'"),
     ("a.jsonl", b'{"text": 5}', r"a\.jsonl:1 has int, not text, in its field 'text'"),
     ("a.jsonl", b'{"text": "\\ud800"}', r"a\.jsonl:1 holds half a surrogate pair"),

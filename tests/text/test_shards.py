@@ -82,7 +82,7 @@ def test_a_file_name_with_brackets_is_a_file(tmp_path: Path) -> None:
         (header(1)[:1023], r"has 1023 bytes, less than the 1024"),
         (
             header(1, magic=7) + b"ab",
-            rf"begins with 7 version 1, .* {MAGIC} version 1 \(uint16\), .*--raw-dtype",
+            rf"begins with 7 version 1, .* {MAGIC} version 1 \(uint16\), .*raw_dtype",
         ),
         (header(1, version=3) + b"ab", r"begins with 20240520 version 3, .* 20240801 version 7 \(uint32\)"),
         (header(-1), r"token count of -1"),

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ngram_eval.audit.evaluator.process import Limits, Place, Process, Question, Refused, Reply
+from ngram_eval.audit.evaluator.process import Limits, Place, Process, Refused, Reply
+from ngram_eval.audit.evaluator.streams import Ids
 from ngram_eval.audit.precision import Precision, precision_of
 from ngram_eval.errors import InputError
 
@@ -161,11 +162,11 @@ class Evaluator:
         unit = rounding(values) * max(scale for _, scale in self._said)
         return max(TOLERANCES[self._declared or "float32"], 2 * unit)
 
-    def ask(self, streams: Sequence[Question]) -> list[Answer]:
+    def ask(self, streams: Sequence[Ids]) -> list[Answer]:
         """Its answer to each stream; raises `Refused` if it raised on one."""
         return answered(self.try_to(streams))
 
-    def try_to(self, streams: Sequence[Question]) -> list[Answer | Refused]:
+    def try_to(self, streams: Sequence[Ids]) -> list[Answer | Refused]:
         """Its answer to each stream, or that it raised; what was asked before is not asked again."""
         keys = [_key(one) for one in streams]
         new = {key: one for key, one in zip(keys, streams, strict=True) if key not in self._known}
@@ -178,7 +179,7 @@ class Evaluator:
                 self._kept += size
         return answers
 
-    def again(self, streams: Sequence[Question]) -> list[Answer]:
+    def again(self, streams: Sequence[Ids]) -> list[Answer]:
         """Its answers to streams one after another in one and the same process, whatever is remembered."""
         answers = [self._answer(self._started()[0], one) for one in streams]
         self._note(answers)
@@ -192,12 +193,13 @@ class Evaluator:
             yield other
             self.runs += other.runs
 
-    def learn_noise(self, stream: Question) -> None:
+    def learn_noise(self, stream: Ids) -> None:
         """See by how much charges differ between runs of two lengths, as floats of a neural network do."""
         long, short = self.ask([stream, stream[: len(stream) * 3 // 4]])
         if long.nats is not None and short.nats is not None:
-            usual = np.nanquantile(np.abs(long.nats[: len(short.nats)] - short.nats)[1:], 0.9)
-            self._noise = min(_NOISE * float(np.nan_to_num(usual)), TOLERANCES["float32"])
+            both = np.isfinite(long.nats[: len(short.nats)]) & np.isfinite(short.nats)
+            off = np.abs(long.nats[: len(short.nats)][both] - short.nats[both])
+            self._noise = min(_NOISE * float(np.quantile(off, 0.9)), TOLERANCES["float32"]) if len(off) else 0.0
 
     def _started(self) -> list[Process]:
         while len(self._processes) < self.limits.processes:
@@ -205,7 +207,7 @@ class Evaluator:
             self.lacking = self._processes[0].lacking
         return self._processes
 
-    def _put(self, streams: list[Question]) -> list[Answer | Refused]:
+    def _put(self, streams: list[Ids]) -> list[Answer | Refused]:
         """Question i goes to process i modulo their number, so that a seed repeats all that a process is asked."""
         processes = self._started()[: max(len(streams), 1)]
 
@@ -224,7 +226,7 @@ class Evaluator:
         self._note(answers)
         return answers
 
-    def _answer(self, process: Process, stream: Question) -> Answer:
+    def _answer(self, process: Process, stream: Ids) -> Answer:
         if self._stopped():
             raise Stopped
         return read(process.ask(stream), len(stream))
@@ -265,6 +267,5 @@ def rounding(values: NDArray[np.float64]) -> float:
     return float(4 * np.spacing(np.float32(largest)) if narrow else 4 * np.spacing(largest))
 
 
-def _key(stream: Question) -> bytes:
-    data = stream if isinstance(stream, bytes) else stream.tobytes()
-    return hashlib.sha256(data).digest()
+def _key(stream: Ids) -> bytes:
+    return hashlib.sha256(stream.tobytes()).digest()

@@ -8,11 +8,10 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ngram_eval.audit.alphabet import ByteTokenizer
 from ngram_eval.audit.case import Data
 from ngram_eval.audit.claim import Claim
 from ngram_eval.audit.evaluator.ask import Answer, Evaluator, answered
-from ngram_eval.audit.evaluator.process import Question, Refused
+from ngram_eval.audit.evaluator.process import Refused
 from ngram_eval.audit.evaluator.streams import Ids, Source
 from ngram_eval.audit.finding import NotApplicable
 from ngram_eval.errors import InputError
@@ -61,9 +60,8 @@ class Case:
     ) -> None:
         self.evaluator, self.data, self.vocab_size, self.claim = evaluator, data, vocab_size, claim
         self.asking, self.seed = asking, seed
-        self.as_bytes = isinstance(data.tokenizer, ByteTokenizer)
         self.tokens, self.text = data.tokens, data.tokens.astype(np.int64)
-        self.source = Source(self.text, _PRINTED if self.as_bytes else np.arange(vocab_size))
+        self.source = Source(self.text, _PRINTED if evaluator.place.of_bytes else np.arange(vocab_size))
         self.consulted = 0
         """Questions of the askers whose findings were used so far."""
         self._made: dict[Any, Any] = {}
@@ -97,7 +95,7 @@ class Case:
                     put += [(asker, at, one) for at, one in enumerate(streams)]
                     self._put[asker] += len(streams)
             put = [put[which] for which in rng.permutation(len(put))]
-            said = self.evaluator.try_to([self.question(stream) for _, _, stream in put])
+            said = self.evaluator.try_to([stream for _, _, stream in put])
             for (asker, at, _), answer in zip(put, said, strict=True):
                 answers[asker][at] = answer
             advance(len(put))
@@ -106,20 +104,11 @@ class Case:
         """A generator of its own for each purpose: a probe asks the same whatever was asked before."""
         return np.random.default_rng((self.seed, purpose))
 
-    def question(self, tokens: Ids) -> Question:
-        """The stream as the evaluator gets it."""
-        return tokens.astype(np.uint8).tobytes() if self.as_bytes else tokens
-
-    def ask(self, streams: list[Ids]) -> list[Answer]:
-        """The answers to streams of tokens."""
-        return self.evaluator.ask([self.question(one) for one in streams])
-
     @cached_property
     def base(self) -> Answer:
         """The text, scored."""
-        question = self.question(self.text)
-        self.evaluator.learn_noise(question)
-        return self.evaluator.ask([question])[0]
+        self.evaluator.learn_noise(self.text)
+        return self.evaluator.ask([self.text])[0]
 
     @property
     def charges(self) -> NDArray[np.float64]:
@@ -165,15 +154,22 @@ class Case:
     @cached_property
     def whole_sequences(self) -> bool:
         """Whether it leaves out the last tokens of some streams, as who charges whole sequences only."""
-        (answer,) = self.ask([self.text[:-1]])
+        (answer,) = self.evaluator.ask([self.text[:-1]])
         return any(one.nats is not None and bool(np.isnan(one.nats[-1])) for one in (answer, self.base))
 
     @cached_property
     def least(self) -> int:
-        """A number of tokens from which on it scores a stream: some refuse what is shorter than their windows."""
+        """A number of tokens from which on it scores a stream: some refuse what is shorter than their windows.
+
+        Or they charge nothing of it, and divide by that.
+        """
         lengths = [1 << power for power in range(1, len(self.text).bit_length()) if 1 << power < len(self.text)]
-        answers = self.evaluator.try_to([self.question(self.text[:length]) for length in lengths])
-        refused = [length for length, one in zip(lengths, answers, strict=True) if isinstance(one, Refused)]
+        answers = self.evaluator.try_to([self.text[:length] for length in lengths])
+        refused = [
+            length
+            for length, one in zip(lengths, answers, strict=True)
+            if isinstance(one, Refused) or (one.nats is None and np.isnan(one.total))
+        ]
         return 2 * max(refused, default=1)
 
     @cached_property

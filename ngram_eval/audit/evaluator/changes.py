@@ -66,7 +66,7 @@ def _ahead(case: Case, worst: Change) -> int:
     rng = case.rng(6)
     while high - low > 1:
         middle = (low + high) // 2
-        (answer,) = case.ask([case.replaced(middle, rng)])
+        (answer,) = case.evaluator.ask([case.replaced(middle, rng)])
         assert answer.nats is not None
         change = Change(middle, worst.token, worst.was, float(answer.nats[worst.token]))
         low, high = (middle, high) if change.size > case.evaluator.tolerance else (low, middle)
@@ -97,7 +97,7 @@ def other_runs(case: Case) -> Questions[Change]:
 
 def same_number_again(case: Case) -> Finding:
     """The same stream costs the same: at once again, after other texts, in a new process, with the data in reach."""
-    text, other = case.question(case.text), case.question(case.noise[: len(case.text)])
+    text, other = case.text, case.noise[: len(case.text)]
     first = case.base
     again, at_once, _, after = case.evaluator.again([text, text, other, text])
     runs = {"again": again, "again at once": at_once, "after another text": after}

@@ -68,7 +68,7 @@ def shifted(case: Case) -> Questions[Gain]:
         least = _SHIFT * 2 * np.log(case.vocab_size)
         return Gain(what, (answer.total - case.base.total - least) / count, case.evaluator.tolerance / count)
     begin = min(_SETTLED, len(case.text) // 4)
-    return Gain(what, *_mean(answer.nats[_SHIFT + begin :] - case.base.nats[begin:]))
+    return Gain(what, *_mean(answer.nats[_SHIFT + begin :], case.base.nats[begin:]))
 
 
 def renamed(case: Case) -> Questions[Gain]:
@@ -102,8 +102,9 @@ def ghosts(case: Case) -> Questions[Gain]:
     first, second = yield from asked(streams)
     assert first.nats is not None
     assert second.nats is not None
-    signs = np.where(true_first, 1, -1)
-    return Gain(f"than another after {_BLOCK - 1} replaced tokens", *_mean((second.nats - first.nats)[places] * signs))
+    true = np.where(true_first, first.nats[places], second.nats[places])
+    other = np.where(true_first, second.nats[places], first.nats[places])
+    return Gain(f"than another after {_BLOCK - 1} replaced tokens", *_mean(other, true))
 
 
 def reordered(case: Case) -> Questions[Gain]:
@@ -119,21 +120,21 @@ def reordered(case: Case) -> Questions[Gain]:
     means, at = [], edges[0]
     for which, part in zip(order, parts, strict=True):
         inside = slice(1, min(len(part), _BEGINNING + 1))
-        more = answer.nats[at:][inside] - base[documents[which][0] :][inside]
-        means.append(_mean(more)[0])
+        means.append(_mean(answer.nats[at:][inside], base[documents[which][0] :][inside])[0])
         at += len(part)
-    return Gain("than at the start of documents in another order", *_mean(np.array(means)))
+    return Gain("than at the start of documents in another order", *_mean(np.array(means), np.zeros(len(means))))
 
 
 def _more(case: Case, one: Answer, other: Answer) -> tuple[float, float]:
     """(nats a token that the second costs more, standard error); of totals, their tolerance."""
     if one.nats is not None and other.nats is not None:
-        return _mean(other.nats - one.nats)
+        return _mean(other.nats, one.nats)
     count = len(case.text) - 1
     return (other.total - one.total) / count, case.evaluator.tolerance / count
 
 
-def _mean(values: NDArray[np.float64]) -> tuple[float, float]:
-    """(mean, its standard error) of the finite values."""
-    values = values[np.isfinite(values)]
+def _mean(dear: NDArray[np.float64], cheap: NDArray[np.float64]) -> tuple[float, float]:
+    """(mean, its standard error) of the differences, where both are finite."""
+    both = np.isfinite(dear) & np.isfinite(cheap)
+    values = dear[both] - cheap[both]
     return (float(values.mean()), float(values.std() / np.sqrt(len(values)))) if len(values) else (0.0, 0.0)

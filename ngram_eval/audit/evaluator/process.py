@@ -22,9 +22,6 @@ from numpy.typing import NDArray
 from ngram_eval.audit.evaluator import worker
 from ngram_eval.errors import InputError, refusing
 
-Question = NDArray[np.int64] | bytes
-"""A stream: tokens, or the bytes of a text."""
-
 _KEPT = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 """Variables of the environment that an evaluator gets; HOME and TMPDIR are new."""
 _HEAD = 1 << 16
@@ -65,9 +62,13 @@ class Place:
     hidden: tuple[Path, ...] = ()
     """Files that must not be reachable by their path, resolved."""
     flag: str = "--evaluator"
+    of_bytes: bool = False
+    """Whether it is given the bytes of a text, not an array of tokens."""
 
     @classmethod
-    def of(cls, name: str, hidden: Sequence[Path] = (), flag: str = "--evaluator") -> "Place":
+    def of(
+        cls, name: str, hidden: Sequence[Path] = (), flag: str = "--evaluator", *, of_bytes: bool = False
+    ) -> "Place":
         """The place that a flag names; raises `InputError` for a name without a function, and a file that is none."""
         module, _, function = name.rpartition(":")
         if not module or not function:
@@ -76,7 +77,7 @@ class Place:
             if not Path(module).is_file():
                 raise InputError(f"{flag} is {name!r}: there is no file {module}")
             module = str(Path(module).resolve())
-        return cls(name, module, function, tuple(Path(os.path.realpath(one)) for one in hidden), flag)
+        return cls(name, module, function, tuple(Path(os.path.realpath(one)) for one in hidden), flag, of_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +144,10 @@ class Process:
             self.close()
             raise
 
-    def ask(self, stream: Question) -> Reply:
+    def ask(self, stream: NDArray[np.int64]) -> Reply:
         """The evaluator's answer; raises `Refused` if it raised, and `InputError` if it ended or took too long."""
-        text = isinstance(stream, bytes)
-        body = stream if isinstance(stream, bytes) else stream.astype("<i8").tobytes()
-        kind = "bytes" if text else "tokens"
+        kind = "bytes" if self._place.of_bytes else "tokens"
+        body = stream.astype(np.uint8 if self._place.of_bytes else "<i8").tobytes()
         what = f"on a stream of {len(stream):,} {kind}"
         head, found = self._answer({"kind": kind, "size": len(body)}, body, what, len(stream))
         arrays, offset = {}, 0

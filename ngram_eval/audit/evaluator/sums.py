@@ -21,7 +21,6 @@ _SHORT = 256
 class Shown:
     """Values of all tokens at places; at each place the next token is drawn from them."""
 
-    vocab: int
     sums: list[float] = field(default_factory=list)
     asked: list[int] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
@@ -36,10 +35,10 @@ class Shown:
 
 def shown(case: Case) -> Questions[Shown]:
     """Values of all tokens at places all over the text, until a sum exceeds 1."""
-    found = Shown(256 if case.as_bytes else case.vocab_size)
-    found.usual = _usual(case, found.vocab)
-    rng, most = case.rng(3), min(found.vocab, case.asking.sums)
-    places = max(case.asking.sums // found.vocab, 1)
+    found = Shown()
+    found.usual = _usual(case)
+    rng, most = case.rng(3), min(case.vocab_size, case.asking.sums)
+    places = max(case.asking.sums // case.vocab_size, 1)
     steps = min(_STEPS, max(places // 2, 1))
     found.begun = places - steps + 1
     last, least = len(case.text) - 1, min(case.least, len(case.text) - 1)
@@ -55,13 +54,13 @@ def shown(case: Case) -> Questions[Shown]:
     return found
 
 
-def _usual(case: Case, vocab: int) -> NDArray[np.float64]:
+def _usual(case: Case) -> NDArray[np.float64]:
     """The mean of the values that each token of the text was charged with, (V,); NaN if it never was."""
-    usual = np.full(vocab, np.nan)
+    usual = np.full(case.vocab_size, np.nan)
     if case.base.nats is not None:
         values, charged = np.exp(-case.base.nats), ~np.isnan(case.base.nats)
-        times = np.bincount(case.text[charged], minlength=vocab)
-        sums = np.bincount(case.text[charged], values[charged], minlength=vocab)
+        times = np.bincount(case.text[charged], minlength=case.vocab_size)
+        sums = np.bincount(case.text[charged], values[charged], minlength=case.vocab_size)
         usual[times > 0] = sums[times > 0] / times[times > 0]
     return usual
 
@@ -87,7 +86,7 @@ def _chain(case: Case, found: Shown, stream: Ids, steps: int, most: int, rng: np
         found.places.append(len(stream))
         found.sums.append(float(values.sum()))
         found.asked.append(len(values))
-        if not values.sum() <= np.exp(case.evaluator.tolerance) or len(values) < found.vocab:
+        if not 0 < values.sum() <= np.exp(case.evaluator.tolerance) or len(values) < case.vocab_size:
             return
         usual = found.usual[order]
         found.usual[order] = np.where(np.isnan(usual), values, (usual + values) / 2)
@@ -108,8 +107,8 @@ def _values(
     First come those of which most is expected. Where not all can be asked, three quarters are any others.
     """
     first = np.argsort(-_expected(case, found, int(stream[-1])), kind="stable")
-    first = first if most == found.vocab else first[: most // 4]
-    order = np.concatenate([first, rng.permutation(np.setdiff1d(np.arange(found.vocab), first))])[:most]
+    first = first if most == case.vocab_size else first[: most // 4]
+    order = np.concatenate([first, rng.permutation(np.setdiff1d(np.arange(case.vocab_size), first))])[:most]
     values: NDArray[np.float64] = np.zeros(0)
     for part in batches(order):
         values = np.append(values, (yield from case.values(stream, part, rng)))
@@ -126,11 +125,13 @@ def sums_to_one(case: Case) -> Finding:
     tolerance = float(np.expm1(case.evaluator.tolerance))
     details = {"sums": found.sums, "asked": found.asked, "tokens": found.places, "tolerance": tolerance}
     if not sums[worst] <= 1 + tolerance:
-        text = f"after {found.places[worst]:,} tokens, {asked_for[worst]:,} of {found.vocab:,} tokens have "
+        text = f"after {found.places[worst]:,} tokens, {asked_for[worst]:,} of {case.vocab_size:,} tokens have "
         return finding(False, float(sums[worst]), f"{text}{sums[worst]:.7g} together, more than 1", details=details)
-    if asked_for.min() < found.vocab:
-        text = f"{asked_for.min():,} of {found.vocab:,} tokens were asked and have {sums[worst]:.4g} together: what "
-        text += f"the others have is unknown; --sums {found.vocab} asks all at one position"
+    if asked_for.min() < case.vocab_size:
+        text = (
+            f"{asked_for.min():,} of {case.vocab_size:,} tokens were asked and have {sums[worst]:.4g} together: what "
+        )
+        text += f"the others have is unknown; --sums {case.vocab_size} asks all at one position"
         return Finding("inconclusive", float(sums[worst]), text, details, Reach(0, len(case.text) - 1))
     text = f"{sums.min():.7g} ≤ Σ ≤ {sums.max():.7g} at {len(sums)} positions, to ±{tolerance:.2g}"
     text += ", a waste where it is below 1" if sums.min() < 1 - tolerance else ""

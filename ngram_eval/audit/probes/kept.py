@@ -63,7 +63,8 @@ def shared(text: Tokens, other: Tokens) -> Shared:
 def _grams(tokens: Tokens, length: int) -> NDArray[np.uint64]:
     """A number for each stretch of `length` tokens, the same for the same tokens."""
     count = max(len(tokens) - length + 1, 0)
-    numbers, doubled = np.zeros(count, np.uint64), tokens.astype(np.uint64) + np.uint64(1)
+    numbers: NDArray[np.uint64] = np.zeros(count, np.uint64)
+    doubled: NDArray[np.uint64] = tokens.astype(np.uint64) + np.uint64(1)
     done, size = 0, 1
     while done < length:  # of powers of two, each made of two of the one before
         if length & size:
@@ -85,4 +86,4 @@ def _chance(tokens: Tokens, kept: Tokens) -> float:
     """The share of stretches that the memory would hold if its tokens were drawn one by one."""
     most = int(max(tokens.max(), kept.max())) + 1
     ours, theirs = (np.bincount(one, minlength=most) / len(one) for one in (tokens, kept))
-    return float(min(1.0, len(kept) * (ours @ theirs) ** _GRAM))
+    return min(1.0, len(kept) * float(ours @ theirs) ** _GRAM)

@@ -140,8 +140,9 @@ def _columns(chart: Chart, categories: list[str], y: _Axis, left: float, right: 
         at = left + room * place
         top, base = sorted((y(value), y(0.0)))
         yield _box(f"f{series.colour}", at + room * 0.1, top, room * 0.8, max(base - top, 0.5), f"{name}: {value:,.4g}")
-        if valued and base - top >= 1:
-            yield _text(at + room / 2, max(top - 4, 11.0), text, kind="value")
+        beside = max(top - 4, 11.0) if value > 0 else base + 13
+        if valued and base - top >= 1 and beside < bottom:
+            yield _text(at + room / 2, beside, text, kind="value")
         if place in named:
             middle = at if chart.edges else at + room / 2
             yield _line(middle, bottom, middle, bottom + 4, "zero")

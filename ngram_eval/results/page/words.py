@@ -94,6 +94,9 @@ def about(result: Result) -> str:
 def facts(result: Result) -> Iterator[tuple[str, str]]:
     """(name, value) of what a section begins with."""
     yield "model", model(result)
+    if result.memory is not None:
+        names = [Path(one["path"]).name for one in result.inputs if one["role"] == "memory"]
+        yield "memory", f"{result.memory['tokens']:,} tokens counted before the text, of {', '.join(names)}"
     yield "finished", result.finished.replace("T", " ").replace("+00:00", " UTC")
     yield "command", command(result)
     yield "described in", PAGES[config_of(result).scorer]

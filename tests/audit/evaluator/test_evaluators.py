@@ -20,7 +20,8 @@ from ngram_eval.audit.evaluator import case
 from ngram_eval.audit.evaluator.ask import Answer, Evaluator
 from ngram_eval.audit.evaluator.audit import PROBES, audit_evaluator
 from ngram_eval.audit.evaluator.case import Asker, Asking, Case, Questions, asked
-from ngram_eval.audit.evaluator.process import Limits, Place, Question, Refused
+from ngram_eval.audit.evaluator.process import Limits, Place, Refused
+from ngram_eval.audit.evaluator.streams import Ids
 from ngram_eval.audit.evaluator.sweep import sweep
 from ngram_eval.audit.finding import Audited, Finding, ask
 from ngram_eval.evaluation.interrupt import Interrupt
@@ -93,6 +94,7 @@ HONEST: dict[str, dict[str, Any]] = {
     "total": {},
     "loss_and_bpb": {},
     "rounded": {},
+    "nothing_of_short_streams": {},
     "trained_on_the_way": {"limits": replace(LIMITS, fresh=True)},
 }
 
@@ -103,7 +105,8 @@ def test_an_honest_evaluator_passes_in_every_form(folder: Path, name: str) -> No
     evidence = {probe.name: one for probe, one in zip(PROBES, found.findings, strict=True)}
     assert found.outcome == "pass", evidence
     applied = len(found.numbers("pass"))
-    assert applied == (5 if name in ("total", "loss_and_bpb", "rounded") else 9 + (name == "by_document")), evidence
+    of_totals = name in ("total", "loss_and_bpb", "rounded", "nothing_of_short_streams")
+    assert applied == (5 if of_totals else 9 + (name == "by_document")), evidence
 
 
 FEW: dict[str, Any] = {"asking": replace(ASKING, endings=1)}
@@ -201,6 +204,14 @@ def test_documents_in_another_order_show_who_knows_the_next(
         assert re.search(evidence, found.evidence), found
 
 
+@pytest.mark.parametrize("runs", [0, 60])
+def test_an_interrupt_ends_the_audit_without_findings(folder: Path, runs: int) -> None:
+    place = Place.of(f"{folder / 'eval.py'}:as_array")
+    with Evaluator(place, LIMITS, stopped=lambda: one.runs >= runs) as one, Interrupt() as interrupt:
+        assert audit_evaluator(make_case(one), lambda done: None, interrupt) == []
+        assert one.runs < 250, "the audit has 278"
+
+
 class OneByte:
     """A tokenizer each of whose tokens is a byte."""
 
@@ -255,6 +266,12 @@ def test_a_sum_stops_where_it_exceeds_1(folder: Path, monkeypatch: pytest.Monkey
         assert found.details["asked"] <= [most]
 
 
+def test_a_sum_of_nothing_is_a_waste(folder: Path) -> None:
+    found = found_by(folder, "ruling_all_out", "sum to 1")
+    assert (found.verdict, found.details["sums"]) == ("pass", [0.0] * len(found.details["sums"]))
+    assert "a waste" in found.evidence
+
+
 def test_who_asks_what_is_not_seen_in_the_order(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Questions of several askers are mixed; each gets the answers to its own."""
     put: list[int] = []
@@ -272,7 +289,7 @@ def test_who_asks_what_is_not_seen_in_the_order(folder: Path, monkeypatch: pytes
     with evaluator(folder, "total") as of_totals:
         case, try_to = make_case(of_totals), of_totals.try_to
 
-        def noting(streams: Sequence[Question]) -> list[Answer | Refused]:
+        def noting(streams: Sequence[Ids]) -> list[Answer | Refused]:
             put.extend(map(len, streams))
             return try_to(streams)
 
@@ -290,7 +307,8 @@ def test_who_asks_what_is_not_seen_in_the_order(folder: Path, monkeypatch: pytes
 def test_bytes_of_a_text_are_an_alphabet(folder: Path) -> None:
     """An evaluator of bytes gets bytes; the sum is over their 256 values."""
     words = np.frombuffer(b"the cat sat on the mat and the rat sat on the hat, " * 3, np.uint8).astype(np.uint16)
-    with evaluator(folder, "of_bytes") as asked, Interrupt() as interrupt:
+    place = Place.of(f"{folder / 'eval.py'}:of_bytes", of_bytes=True)
+    with Evaluator(place, LIMITS) as asked, Interrupt() as interrupt:
         asking = Asking(endings=40, sums=512, scattered=4)
         data = Data(tokens=words, tokenizer=ByteTokenizer(), total=len(words))
         of_bytes = Case(asked, data, 256, claim=Claim(), asking=asking, seed=3)
