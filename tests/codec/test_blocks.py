@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from ngram_eval.cli import codec as cli
 from ngram_eval.codec import container
 from ngram_eval.codec.blocks import Advance, each_block, span
 from ngram_eval.codec.method import Layout, Method
@@ -71,3 +72,15 @@ def test_a_layout_that_is_not_of_the_payload_is_refused(layout: Layout) -> None:
 def test_a_plain_layout_is_not_stored() -> None:
     assert method().to_json(Layout()) == method().to_json()
     assert Method.from_json(method().to_json(Layout(notes=3))) == method()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--uniform", "--blocks", "0"], "--blocks is 0: give 1 to 256"),
+        (["--artifact", "packaged", "--blocks", "2"], "--blocks is 2: with a model of --artifact there is one"),
+    ],
+)
+def test_blocks_that_can_not_be_are_refused(flags: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        cli.parse(["compress", "IN", "OUT", *flags], "codec")
