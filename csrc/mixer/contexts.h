@@ -18,7 +18,8 @@ struct Spelling {
   std::string bytes;
 };
 
-inline constexpr int kMostHashed = 20;
+inline constexpr int kMostHashed = 48;
+inline constexpr int kMostMatches = 3;
 inline constexpr int kDirect = 4;
 
 // Hashes of what came before, one for each table.
@@ -26,6 +27,16 @@ struct Contexts {
   std::array<std::uint64_t, kMostHashed> hashed;  // by what each adds to those before it
   std::array<std::uint64_t, kDirect> direct;      // nothing, one token, two, the word so far
   std::uint64_t token, word;                      // for the choice of weights
+  std::uint32_t column;
+  std::uint32_t above;
+};
+
+// A place where the last tokens came before, followed as long as it goes on to predict well.
+struct Match {
+  std::uint64_t place = 0;  // of what it says comes next
+  int length = 0;           // tokens that it got right in a row, or that were compared; 0 at first and after a failure
+  int missed = 0;           // of the last predictions
+  bool found = false;
 };
 
 inline std::uint64_t mix(std::uint64_t a, std::uint64_t b) {
@@ -37,19 +48,19 @@ inline std::uint64_t mix(std::uint64_t a, std::uint64_t b) {
 
 class MixerContexts {
  public:
-  static constexpr int kMatch = 7;             // tokens that a repetition must have
+  static constexpr std::array<int, kMostMatches> kMatch = {7, 4, 14};  // tokens that a repetition must have
   static constexpr int kLongest = 32;          // tokens that are compared when one is found
   static constexpr int kRemembered = 1 << 22;  // tokens in which one is looked for
 
-  explicit MixerContexts(const Spelling& spelling);
+  explicit MixerContexts(const Spelling& spelling, std::uint64_t use);
 
   void push(std::uint32_t token);
   // Asks for what the push of `token`, which comes next, will touch.
   void prefetch(std::uint32_t token);
   const Contexts& now() const { return now_; }
   std::uint64_t size() const { return size_; }
-  int matched() const { return matched_; }               // tokens of the repetition under way, or 0
-  std::uint32_t expected() const { return at(place_); }  // what it says comes next
+  const Match& match(int m) const { return matches_[m]; }
+  std::uint32_t expected(int m) const { return at(matches_[m].place); }  // what it says comes next
 
  private:
   static constexpr int kPlaceBits = 20;
@@ -57,19 +68,26 @@ class MixerContexts {
   std::uint32_t at(std::uint64_t position) const { return tokens_.data()[position & (kRemembered - 1)]; }
   std::uint64_t back(std::uint64_t k) const { return k <= size_ ? at(size_ - k) + std::uint64_t{1} : 0; }
   void spell(std::uint32_t token);
-  std::uint64_t place_of(std::uint64_t newest, int k) const;
-  void match();
+  std::uint64_t place_of(std::uint64_t newest, int k, int m) const;
+  void match(int m, std::uint32_t token);
   void look();
 
   const Spelling& spelling_;
+  std::uint64_t use_;
   ZeroPages<std::uint32_t> tokens_;  // a ring of the last kRemembered
   std::uint64_t size_ = 0;
   std::uint64_t bytes_ = 0;  // the last eight
   std::uint64_t word_ = 0, last_word_ = 0, word_before_ = 0;
   std::vector<std::uint32_t> after_one_, after_two_;  // the last two tokens that followed, 16 bits of each
-  ZeroPages<std::uint64_t> places_;                   // by the last kMatch tokens: the position after them
-  std::uint64_t place_ = 0;
-  int matched_ = 0;
+  std::array<ZeroPages<std::uint64_t>, kMostMatches> places_;  // by the last kMatch tokens: the position after them
+  std::array<Match, kMostMatches> matches_{};
+  // Lines.
+  std::uint32_t letter(std::uint64_t at) const { return text_[at & (kText - 1)]; }
+  static constexpr std::uint64_t kText = 1 << 12;
+  std::array<std::uint8_t, kText> text_{};
+  std::uint64_t bytes_seen_ = 0, line_ = 0, line_above_ = 0, length_above_ = 0;
+  std::uint32_t indent_ = 0, first_ = 0, indent_above_ = 0;
+  std::uint64_t punctuation_ = 0;
   Contexts now_{};
 };
 

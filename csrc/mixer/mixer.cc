@@ -40,7 +40,7 @@ Mixer::Mixer(const MixerConfig& config, Spelling spelling)
     : config_(config),
       spelling_(std::move(spelling)),
       by_rank_(spelling_.rank.size()),
-      past_(spelling_),
+      past_(spelling_, config.use),
       width_((kFirstHashed + config.hashed + kLanes - 1) / kLanes * kLanes),
       groups_(config.groups),
       direct_(std::max<std::uint64_t>(config.groups / 16, 1) * kDirectPlaces),
@@ -59,12 +59,12 @@ Mixer::Mixer(const MixerConfig& config, Spelling spelling)
       maps_[k * 256 + s] = Estimate((history.ones + 0.4) / (history.total() + 0.8));
     }
   }
-  for (int i = 0; i < 32 * 2; ++i) {
+  for (int i = 0; i < kMostMatches * 32 * 4 * 2; ++i) {
     repetitions_.emplace_back(0.1);
     repetitions_.emplace_back(0.9);
   }
   const std::array<std::size_t, kMostSets> rows = {vocab, std::size_t{1} << kHashedSets, std::size_t{1} << kHashedSets,
-                                                   768, 16 * 5 * 4};
+                                                   768, 16 * 5 * 4, 128 * 20, 128, 128};
   first_weights_.fill(no_weights_.data());
   row_width_.fill(0);
   for (int m = 0; m < config.sets; ++m) {
@@ -88,8 +88,12 @@ Mixer::Mixer(const MixerConfig& config, Spelling spelling)
 void Mixer::start(Path& path) const {
   path.position = past_.size();
   path.contexts = past_.now();
-  path.matched = past_.matched();
-  path.expected = path.matched > 0 ? spelling_.rank[past_.expected()] : 0;
+  for (int m = 0; m < config_.matches; ++m) {
+    const Match& match = past_.match(m);
+    const int known = match.length < 16 ? match.length : std::min(31, 16 + (match.length - 16) / 4);
+    path.expected[m] = {match.found ? spelling_.rank[past_.expected(m)] : 0,
+                        match.found ? (m * 32 + known) * 4 + std::min(match.missed, 3) : -1, match.length};
+  }
   path.depth = 0;
   path.nodes[0] = {0, vocab_size(), 1};
 }
@@ -198,14 +202,14 @@ NGRAM_INLINE void Mixer::look(const Path& path, int from, int to) {
     Decision& decision = decisions_[i];
     decision.inputs[kConstant] = kConstantInput;
     const Node& node = path.nodes[i];
-    const bool repeated = path.matched > 0 && path.expected >= node.low && path.expected < node.high;
-    if (repeated) {
-      const int known = path.matched < 16 ? path.matched : std::min(31, 16 + (path.matched - 16) / 4);
-      decision.repetition = &repetitions_[(known * 2 + (i > 0)) * 2 + (path.expected >= node.mid())];
-      decision.inputs[kRepetition] = kLogits[decision.repetition->step()];
-    } else {  // or it has already failed
-      decision.repetition = nullptr;
-      decision.inputs[kRepetition] = 0.0f;
+    for (int m = 0; m < kMostMatches; ++m) {
+      decision.repetitions[m] = nullptr;
+      decision.inputs[kRepetition + m] = 0.0f;
+      if (m >= config_.matches) continue;
+      const Path::Expected& expected = path.expected[m];
+      if (expected.row < 0 || expected.rank < node.low || expected.rank >= node.high) continue;  // or it has already failed
+      decision.repetitions[m] = &repetitions_[(expected.row * 2 + (i > 0)) * 2 + (expected.rank >= node.mid())];
+      decision.inputs[kRepetition + m] = kLogits[decision.repetitions[m]->step()];
     }
   }
   for (int i = from; i < to; i += 4) {
@@ -226,7 +230,8 @@ NGRAM_INLINE void Mixer::look(const Path& path, int from, int to) {
 NGRAM_INLINE void Mixer::select(const Path& path, int depth) {
   Decision& decision = decisions_[depth];
   const auto states = [&](int k) { return static_cast<std::uint8_t>(decision.states[k]); };
-  const int repeats = decision.repetition == nullptr ? 0 : path.matched < 8 ? 1 : path.matched < 20 ? 2 : 3;
+  const int length = path.expected[0].length;
+  const int repeats = decision.repetitions[0] == nullptr ? 0 : length < 8 ? 1 : length < 20 ? 2 : 3;
   const auto used = [&](int k) { return static_cast<int>(kTables.total[states(k)]); };
   const int sure = std::min(3, used(0) / 2) * 16 + std::min(3, used(1) / 2) * 4 + std::min(3, used(4) / 2);
   const int known = (states(5) != 0) + (states(7) != 0) + (states(2) != 0) + (states(0) != 0);
@@ -235,6 +240,8 @@ NGRAM_INLINE void Mixer::select(const Path& path, int depth) {
   std::copy(rows.weights.begin(), rows.weights.end(), decision.weights.begin());
   decision.weights[3] = weights(3, (sure * 3 + std::min(2, used(3))) * 4 + repeats);
   decision.weights[4] = weights(4, (neural * 5 + known) * 4 + repeats);
+  if (config_.sets > 5) decision.weights[5] = weights(5, path.contexts.column * 20 + std::min(depth, 19));
+  for (int m = std::max(config_.sets, 5); m < kMostSets; ++m) decision.weights[m] = weights(m, 0);
   decision.last_weights = rows.last_weights;
   decision.cells = rows.maps;
 }
@@ -266,7 +273,10 @@ NGRAM_CLONES void Mixer::predict(const Path& path, int from, int to) {
     case 1: add_up<1>(path, from, to, z.data()); break;
     case 2: add_up<2>(path, from, to, z.data()); break;
     case 3: add_up<3>(path, from, to, z.data()); break;
-    default: add_up<4>(path, from, to, z.data());
+    case 4: add_up<4>(path, from, to, z.data()); break;
+    case 5: add_up<5>(path, from, to, z.data()); break;
+    case 6: add_up<6>(path, from, to, z.data()); break;
+    default: add_up<7>(path, from, to, z.data());
   }
   for (int i = 0; i < to - from; i += kLanes) {
     const Lanes some = clipped(load<Lanes>(z.data() + i));
@@ -327,7 +337,10 @@ NGRAM_CLONES void Mixer::learn(const Path& path) {
       case 1: move_sets<1>(decision, errors); break;
       case 2: move_sets<2>(decision, errors); break;
       case 3: move_sets<3>(decision, errors); break;
-      default: move_sets<4>(decision, errors);
+      case 4: move_sets<4>(decision, errors); break;
+      case 5: move_sets<5>(decision, errors); break;
+      case 6: move_sets<6>(decision, errors); break;
+      default: move_sets<7>(decision, errors);
     }
     move<1>(decision.last_weights, decision.logits.data(), (outcome - decision.mixed) * kLastRate);
   }
@@ -369,8 +382,8 @@ NGRAM_CLONES void Mixer::count(const Path& path) {
       const Bits bits = moved(Bits{at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7)}, outcomes, kStateLimit);
       for (int lane = 0; lane < kLanes; ++lane) at(lane) = bits[lane];
     }
-    if (decision.repetition) {
-      decision.repetition->bits = moved(Bits{decision.repetition->bits}, outcomes, kRepetitionLimit)[0];
+    for (Estimate* const repetition : decision.repetitions) {
+      if (repetition) repetition->bits = moved(Bits{repetition->bits}, outcomes, kRepetitionLimit)[0];
     }
   }
 }
@@ -525,7 +538,7 @@ double Mixer::decide(int bit) {
 
 std::vector<std::pair<const char*, std::span<float>>> Mixer::learned() {
   constexpr std::array<const char*, kMostSets> names = {"weights_node", "weights_word", "weights_token",
-                                                        "weights_counts", "weights_neural"};
+                                                        "weights_counts", "weights_neural", "weights_column", "weights_6", "weights_7"};
   std::vector<std::pair<const char*, std::span<float>>> arrays;
   const auto add = [&](const char* name, ZeroPages<float>& of) {
     arrays.emplace_back(name, std::span<float>(of.data(), of.size()));

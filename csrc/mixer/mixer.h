@@ -48,6 +48,9 @@ struct MixerConfig {
   int sets;              // of weights
   std::uint64_t groups;  // of bit histories, a power of two from 4
   float weight;          // at the start, of every n-gram input; the neural one has 1
+  int matches = 1;
+  int exact = 0;
+  std::uint64_t use = ~0ull;
 };
 
 // The decisions of tokens in a row, for a coder of bits.
@@ -68,7 +71,7 @@ struct Neural {
 
 class Mixer {
  public:
-  static constexpr int kMostSets = 5, kMostDecisions = 19;  // decisions: a vocabulary has at most 2^19 tokens
+  static constexpr int kMostSets = 8, kMostDecisions = 19;  // decisions: a vocabulary has at most 2^19 tokens
 
   // Decisions of the longest path.
   int depth() const { return std::bit_width(by_rank_.size() - 1); }
@@ -113,8 +116,8 @@ class Mixer {
   Switch& chosen() { return switch_; }
 
  private:
-  static constexpr int kInputs = 32;  // 3 + kDirect + kMostHashed, and zeros
-  static constexpr int kNeural = 0, kConstant = 1, kRepetition = 2, kFirstDirect = 3;
+  static constexpr int kInputs = 64;  // 3 + kDirect + kMostHashed, and zeros
+  static constexpr int kNeural = 0, kConstant = 1, kExact = 2, kRepetition = 3, kFirstDirect = kRepetition + kMostMatches;
   static constexpr int kFirstHashed = kFirstDirect + kDirect;
   static constexpr int kLevels = 4;                         // of the tree in a group
   static constexpr int kAtOnce = 3;                         // groups that are asked for
@@ -137,8 +140,12 @@ class Mixer {
   struct Path {
     std::uint64_t position;
     Contexts contexts;
-    int matched;             // tokens of the repetition under way, or 0
-    std::uint32_t expected;  // rank of what it says comes next
+    struct Expected {
+      std::uint32_t rank;
+      int row;  // of the repetitions' map; -1: none
+      int length;
+    };
+    std::array<Expected, kMostMatches> expected;
     int depth;               // of the last node
     int groups;              // that a whole path goes through
     std::array<Node, kMostDecisions + 1> nodes;
@@ -163,7 +170,7 @@ class Mixer {
     std::array<float*, kMostSets> weights;
     float* last_weights;
     std::array<float*, 2> cells;
-    Estimate* repetition;  // or null
+    std::array<Estimate*, kMostMatches> repetitions;  // or null
     float right;           // share of the second of two neighbouring cells
     double neural;         // probability of a 1 by the neural model
     float mixed;           // before the last maps
