@@ -50,6 +50,9 @@ Mixer::Mixer(const MixerConfig& config, Spelling spelling)
       last_maps_{ZeroPages<float>(spelling_.rank.size() * kCells), ZeroPages<float>(kCells << kHashedMaps)},
       below_(spelling_.rank.size() + 1) {
   const std::size_t vocab = by_rank_.size();
+  if (config.exact > 0) exact_.emplace(config.exact, spelling_.rank);
+  switch_.believed = exact_ ? Believed{1.0 / 3, 1.0 / 3} : Believed{0.5, 0.0};
+  weight_ = switch_.believed;
   for (std::size_t token = 0; token < vocab; ++token) {
     by_rank_[spelling_.rank[token]] = static_cast<std::uint32_t>(token);
   }
@@ -74,6 +77,8 @@ Mixer::Mixer(const MixerConfig& config, Spelling spelling)
       float* const w = weights(m, row);
       std::fill(w + kConstant, w + kFirstHashed + config.hashed, config.weight);
       w[kNeural] = 1.0f;
+      w[kExact] = 0.0f;
+      if (exact_) w[kExact] = config.exact_weight, w[kNeural] = config.neural_weight;
     }
   }
   for (std::size_t row = 0; row < vocab; ++row) {
@@ -180,6 +185,22 @@ void Mixer::branches(const Path& path, int from, int to) {
   }
 }
 
+// What exact counts say of decisions of which `branches` has told; in order.
+void Mixer::counted(const Path& path, int from, int to) {
+  if (!exact_) return;
+  for (int i = from; i < to; ++i) {
+    Decision& decision = decisions_[i];
+    if (i == 0) {
+      decision.mass = 1.0;
+    } else {
+      const Decision& above = decisions_[i - 1];
+      decision.mass = above.mass * (path.bits[i - 1] ? above.neural : 1.0 - above.neural);
+    }
+    const Node& node = path.nodes[i];
+    decision.exact = exact_->one(node.low, node.mid(), node.high, decision.mass, decision.neural);
+  }
+}
+
 // The inputs of decisions.
 NGRAM_INLINE void Mixer::look(const Path& path, int from, int to) {
   const std::size_t hashed = config_.hashed;
@@ -216,6 +237,11 @@ NGRAM_INLINE void Mixer::look(const Path& path, int from, int to) {
     const auto neural = [&](int j) { return decisions_[std::min(i + j, to - 1)].neural; };
     const Doubles logits = logit(Doubles{neural(0), neural(1), neural(2), neural(3)});
     for (int j = 0; j < std::min(4, to - i); ++j) decisions_[i + j].inputs[kNeural] = static_cast<float>(logits[j]);
+    if (exact_) {
+      const auto exact = [&](int j) { return decisions_[std::min(i + j, to - 1)].exact; };
+      const Doubles exacts = logit(Doubles{exact(0), exact(1), exact(2), exact(3)});
+      for (int j = 0; j < std::min(4, to - i); ++j) decisions_[i + j].inputs[kExact] = static_cast<float>(exacts[j]);
+    }
   }
   for (int i = from; i < to; ++i) {  // what has seen nothing has nothing to say
     Decision& decision = decisions_[i];
@@ -299,17 +325,20 @@ NGRAM_CLONES void Mixer::predict(const Path& path, int from, int to) {
 }
 
 // What a 1 is charged with where the neural model has this weight.
-double Mixer::charge(int depth, double weight) const {
+double Mixer::charge(int depth, const Believed& weight) const {
   const Decision& decision = decisions_[depth];
-  const double one = weight * decision.neural + (1.0 - weight) * decision.fixed;
+  const double one = weight.neural * decision.neural + weight.exact * decision.exact +
+                     (1.0 - weight.neural - weight.exact) * decision.fixed;
   return std::min(1.0 - kLeast, std::max(kLeast, one));
 }
 
 // The neural model's weight once the outcome is known.
-double Mixer::told(int depth, double weight, double one, int bit) const {
+Mixer::Believed Mixer::told(int depth, const Believed& weight, double one, int bit) const {
   const Decision& decision = decisions_[depth];
-  const double believed = bit ? decision.neural : 1.0 - decision.neural, charged = bit ? one : 1.0 - one;
-  return std::min(1.0, weight * believed / charged);
+  const double charged = bit ? one : 1.0 - one;
+  const double neural = std::min(1.0, weight.neural * (bit ? decision.neural : 1.0 - decision.neural) / charged);
+  const double exact = std::min(1.0 - neural, weight.exact * (bit ? decision.exact : 1.0 - decision.exact) / charged);
+  return {neural, exact};
 }
 
 template <int kVectors>
@@ -320,7 +349,10 @@ NGRAM_INLINE void Mixer::move_sets(Decision& decision, const std::array<float, k
 // Moves what the neural model has a part in, by the token's decisions.
 NGRAM_CLONES void Mixer::learn(const Path& path) {
   const double share = 1.0 / (switch_.charged + 2.0);
-  switch_ = {(1.0 - share) * weight_ + 0.5 * share, switch_.charged + 1.0};
+  const double even = exact_ ? 1.0 / 3 : 0.5;
+  switch_ = {{(1.0 - share) * weight_.neural + even * share,
+              exact_ ? (1.0 - share) * weight_.exact + even * share : 0.0},
+             switch_.charged + 1.0};
   const float rate = kRate + (kFirstRate - kRate) / (1.0f + static_cast<float>(path.position) / kRateTokens);
   for (int i = 0; i < path.depth; ++i) {
     Decision& decision = decisions_[i];
@@ -408,6 +440,7 @@ void Mixer::append(const Token* tokens, std::int64_t n) {
     if (i + 2 < n) past_.prefetch(tokens[i + 1]);
     for (int first = 0; first < path_->depth; first += kLevels) find(*path_, first / kLevels);
     look(*path_, 0, path_->depth);
+    if (exact_) exact_->model().append(&tokens[i], 1);
     count(*path_);
   }
 }
@@ -431,15 +464,25 @@ void Mixer::score(const Token* tokens, std::int64_t n, const Neural& neural, dou
     p[i] = charge(*path_, decisions);
     order[i] = static_cast<std::uint8_t>(this->order(*path_));
     learn(*path_);
+    finish(*path_);
     count(*path_);
   }
 }
 
+// Tells exact counts what came.
+void Mixer::finish(const Path& path) {
+  if (!exact_) return;
+  const Decision& last = decisions_[path.depth - 1];
+  exact_->learn(by_rank_[path.last().low], last.mass * (path.bits[path.depth - 1] ? last.neural : 1.0 - last.neural));
+}
+
 // A whole path's probability.
 double Mixer::charge(Path& path, Decisions* decisions) {
+  if (exact_) exact_->begin();
+  counted(path, 0, path.depth);
   predict(path, 0, path.depth);
   double p = 1.0;
-  weight_ = switch_.neural;
+  weight_ = switch_.believed;
   for (int i = 0; i < path.depth; ++i) {
     const double one = charge(i, weight_);
     weight_ = told(i, weight_, one, path.bits[i]);
@@ -456,6 +499,7 @@ double Mixer::charge(Path& path, Decisions* decisions) {
 void Mixer::predict_last(Path& path) {
   choose(path);
   branches(path, path.depth, path.depth + 1);
+  counted(path, path.depth, path.depth + 1);
   predict(path, path.depth, path.depth + 1);
 }
 
@@ -463,11 +507,13 @@ void Mixer::distribution(const double* row, double* p) {
   struct Open {
     Node node;
     int depth;
-    double weight, p;
+    Believed weight;
+    double p;
   };
   sum_up(row);
   start(*path_);
-  std::vector<Open> open{{path_->last(), 0, switch_.neural, 1.0}};
+  if (exact_) exact_->begin();
+  std::vector<Open> open{{path_->last(), 0, switch_.believed, 1.0}};
   while (!open.empty()) {  // depth first: what lies above a node stays as it is
     const Open at = open.back();
     open.pop_back();
@@ -493,6 +539,8 @@ void Mixer::evidence(std::uint32_t token, const double* row, std::int64_t* occur
   sum_up(row);
   plan(*path_, token);
   branches(*path_, 0, path_->depth);
+  if (exact_) exact_->begin();
+  counted(*path_, 0, path_->depth);
   predict(*path_, 0, path_->depth);
   std::array<double, kInputs> sizes{};
   for (int depth = 0; depth < path_->depth; ++depth) {
@@ -518,7 +566,8 @@ void Mixer::evidence(std::uint32_t token, const double* row, std::int64_t* occur
 double Mixer::begin(const double* row) {
   sum_up(row);
   start(*path_);
-  weight_ = switch_.neural;
+  weight_ = switch_.believed;
+  if (exact_) exact_->begin();
   predict_last(*path_);
   return one_ = charge(0, weight_);
 }
@@ -528,6 +577,7 @@ double Mixer::decide(int bit) {
   descend(*path_, bit);
   if (token_known()) {
     learn(*path_);
+    finish(*path_);
     count(*path_);
     past_.push(token());
     return 0.0;

@@ -30,6 +30,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -38,6 +39,7 @@
 #include "common/zero_pages.h"
 #include "mixer/contexts.h"
 #include "mixer/estimate.h"
+#include "mixer/exact_paths.h"
 #include "mixer/groups.h"
 #include "mixer/lanes.h"
 
@@ -51,6 +53,7 @@ struct MixerConfig {
   int matches = 1;
   int exact = 0;
   std::uint64_t use = ~0ull;
+  float exact_weight = 0.4f, neural_weight = 0.5f;
 };
 
 // The decisions of tokens in a row, for a coder of bits.
@@ -109,8 +112,11 @@ class Mixer {
 
   // Learned besides what `append` makes again, to be read or written in place.
   std::vector<std::pair<const char*, std::span<float>>> learned();
+  struct Believed {  // weights of the neural model and of exact counts; the rest is the mixture's
+    double neural, exact;
+  };
   struct Switch {
-    double neural = 0.5;   // its weight
+    Believed believed;
     double charged = 0.0;  // positions
   };
   Switch& chosen() { return switch_; }
@@ -173,6 +179,8 @@ class Mixer {
     std::array<Estimate*, kMostMatches> repetitions;  // or null
     float right;           // share of the second of two neighbouring cells
     double neural;         // probability of a 1 by the neural model
+    double exact;          // the same by exact counts
+    double mass;           // that the neural model gives to the node
     float mixed;           // before the last maps
     float fixed;           // after them
   };
@@ -202,8 +210,10 @@ class Mixer {
   void add_up(const Path& path, int from, int to, float* z);
   template <int kVectors>
   void move_sets(Decision& decision, const std::array<float, kLanes>& steps) const;
-  double charge(int depth, double weight) const;
-  double told(int depth, double weight, double one, int bit) const;
+  double charge(int depth, const Believed& weight) const;
+  Believed told(int depth, const Believed& weight, double one, int bit) const;
+  void counted(const Path& path, int from, int to);
+  void finish(const Path& path);
   int order(const Path& path) const;
   double charge(Path& path, Decisions* decisions);
   void learn(const Path& path);
@@ -228,13 +238,14 @@ class Mixer {
   std::array<ZeroPages<float>, 2> last_maps_;  // (V, cells), (hash of last token and node, cells)
 
   Switch switch_;
+  std::optional<ExactPaths> exact_;
   std::vector<double> below_;  // neural probability of all ranks below each, V + 1
 
   std::array<Path, 2> paths_{};
   Path* path_ = &paths_[0];   // the token under way
   Path* ahead_ = &paths_[1];  // the one after it
   int asked_ = 0;             // keys of that one whose groups have been asked for
-  double weight_ = 0.5;       // of the neural model, given the decisions so far
+  Believed weight_;           // given the decisions so far
   double one_ = 0.5;          // what a 1 is charged with at the newest decision
   std::array<Decision, kMostDecisions> decisions_{};
   std::array<Group, kMostGroups> found_;
