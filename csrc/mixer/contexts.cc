@@ -21,13 +21,15 @@ MixerContexts::MixerContexts(const Spelling& spelling, std::uint64_t use)
     : spelling_(spelling), use_(use),
       tokens_(kRemembered),
       after_one_(std::size_t{1} << kAfterBits),
-      after_two_(std::size_t{1} << kAfterBits),
+      after_two_(std::size_t{1} << kAfterBits), after_word_(std::size_t{1} << kAfterBits),
       places_{ZeroPages<std::uint64_t>(std::size_t{1} << kPlaceBits), ZeroPages<std::uint64_t>(std::size_t{1} << kPlaceBits),ZeroPages<std::uint64_t>(std::size_t{1} << kPlaceBits)} {
   look();
 }
 
 void MixerContexts::push(std::uint32_t token) {
   const std::uint64_t one = mix(1, back(1)), two = mix(one, back(2));
+  auto& fw = after_word_[mix(word_, last_word_) >> (64 - kAfterBits)];
+  fw = fw << 16 | (token & 0xFFFF);
   for (auto* followed : {&after_one_[one >> (64 - kAfterBits)], &after_two_[two >> (64 - kAfterBits)]}) {
     *followed = *followed << 16 | (token & 0xFFFF);
   }
@@ -88,19 +90,26 @@ void MixerContexts::spell(std::uint32_t token) {
       line_above_ = line_;
       line_ = bytes_seen_;
       indent_above_ = indent_;
+      first_word_above_ = first_word_, first_word_ = 0;
       indent_ = first_ = 0;
     } else if (first_ == 0) {
       byte == ' ' || byte == '\t' ? ++indent_ : first_ = byte;
     }
     if (in_word(byte)) {
-      if (word_ == 0) punctuation_ = punctuation_;
+      if (word_ == 0) initial_now_ = byte | 32, capital_now_ = byte >= 'A' && byte <= 'Z';
     } else {
+      if (byte == '.' || byte == ';' || byte == ':' || byte == '\n') words_ = 0;
       punctuation_ = word_ != 0 ? byte : (punctuation_ << 8 | byte);
     }
     if (in_word(byte)) {
       word_ = mix(word_ + 1, byte | 32);  // capitals as small letters
     } else if (word_ != 0) {
-      word_before_ = last_word_, last_word_ = word_, word_ = 0;
+      if (first_word_ == 0) first_word_ = word_;
+      if (capital_now_) capital_ = word_;
+      ++words_;
+      capital_now_ = false;
+      initial_before_ = initial_, initial_ = initial_now_;
+      word_before2_ = word_before_, word_before_ = last_word_, last_word_ = word_, word_ = 0;
     }
   }
 }
@@ -153,6 +162,18 @@ void MixerContexts::look() {
       mix(mix(first_, word_), 18),              // 33
       mix(mix(length_above_, column), 19),      // 34
       mix(mix(above2, word_), 20),              // 35
+      mix(mix(word_, word_before2_), 21),       // 36
+      mix(mix(last_word_, word_before_), 22),   // 37
+      mix(mix(mix(t2, t3), t4), 23),            // 38
+      mix(mix(t3, t4), 24),                     // 39
+      mix(mix(after_word_[mix(word_, last_word_) >> (64 - kAfterBits)], t1), 25),  // 40
+      mix(mix(mix(word_, initial_), initial_before_), 26),  // 41
+      mix(mix(four, back(5)), 27),              // 42
+      mix(mix(mix(mix(mix(four, back(5)), back(6)), back(7)), back(8)), 28),  // 43
+      mix(bytes_, 29),                          // 44
+      mix(mix(t1, words_), 30),                 // 45
+      mix(mix(word_, capital_), 31),            // 46
+      mix(mix(mix(first_word_above_, std::min<std::uint64_t>(column, 30)), t1), 32),  // 47
   };
   for (int k = 0, to = 0; k < kMostHashed; ++k) if (use_ >> k & 1) now_.hashed[to++] = mix(k + 1, contexts[k]);
   now_.direct = {mix(101, 0), mix(102, t1), mix(103, two), mix(104, word_)};
@@ -160,6 +181,7 @@ void MixerContexts::look() {
   now_.word = mix(106, word_);
   now_.column = static_cast<std::uint32_t>(std::min<std::uint64_t>(column, 127));
   now_.above = static_cast<std::uint32_t>(above);
+  now_.last = static_cast<std::uint32_t>(bytes_), now_.indent = indent_, now_.first = first_;
 }
 
 }  // namespace ngram

@@ -29,6 +29,7 @@ struct Contexts {
   std::uint64_t token, word;                      // for the choice of weights
   std::uint32_t column;
   std::uint32_t above;
+  std::uint32_t last, indent, first;
 };
 
 // A place where the last tokens came before, followed as long as it goes on to predict well.
@@ -78,7 +79,7 @@ class MixerContexts {
   std::uint64_t size_ = 0;
   std::uint64_t bytes_ = 0;  // the last eight
   std::uint64_t word_ = 0, last_word_ = 0, word_before_ = 0;
-  std::vector<std::uint32_t> after_one_, after_two_;  // the last two tokens that followed, 16 bits of each
+  std::vector<std::uint32_t> after_one_, after_two_, after_word_;  // the last two tokens that followed, 16 bits of each
   std::array<ZeroPages<std::uint64_t>, kMostMatches> places_;  // by the last kMatch tokens: the position after them
   std::array<Match, kMostMatches> matches_{};
   // Lines.
@@ -87,7 +88,8 @@ class MixerContexts {
   std::array<std::uint8_t, kText> text_{};
   std::uint64_t bytes_seen_ = 0, line_ = 0, line_above_ = 0, length_above_ = 0;
   std::uint32_t indent_ = 0, first_ = 0, indent_above_ = 0;
-  std::uint64_t punctuation_ = 0;
+  std::uint64_t punctuation_ = 0, word_before2_ = 0, initial_ = 0, initial_before_ = 0, initial_now_ = 0, words_ = 0, capital_ = 0, first_word_ = 0, first_word_above_ = 0;
+  bool capital_now_ = false;
   Contexts now_{};
 };
 

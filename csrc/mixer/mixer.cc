@@ -4,6 +4,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <cstdlib>
 
 #include "common/clones.h"
 #include "common/portable_math.h"
@@ -12,11 +13,11 @@ namespace ngram {
 namespace {
 
 constexpr float kConstantInput = 0.3f;
-constexpr float kRate = 0.006f, kFirstRate = 0.02f, kRateTokens = 20000.0f;  // of the first layer, falling
-constexpr float kLastRate = 0.0005f, kMapRate = 0.02f;
+static const float kRate = getenv("R") ? atof(getenv("R")) : 0.006f, kFirstRate = getenv("R1") ? atof(getenv("R1")) : 0.02f, kRateTokens = 20000.0f;  // of the first layer, falling
+static const float kLastRate = getenv("LR") ? atof(getenv("LR")) : 0.0005f, kMapRate = getenv("MR") ? atof(getenv("MR")) : 0.02f;
 constexpr float kLeastMixed = 1.0f / 65536;
 constexpr double kLeast = 1.0 / (1 << 22);
-constexpr int kStateLimit = 255, kDirectLimit = 250, kRepetitionLimit = 1000;
+static const int kStateLimit = getenv("SL") ? atoi(getenv("SL")) : 255, kDirectLimit = getenv("DL") ? atoi(getenv("DL")) : 250, kRepetitionLimit = 1000;
 
 // By the upper bits of an estimate.
 const std::array<float, Estimate::kSteps> kLogits = [] {
@@ -67,7 +68,7 @@ Mixer::Mixer(const MixerConfig& config, Spelling spelling)
     repetitions_.emplace_back(0.9);
   }
   const std::array<std::size_t, kMostSets> rows = {vocab, std::size_t{1} << kHashedSets, std::size_t{1} << kHashedSets,
-                                                   768, 16 * 5 * 4, 128 * 20, 128, 128};
+                                                   768, 16 * 5 * 4, 128 * 20, 4096, 8192};
   first_weights_.fill(no_weights_.data());
   row_width_.fill(0);
   for (int m = 0; m < config.sets; ++m) {
@@ -267,7 +268,26 @@ NGRAM_INLINE void Mixer::select(const Path& path, int depth) {
   decision.weights[3] = weights(3, (sure * 3 + std::min(2, used(3))) * 4 + repeats);
   decision.weights[4] = weights(4, (neural * 5 + known) * 4 + repeats);
   if (config_.sets > 5) decision.weights[5] = weights(5, path.contexts.column * 20 + std::min(depth, 19));
-  for (int m = std::max(config_.sets, 5); m < kMostSets; ++m) decision.weights[m] = weights(m, 0);
+  for (int m = std::max(config_.sets, 6); m < kMostSets; ++m) decision.weights[m] = weights(m, 0);
+  static const int e6 = getenv("S6") ? atoi(getenv("S6")) : 0, e7 = getenv("S7") ? atoi(getenv("S7")) : 0;
+  const int ex = std::clamp(static_cast<int>(decision.inputs[kExact] * 2 + 16.0f), 0, 31);
+  const auto mm = [&](int m) { return decision.repetitions[m] == nullptr ? 0 : path.expected[m].length < 8 ? 1 : path.expected[m].length < 20 ? 2 : 3; };
+  const auto pick = [&](int e) {
+    switch (e) {
+      case 1: return ex * 4 + repeats;
+      case 2: return static_cast<int>(path.contexts.above & 255) * 16 + std::min(depth, 15);
+      case 3: return static_cast<int>(path.contexts.last & 255) * 16 + std::min(depth, 15);
+      case 4: return (mm(0) * 4 + mm(1)) * 4 + mm(2);
+      case 5: return ((mm(0) * 4 + mm(1)) * 4 + mm(2)) * 16 + std::min(depth, 15);
+      case 6: return static_cast<int>(path.contexts.last >> 8 & 255) * 16 + std::min(depth, 15);
+      case 7: return (std::min<int>(path.contexts.indent, 31) * 16 + std::min(depth, 15));
+      case 8: return ex * 20 + std::min(depth, 19);
+      case 9: return static_cast<int>(path.contexts.first & 255) * 16 + std::min(depth, 15);
+      default: return 0;
+    }
+  };
+  if (config_.sets > 6) decision.weights[6] = weights(6, pick(e6));
+  if (config_.sets > 7) decision.weights[7] = weights(7, pick(e7));
   decision.last_weights = rows.last_weights;
   decision.cells = rows.maps;
 }

@@ -122,7 +122,7 @@ class Mixer {
   Switch& chosen() { return switch_; }
 
  private:
-  static constexpr int kInputs = 64;  // 3 + kDirect + kMostHashed, and zeros
+  static constexpr int kInputs = 72;  // 3 + kDirect + kMostHashed, and zeros
   static constexpr int kNeural = 0, kConstant = 1, kExact = 2, kRepetition = 3, kFirstDirect = kRepetition + kMostMatches;
   static constexpr int kFirstHashed = kFirstDirect + kDirect;
   static constexpr int kLevels = 4;                         // of the tree in a group
