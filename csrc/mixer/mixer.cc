@@ -4,7 +4,6 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
-#include <cstdlib>
 
 #include "common/clones.h"
 #include "common/portable_math.h"
@@ -13,11 +12,12 @@ namespace ngram {
 namespace {
 
 constexpr float kConstantInput = 0.3f;
-static const float kRate = getenv("R") ? atof(getenv("R")) : 0.006f, kFirstRate = getenv("R1") ? atof(getenv("R1")) : 0.02f, kRateTokens = 20000.0f;  // of the first layer, falling
-static const float kLastRate = getenv("LR") ? atof(getenv("LR")) : 0.0005f, kMapRate = getenv("MR") ? atof(getenv("MR")) : 0.02f;
+constexpr float kRate = 0.006f, kFirstRate = 0.02f, kRateTokens = 20000.0f;  // of the first layer, falling
+constexpr float kLastRate = 0.001f, kMapRate = 0.02f;
 constexpr float kLeastMixed = 1.0f / 65536;
 constexpr double kLeast = 1.0 / (1 << 22);
-static const int kStateLimit = getenv("SL") ? atoi(getenv("SL")) : 255, kDirectLimit = getenv("DL") ? atoi(getenv("DL")) : 250, kRepetitionLimit = 1000;
+constexpr int kStateLimit = 255, kDirectLimit = 250, kRepetitionLimit = 1000;
+constexpr int kColumns = 128;  // with weights of their own
 
 // By the upper bits of an estimate.
 const std::array<float, Estimate::kSteps> kLogits = [] {
@@ -41,7 +41,7 @@ Mixer::Mixer(const MixerConfig& config, Spelling spelling)
     : config_(config),
       spelling_(std::move(spelling)),
       by_rank_(spelling_.rank.size()),
-      past_(spelling_, config.use),
+      past_(spelling_, config.matches),
       width_((kFirstHashed + config.hashed + kLanes - 1) / kLanes * kLanes),
       groups_(config.groups),
       direct_(std::max<std::uint64_t>(config.groups / 16, 1) * kDirectPlaces),
@@ -51,9 +51,8 @@ Mixer::Mixer(const MixerConfig& config, Spelling spelling)
       last_maps_{ZeroPages<float>(spelling_.rank.size() * kCells), ZeroPages<float>(kCells << kHashedMaps)},
       below_(spelling_.rank.size() + 1) {
   const std::size_t vocab = by_rank_.size();
-  if (config.exact > 0) exact_.emplace(config.exact, spelling_.rank);
-  switch_.believed = exact_ ? Believed{1.0 / 3, 1.0 / 3} : Believed{0.5, 0.0};
-  weight_ = switch_.believed;
+  if (config.exact_order > 0) exact_.emplace(config.exact_order, spelling_.rank);
+  weight_ = switch_.believed = exact_ ? Believed{1.0 / 3, 1.0 / 3} : Believed{0.5, 0.0};
   for (std::size_t token = 0; token < vocab; ++token) {
     by_rank_[spelling_.rank[token]] = static_cast<std::uint32_t>(token);
   }
@@ -63,12 +62,12 @@ Mixer::Mixer(const MixerConfig& config, Spelling spelling)
       maps_[k * 256 + s] = Estimate((history.ones + 0.4) / (history.total() + 0.8));
     }
   }
-  for (int i = 0; i < kMostMatches * 32 * 4 * 2; ++i) {
+  for (int i = 0; i < kMostMatches * kLengths * kMisses * 2; ++i) {
     repetitions_.emplace_back(0.1);
     repetitions_.emplace_back(0.9);
   }
-  const std::array<std::size_t, kMostSets> rows = {vocab, std::size_t{1} << kHashedSets, std::size_t{1} << kHashedSets,
-                                                   768, 16 * 5 * 4, 128 * 20, 4096, 8192};
+  const std::array<std::size_t, kMostSets> rows = {
+      vocab, 1 << kHashedSets, 1 << kHashedSets, 768, 16 * 5 * 4, kColumns * kMostDecisions, 256 * 16, 256 * 16};
   first_weights_.fill(no_weights_.data());
   row_width_.fill(0);
   for (int m = 0; m < config.sets; ++m) {
@@ -77,9 +76,8 @@ Mixer::Mixer(const MixerConfig& config, Spelling spelling)
     for (std::size_t row = 0; row < rows[m]; ++row) {
       float* const w = weights(m, row);
       std::fill(w + kConstant, w + kFirstHashed + config.hashed, config.weight);
-      w[kNeural] = 1.0f;
-      w[kExact] = 0.0f;
-      if (exact_) w[kExact] = config.exact_weight, w[kNeural] = config.neural_weight;
+      w[kNeural] = exact_ ? 0.5f : 1.0f;
+      w[kExact] = exact_ ? 0.5f : 0.0f;
     }
   }
   for (std::size_t row = 0; row < vocab; ++row) {
@@ -96,9 +94,9 @@ void Mixer::start(Path& path) const {
   path.contexts = past_.now();
   for (int m = 0; m < config_.matches; ++m) {
     const Match& match = past_.match(m);
-    const int known = match.length < 16 ? match.length : std::min(31, 16 + (match.length - 16) / 4);
+    const int known = match.length < 16 ? match.length : std::min(kLengths - 1, 16 + (match.length - 16) / 4);
     path.expected[m] = {match.found ? spelling_.rank[past_.expected(m)] : 0,
-                        match.found ? (m * 32 + known) * 4 + std::min(match.missed, 3) : -1, match.length};
+                        match.found ? (m * kLengths + known) * kMisses + std::min(match.missed, kMisses - 1) : -1, match.length};
   }
   path.depth = 0;
   path.nodes[0] = {0, vocab_size(), 1};
@@ -253,6 +251,18 @@ NGRAM_INLINE void Mixer::look(const Path& path, int from, int to) {
   }
 }
 
+// f(the number of whole lanes that inputs take, at compile time).
+template <class F>
+NGRAM_INLINE void Mixer::with_vectors(F f) const {
+  switch (width_ / kLanes) {
+    case 2: return f(std::integral_constant<int, 2>{});
+    case 3: return f(std::integral_constant<int, 3>{});
+    case 4: return f(std::integral_constant<int, 4>{});
+    case 5: return f(std::integral_constant<int, 5>{});
+    default: return f(std::integral_constant<int, 6>{});
+  }
+}
+
 // The sets of weights and the cells of the maps that are meant.
 NGRAM_INLINE void Mixer::select(const Path& path, int depth) {
   Decision& decision = decisions_[depth];
@@ -261,39 +271,23 @@ NGRAM_INLINE void Mixer::select(const Path& path, int depth) {
   const int repeats = decision.repetitions[0] == nullptr ? 0 : length < 8 ? 1 : length < 20 ? 2 : 3;
   const auto used = [&](int k) { return static_cast<int>(kTables.total[states(k)]); };
   const int sure = std::min(3, used(0) / 2) * 16 + std::min(3, used(1) / 2) * 4 + std::min(3, used(4) / 2);
-  const int known = (states(5) != 0) + (states(7) != 0) + (states(2) != 0) + (states(0) != 0);
+  const int known = (states(5) != 0) + (states(6) != 0) + (states(2) != 0) + (states(0) != 0);
   const int neural = std::clamp(static_cast<int>(decision.inputs[kNeural] + 8.0f), 0, 15);
   const Path::Rows& rows = path.rows[depth];
   std::copy(rows.weights.begin(), rows.weights.end(), decision.weights.begin());
   decision.weights[3] = weights(3, (sure * 3 + std::min(2, used(3))) * 4 + repeats);
   decision.weights[4] = weights(4, (neural * 5 + known) * 4 + repeats);
-  if (config_.sets > 5) decision.weights[5] = weights(5, path.contexts.column * 20 + std::min(depth, 19));
-  for (int m = std::max(config_.sets, 6); m < kMostSets; ++m) decision.weights[m] = weights(m, 0);
-  static const int e6 = getenv("S6") ? atoi(getenv("S6")) : 0, e7 = getenv("S7") ? atoi(getenv("S7")) : 0;
-  const int ex = std::clamp(static_cast<int>(decision.inputs[kExact] * 2 + 16.0f), 0, 31);
-  const auto mm = [&](int m) { return decision.repetitions[m] == nullptr ? 0 : path.expected[m].length < 8 ? 1 : path.expected[m].length < 20 ? 2 : 3; };
-  const auto pick = [&](int e) {
-    switch (e) {
-      case 1: return ex * 4 + repeats;
-      case 2: return static_cast<int>(path.contexts.above & 255) * 16 + std::min(depth, 15);
-      case 3: return static_cast<int>(path.contexts.last & 255) * 16 + std::min(depth, 15);
-      case 4: return (mm(0) * 4 + mm(1)) * 4 + mm(2);
-      case 5: return ((mm(0) * 4 + mm(1)) * 4 + mm(2)) * 16 + std::min(depth, 15);
-      case 6: return static_cast<int>(path.contexts.last >> 8 & 255) * 16 + std::min(depth, 15);
-      case 7: return (std::min<int>(path.contexts.indent, 31) * 16 + std::min(depth, 15));
-      case 8: return ex * 20 + std::min(depth, 19);
-      case 9: return static_cast<int>(path.contexts.first & 255) * 16 + std::min(depth, 15);
-      default: return 0;
-    }
-  };
-  if (config_.sets > 6) decision.weights[6] = weights(6, pick(e6));
-  if (config_.sets > 7) decision.weights[7] = weights(7, pick(e7));
+  const Contexts& contexts = path.contexts;
+  const std::uint64_t level = std::min(depth, 15);
+  decision.weights[5] = weights(5, std::min<std::uint64_t>(contexts.column, kColumns - 1) * kMostDecisions + depth);
+  decision.weights[6] = weights(6, (contexts.bytes >> 8 & 255) * 16 + level);
+  decision.weights[7] = weights(7, (contexts.bytes & 255) * 16 + level);
   decision.last_weights = rows.last_weights;
   decision.cells = rows.maps;
 }
 
 // The sums of all sets, and the sum of those.
-template <int kVectors>
+template <int kVectors, int kSets>
 NGRAM_INLINE void Mixer::add_up(const Path& path, int from, int to, float* z) {
   for (int i = from; i < to; ++i) {
     select(path, i);
@@ -302,7 +296,7 @@ NGRAM_INLINE void Mixer::add_up(const Path& path, int from, int to, float* z) {
     std::array<Lanes, kLanes> sums{};
     for (int v = 0; v < kVectors; ++v) {
       const Lanes inputs = load<Lanes>(decision.inputs.data() + v * kLanes);
-      for (int m = 0; m < kMostSets; ++m) sums[m] += load<Lanes>(decision.weights[m] + v * kLanes) * inputs;
+      for (int m = 0; m < kSets; ++m) sums[m] += load<Lanes>(decision.weights[m] + v * kLanes) * inputs;
     }
     const Lanes logits = clipped(across(sums));
     store(decision.logits.data(), logits);
@@ -315,15 +309,10 @@ NGRAM_CLONES void Mixer::predict(const Path& path, int from, int to) {
   for (int i = (from + kLevels - 1) / kLevels * kLevels; i < to; i += kLevels) find(path, i / kLevels);
   look(path, from, to);
   std::array<float, kMostDecisions + kLanes> z{}, mixed;
-  switch (width_ / kLanes) {
-    case 1: add_up<1>(path, from, to, z.data()); break;
-    case 2: add_up<2>(path, from, to, z.data()); break;
-    case 3: add_up<3>(path, from, to, z.data()); break;
-    case 4: add_up<4>(path, from, to, z.data()); break;
-    case 5: add_up<5>(path, from, to, z.data()); break;
-    case 6: add_up<6>(path, from, to, z.data()); break;
-    default: add_up<7>(path, from, to, z.data());
-  }
+  with_vectors([&](auto vectors) {
+    if (config_.sets <= kFewSets) return add_up<vectors(), kFewSets>(path, from, to, z.data());
+    add_up<vectors(), kMostSets>(path, from, to, z.data());
+  });
   for (int i = 0; i < to - from; i += kLanes) {
     const Lanes some = clipped(load<Lanes>(z.data() + i));
     store(z.data() + i, some);
@@ -385,15 +374,7 @@ NGRAM_CLONES void Mixer::learn(const Path& path) {
     const Lanes p = logistic(load<Lanes>(decision.logits.data()));
     std::array<float, kLanes> errors;
     store(errors.data(), (outcome - p) * rate);
-    switch (width_ / kLanes) {
-      case 1: move_sets<1>(decision, errors); break;
-      case 2: move_sets<2>(decision, errors); break;
-      case 3: move_sets<3>(decision, errors); break;
-      case 4: move_sets<4>(decision, errors); break;
-      case 5: move_sets<5>(decision, errors); break;
-      case 6: move_sets<6>(decision, errors); break;
-      default: move_sets<7>(decision, errors);
-    }
+    with_vectors([&](auto vectors) { move_sets<vectors()>(decision, errors); });
     move<1>(decision.last_weights, decision.logits.data(), (outcome - decision.mixed) * kLastRate);
   }
 }
@@ -452,6 +433,7 @@ int Mixer::order(const Path& path) const {
 
 template <class Token>
 void Mixer::append(const Token* tokens, std::int64_t n) {
+  if (exact_) exact_->model().append(tokens, n);
   if (n > 0) plan(*ahead_, tokens[0]);
   for (std::int64_t i = 0; i < n; ++i) {
     std::swap(path_, ahead_);
@@ -460,7 +442,6 @@ void Mixer::append(const Token* tokens, std::int64_t n) {
     if (i + 2 < n) past_.prefetch(tokens[i + 1]);
     for (int first = 0; first < path_->depth; first += kLevels) find(*path_, first / kLevels);
     look(*path_, 0, path_->depth);
-    if (exact_) exact_->model().append(&tokens[i], 1);
     count(*path_);
   }
 }
@@ -608,7 +589,7 @@ double Mixer::decide(int bit) {
 
 std::vector<std::pair<const char*, std::span<float>>> Mixer::learned() {
   constexpr std::array<const char*, kMostSets> names = {"weights_node", "weights_word", "weights_token",
-                                                        "weights_counts", "weights_neural", "weights_column", "weights_6", "weights_7"};
+                                                        "weights_counts", "weights_neural", "weights_column", "weights_before", "weights_last"};
   std::vector<std::pair<const char*, std::span<float>>> arrays;
   const auto add = [&](const char* name, ZeroPages<float>& of) {
     arrays.emplace_back(name, std::span<float>(of.data(), of.size()));

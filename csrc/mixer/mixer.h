@@ -32,6 +32,7 @@
 #include <deque>
 #include <optional>
 #include <span>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -50,10 +51,8 @@ struct MixerConfig {
   int sets;              // of weights
   std::uint64_t groups;  // of bit histories, a power of two from 4
   float weight;          // at the start, of every n-gram input; the neural one has 1
-  int matches = 1;
-  int exact = 0;
-  std::uint64_t use = ~0ull;
-  float exact_weight = 0.4f, neural_weight = 0.5f;
+  int matches;           // repetitions that are followed
+  int exact_order;       // of exact counts as an input, 0 for none
 };
 
 // The decisions of tokens in a row, for a coder of bits.
@@ -122,7 +121,7 @@ class Mixer {
   Switch& chosen() { return switch_; }
 
  private:
-  static constexpr int kInputs = 72;  // 3 + kDirect + kMostHashed, and zeros
+  static constexpr int kInputs = 48;  // 3 + kMostMatches + kDirect + kMostHashed, and zeros
   static constexpr int kNeural = 0, kConstant = 1, kExact = 2, kRepetition = 3, kFirstDirect = kRepetition + kMostMatches;
   static constexpr int kFirstHashed = kFirstDirect + kDirect;
   static constexpr int kLevels = 4;                         // of the tree in a group
@@ -130,6 +129,8 @@ class Mixer {
   static constexpr int kDirectPlaces = 16;                  // of a group, the first unused
   static constexpr int kCells = 33;                         // of a last map, over logits from -8 to 8
   static constexpr int kHashedSets = 14, kHashedMaps = 16;  // bits of a row
+  static constexpr int kFewSets = 6;                        // that are added up in any case
+  static constexpr int kLengths = 32, kMisses = 4;          // of repetitions: classes
   static constexpr int kMostGroups = (kMostDecisions + kLevels - 1) / kLevels;
   static constexpr int kPadded = (kMostHashed + kLanes - 1) / kLanes * kLanes;
 
@@ -147,9 +148,9 @@ class Mixer {
     std::uint64_t position;
     Contexts contexts;
     struct Expected {
-      std::uint32_t rank;
-      int row;  // of the repetitions' map; -1: none
-      int length;
+      std::uint32_t rank;  // of what it says comes next
+      int row;             // in the repetitions' map; -1: there is none
+      int length;          // tokens that were alike
     };
     std::array<Expected, kMostMatches> expected;
     int depth;               // of the last node
@@ -176,7 +177,7 @@ class Mixer {
     std::array<float*, kMostSets> weights;
     float* last_weights;
     std::array<float*, 2> cells;
-    std::array<Estimate*, kMostMatches> repetitions;  // or null
+    std::array<Estimate*, kMostMatches> repetitions;   // or null
     float right;           // share of the second of two neighbouring cells
     double neural;         // probability of a 1 by the neural model
     double exact;          // the same by exact counts
@@ -206,7 +207,9 @@ class Mixer {
   void select(const Path& path, int depth);
   void predict(const Path& path, int from, int to);
   void predict_last(Path& path);
-  template <int kVectors>
+  template <class F>
+  void with_vectors(F f) const;
+  template <int kVectors, int kSets>
   void add_up(const Path& path, int from, int to, float* z);
   template <int kVectors>
   void move_sets(Decision& decision, const std::array<float, kLanes>& steps) const;
