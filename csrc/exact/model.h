@@ -208,6 +208,15 @@ class ExactModel {
   std::vector<double> hits_, tries_;
 };
 
+// A successor's part of its level's probability, besides what comes from below; 0 if it never followed.
+inline double ExactModel::direct(int level, bool longest, const Successor& successor) const {
+  const std::uint32_t count = longest ? successor.count : successor.novel;
+  const double seen = count > 0 ? 1.0 : 0.0;
+  return at_.first[level] * seen + at_.more[level] * (static_cast<double>(count) - seen) +
+         at_.recent[level] * static_cast<double>(successor.recent) +
+         at_.raw[level] * static_cast<double>(successor.count);
+}
+
 template <class Visit>
 double ExactModel::parts(float entropy, const Visit& visit) {
   prepare_tip(entropy);

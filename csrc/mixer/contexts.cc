@@ -42,8 +42,9 @@ std::uint64_t Text::above(std::uint64_t k) const {
   return is_there ? kept_[(size - length_above - 1 + k) & (kKept - 1)] : 256;
 }
 
-MixerContexts::MixerContexts(const Spelling& spelling, int matches)
+MixerContexts::MixerContexts(const Spelling& spelling, int hashed, int matches)
     : spelling_(spelling),
+      hashed_(hashed),
       tokens_(kRemembered),
       after_one_(std::size_t{1} << kAfterBits),
       after_two_(std::size_t{1} << kAfterBits),
@@ -69,7 +70,8 @@ void MixerContexts::push(std::uint32_t token) {
     match.found = match.missed <= kMostMissed;
   }
   tokens_.data()[size_++ & (kRemembered - 1)] = token;
-  for (int m = 0; m < in_use_; ++m) match(m);
+  const auto places = places_of(back(1), 2);
+  for (int m = 0; m < in_use_; ++m) match(m, places_[m].data()[places[m]]);
   for (std::uint32_t i = spelling_.offsets[token]; i < spelling_.offsets[token + 1]; ++i) {
     text_.add(static_cast<unsigned char>(spelling_.bytes[i]));
   }
@@ -80,20 +82,25 @@ void MixerContexts::prefetch(std::uint32_t token) {
   const std::uint64_t t1 = token + std::uint64_t{1}, one = mix(1, t1), two = mix(one, back(1));
   NGRAM_PREFETCH(&after_one_[one >> (64 - kAfterBits)]);
   NGRAM_PREFETCH(&after_two_[two >> (64 - kAfterBits)]);
-  for (int m = 0; m < in_use_; ++m) NGRAM_PREFETCH(places_[m].data() + place_of(t1, 1, m));
+  const auto places = places_of(t1, 1);
+  for (int m = 0; m < in_use_; ++m) NGRAM_PREFETCH(places_[m].data() + places[m]);
 }
 
 // Where `places_` has the last tokens: `newest`, and those before it from the k-th last on.
-std::uint64_t MixerContexts::place_of(std::uint64_t newest, int k, int m) const {
+std::array<std::uint64_t, kMostMatches> MixerContexts::places_of(std::uint64_t newest, int k) const {
+  std::array<std::uint64_t, kMostMatches> places{};
   std::uint64_t hash = mix(0, newest);
-  for (const int stop = k + kMatch[m] - 1; k < stop; ++k) hash = mix(hash, back(k));
-  return hash >> (64 - kPlaceBits);
+  int tokens = 1;
+  for (int m = 0; m < in_use_; ++m) {
+    for (; tokens < kMatch[m]; ++tokens) hash = mix(hash, back(k++));
+    places[m] = hash >> (64 - kPlaceBits);
+  }
+  return places;
 }
 
 // Looks for a match where none is under way, or one that has just failed.
-void MixerContexts::match(int m) {
+void MixerContexts::match(int m, std::uint64_t& place) {
   if (size_ < static_cast<std::uint64_t>(kMatch[m])) return;
-  std::uint64_t& place = places_[m].data()[place_of(back(1), 2, m)];
   Match& match = matches_[m];
   if ((!match.found || match.length < kMatch[m]) && place > 0 && size_ - place < kRemembered - kLongest) {
     const auto most = static_cast<int>(std::min<std::uint64_t>(kLongest, place));
@@ -117,7 +124,11 @@ void MixerContexts::look() {
   const std::uint64_t words = mix(text.word, text.last_word);
   const std::uint64_t above = text.above(0), above_two = above << 9 | text.above(1);
   const auto last = [&text](int n) { return text.bytes & ((std::uint64_t{1} << 8 * n) - 1); };
-  const std::array<std::uint64_t, kMostHashed> contexts = {
+  int known = 0;
+  const auto add = [&](std::initializer_list<std::uint64_t> contexts) {
+    for (const std::uint64_t context : contexts) now_.hashed[known] = mix(known + 1, context), ++known;
+  };
+  add({
       two,
       words,
       three,
@@ -127,35 +138,40 @@ void MixerContexts::look() {
       mix(after_one_[one >> (64 - kAfterBits)], t1),
       mix(text.indent, text.first),
       mix(above, text.column()),
-      // `mixer-fast` ends here.
-      mix(after_two_[two >> (64 - kAfterBits)], t1),
-      last(2),
-      mix(text.indent, last(1)),
-      expectation(0),
-      t2,
-      last(3),
-      mix(above_two, last(1)),
-      mix(text.word, text.between),
-      mix(text.word, text.capital),
-      mix(t3, t4),
-      mix(text.last_word, text.word_before),
-      mix(expectation(1), last(1)),
-      mix(text.word, text.word_before),
-      // `mixer` ends here.
-      mix(text.first, text.word),
-      mix(text.last_word, t1),
-      mix(after_words_[words >> (64 - kAfterBits)], t1),
-      mix(mix(text.first_word_above, std::min<std::uint64_t>(text.column(), 30)), t1),
-      mix(text.column(), last(1)),
-      mix(text.length_above, text.column()),
-      text.bytes >> 8 & 0xFFFF,
-      text.bytes >> 16 & 0xFFFF,
-      mix(text.word, text.two_before),
-      mix(text.word, text.indent),
-      mix(t2, t3),
-      mix(t1, t3),
-  };
-  for (int k = 0; k < kMostHashed; ++k) now_.hashed[k] = mix(k + 1, contexts[k]);
+  });
+  if (hashed_ > known) {
+    add({
+        mix(after_two_[two >> (64 - kAfterBits)], t1),
+        last(2),
+        mix(text.indent, last(1)),
+        expectation(1),
+        t2,
+        last(3),
+        mix(above_two, last(1)),
+        mix(text.word, text.between),
+        mix(text.word, text.capital),
+        mix(t3, t4),
+        mix(text.last_word, text.word_before),
+        mix(expectation(0), last(1)),
+        mix(text.word, text.word_before),
+    });
+  }
+  if (hashed_ > known) {
+    add({
+        mix(text.first, text.word),
+        mix(text.last_word, t1),
+        mix(after_words_[words >> (64 - kAfterBits)], t1),
+        mix(mix(text.first_word_above, std::min<std::uint64_t>(text.column(), 30)), t1),
+        mix(text.column(), last(1)),
+        mix(text.length_above, text.column()),
+        text.bytes >> 8 & 0xFFFF,
+        text.bytes >> 16 & 0xFFFF,
+        mix(text.word, text.two_before),
+        mix(text.word, text.indent),
+        mix(t2, t3),
+        mix(t1, t3),
+    });
+  }
   now_.direct = {mix(101, 0), mix(102, t1), mix(103, two), mix(104, text.word)};
   now_.token = mix(105, t1);
   now_.word = mix(106, text.word);

@@ -71,13 +71,13 @@ struct Text {
 
 class MixerContexts {
  public:
-  static constexpr std::array<int, kMostMatches> kMatch = {7, 4, 14};  // tokens that must have been alike
+  static constexpr std::array<int, kMostMatches> kMatch = {4, 7, 14};  // tokens that must have been alike, rising
   static constexpr int kLongest = 32;                                  // tokens that are compared when a match is sought
   static constexpr int kRemembered = 1 << 22;                          // tokens in which one is sought
   static constexpr int kMostMissed = 8;                                // failures after which a match is given up
   static constexpr int kTrusted = 16;                                  // tokens after which failures are forgotten
 
-  MixerContexts(const Spelling& spelling, int matches);
+  MixerContexts(const Spelling& spelling, int hashed, int matches);
 
   void push(std::uint32_t token);
   // Asks for what the push of `token`, which comes next, will touch.
@@ -92,12 +92,13 @@ class MixerContexts {
 
   std::uint32_t at(std::uint64_t position) const { return tokens_.data()[position & (kRemembered - 1)]; }
   std::uint64_t back(std::uint64_t k) const { return k <= size_ ? at(size_ - k) + std::uint64_t{1} : 0; }
-  std::uint64_t place_of(std::uint64_t newest, int k, int m) const;
-  void match(int m);
+  std::array<std::uint64_t, kMostMatches> places_of(std::uint64_t newest, int k) const;
+  void match(int m, std::uint64_t& place);
   std::uint64_t expectation(int m) const;
   void look();
 
   const Spelling& spelling_;
+  int hashed_;                       // contexts in use
   ZeroPages<std::uint32_t> tokens_;  // a ring of the last kRemembered
   std::uint64_t size_ = 0;
   Text text_;

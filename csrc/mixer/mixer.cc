@@ -41,7 +41,7 @@ Mixer::Mixer(const MixerConfig& config, Spelling spelling)
     : config_(config),
       spelling_(std::move(spelling)),
       by_rank_(spelling_.rank.size()),
-      past_(spelling_, config.matches),
+      past_(spelling_, config.hashed, config.matches),
       width_((kFirstHashed + config.hashed + kLanes - 1) / kLanes * kLanes),
       groups_(config.groups),
       direct_(std::max<std::uint64_t>(config.groups / 16, 1) * kDirectPlaces),
@@ -309,7 +309,7 @@ NGRAM_CLONES void Mixer::predict(const Path& path, int from, int to) {
   for (int i = (from + kLevels - 1) / kLevels * kLevels; i < to; i += kLevels) find(path, i / kLevels);
   look(path, from, to);
   std::array<float, kMostDecisions + kLanes> z{}, mixed;
-  with_vectors([&](auto vectors) {
+  with_vectors([&](auto vectors) __attribute__((always_inline)) {
     if (config_.sets <= kFewSets) return add_up<vectors(), kFewSets>(path, from, to, z.data());
     add_up<vectors(), kMostSets>(path, from, to, z.data());
   });
@@ -374,7 +374,7 @@ NGRAM_CLONES void Mixer::learn(const Path& path) {
     const Lanes p = logistic(load<Lanes>(decision.logits.data()));
     std::array<float, kLanes> errors;
     store(errors.data(), (outcome - p) * rate);
-    with_vectors([&](auto vectors) { move_sets<vectors()>(decision, errors); });
+    with_vectors([&](auto vectors) __attribute__((always_inline)) { move_sets<vectors()>(decision, errors); });
     move<1>(decision.last_weights, decision.logits.data(), (outcome - decision.mixed) * kLastRate);
   }
 }
