@@ -1,6 +1,7 @@
 #include "mixer/contexts.h"
 
 #include <algorithm>
+#include <initializer_list>
 
 #include "common/prefetch.h"
 
@@ -128,7 +129,7 @@ void MixerContexts::look() {
   const auto add = [&](std::initializer_list<std::uint64_t> contexts) {
     for (const std::uint64_t context : contexts) now_.hashed[known] = mix(known + 1, context), ++known;
   };
-  add({
+  add({  // those of `mixer-fast`
       two,
       words,
       three,
@@ -137,27 +138,27 @@ void MixerContexts::look() {
       mix(mix(four, back(5)), back(6)),
       mix(after_one_[one >> (64 - kAfterBits)], t1),
       mix(text.indent, text.first),
-      mix(above, text.column()),
   });
   if (hashed_ > known) {
-    add({
+    add({  // and of `mixer`
+        mix(above, text.column()),
         mix(after_two_[two >> (64 - kAfterBits)], t1),
         last(2),
         mix(text.indent, last(1)),
-        expectation(1),
+        expectation(0),
         t2,
         last(3),
         mix(above_two, last(1)),
         mix(text.word, text.between),
         mix(text.word, text.capital),
-        mix(t3, t4),
-        mix(text.last_word, text.word_before),
-        mix(expectation(0), last(1)),
-        mix(text.word, text.word_before),
     });
   }
   if (hashed_ > known) {
-    add({
+    add({  // and of `mixer-max`
+        mix(t3, t4),
+        mix(text.last_word, text.word_before),
+        mix(expectation(1), last(1)),
+        mix(text.word, text.word_before),
         mix(text.first, text.word),
         mix(text.last_word, t1),
         mix(after_words_[words >> (64 - kAfterBits)], t1),

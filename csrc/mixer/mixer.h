@@ -129,7 +129,7 @@ class Mixer {
   static constexpr int kDirectPlaces = 16;                  // of a group, the first unused
   static constexpr int kCells = 33;                         // of a last map, over logits from -8 to 8
   static constexpr int kHashedSets = 14, kHashedMaps = 16;  // bits of a row
-  static constexpr int kFewSets = 6;                        // that are added up in any case
+  static constexpr int kFewSets = 5;                        // that are added up in any case
   static constexpr int kLengths = 32, kMisses = 4;          // of repetitions: classes
   static constexpr int kMostGroups = (kMostDecisions + kLevels - 1) / kLevels;
   static constexpr int kPadded = (kMostHashed + kLanes - 1) / kLanes * kLanes;
