@@ -180,11 +180,18 @@ class ExactConfig:
 class MixerConfig:
     """The mixing of hashed contexts over binary decisions (`ngram_eval.scorers.mixer.model`)."""
 
-    contexts: int = 20
-    """Number of contexts with a table of their own, the most useful first: 20 for quality, 9 for speed."""
+    contexts: int = 18
+    """Number of contexts with a table of their own, the most useful first: 34 for quality, 8 for speed."""
 
     weight_sets: int = 5
-    """Sets of weights whose sums are mixed again: 5, or 4 without the set chosen by the neural model's certainty."""
+    """Sets of weights whose sums are mixed again: 8, with those chosen by the column and the last bytes; 5 without these;
+    4 without the one chosen by the neural model's certainty, too."""
+
+    matches: int = 1
+    """Repetitions that are followed: of 4 tokens or more, of 7, of 14."""
+
+    exact_order: int = 0
+    """Highest order of exact counts, whose chain is one more input; 0: without them."""
 
     groups: int = 1 << 24
     """Groups of 15 nodes' bit histories, a power of two, for all contexts together; memory is groups x 20 bytes."""
@@ -193,8 +200,12 @@ class MixerConfig:
     """Initial weight of an n-gram input without a neural model (--uniform); with one, a quarter of it is used."""
 
     def __post_init__(self) -> None:
-        _require(0 <= self.contexts <= 20, "contexts", self.contexts, "give 0 to 20")
-        _require(1 <= self.weight_sets <= 5, "weight_sets", self.weight_sets, "give 1 to 5")
+        _require(0 <= self.contexts <= 34, "contexts", self.contexts, "give 0 to 34")
+        _require(1 <= self.weight_sets <= 8, "weight_sets", self.weight_sets, "give 1 to 8")
+        _require(0 <= self.matches <= 3, "matches", self.matches, "give 0 to 3")
+        _require(
+            0 <= self.exact_order <= MAX_EXACT_ORDER, "exact_order", self.exact_order, f"give 0 to {MAX_EXACT_ORDER}"
+        )
         _require(
             4 <= self.groups <= 1 << 32 and self.groups & (self.groups - 1) == 0,
             "groups",
@@ -351,7 +362,13 @@ def mixer() -> EvalConfig:
 
 def mixer_fast() -> EvalConfig:
     """The mixer with half the contexts."""
-    return EvalConfig(scorer="mixer", mixer=MixerConfig(contexts=9, weight_sets=4))
+    return EvalConfig(scorer="mixer", mixer=MixerConfig(contexts=8, weight_sets=4))
+
+
+def mixer_max() -> EvalConfig:
+    """The mixer with all that it has, and exact counts beside: some seven times slower."""
+    config = MixerConfig(contexts=34, weight_sets=8, matches=3, exact_order=24, start_weight=0.06)
+    return EvalConfig(scorer="mixer", mixer=config)
 
 
 def ppmd() -> EvalConfig:
@@ -369,6 +386,7 @@ PRESETS: dict[str, Callable[[], EvalConfig]] = {
     "tilt": tilt,
     "mixer": mixer,
     "mixer-fast": mixer_fast,
+    "mixer-max": mixer_max,
     "ppmd": ppmd,
 }
 """Preset name -> configuration: the only list of presets."""

@@ -424,7 +424,7 @@ NGRAM_CLONES void Mixer::count(const Path& path) {
 // Before the first decision's outcome is known.
 int Mixer::order(const Path& path) const {
   if (path.position == 0) return 0;
-  constexpr std::array<std::pair<int, int>, 4> contexts = {{{5, 7}, {14, 5}, {2, 4}, {0, 3}}};  // (hashed, order)
+  constexpr std::array<std::pair<int, int>, 3> contexts = {{{5, 7}, {2, 4}, {0, 3}}};  // (hashed, order)
   for (const auto& [k, order] : contexts) {
     if (decisions_[0].states[k] % 256 != 0) return order;
   }

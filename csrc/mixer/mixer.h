@@ -119,6 +119,7 @@ class Mixer {
     double charged = 0.0;  // positions
   };
   Switch& chosen() { return switch_; }
+  ExactModel* exact() { return exact_ ? &exact_->model() : nullptr; }  // null without exact counts
 
  private:
   static constexpr int kInputs = 48;  // 3 + kMostMatches + kDirect + kMostHashed, and zeros

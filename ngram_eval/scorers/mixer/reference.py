@@ -7,13 +7,14 @@ divided in the order written here. Slow: a few hundred tokens a second.
 import math
 from collections import deque
 from dataclasses import dataclass
-from typing import Any
+from itertools import accumulate
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ngram_eval.config import MixerConfig
-from ngram_eval.scorers.exact.reference import logistic
+from ngram_eval.config import ExactConfig, MixerConfig
+from ngram_eval.scorers.exact.reference import ReferenceModel, logistic
 from ngram_eval.scorers.mixer.model import Spelling
 from ngram_eval.text.stream import Tokens
 
@@ -130,6 +131,8 @@ class Node:
     depth: int = 0
     place: int = 1
     """Place in its group of four levels, 1 to 15."""
+    base: float = 1.0
+    """The neural model's probability of its tokens."""
 
     @property
     def mid(self) -> int:
@@ -141,11 +144,11 @@ class Node:
         """Whether only one token is left."""
         return self.high - self.low == 1
 
-    def child(self, bit: int) -> "Node":
-        """The node below, after the outcome `bit`."""
+    def child(self, bit: int, one: float = 0.5) -> "Node":
+        """The node below, after the outcome `bit`; `one`: the neural model's probability of a 1."""
         place = 1 if (self.depth + 1) % LEVELS == 0 else 2 * self.place + bit
         low, high = (self.mid, self.high) if bit else (self.low, self.mid)
-        return Node(low, high, self.depth + 1, place)
+        return Node(low, high, self.depth + 1, place, self.base * (one if bit else 1.0 - one))
 
 
 @dataclass
@@ -369,19 +372,57 @@ class Mixed:
     right: np.float32
     neural: float
     """The neural model's probability of a 1."""
+    exact: float
+    """That of exact counts; 0 without them."""
     mixed: np.float32
     """The probability of a 1 before the last maps."""
     mended: np.float32
     """The probability of a 1 after the last maps."""
 
-    def charge(self, weight: float) -> float:
-        """The final probability of a 1, if the neural model has this weight."""
-        return min(1.0 - LEAST, max(LEAST, weight * self.neural + (1.0 - weight) * float(self.mended)))
+    def charge(self, weight: "Believed") -> float:
+        """The final probability of a 1, given these weights."""
+        rest = 1.0 - weight.neural - weight.exact
+        one = weight.neural * self.neural + weight.exact * self.exact + rest * float(self.mended)
+        return min(1.0 - LEAST, max(LEAST, one))
 
-    def told(self, weight: float, one: float, bit: int) -> float:
-        """The neural model's weight after the outcome."""
-        believed, charged = (self.neural, one) if bit else (1.0 - self.neural, 1.0 - one)
-        return min(1.0, weight * believed / charged)
+    def told(self, weight: "Believed", one: float, bit: int) -> "Believed":
+        """The weights after the outcome."""
+        charged = one if bit else 1.0 - one
+        neural = min(1.0, weight.neural * (self.neural if bit else 1.0 - self.neural) / charged)
+        exact = min(1.0 - neural, weight.exact * (self.exact if bit else 1.0 - self.exact) / charged)
+        return Believed(neural, exact)
+
+
+class Believed(NamedTuple):
+    """The switch's weights of the neural model and of exact counts; the rest is the mixture's."""
+
+    neural: float
+    exact: float
+
+
+class ExactPaths:
+    """What exact counts say of decisions: the sums of their chain over the tokens on both sides."""
+
+    def __init__(self, max_order: int, rank: NDArray[np.int64]) -> None:
+        self.model, self.rank = ReferenceModel(max_order, ExactConfig()), rank
+        self.below = [0] * (len(rank) + 1)
+        self.rest = 1.0
+
+    def begin(self) -> None:
+        """Sum up the next token's parts, in units of 2^-50, so that no order of adding matters."""
+        self.rest, parts = self.model.parts()
+        by_rank = [0] * len(self.rank)
+        for token, part in parts:
+            by_rank[self.rank[token]] += int(part * EXACT_ONE)
+        self.below = [0, *accumulate(by_rank)]
+
+    def one(self, node: Node, neural: float) -> float:
+        """The probability of a 1; `neural`: the neural model's."""
+        left = float(self.below[node.mid] - self.below[node.low]) * (1.0 / EXACT_ONE)
+        right = float(self.below[node.high] - self.below[node.mid]) * (1.0 / EXACT_ONE)
+        left += self.rest * (node.base * (1.0 - neural))
+        right += self.rest * (node.base * neural)
+        return right / (left + right) if left + right > 0.0 else 0.5
 
 
 def dot(a: NDArray[np.float32], b: NDArray[np.float32]) -> np.float32:
@@ -428,8 +469,9 @@ class ReferenceMixer:
         untouched = logistic((np.arange(CELLS, dtype=F) - F(CELLS // 2)) * F(0.5))
         self.last_maps = [np.tile(untouched, (n, 1)) for n in (self.vocab_size, 1 << MAP_BITS)]
 
-        self.neural_weight, self.charged = 0.5, 0.0  # the switch
-        self.weight = self.one = 0.5  # the switch's weight within the token, and the probability of a 1
+        self.exact = ExactPaths(config.exact_order, self.rank) if config.exact_order else None
+        self.believed, self.charged = Believed(*((1 / 3, 1 / 3) if self.exact else (0.5, 0.0))), 0.0  # the switch
+        self.weight, self.one = self.believed, 0.5  # the switch's weights within the token; the probability of a 1
         self.below = np.zeros(self.vocab_size + 1)
         self.branches: NDArray[np.float64] | None = None
         """The neural model's probabilities of a 1 on the token's path, where these are given instead of a row."""
@@ -501,6 +543,10 @@ class ReferenceMixer:
         if self.branches is not None:
             q = float(self.branches[node.depth])
         inputs[0] = F(logit(q))
+        exact = 0.0
+        if self.exact:
+            exact = self.exact.one(node, q)
+            inputs[EXACT] = F(logit(exact))
         inputs[CONSTANT] = F(0.3)
         for m, repetition in enumerate(seen.repetitions):
             if repetition is not None:
@@ -546,14 +592,17 @@ class ReferenceMixer:
         for c in cells:
             maps = maps + (c[0] * (F(1) - right) + c[1] * right)
         mended = min(F(1) - LEAST_MIXED, max(LEAST_MIXED, F(0.5) * mixed + F(0.25) * maps))
-        return Mixed(inputs, logits, logistic(logits), weights, last_weights, cells, right, q, mixed, mended)
+        return Mixed(inputs, logits, logistic(logits), weights, last_weights, cells, right, q, exact, mixed, mended)
 
     # One token: all its decisions, then learning from them
 
     def _learn(self, decisions: list[tuple[Mixed, int]]) -> None:
         """Update everything that depends on the neural model."""
         share = 1.0 / (self.charged + 2.0)
-        self.neural_weight, self.charged = (1.0 - share) * self.weight + 0.5 * share, self.charged + 1.0
+        even = 1.0 / 3.0 if self.exact else 0.5
+        neural = (1.0 - share) * self.weight.neural + even * share
+        exact = (1.0 - share) * self.weight.exact + even * share if self.exact else 0.0
+        self.believed, self.charged = Believed(neural, exact), self.charged + 1.0
         rate = RATE + (FIRST_RATE - RATE) / (F(1) + F(self.past.size) / RATE_TOKENS)
         for mixed, bit in decisions:
             outcome = F(bit)
@@ -582,7 +631,7 @@ class ReferenceMixer:
     def _order(self, first: Seen) -> int:
         if self.past.size == 0:
             return 0
-        for k, order in ((5, 7), (14, 5), (2, 4), (0, 3)):
+        for k, order in ((5, 7), (2, 4), (0, 3)):
             if k < len(first.histories) and first.histories[k] != NOTHING:
                 return order
         return 2 if first.direct[1].count else 1
@@ -595,6 +644,8 @@ class ReferenceMixer:
             self.below[rank + 1] = total
 
     def append(self, tokens: Tokens) -> None:
+        if self.exact:
+            self.exact.model.append(tokens)
         for token in tokens.tolist():
             node, leaf = Node(0, self.vocab_size), self.rank[token]
             decisions = []
@@ -644,9 +695,11 @@ class ReferenceMixer:
 
     def distribution(self, base: NDArray[np.float64]) -> NDArray[np.float64]:
         self._sum_up(base)
+        if self.exact:
+            self.exact.begin()
         p = np.ones(self.vocab_size)
 
-        def descend(node: Node, weight: float, charged: float) -> None:
+        def descend(node: Node, weight: Believed, charged: float) -> None:
             if node.is_leaf:
                 p[self.by_rank[node.low]] = charged
                 return
@@ -656,15 +709,18 @@ class ReferenceMixer:
             one = mixed.charge(weight)
             for bit in range(2):
                 self.keys, self.groups_here, self.direct_here = here
-                descend(node.child(bit), mixed.told(weight, one, bit), charged * (one if bit else 1.0 - one))
+                below = node.child(bit, mixed.neural)
+                descend(below, mixed.told(weight, one, bit), charged * (one if bit else 1.0 - one))
 
-        descend(Node(0, self.vocab_size), self.neural_weight, 1.0)
+        descend(Node(0, self.vocab_size), self.believed, 1.0)
         return p
 
     def evidence(
         self, token: int, base: NDArray[np.float64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
         self._sum_up(base)
+        if self.exact:
+            self.exact.begin()
         n = self.config.contexts
         occurred, followed = np.zeros(n, np.int64), np.zeros(n, np.int64)
         sizes = np.zeros(len(self.weights[0][0]))
@@ -680,7 +736,7 @@ class ReferenceMixer:
                 followed[k] = history.ones if bit else history.zeros
             for m, chosen in enumerate(mixed.weights):
                 sizes += np.abs(float(mixed.last_weights[m]) * chosen.astype(np.float64) * mixed.inputs)
-            node = node.child(bit)
+            node = node.child(bit, mixed.neural)
         total = sizes.sum()
         shares = np.append(sizes[HASHED : HASHED + n], sizes[0])
         return occurred, followed, shares / total if total > 0 else np.zeros(n + 1)
@@ -690,9 +746,11 @@ class ReferenceMixer:
         return self._begin()
 
     def _begin(self) -> float:
+        if self.exact:
+            self.exact.begin()
         self.node = Node(0, self.vocab_size)
         self.seen, self.mixed = [], []
-        self.weight = self.neural_weight
+        self.weight = self.believed
         return self._next()
 
     def _next(self) -> float:
@@ -712,9 +770,11 @@ class ReferenceMixer:
         self.seen[-1] = self.seen[-1][0], bit
         self.mixed[-1] = self.mixed[-1][0], bit
         self.weight = self.mixed[-1][0].told(self.weight, self.one, bit)
-        self.node = self.node.child(bit)
+        self.node = self.node.child(bit, self.mixed[-1][0].neural)
         if not self.token_known:
             return self._next()
+        if self.exact:
+            self.exact.model.follow_parts(self.token, self.node.base)
         self._learn(self.mixed)
         self._count(self.seen, self.token)
         return 0.0
@@ -740,12 +800,28 @@ class ReferenceMixer:
 
     def learned(self) -> dict[str, NDArray[Any]]:
         arrays = {name: array.ravel().copy() for name, array in self._arrays().items()}
-        return {**arrays, "switch": np.array([self.neural_weight, self.charged])}
+        if self.exact:
+            exact = self.exact.model.learned()
+            arrays["exact_weights"] = exact["weights"].ravel()
+            arrays["exact_state"] = np.concatenate([exact["rates"], exact["steps"].astype(np.float64)])
+        return {**arrays, "switch": np.array([*self.believed, self.charged])}
+
+    @property
+    def neural_weight(self) -> float:
+        """The switch's weight of the neural model."""
+        return self.believed.neural
 
     def load_learned(self, learned: dict[str, NDArray[Any]]) -> None:
-        arrays = self._arrays()
-        if learned.keys() != {*arrays, "switch"}:
-            raise ValueError(f"arrays are {', '.join(arrays)} and switch, not {', '.join(learned)}")
+        arrays, expected = self._arrays(), self.learned()
+        if learned.keys() != expected.keys():
+            raise ValueError(f"arrays are {', '.join(expected)}, not {', '.join(learned)}")
         for name, array in arrays.items():
             array[:] = learned[name].reshape(array.shape)
-        self.neural_weight, self.charged = learned["switch"].tolist()
+        if self.exact:
+            model = self.exact.model
+            like = model.learned()
+            rates, steps = np.split(learned["exact_state"], 2)
+            weights = learned["exact_weights"].reshape(like["weights"].shape)
+            model.load_learned({**like, "weights": weights, "rates": rates, "steps": steps.astype(np.uint64)})
+        neural, counted, self.charged = learned["switch"].tolist()
+        self.believed = Believed(neural, counted)
