@@ -181,7 +181,7 @@ class MixerConfig:
     """The mixing of hashed contexts over binary decisions (`ngram_eval.scorers.mixer.model`)."""
 
     contexts: int = 18
-    """Number of contexts with a table of their own, the most useful first: 34 for quality, 8 for speed."""
+    """Number of contexts with a table of their own, the most useful first: 35 for quality, 8 for speed."""
 
     weight_sets: int = 5
     """Sets of weights whose sums are mixed again: 8, with those chosen by the column and the last bytes; 5 without these;
@@ -200,7 +200,7 @@ class MixerConfig:
     """Initial weight of an n-gram input without a neural model (--uniform); with one, a quarter of it is used."""
 
     def __post_init__(self) -> None:
-        _require(0 <= self.contexts <= 34, "contexts", self.contexts, "give 0 to 34")
+        _require(0 <= self.contexts <= 35, "contexts", self.contexts, "give 0 to 35")
         _require(1 <= self.weight_sets <= 8, "weight_sets", self.weight_sets, "give 1 to 8")
         _require(0 <= self.matches <= 3, "matches", self.matches, "give 0 to 3")
         _require(
@@ -367,7 +367,7 @@ def mixer_fast() -> EvalConfig:
 
 def mixer_max() -> EvalConfig:
     """The mixer with all that it has, and exact counts beside: some seven times slower."""
-    config = MixerConfig(contexts=34, weight_sets=8, matches=3, exact_order=24, start_weight=0.06)
+    config = MixerConfig(contexts=35, weight_sets=8, matches=3, exact_order=24, start_weight=0.06)
     return EvalConfig(scorer="mixer", mixer=config)
 
 

@@ -145,7 +145,7 @@ void MixerContexts::look() {
         mix(after_two_[two >> (64 - kAfterBits)], t1),
         last(2),
         mix(text.indent, last(1)),
-        expectation(0),
+        0,
         t2,
         last(3),
         mix(above_two, last(1)),
@@ -157,6 +157,7 @@ void MixerContexts::look() {
     add({  // and of `mixer-max`
         mix(t3, t4),
         mix(text.last_word, text.word_before),
+        expectation(0),
         mix(expectation(1), last(1)),
         mix(text.word, text.word_before),
         mix(text.first, text.word),

@@ -18,7 +18,7 @@ struct Spelling {
   std::string bytes;
 };
 
-inline constexpr int kMostHashed = 34;
+inline constexpr int kMostHashed = 35;
 inline constexpr int kMostMatches = 3;
 inline constexpr int kDirect = 4;
 
