@@ -507,19 +507,20 @@ void Mixer::predict_last(Path& path) {
 void Mixer::distribution(const double* row, double* p) {
   struct Open {
     Node node;
-    int depth;
+    int depth, bit;  // the outcome above it
     Believed weight;
     double p;
   };
   sum_up(row);
   start(*path_);
   if (exact_) exact_->begin();
-  std::vector<Open> open{{path_->last(), 0, switch_.believed, 1.0}};
+  std::vector<Open> open{{path_->last(), 0, 0, switch_.believed, 1.0}};
   while (!open.empty()) {  // depth first: what lies above a node stays as it is
     const Open at = open.back();
     open.pop_back();
     path_->depth = at.depth;
     path_->nodes[at.depth] = at.node;
+    if (at.depth > 0) path_->bits[at.depth - 1] = static_cast<std::uint8_t>(at.bit);
     if (at.node.is_leaf()) {
       p[by_rank_[at.node.low]] = at.p;
       continue;
@@ -530,7 +531,7 @@ void Mixer::distribution(const double* row, double* p) {
       path_->depth = at.depth;
       descend(*path_, bit);
       open.push_back(
-          {path_->last(), path_->depth, told(at.depth, at.weight, one, bit), at.p * (bit ? one : 1.0 - one)});
+          {path_->last(), path_->depth, bit, told(at.depth, at.weight, one, bit), at.p * (bit ? one : 1.0 - one)});
     }
   }
 }

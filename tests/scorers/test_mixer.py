@@ -14,7 +14,7 @@ from ngram_eval.errors import InputError
 from ngram_eval.scorers.mixer.model import Mixer, Spelling, make_mixer, spelling_of, unspelt
 from ngram_eval.text.stream import MAX_VOCABULARY
 
-WORDS = b"the cat sat on the mat; The cat's mat, the cat sat. 12 cats \xc3\xa9t\xc3\xa9 "
+WORDS = b"the cat sat\n on the mat;\n\n  The cat's mat, the cat sat. 12 cats \xc3\xa9t\xc3\xa9 "
 
 
 def spelling(vocab_size: int, seed: int) -> Spelling:
@@ -58,18 +58,29 @@ def assert_equal(one: dict[str, NDArray[Any]], other: dict[str, NDArray[Any]]) -
 
 @given(
     vocab_size=st.sampled_from([2, 3, 5, 16, 17, 40, 300]),
-    contexts=st.integers(0, 20),
-    sets=st.integers(1, 5),
+    contexts=st.integers(0, 35),
+    sets=st.integers(1, 8),
+    matches=st.integers(0, 3),
+    exact_order=st.sampled_from([0, 0, 1, 5]),
     log_groups=st.sampled_from([2, 3, 6, 14]),
     neural=st.booleans(),
     seed=st.integers(0, 1000),
 )
 @settings(max_examples=25, deadline=None)
 def test_cpp_is_the_reference(
-    vocab_size: int, contexts: int, sets: int, log_groups: int, neural: bool, seed: int
+    vocab_size: int,
+    contexts: int,
+    sets: int,
+    matches: int,
+    exact_order: int,
+    log_groups: int,
+    neural: bool,
+    seed: int,
 ) -> None:
     """Charges, orders, decisions, weights, whole distributions, after tokens that were only appended."""
-    config = MixerConfig(contexts=contexts, weight_sets=sets, groups=1 << log_groups)
+    config = MixerConfig(
+        contexts=contexts, weight_sets=sets, matches=matches, exact_order=exact_order, groups=1 << log_groups
+    )
     mixers = pair(config, spelling(vocab_size, seed), neural)
     tokens, base = stream(110, vocab_size, seed), rows(110, vocab_size, seed)
     for mixer in mixers:
