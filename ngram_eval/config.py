@@ -180,8 +180,8 @@ class ExactConfig:
 class MixerConfig:
     """The mixing of hashed contexts over binary decisions (`ngram_eval.scorers.mixer.model`)."""
 
-    contexts: int = 18
-    """Number of contexts with a table of their own, the most useful first: 35 for quality, 8 for speed."""
+    contexts: int = 20
+    """Number of contexts with a table of their own, the most useful first, up to 35."""
 
     weight_sets: int = 5
     """Sets of weights whose sums are mixed again: 8, with those chosen by the column and the last bytes; 5 without these;
@@ -321,8 +321,10 @@ class EvalConfig:
     def to_json(self) -> dict[str, Any]:
         """The configuration as plain JSON; `ngram_eval.structured.build` reads it."""
         found = asdict(self)
-        if self.scorer != "ppmd":  # files of version 0.1 have no such field, and must go on to fit
+        if self.scorer != "ppmd":  # files of version 0.1 have no such fields, and must go on to fit
             del found["ppmd"]
+        if self.scorer != "mixer":
+            del found["mixer"]["matches"], found["mixer"]["exact_order"]
         return found
 
 
@@ -357,11 +359,11 @@ def tilt() -> EvalConfig:
 
 def mixer() -> EvalConfig:
     """Hashed contexts of binary decisions, mixed online: a probability. Needs whole distributions."""
-    return EvalConfig(scorer="mixer")
+    return EvalConfig(scorer="mixer", mixer=MixerConfig(contexts=18))
 
 
 def mixer_fast() -> EvalConfig:
-    """The mixer with half the contexts."""
+    """The mixer with fewer contexts."""
     return EvalConfig(scorer="mixer", mixer=MixerConfig(contexts=8, weight_sets=4))
 
 

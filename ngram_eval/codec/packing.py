@@ -13,7 +13,7 @@ from ngram_eval.bpb import as_nats
 from ngram_eval.codec.alphabet import BYTES, Alphabet, of_surfaces, pack, unpack
 from ngram_eval.codec.base import Base, UniformBase
 from ngram_eval.codec.coder import make_coder
-from ngram_eval.codec.container import HEADER_BYTES, TOKENIZERS, Container, Header
+from ngram_eval.codec.container import FORMAT_VERSION, HEADER_BYTES, TOKENIZERS, Container, Header
 from ngram_eval.codec.cutting import Cut, cut_bytes, cut_trained, cut_with
 from ngram_eval.codec.method import Method
 from ngram_eval.errors import InputError
@@ -122,8 +122,8 @@ def _decompress(container: Container, artifact: str | None, backend: Backend, tr
     method = Method.from_json(container.settings)
     if method.digest != header.config_digest:
         raise InputError(
-            "it was written with another configuration (this release has other defaults for settings that it leaves "
-            "out): use the release that wrote it"
+            f"it has format version {FORMAT_VERSION} and was written with another configuration (this release has other "
+            "defaults for settings that it leaves out, and mixes other contexts than 0.2): use the release that wrote it"
         )
     alphabet = _alphabet(container)
     if alphabet.digest != header.alphabet_digest:
