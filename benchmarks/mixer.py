@@ -145,7 +145,10 @@ class Neural:
 
 def beside_a_model(models: dict[int, Neural]) -> Iterator[str]:
     """Rows of a table, by the window of the model."""
-    yield from ("| window | model alone | `exact` | `mixer-max` | `mixer` | `mixer-fast` |", "|---|---|---|---|---|---|")
+    yield from (
+        "| window | model alone | `exact` | `mixer-max` | `mixer` | `mixer-fast` |",
+        "|---|---|---|---|---|---|",
+    )
     for seq_len, neural in models.items():
         found = [neural.of(preset(name)) for name in ("exact", "mixer-max", "mixer", "mixer-fast")]
         assert all(bpb <= neural.alone + 0.002 for bpb in found), "never worse than the model alone"

@@ -129,7 +129,8 @@ void MixerContexts::look() {
   const auto add = [&](std::initializer_list<std::uint64_t> contexts) {
     for (const std::uint64_t context : contexts) now_.hashed[known] = mix(known + 1, context), ++known;
   };
-  add({  // those of `mixer-fast`
+  add({
+      // those of `mixer-fast`
       two,
       words,
       three,
@@ -140,7 +141,8 @@ void MixerContexts::look() {
       mix(text.indent, text.first),
   });
   if (hashed_ > known) {
-    add({  // and of `mixer`
+    add({
+        // and of `mixer`
         mix(above, text.column()),
         mix(after_two_[two >> (64 - kAfterBits)], t1),
         last(2),
@@ -154,7 +156,8 @@ void MixerContexts::look() {
     });
   }
   if (hashed_ > known) {
-    add({  // and of `mixer-max`
+    add({
+        // and of `mixer-max`
         mix(t3, t4),
         mix(text.last_word, text.word_before),
         expectation(0),

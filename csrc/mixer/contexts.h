@@ -60,7 +60,7 @@ struct Text {
   std::uint64_t word = 0, last_word = 0, word_before = 0, two_before = 0;  // the one under way, or 0; those before it
   bool is_capital = false;                                                 // the one under way
   std::uint64_t capital = 0;                                               // the last word that began with a capital
-  std::uint64_t between = 0;                                               // the bytes since the last word, or before this
+  std::uint64_t between = 0;                           // the bytes since the last word, or before this
   std::uint64_t indent = 0, first = 0;                 // of the line: blanks, and the byte after them or 0
   std::uint64_t first_word = 0, first_word_above = 0;  // of the line, and of the one above
   std::uint64_t size = 0, line = 0, length_above = 0;  // where the line begins
@@ -72,10 +72,10 @@ struct Text {
 class MixerContexts {
  public:
   static constexpr std::array<int, kMostMatches> kMatch = {4, 7, 14};  // tokens that must have been alike, rising
-  static constexpr int kLongest = 32;                                  // tokens that are compared when a match is sought
-  static constexpr int kRemembered = 1 << 22;                          // tokens in which one is sought
-  static constexpr int kMostMissed = 8;                                // failures after which a match is given up
-  static constexpr int kTrusted = 16;                                  // tokens after which failures are forgotten
+  static constexpr int kLongest = 32;          // tokens that are compared when a match is sought
+  static constexpr int kRemembered = 1 << 22;  // tokens in which one is sought
+  static constexpr int kMostMissed = 8;        // failures after which a match is given up
+  static constexpr int kTrusted = 16;          // tokens after which failures are forgotten
 
   MixerContexts(const Spelling& spelling, int hashed, int matches);
 
@@ -102,9 +102,10 @@ class MixerContexts {
   ZeroPages<std::uint32_t> tokens_;  // a ring of the last kRemembered
   std::uint64_t size_ = 0;
   Text text_;
-  std::vector<std::uint32_t> after_one_, after_two_, after_words_;  // the last two tokens that followed, 16 bits of each
-  int in_use_;                                                      // matches
-  std::array<ZeroPages<std::uint64_t>, kMostMatches> places_;       // by the last kMatch tokens: the position after them
+  std::vector<std::uint32_t> after_one_, after_two_,
+      after_words_;                                            // the last two tokens that followed, 16 bits of each
+  int in_use_;                                                 // matches
+  std::array<ZeroPages<std::uint64_t>, kMostMatches> places_;  // by the last kMatch tokens: the position after them
   std::array<Match, kMostMatches> matches_{};
   Contexts now_{};
 };

@@ -66,8 +66,8 @@ Mixer::Mixer(const MixerConfig& config, Spelling spelling)
     repetitions_.emplace_back(0.1);
     repetitions_.emplace_back(0.9);
   }
-  const std::array<std::size_t, kMostSets> rows = {
-      vocab, 1 << kHashedSets, 1 << kHashedSets, 768, 16 * 5 * 4, kColumns * kMostDecisions, 256 * 16, 256 * 16};
+  const std::array<std::size_t, kMostSets> rows = {vocab,      1 << kHashedSets,          1 << kHashedSets, 768,
+                                                   16 * 5 * 4, kColumns * kMostDecisions, 256 * 16,         256 * 16};
   first_weights_.fill(no_weights_.data());
   row_width_.fill(0);
   for (int m = 0; m < config.sets; ++m) {
@@ -96,7 +96,8 @@ void Mixer::start(Path& path) const {
     const Match& match = past_.match(m);
     const int known = match.length < 16 ? match.length : std::min(kLengths - 1, 16 + (match.length - 16) / 4);
     path.expected[m] = {match.found ? spelling_.rank[past_.expected(m)] : 0,
-                        match.found ? (m * kLengths + known) * kMisses + std::min(match.missed, kMisses - 1) : -1, match.length};
+                        match.found ? (m * kLengths + known) * kMisses + std::min(match.missed, kMisses - 1) : -1,
+                        match.length};
   }
   path.depth = 0;
   path.nodes[0] = {0, vocab_size(), 1};
@@ -227,7 +228,8 @@ NGRAM_INLINE void Mixer::look(const Path& path, int from, int to) {
       decision.inputs[kRepetition + m] = 0.0f;
       if (m >= config_.matches) continue;
       const Path::Expected& expected = path.expected[m];
-      if (expected.row < 0 || expected.rank < node.low || expected.rank >= node.high) continue;  // or it has already failed
+      if (expected.row < 0 || expected.rank < node.low || expected.rank >= node.high)
+        continue;  // or it has already failed
       decision.repetitions[m] = &repetitions_[(expected.row * 2 + (i > 0)) * 2 + (expected.rank >= node.mid())];
       decision.inputs[kRepetition + m] = kLogits[decision.repetitions[m]->step()];
     }
@@ -359,9 +361,9 @@ NGRAM_INLINE void Mixer::move_sets(Decision& decision, const std::array<float, k
 NGRAM_CLONES void Mixer::learn(const Path& path) {
   const double share = 1.0 / (switch_.charged + 2.0);
   const double even = exact_ ? 1.0 / 3 : 0.5;
-  switch_ = {{(1.0 - share) * weight_.neural + even * share,
-              exact_ ? (1.0 - share) * weight_.exact + even * share : 0.0},
-             switch_.charged + 1.0};
+  switch_ = {
+      {(1.0 - share) * weight_.neural + even * share, exact_ ? (1.0 - share) * weight_.exact + even * share : 0.0},
+      switch_.charged + 1.0};
   const float rate = kRate + (kFirstRate - kRate) / (1.0f + static_cast<float>(path.position) / kRateTokens);
   for (int i = 0; i < path.depth; ++i) {
     Decision& decision = decisions_[i];
@@ -589,8 +591,9 @@ double Mixer::decide(int bit) {
 }
 
 std::vector<std::pair<const char*, std::span<float>>> Mixer::learned() {
-  constexpr std::array<const char*, kMostSets> names = {"weights_node", "weights_word", "weights_token",
-                                                        "weights_counts", "weights_neural", "weights_column", "weights_before", "weights_last"};
+  constexpr std::array<const char*, kMostSets> names = {"weights_node",   "weights_word",   "weights_token",
+                                                        "weights_counts", "weights_neural", "weights_column",
+                                                        "weights_before", "weights_last"};
   std::vector<std::pair<const char*, std::span<float>>> arrays;
   const auto add = [&](const char* name, ZeroPages<float>& of) {
     arrays.emplace_back(name, std::span<float>(of.data(), of.size()));

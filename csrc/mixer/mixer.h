@@ -123,7 +123,8 @@ class Mixer {
 
  private:
   static constexpr int kInputs = 48;  // 3 + kMostMatches + kDirect + kMostHashed, and zeros
-  static constexpr int kNeural = 0, kConstant = 1, kExact = 2, kRepetition = 3, kFirstDirect = kRepetition + kMostMatches;
+  static constexpr int kNeural = 0, kConstant = 1, kExact = 2, kRepetition = 3,
+                       kFirstDirect = kRepetition + kMostMatches;
   static constexpr int kFirstHashed = kFirstDirect + kDirect;
   static constexpr int kLevels = 4;                         // of the tree in a group
   static constexpr int kAtOnce = 3;                         // groups that are asked for
@@ -154,8 +155,8 @@ class Mixer {
       int length;          // tokens that were alike
     };
     std::array<Expected, kMostMatches> expected;
-    int depth;               // of the last node
-    int groups;              // that a whole path goes through
+    int depth;   // of the last node
+    int groups;  // that a whole path goes through
     std::array<Node, kMostDecisions + 1> nodes;
     std::array<std::uint8_t, kMostDecisions> bits;
     std::array<std::uint64_t, kMostGroups * kMostHashed + kAtOnce> keys;  // of groups, those of a node in a row
@@ -178,13 +179,13 @@ class Mixer {
     std::array<float*, kMostSets> weights;
     float* last_weights;
     std::array<float*, 2> cells;
-    std::array<Estimate*, kMostMatches> repetitions;   // or null
-    float right;           // share of the second of two neighbouring cells
-    double neural;         // probability of a 1 by the neural model
-    double exact;          // the same by exact counts
-    double mass;           // that the neural model gives to the node
-    float mixed;           // before the last maps
-    float fixed;           // after them
+    std::array<Estimate*, kMostMatches> repetitions;  // or null
+    float right;                                      // share of the second of two neighbouring cells
+    double neural;                                    // probability of a 1 by the neural model
+    double exact;                                     // the same by exact counts
+    double mass;                                      // that the neural model gives to the node
+    float mixed;                                      // before the last maps
+    float fixed;                                      // after them
   };
 
   // What the contexts hold of a group's nodes.

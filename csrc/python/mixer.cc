@@ -18,8 +18,8 @@ namespace {
 using ngram::Mixer;
 using py::literals::operator""_a;
 
-std::unique_ptr<Shared<Mixer>> make(const py::array& rank, const py::list& surfaces, int hashed, int sets,
-                                    int matches, int exact_order, std::uint64_t groups, float weight) {
+std::unique_ptr<Shared<Mixer>> make(const py::array& rank, const py::list& surfaces, int hashed, int sets, int matches,
+                                    int exact_order, std::uint64_t groups, float weight) {
   if (!(is_vector(rank) && holds<std::uint32_t>(rank)) || rank.size() < 2 || rank.size() > 1 << Mixer::kMostDecisions) {
     fail("rank must be contiguous, one-dimensional, uint32, of 2 to 2^" + std::to_string(Mixer::kMostDecisions) +
          " tokens, not " + describe(rank));
@@ -45,7 +45,8 @@ std::unique_ptr<Shared<Mixer>> make(const py::array& rank, const py::list& surfa
     spelling.bytes += surface.cast<std::string>();
     spelling.offsets.push_back(static_cast<std::uint32_t>(spelling.bytes.size()));
   }
-  return std::make_unique<Shared<Mixer>>(ngram::MixerConfig{hashed, sets, groups, weight, matches, exact_order}, std::move(spelling));
+  return std::make_unique<Shared<Mixer>>(ngram::MixerConfig{hashed, sets, groups, weight, matches, exact_order},
+                                         std::move(spelling));
 }
 
 template <class Token>
