@@ -184,8 +184,8 @@ class MixerConfig:
     """Number of contexts with a table of their own, the most useful first, up to 35."""
 
     weight_sets: int = 5
-    """Sets of weights whose sums are mixed again: 8, with those chosen by the column and the last bytes; 5 without these;
-    4 without the one chosen by the neural model's certainty, too."""
+    """Sets of weights whose sums are mixed again: 8; 5 without those by the column and the last two bytes; 4 without
+    the one by the neural model's certainty, too."""
 
     matches: int = 1
     """Repetitions that are followed: of 4 tokens or more, of 7, of 14."""
@@ -200,12 +200,10 @@ class MixerConfig:
     """Initial weight of an n-gram input without a neural model (--uniform); with one, a quarter of it is used."""
 
     def __post_init__(self) -> None:
-        _require(0 <= self.contexts <= 35, "contexts", self.contexts, "give 0 to 35")
-        _require(1 <= self.weight_sets <= 8, "weight_sets", self.weight_sets, "give 1 to 8")
-        _require(0 <= self.matches <= 3, "matches", self.matches, "give 0 to 3")
-        _require(
-            0 <= self.exact_order <= MAX_EXACT_ORDER, "exact_order", self.exact_order, f"give 0 to {MAX_EXACT_ORDER}"
-        )
+        limits = {"contexts": (0, 35), "weight_sets": (1, 8), "matches": (0, 3), "exact_order": (0, MAX_EXACT_ORDER)}
+        for name, (least, most) in limits.items():
+            value = getattr(self, name)
+            _require(least <= value <= most, name, value, f"give {least} to {most}")
         _require(
             4 <= self.groups <= 1 << 32 and self.groups & (self.groups - 1) == 0,
             "groups",
@@ -369,8 +367,8 @@ def mixer_fast() -> EvalConfig:
 
 def mixer_max() -> EvalConfig:
     """The mixer with all that it has, and exact counts beside: some seven times slower."""
-    config = MixerConfig(contexts=35, weight_sets=8, matches=3, exact_order=24, start_weight=0.06)
-    return EvalConfig(scorer="mixer", mixer=config)
+    most = MixerConfig(contexts=35, weight_sets=8, matches=3, exact_order=24, start_weight=0.06)
+    return EvalConfig(scorer="mixer", mixer=most)
 
 
 def ppmd() -> EvalConfig:

@@ -122,8 +122,8 @@ def _decompress(container: Container, artifact: str | None, backend: Backend, tr
     method = Method.from_json(container.settings)
     if method.digest != header.config_digest:
         raise InputError(
-            f"it has format version {FORMAT_VERSION} and was written with another configuration (this release has other "
-            "defaults for settings that it leaves out, and mixes other contexts than 0.2): use the release that wrote it"
+            f"it has format version {FORMAT_VERSION} and was written with another configuration (this release has "
+            "other defaults for settings that it leaves out, and another mixer than 0.2): use the release that wrote it"
         )
     alphabet = _alphabet(container)
     if alphabet.digest != header.alphabet_digest:

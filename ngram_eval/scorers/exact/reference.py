@@ -431,7 +431,7 @@ class ReferenceModel:
                 self._tries[place] *= 0.5
 
     def parts(self) -> tuple[float, list[tuple[int, float]]]:
-        """(the base's factor, (token, part) of every successor of every known context) of the chain at the next position.
+        """The next position's chain: (the base's factor, (token, part) of every successor of every known context).
 
         A token's probability by the chain is the sum of its parts and the factor times its base probability; the base's
         entropy is taken to be 0.
