@@ -18,8 +18,9 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from benchmarks.machine import describe_machine, publish
+from ngram_eval.config import SIZE_LIMIT
 from ngram_eval.models import artifact
-from ngram_eval.models.artifact import SIZE_LIMIT, QuantConfig, is_block_matrix
+from ngram_eval.models.artifact import QuantConfig, is_block_matrix
 from ngram_eval.models.transformer import Transformer, parameter_count
 from ngram_eval.models.transformer_config import ModelConfig
 from ngram_eval.train.config import embedded

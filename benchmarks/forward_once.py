@@ -53,6 +53,8 @@ class Options:
     """Stretches of the text, in each of which the ways take turns; medians over them are reported."""
     chunks: int = 3
     """Chunks, and windows of each stride, that are timed on the published architecture."""
+    artifact: Path | None = None
+    """Only score the embedded text with this model of the embedded vocabulary, at the length it was trained for."""
     toy: bool = False
     """A short text and a small model, to see that the benchmark works."""
     out: Path | None = None
@@ -222,7 +224,8 @@ def table(asked: list[Way], found: dict[str, tuple[float, float]]) -> list[str]:
 def measure(options: Options) -> str:
     """The result as Markdown."""
     torch.set_num_threads(1)
-    model, trained = artifact.load(asset("model.ngev"))
+    name = f"`{options.artifact}`" if options.artifact else "The embedded model"
+    model, trained = artifact.load(options.artifact or asset("model.ngev"))
     tokens = read_shards([str(asset("sample_000000.bin"))]).tokens[: 1100 if options.toy else options.tokens]
     stretches = 1 if options.toy else options.stretches
     difference = check(model)
@@ -236,11 +239,13 @@ def measure(options: Options) -> str:
         "Float32, one thread, seconds of the processor. Before timing, logits of blocks were those of a dense mask "
         f"within {difference:.1e} (tolerance {_TOLERANCE:g}).",
     ]
-    for length in (128,) if options.toy else (128, 256, 512):
+    for length in (trained,) if options.artifact else (128,) if options.toy else (128, 256, 512):
         asked = ways(model, length, [32, 64, length // 2, length], (0,), 32)
         found = scored(tokens, asked, stretches)
-        lines += ["", f"## The embedded model (trained at {trained}), L = {length}, {len(tokens):,} tokens", ""]
+        lines += ["", f"## {name} (trained at {trained}), L = {length}, {len(tokens):,} tokens", ""]
         lines += [f"Medians of {stretches} stretches.", "", *table(asked, found)]
+    if options.artifact:
+        return "\n".join(lines) + "\n"
     asked = ways(model, 128 if options.toy else 256, [32], (0, 4) if options.toy else (0, 1, 4, 16), 32)
     lines += ["", f"## Sinks, L = {asked[0].window.seq_len}", "", *table(asked, scored(tokens, asked, stretches))]
     large = randomised(replace(pr890().model, layers=2, value_layers=(1,), width=128) if options.toy else pr890().model)

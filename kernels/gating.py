@@ -15,15 +15,14 @@ def gate_numbers(gate: GateConfig) -> tuple[float, ...]:
 
 
 def gate_constants(gate: GateConfig, device: torch.device) -> Tensor:
-    """What `alpha` reads: `gate_numbers`, float64 (13,)."""
+    """`gate_numbers`, float64 (13,)."""
     return torch.tensor(gate_numbers(gate), dtype=torch.float64, device=device)
 
 
 @triton.jit
-def alpha(gate: tl.tensor, entropy: tl.tensor, order: tl.tensor, valid: tl.tensor) -> tl.tensor:
-    """Weight of the n-gram estimate, float64, for entropies (nats) and matched orders of one shape."""
-    centre = tl.load(gate + 3 + order, mask=valid, other=0.0)
-    argument = tl.load(gate + 2) * (entropy.to(tl.float64) - centre)
+def alpha(base: tl.tensor, span: tl.tensor, slope: tl.tensor, entropy: tl.tensor, centre: tl.tensor) -> tl.tensor:
+    """Weight of the n-gram estimate, float64, for entropies (nats) and centres of matched orders of one shape."""
+    argument = slope * (entropy.to(tl.float64) - centre)
     decay = tl.exp(-tl.abs(argument))  # of the negative side, so that nothing overflows
     sigmoid = tl.where(argument >= 0, 1.0, decay) / (1.0 + decay)
-    return tl.load(gate) + tl.load(gate + 1) * sigmoid
+    return base + span * sigmoid

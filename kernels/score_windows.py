@@ -116,34 +116,43 @@ def score_kernel(
     Of entry i, `before[i]` is the number of entries that were counted before it is looked up: those of earlier
     windows, which come first in the list. EARLIER of them are compared at a time; 0 says that there are none.
     """
-    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    block = tl.num_programs(0) - 1 - tl.program_id(0)  # the last compare most, so they begin first
+    i = block.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     valid = i < count
-    positions = tl.load(listed + i, mask=valid, other=0)
-    counted = tl.load(before + i, mask=valid, other=0).to(tl.int32)
-    most_counted = tl.max(counted, axis=0)
-
     # Tiles are (orders, positions) and (orders, positions, earlier entries).
     row = tl.arange(0, ROWS)[:, None]
-    shortest = MIN_ORDER + row - 2 + LAG  # a position before this has no whole context
-    whole = (row < ORDERS) & valid[None, :] & (positions[None, :] >= shortest)
+    there = (row < ORDERS) & valid[None, :]
+    # All that needs no other load is asked for at once, and masked by what came of it: waits are not lined up.
+    counted = tl.load(before + i, mask=valid, other=0).to(tl.int32)
     ids_c = ids + row * 2 * count
-    c = tl.load(ids_c + i[None, :], mask=whole, other=0)
-    f = tl.load(ids_c + count + i[None, :], mask=whole, other=0)
+    c = tl.load(ids_c + i[None, :], mask=there, other=0)
+    f = tl.load(ids_c + count + i[None, :], mask=there, other=0)
+    positions = tl.load(listed + i, mask=valid, other=0)
     pair = tables + row * 2 * buckets
-    counts_c = tl.load(pair + c.to(tl.uint32).to(tl.int64), mask=whole, other=0)
-    counts_f = tl.load(pair + buckets + f.to(tl.uint32).to(tl.int64), mask=whole, other=0)
+    counts_c = tl.load(pair + c.to(tl.uint32).to(tl.int64), mask=there, other=0)
+    counts_f = tl.load(pair + buckets + f.to(tl.uint32).to(tl.int64), mask=there, other=0)
+    shortest = MIN_ORDER + row - 2 + LAG  # a position before this has no whole context
+    whole = there & (positions[None, :] >= shortest)
     if EARLIER > 0:
+        most_counted = tl.max(counted, axis=0)
         same_c = tl.zeros([ROWS, BLOCK, EARLIER], tl.int32)
         same_f = tl.zeros([ROWS, BLOCK, EARLIER], tl.int32)
         for start in range(0, most_counted, EARLIER):
             j = start + tl.arange(0, EARLIER)
             within = (j < most_counted)[None, :]
-            there = (row < ORDERS) & within & (tl.load(listed + j[None, :], mask=within, other=0) >= shortest)
-            earlier_c = tl.load(ids_c + j[None, :], mask=there, other=0)
-            earlier_f = tl.load(ids_c + count + j[None, :], mask=there, other=0)
-            seen = there[:, None, :] & (j[None, :] < counted[:, None])[None, :, :]
+            earlier_c = tl.load(ids_c + j[None, :], mask=within & (row < ORDERS), other=0)
+            earlier_f = tl.load(ids_c + count + j[None, :], mask=within & (row < ORDERS), other=0)
+            long_enough = within & (tl.load(listed + j[None, :], mask=within, other=0) >= shortest)
+            seen = long_enough[:, None, :] & (j[None, :] < counted[:, None])[None, :, :]
             same_c += (seen & (earlier_c[:, None, :] == c[:, :, None])).to(tl.int32)
             same_f += (seen & (earlier_f[:, None, :] == f[:, :, None])).to(tl.int32)
+    if sums is not None:
+        p_neural = tl.load(p_target + i, mask=valid, other=1.0)
+        h = tl.load(entropy + i, mask=valid, other=0.0)
+        window = tl.load(rows + i, mask=valid, other=0)
+        base, span, slope = tl.load(gate), tl.load(gate + 1), tl.load(gate + 2)
+        centres = tl.load(gate + 3 + MIN_ORDER + row, mask=row < ORDERS, other=0.0)
+    if EARLIER > 0:
         counts_c += tl.sum(same_c, axis=2)
         counts_f += tl.sum(same_f, axis=2)
 
@@ -163,16 +172,14 @@ def score_kernel(
         tl.store(best_context + i, best_c.to(tl.int32), mask=valid)
         tl.store(best_full + i, best_f.to(tl.int32), mask=valid)
     if sums is not None:
-        p_neural = tl.load(p_target + i, mask=valid, other=1.0)
-        h = tl.load(entropy + i, mask=valid, other=0.0)
+        centre = tl.sum(tl.where(chosen, centres, 0.0), axis=0)
         p_ngram = tl.minimum(best_f, best_c).to(tl.float64) / tl.maximum(best_c, 1).to(tl.float64)
-        weight = tl.where(order > 0, alpha(gate, h, order, valid), 0.0)
+        weight = tl.where(order > 0, alpha(base, span, slope, h, centre), 0.0)
         p = (1.0 - weight) * p_neural + weight * p_ngram
         if values is not None:
             tl.store(values + i, p, mask=valid)
         fine = is_probability(p, BLOCK) & is_probability(p_neural, BLOCK) & (h == h)
         tl.atomic_min(bad + tl.zeros_like(order), positions, mask=valid & ~fine, sem="relaxed")
-        window = tl.load(rows + i, mask=valid, other=0)
         charged = valid & fine
         add_nats(sums + window * 4, nats_of(p, BLOCK), charged)
         add_nats(sums + window * 4 + 2, nats_of(p_neural, BLOCK), charged)

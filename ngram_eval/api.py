@@ -1,7 +1,8 @@
 """The evaluator as a function: from any model, tokens and a configuration to a result, as `--json` writes it."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,14 +10,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from ngram_eval.config import EvalConfig, preset
 from ngram_eval.distributed.ranks import ALONE
-from ngram_eval.errors import InputError, naming_arguments
+from ngram_eval.errors import InputError
 from ngram_eval.evaluation.evaluate import evaluate_all
-from ngram_eval.evaluation.job import Input, Job
+from ngram_eval.evaluation.job import Input, Job, load_kept
 from ngram_eval.evaluation.result import Result
 from ngram_eval.evaluation.settings import HardwareSettings, Settings
+from ngram_eval.files import Unchanged, file_sha256
 from ngram_eval.models.logits_source import CallableSource, Lead
 from ngram_eval.models.saved_logits import SavedLogits
 from ngram_eval.models.source import NeuralSource
+from ngram_eval.results.notebook import NotebookResult
 from ngram_eval.scorers.backends import resolve_backend
 from ngram_eval.scorers.make import check_backend, check_source
 from ngram_eval.text.samples import SAMPLES
@@ -31,7 +34,6 @@ Model = Callable[[Any], Any] | NeuralSource | NDArray[np.floating]
 """The models that `evaluate` takes."""
 
 
-@naming_arguments(preset="config")
 def evaluate(
     model: Model,
     tokens: ArrayLike,
@@ -43,6 +45,7 @@ def evaluate(
     backend: str = "auto",
     threads: int | None = None,
     samples: int = SAMPLES,
+    memory: str | Path | Sequence[str | Path] = (),
 ) -> Result:
     """Score `tokens` by a model with an n-gram memory, as `python -m ngram_eval.run` does.
 
@@ -65,9 +68,11 @@ def evaluate(
         backend: Backend of the count tables, as on the command line.
         threads: Threads of the count tables, as on the command line.
         samples: Positions at which the sum over the vocabulary is computed, if the model gives whole distributions.
+        memory: Files of kept memories (.ngm) that are counted before the first token, one after another.
 
     Returns:
-        The result of one preset, as in `--json`; `dataclasses.asdict` makes it a dictionary.
+        The result of one preset, as in `--json`; `dataclasses.asdict` makes it a dictionary. A notebook shows its table
+        and charts.
 
     Raises:
         InputError: If arguments are invalid or do not fit together.
@@ -82,6 +87,7 @@ def evaluate(
     if counted is not None:
         check_vocabulary(stream, counted.vocab_size, "the tokenizer")
         counted.check(stream)
+    memories = [Path(one) for one in ([memory] if isinstance(memory, str | Path) else memory)]
     hardware = HardwareSettings(backend=backend, threads=threads, batch_windows=batch_windows)
     settings = Settings(hardware=hardware, samples=samples)
     settings.check_numbers()
@@ -95,10 +101,13 @@ def evaluate(
         manifest=None,
         source=source,
         backend=resolve_backend(backend),
+        files=Unchanged(memories),
+        kept=load_kept(memories, counted, source.vocab_size),
     )
     given = Input("data", "tokens", stream.nbytes, hashlib.sha256(stream.tobytes()).hexdigest())
-    (result,) = evaluate_all(job, {name: method}, [given], None, clock=Stopwatch())
-    return result
+    inputs = [given, *(Input("memory", str(path), path.stat().st_size, file_sha256(path)) for path in memories)]
+    (result,) = evaluate_all(job, {name: method}, inputs, None, clock=Stopwatch())
+    return NotebookResult.of(result)
 
 
 def _stream(tokens: ArrayLike) -> Tokens:

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from ngram_eval.errors import InputError
 
+SIZE_LIMIT = 16_000_000
+"""Decimal bytes of model, memory and code together that the challenge allows."""
 MAX_HASHED_ORDER = 9
 """Highest order of the hashed counts: the hash has nine primes (`ngram_eval.scorers.hashed.hashing`)."""
 MAX_EXACT_ORDER = 32

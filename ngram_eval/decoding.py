@@ -10,10 +10,12 @@
 The memory is the evaluator's own scorer: a token's probability equals the evaluator's, bit for bit.
 """
 
+import copy
 import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -21,13 +23,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from ngram_eval.bpb import check_charges
 from ngram_eval.config import EvalConfig, preset
-from ngram_eval.errors import InputError, naming_arguments
+from ngram_eval.errors import InputError
+from ngram_eval.kept import file as kept_file
+from ngram_eval.kept.coding import Coding
 from ngram_eval.models.source import Stats
 from ngram_eval.scorers.base import Vocabulary
 from ngram_eval.scorers.exact.scorer import ExactScorer
 from ngram_eval.scorers.make import make_scorer
+from ngram_eval.text.kept import kept_of
 from ngram_eval.text.samples import entropy_of
 from ngram_eval.text.stream import MAX_VOCABULARY, Tokens
+from ngram_eval.text.tokenizer import TextTokenizer
 from ngram_eval.text.windows import Windows
 
 if TYPE_CHECKING:
@@ -53,7 +59,6 @@ class NgramMemory:
     Threads may share a memory: its calls run one at a time.
     """
 
-    @naming_arguments(preset="config")
     def __init__(
         self, config: EvalConfig | str = "exact", *, vocabulary: Vocabulary | None = None, backend: str = "cpu"
     ) -> None:
@@ -76,6 +81,42 @@ class NgramMemory:
         self._room: Tokens = np.zeros(_ROOM, np.uint32)
         self._length = 0
         self._lock = threading.Lock()
+
+    @classmethod
+    def load(
+        cls,
+        path: Path | str,
+        config: EvalConfig | str = "exact",
+        *,
+        vocabulary: Vocabulary | None = None,
+        backend: str = "cpu",
+    ) -> "NgramMemory":
+        """The memory that has counted the text of a kept memory's file (.ngm); arguments as for an empty one.
+
+        Raises `InputError` for a file that is damaged, or of a larger vocabulary than the one given.
+        """
+        memory, kept = cls(config, vocabulary=vocabulary, backend=backend), kept_file.read(Path(path))
+        if vocabulary is not None:
+            kept.check(None, vocabulary.size, str(path))
+        memory.observe(kept.tokens)
+        return memory
+
+    def save(
+        self,
+        path: Path | str,
+        *,
+        tokenizer: TextTokenizer | None = None,
+        vocab_size: int | None = None,
+        coding: Coding = "exact",
+    ) -> int:
+        """Keep all tokens observed in a file (.ngm), as `ngram-eval memory build` does; returns its bytes.
+
+        What was learned besides the counts is not kept. The vocabulary is the `tokenizer`'s, which loading then checks
+        against the data's, or of `vocab_size` tokens. Raises `InputError` without any, and where nothing was observed.
+        """
+        if vocab_size is None and self._vocabulary is not None:
+            vocab_size = self._vocabulary.size
+        return kept_file.write(Path(path), kept_of(self.tokens, tokenizer, vocab_size), coding).size
 
     def __repr__(self) -> str:
         return f"<NgramMemory: {self.config.scorer}, {self._length:,} tokens observed, backend {self._backend}>"
@@ -170,14 +211,28 @@ class NgramMemory:
         return drafted
 
     def copy(self) -> "NgramMemory":
-        """An independent copy, which continues as this memory would; counts all tokens again, a million a second."""
-        other = NgramMemory(self.config, vocabulary=self._vocabulary, backend=self._backend)
+        """An independent copy, which continues as this memory would.
+
+        Exact counts are copied as they lie; other methods, and a GPU, count all tokens again.
+        """
+        if self.config.scorer != "exact" or self._backend not in ("cpu", "reference"):
+            restore, arguments = self.__reduce__()
+            return restore(*arguments)
+        other: NgramMemory = object.__new__(NgramMemory)
         with self._lock:
-            other._append(self._tokens())
-            if self._length > 1:
-                other._scorer.prefill(other._tokens(), 0, self._length - 1, lambda counted: None)
-                other._scorer.load_learned(self._scorer.learned())
+            shared = {name: value for name, value in vars(self).items() if name != "_lock"}
+            vars(other).update(shared, _scorer=copy.deepcopy(self._scorer), _room=self._tokens().copy())
+        other._lock = threading.Lock()
         return other
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "NgramMemory":
+        return self.copy()
+
+    def __reduce__(self) -> tuple[Callable[..., "NgramMemory"], tuple[Any, ...]]:
+        """For pickle: tokens and weights, from which the counts are made again."""
+        with self._lock:
+            tokens, learned = self._tokens().copy(), self._scorer.learned()
+        return _restored, (self.config, self._vocabulary, self._backend, tokens, learned)
 
     def _tokens(self) -> Tokens:
         return self._room[: self._length]
@@ -190,6 +245,17 @@ class NgramMemory:
             self._room = grown
         self._room[self._length : needed] = tokens
         self._length = needed
+
+
+def _restored(
+    config: EvalConfig, vocabulary: Vocabulary | None, backend: str, tokens: Tokens, learned: dict[str, NDArray[Any]]
+) -> NgramMemory:
+    """The memory that has observed `tokens` and learned this from them."""
+    memory = NgramMemory(config, vocabulary=vocabulary, backend=backend)
+    memory.observe(tokens)
+    if len(tokens) > 1:
+        memory._scorer.load_learned(learned)
+    return memory
 
 
 def _rows(probabilities: ArrayLike, count: int) -> NDArray[np.float64]:

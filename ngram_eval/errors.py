@@ -12,6 +12,7 @@ import select
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import ClassVar
 
 _OUTSIDE = frozenset(
     {errno.EACCES, errno.EDQUOT, errno.EISDIR, errno.ENOENT, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS}
@@ -35,11 +36,24 @@ where that is read back as the byte."""
 class InputError(ValueError):
     """Bad input: names the file or flag, the offending value and the remedy, in one line that any terminal shows.
 
-    What of it comes from a file may hold line breaks, half surrogate pairs and codes for terminals: they are escaped.
+    A message is written with flags. Unless a command line runs (`exit_on_input_error`), it names arguments of Python in
+    their place: --seq-len becomes seq_len. What of it comes from a file may hold line breaks, half surrogate pairs and
+    codes for terminals: they are escaped.
     """
 
+    names_flags: ClassVar[bool] = False
+
     def __init__(self, message: str) -> None:
-        super().__init__("".join(map(_shown, message)))
+        named = message if self.names_flags else _FLAG.sub(_argument, message)
+        super().__init__("".join(map(_shown, named)))
+
+
+_FLAG = re.compile(r"`[^`]* [^`]*`|(?<![\w-])--(?P<name>[a-z][a-z0-9-]*)")
+"""A command, which stays as it is, or a flag."""
+
+
+def _argument(found: re.Match[str]) -> str:
+    return found["name"].replace("-", "_") if found["name"] else found[0]
 
 
 def _shown(character: str) -> str:
@@ -65,23 +79,6 @@ def refusing(source: object, what: str, remedy: str) -> Iterator[None]:
         if not is_failure(error):
             raise
         raise InputError(f"{source} {what} ({error or type(error).__name__}): {remedy}") from error
-
-
-@contextmanager
-def naming_arguments(**others: str) -> Iterator[None]:
-    """A context or decorator of what is called from Python: an `InputError` names arguments, not flags.
-
-    --seq-len becomes seq_len, or what `others` calls it.
-    """
-
-    def argument(flag: re.Match[str]) -> str:
-        name = flag[1].replace("-", "_")
-        return others.get(name, name)
-
-    try:
-        yield
-    except InputError as error:
-        raise InputError(re.sub(r"(?<![\w-])--([a-z][a-z0-9-]*)", argument, str(error))) from error.__cause__
 
 
 def exit_code(error: BaseException) -> int:
@@ -130,6 +127,7 @@ def exit_on_input_error() -> Iterator[None]:
     Names of files that are not UTF-8 are printed with escapes, as stderr does by itself. Where the reader of stdout has
     gone, as `head` does, the command ends with 1 and says nothing.
     """
+    InputError.names_flags, before = True, InputError.names_flags
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors=ESCAPED)
     try:
@@ -146,3 +144,5 @@ def exit_on_input_error() -> Iterator[None]:
         prefix = "error: " if code == BAD_INPUT else ""
         print(prefix + one_line(error), file=sys.stderr)
         raise SystemExit(code) from None
+    finally:
+        InputError.names_flags = before

@@ -22,6 +22,7 @@ from benchmarks import (
     export_sizes,
     forward_once,
     hashed_counts,
+    kept_memory,
     last_block,
     long_stream,
     memory,
@@ -316,6 +317,17 @@ def test_small_training(tmp_path: Path) -> None:
 def test_memory() -> None:
     text = memory.measure(memory.Options(vocabularies=(1024, 70_000), observed=500, steps=3))
     assert text.count("\n| 1,024 |") == text.count("\n| 70,000 |") == 1
+
+
+def test_kept_memory(tmp_path: Path) -> None:
+    """Loading alone: the other figures are of the same functions as the tests of kept memories."""
+    text = tmp_path / "text"
+    text.write_text(SAMPLE_PATH.read_text(encoding="utf-8")[:3000], encoding="utf-8")
+    rows = list(kept_memory.loading(text, 0))
+    assert [row.split("|")[1].strip() for row in rows if row.startswith("| `")] == [
+        *("`mixer`", "`exact`", "`zstd`", "`none`"),
+        *("`exact`", "`mixer`"),
+    ]
 
 
 def test_pretrained(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from ngram_eval.train import config as training
 from ngram_eval.train.config import TrainConfig
 from tests.models.test_convert import packed, zeros
 from tests.support import documents
+from tests.support.browser import measured
 from tests.support.documents import PAGES, Command, check, steps
 from tests.support.hf_models import TEXT, save_llama
 from tests.support.places import ROOT
@@ -53,7 +54,7 @@ SHARD = asset("sample_000000.bin")
 SAMPLE = ROOT / "tests/data/sample.txt"
 HEAVY = {"ngram_eval.cli.budget"}
 """What measures this machine for many seconds, whatever it is given: run by `make test-all`."""
-LONG = {"docs/audit.md", "docs/forward_once.md", "docs/leaderboard.md", "docs/training.md"}
+LONG = {"docs/audit.md", "docs/forward_once.md", "docs/leaderboard.md", "docs/memory.md", "docs/training.md"}
 """Pages that take many seconds: theirs are done by `make test-all`."""
 
 
@@ -156,6 +157,7 @@ FILES: dict[str, tuple[str, ...]] = {
     "docs/formats.md": ("out.json",),
     "docs/forward_once.md": ("val_000000.bin", "T.model", "model.ngev", "novel.txt"),
     "docs/leaderboard.md": ("final_model.int6.ptz", "fineweb_1024_bpe.model", *FINEWEB),
+    "docs/memory.md": ("text/one.txt", "T.model", "val_000000.bin", "model.ngev", "book.txt"),
     "docs/mixer.md": ("book.txt",),
     "docs/models.md": ("model", "novel.txt", "final_model.int6.ptz", "fineweb_1024_bpe.model", *FINEWEB),
     "docs/results.md": ("before.json", "after.json", "theirs.json", "elsewhere/val.bin"),
@@ -329,3 +331,17 @@ def test_the_site(tmp_path: Path) -> None:
         "ngram_eval.EvalConfig",
     ):
         assert f'id="{name}"' in reference, name
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("mkdocs") is None, reason="mkdocs is not installed: pip install -e '.[docs]'")
+def test_the_site_fits_a_desktop_and_a_phone(tmp_path: Path) -> None:
+    """No page is wider than its window, but for what scrolls in it; no text is below 11 px."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    subprocess.run(command, cwd=ROOT, check=True)
+    pages = sorted((tmp_path / "site").glob("*.html"))
+    assert len(pages) > 20
+    for page in pages:
+        for width in (1280, 420):
+            found = measured(page, tmp_path, width, "light")
+            assert (found["width"], found["overflow"], found["small"]) == (width, [], []), page.name

@@ -95,7 +95,7 @@ def test_a_nanogpt_checkpoint_is_evaluated(example: Any, tmp_path: Path) -> None
     logits = weights["wte.weight"].double() @ weights["lm_head.weight"].double().T
     nats = -torch.log_softmax(logits, dim=-1)[tokens[:288].astype(int), tokens[1:289].astype(int)].sum()
     assert "positions: 288" in told
-    (line,) = [part for part in told.split("; ") if part.startswith("neural only: bits per byte")]
+    (line,) = [part for part in told.split("; ") if part.startswith("model alone: bits per byte")]
     from transformers import AutoTokenizer
 
     read: Any = AutoTokenizer.from_pretrained(tmp_path / "tokenizer")

@@ -37,6 +37,7 @@ OUTPUTS: dict[str, tuple[str, list[str]]] = {
     "compare": ("RESULT --quiet --json OUT0", ["{"]),
     "codec compress": ("--uniform --tokenizer bytes --quiet TEXT OUT0 --json OUT1", ["NGRMCODE", "{"]),
     "codec decompress": ("PACKED OUT0 --quiet", ["to be"]),
+    "memory build": ("--text TEXT --quiet --out OUT0 --json OUT1", ["NGRMKEPT", "{"]),
     "convert": ("PUBLISHED --out OUT0 --rope-dims 4", ["NGRMEVAL"]),
     "train": (f"{TRAIN} DATA --folder FOLDER --out OUT0", ["NGRMEVAL"]),
 }
@@ -174,7 +175,8 @@ def test_every_file_is_written_by_the_one_rule() -> None:
         ("ngram_eval/assets/build.py", "(work / 'train.txt').write_text"),  # temporary
         ("ngram_eval/assets/build.py", "(work / 'sample.txt').write_text"),
         ("ngram_eval/evaluation/budget/exchange.py", "out.write_text"),  # between processes of its own
-        ("train/journal.py", "self._path.open"),  # grows
+        ("ngram_eval/logs.py", "self._path.open"),  # grows
+        ("train/journal.py", "self._path.open"),  # likewise
         ("ngram_eval/audit/evaluator/process.py", "(self._folder / 'errors').open"),  # temporary
         ("ngram_eval/audit/evaluator/worker.py", "Path('/proc/self', name).write_text"),  # the kernel's
     }
@@ -222,7 +224,7 @@ def test_what_could_not_be_written_is_refused_at_once(tmp_path: Path, kind: str)
         os.mknod(path, 0o666 | stat.S_IFSOCK)
     else:
         path.symlink_to("out" if kind == "circle" else "none/out")
-    with pytest.raises(InputError, match=f"--json is .*{path.name}"):
+    with pytest.raises(InputError, match=f"json is .*{path.name}"):
         require_writable("--json", path)
 
 
@@ -238,7 +240,7 @@ def test_folders_are_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "dangling").symlink_to("none")
     for name in ("file", "file/below", "dangling"):
-        with pytest.raises(InputError, match=f"--plot is .*{name}"):
+        with pytest.raises(InputError, match=f"plot is .*{name}"):
             require_folder("--plot", tmp_path / name)
     for name in (".", "new", "new/below"):
         require_folder("--plot", tmp_path / name)

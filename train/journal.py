@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from ngram_eval.errors import InputError
 from ngram_eval.files import naming, write_text
+from ngram_eval.logs import JsonLines, Sink, TensorBoard, Wandb
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,32 +46,6 @@ class Entry:
         return text + (f", {self.val_bpb:.4f} bits per byte" if self.val_bpb is not None else "")
 
 
-class Sink(Protocol):
-    """A destination of entries."""
-
-    def write(self, entry: Entry) -> None:
-        """Add one entry."""
-
-    def close(self) -> None:
-        """Finish; no more entries will come."""
-
-
-class JsonLines:
-    """log.jsonl: one JSON object per line."""
-
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / "log.jsonl"
-        self._file: TextIO = self._path.open("a", encoding="utf-8")
-
-    def write(self, entry: Entry) -> None:
-        with naming(self._path):
-            self._file.write(json.dumps(asdict(entry)) + "\n")
-            self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
-
-
 class Csv:
     """log.csv: the log as a table; values that were not measured are empty. It is rewritten from log.jsonl."""
 
@@ -89,43 +64,6 @@ class Csv:
 
     def close(self) -> None:
         self._file.close()
-
-
-class TensorBoard:
-    """Event files in tensorboard/, for TensorBoard (an optional extra)."""
-
-    def __init__(self, folder: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise InputError(f"--log tensorboard: {error}; pip install 'ngram_eval[tensorboard]'") from error
-        self._writer: Any = SummaryWriter(str(folder / "tensorboard"))
-
-    def write(self, entry: Entry) -> None:
-        for name, value in asdict(entry).items():
-            if name != "step" and value is not None:
-                self._writer.add_scalar(name, value, entry.step)
-
-    def close(self) -> None:
-        self._writer.close()
-
-
-class Wandb:
-    """A run of Weights & Biases, named after the folder (an optional extra with environment variables of its own)."""
-
-    def __init__(self, folder: Path) -> None:
-        try:
-            import wandb
-        except ImportError as error:
-            raise InputError(f"--log wandb: {error}; pip install 'ngram_eval[wandb]'") from error
-        self._run: Any = wandb.init(dir=str(folder), name=folder.resolve().name)
-
-    def write(self, entry: Entry) -> None:
-        values = {name: value for name, value in asdict(entry).items() if value is not None}
-        self._run.log(values, step=entry.step)
-
-    def close(self) -> None:
-        self._run.finish()
 
 
 SINKS: dict[str, Callable[[Path], Sink]] = {"csv": Csv, "tensorboard": TensorBoard, "wandb": Wandb}

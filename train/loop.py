@@ -7,10 +7,11 @@ from pathlib import Path
 from ngram_eval.errors import InputError
 from ngram_eval.evaluation.interrupt import Interrupt
 from ngram_eval.files import working_in
+from ngram_eval.logs import Sink
 from ngram_eval.models.transformer import Transformer
 from ngram_eval.train import snapshot
 from ngram_eval.train.averaging import put
-from ngram_eval.train.journal import SINKS, Entry, Live, Sink, cut, open_sinks
+from ngram_eval.train.journal import SINKS, Entry, Live, cut, open_sinks
 from ngram_eval.train.trainer import Trainer
 from ngram_eval.train.validate import Score, Validation
 

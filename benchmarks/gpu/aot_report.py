@@ -23,6 +23,7 @@ import triton
 import tyro
 from triton.backends.compiler import GPUTarget
 
+from benchmarks.gpu.waits import Waits, load_waits
 from benchmarks.machine import describe_machine, publish
 from ngram_eval.config import GateConfig, NgramConfig
 from ngram_eval.errors import InputError, exit_on_input_error
@@ -92,6 +93,8 @@ class Compiled:
     """Global load instructions by width in bits."""
     atomics: Counter[str]
     """Global atomic instructions by name."""
+    waits: Waits | None
+    """For global loads, one after another; None where it is not read."""
 
 
 KERNELS = (
@@ -189,8 +192,12 @@ def compile_all(target: str, only: Callable[[str], object] = lambda name: True) 
                 yield Compiled(kernel.__name__.removesuffix("_kernel"), name, target, *read(cache[key]))
 
 
-def _from_cubin(kernel: Any) -> tuple[int, int, int, Counter[str], Counter[str]]:
-    """(registers, spilled bytes, shared bytes, loads, atomics) by the disassembler that comes with Triton."""
+Read = tuple[int, int, int, Counter[str], Counter[str], Waits | None]
+"""(registers, spilled bytes, shared bytes, loads, atomics, waits)."""
+
+
+def _from_cubin(kernel: Any) -> Read:
+    """By the disassembler that comes with Triton."""
     tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(kernel.asm["cubin"])
@@ -208,10 +215,10 @@ def _from_cubin(kernel: Any) -> tuple[int, int, int, Counter[str], Counter[str]]
         loads[width.group().lstrip("US") if width else "32"] += 1
     atomics = Counter(name for name in re.findall(r"\b((?:ATOMG|ATOM|RED|REDG)\.\S+)", sass))
     spilled = max(counted["LOCAL"], counted["STACK"])
-    return counted["REG"], spilled, kernel.metadata.shared, loads, atomics
+    return counted["REG"], spilled, kernel.metadata.shared, loads, atomics, load_waits(sass)
 
 
-def _from_amdgcn(kernel: Any) -> tuple[int, int, int, Counter[str], Counter[str]]:
+def _from_amdgcn(kernel: Any) -> Read:
     text = kernel.asm["amdgcn"]
 
     def note(key: str) -> int:
@@ -229,7 +236,7 @@ def _from_amdgcn(kernel: Any) -> tuple[int, int, int, Counter[str], Counter[str]
     loads = Counter(bits.get(kind, kind) for kind in re.findall(r"\b(?:global|buffer)_load_([a-z0-9]+)", text))
     atomics = Counter(re.findall(r"\b((?:global|buffer)_atomic_\w+)", text))
     spilled = 4 * (note("vgpr_spill_count") + note("sgpr_spill_count"))
-    return note("vgpr_count"), spilled, kernel.metadata.shared, loads, atomics
+    return note("vgpr_count"), spilled, kernel.metadata.shared, loads, atomics, None
 
 
 def report(found: list[Compiled]) -> str:
@@ -260,10 +267,10 @@ def report(found: list[Compiled]) -> str:
     for target in targets:
         lines += [
             "",
-            f"## Global loads (width in bits x instructions) and atomics, {target}",
+            f"## Global loads (width in bits x instructions), waits for them, and atomics, {target}",
             "",
-            "| kernel | variant | loads | atomics |",
-            "|---|---|---|---|",
+            "| kernel | variant | loads | waits, each loop once; a further trip of the first | atomics |",
+            "|---|---|---|---|---|",
         ]
         for (kernel, variant), row in by_row.items():
             if target in row:
@@ -271,7 +278,9 @@ def report(found: list[Compiled]) -> str:
                     f"{w} x {n}" for w, n in sorted(row[target].loads.items(), key=lambda item: int(item[0]))
                 )
                 atomics = ", ".join(f"`{name}` x {n}" for name, n in row[target].atomics.items())
-                lines.append(f"| {kernel} | {variant} | {loads} | {atomics} |")
+                waits = row[target].waits
+                waited = f"{waits.once}; {waits.again}" if waits else "-"
+                lines.append(f"| {kernel} | {variant} | {loads} | {waited} | {atomics} |")
     return "\n".join(lines) + "\n"
 
 

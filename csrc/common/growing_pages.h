@@ -38,7 +38,11 @@ class GrowingPages {
   }
 #endif
 
-  GrowingPages(const GrowingPages&) = delete;
+  // Copies what is usable.
+  GrowingPages(const GrowingPages& other) : GrowingPages(other.reserved()) {
+    extend(other.size_);
+    if (other.size_ > 0) std::memcpy(static_cast<void*>(data_), other.data_, other.size_ * sizeof(T));
+  }
   GrowingPages& operator=(const GrowingPages&) = delete;
 
   // Makes `size` entries usable; their addresses may change. Throws std::bad_alloc.
@@ -52,6 +56,14 @@ class GrowingPages {
  private:
   static constexpr std::size_t kStep = std::size_t{4} << 20;  // bytes
   static_assert(kStep % sizeof(T) == 0);
+
+  std::size_t reserved() const {
+#ifdef __linux__
+    return reserved_;
+#else
+    return 0;
+#endif
+  }
 
   void grow(std::size_t size) {
 #ifdef __linux__

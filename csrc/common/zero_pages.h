@@ -44,7 +44,9 @@ class ZeroPages {
 #endif
   }
 
-  ZeroPages(const ZeroPages&) = delete;
+  ZeroPages(const ZeroPages& other) : ZeroPages(other.size_) {
+    std::memcpy(static_cast<void*>(data_), other.data_, size_ * sizeof(T));
+  }
   ZeroPages& operator=(const ZeroPages&) = delete;
 
   T* data() { return data_; }

@@ -22,6 +22,11 @@ class ChildIndex {
   explicit ChildIndex(int bits = 12)
       : bits_(bits), entries_(std::make_unique<ZeroPages<std::uint64_t>>(std::size_t{1} << bits)) {}
 
+  ChildIndex(const ChildIndex& other)
+      : bits_(other.bits_), used_(other.used_), entries_(std::make_unique<ZeroPages<std::uint64_t>>(*other.entries_)) {}
+  ChildIndex(ChildIndex&&) = default;
+  ChildIndex& operator=(ChildIndex&&) = default;
+
   // Where the search for a child begins, to be requested ahead of it.
   const void* home(std::uint32_t parent, std::uint32_t token) const {
     return entries_->data() + (scrambled(parent, token) >> (64 - bits_));

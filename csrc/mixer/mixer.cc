@@ -501,6 +501,10 @@ double Mixer::charge(Path& path, Decisions* decisions) {
 // Predicts the last node's decision.
 void Mixer::predict_last(Path& path) {
   choose(path);
+  if (path.depth % kLevels == 0) {
+    const std::uint64_t* const keys = path.keys.data() + path.depth / kLevels * config_.hashed;
+    for (int k = 0; k < config_.hashed; ++k) NGRAM_PREFETCH(groups_.line(keys[k]));
+  }
   branches(path, path.depth, path.depth + 1);
   counted(path, path.depth, path.depth + 1);
   predict(path, path.depth, path.depth + 1);
@@ -568,7 +572,7 @@ void Mixer::evidence(std::uint32_t token, const double* row, std::int64_t* occur
 }
 
 double Mixer::begin(const double* row) {
-  sum_up(row);
+  if (row) sum_up(row);
   start(*path_);
   weight_ = switch_.believed;
   if (exact_) exact_->begin();

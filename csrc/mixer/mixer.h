@@ -79,6 +79,7 @@ class Mixer {
   int depth() const { return std::bit_width(by_rank_.size() - 1); }
 
   Mixer(const MixerConfig& config, Spelling spelling);
+  Mixer(const Mixer&) = delete;  // paths point into it
 
   // Learns from `n` tokens all that does not depend on the neural model, without charging for them.
   template <class Token>
@@ -100,7 +101,8 @@ class Mixer {
   void evidence(std::uint32_t token, const double* row, std::int64_t* occurred, std::int64_t* followed, double* shares);
 
   // One token, decision by decision: the probability of a 1 at the first; then, told each outcome, at the next. When
-  // `token_known`, the token has been learned from, and the number returned means nothing.
+  // `token_known`, the token has been learned from, and the number returned means nothing. `row` may be null for that of
+  // the last call.
   double begin(const double* row);
   double decide(int bit);
   bool token_known() const { return path_->last().is_leaf(); }

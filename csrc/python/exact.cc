@@ -31,6 +31,10 @@ std::unique_ptr<Shared<ExactModel>> make(int max_order, bool chain, const std::s
       ngram::ExactModelConfig{max_order, chain, kind, tilt_factor, tilt_confidence, threads});
 }
 
+std::unique_ptr<Shared<ExactModel>> copy(const ExactModel& self, const py::dict&) {
+  return std::make_unique<Shared<ExactModel>>(self);
+}
+
 void check_exact_tokens(const py::array& tokens) {
   check_tokens(tokens);
   if (!holds<std::uint32_t>(tokens)) return;
@@ -298,5 +302,6 @@ void bind_exact(py::module_& m) {
       .def("evidence", locked(&evidence), "token"_a)
       .def("learned", locked(&learned))
       .def("load_learned", locked(&load_learned), "learned"_a)
-      .def("size", locked(&size));
+      .def("size", locked(&size))
+      .def("__deepcopy__", locked(&copy), "memo"_a);
 }

@@ -39,4 +39,5 @@ PYBIND11_MODULE(_core, m) {
   bind_hashed(m);
   bind_mixer(m);
   bind_ppmd(m);
+  bind_codec(m);  // takes objects of the others
 }

@@ -69,8 +69,8 @@ def eval_val_sliding(
 ) -> tuple[float, float]:
     """(mean loss, bits per byte): overlapping windows, of which each adds the tokens that are new in it."""
     seq_len, count = args.train_seq_len, len(val_tokens) - 1
-    starts = [0, *range(stride, count - seq_len + stride, stride)]
-    nats = size = torch.zeros((), dtype=torch.float64)
+    starts = [start for start in range(0, count, stride) if start + seq_len - stride < count]
+    nats = size = charged = torch.zeros((), dtype=torch.float64)
     for at in range(0, len(starts), batch_seqs):
         rows = starts[at : at + batch_seqs]
         x, y = (torch.zeros(len(rows), seq_len, dtype=torch.int64, device=device) for _ in range(2))
@@ -78,14 +78,18 @@ def eval_val_sliding(
             length = min(seq_len, count - start)
             x[row, :length] = val_tokens[start : start + length]
             y[row, :length] = val_tokens[start + 1 : start + length + 1]
-        loss = F.cross_entropy(base_model.forward_logits(x).flatten(0, 1), y.flatten(), reduction="none").view(y.shape)
+        with torch.inference_mode():
+            logits = base_model.forward_logits(x)
+        loss = F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none").view(y.shape)
         for row, start in enumerate(rows):
-            new = slice(0 if start == 0 else seq_len - stride, min(seq_len, count - start))
-            nats = nats + loss[row, new].double().sum()
+            stop = min(seq_len, count - start)
+            new = slice(0 if start == 0 else seq_len - stride, stop)
+            nats = nats + loss[row, new].to(torch.float64).sum()
             target, before = y[row, new], x[row, new]
             spaces = has_leading_space_lut[target] & ~is_boundary_token_lut[before]
             size = size + (base_bytes_lut[target] + spaces).double().sum()
-    return float(nats) / count, float(nats) / math.log(2) / float(size)
+            charged = charged + len(target)
+    return float(nats / charged), float(nats / size) / math.log(2)
 
 
 class Counter:

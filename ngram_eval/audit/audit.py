@@ -14,7 +14,7 @@ from ngram_eval.evaluation.interrupt import Interrupt
 from ngram_eval.evaluation.job import Job
 from ngram_eval.models.source import NeuralSource
 from ngram_eval.scorers.base import NeuralScorer, Scorer
-from ngram_eval.scorers.make import check_source, make_scorer
+from ngram_eval.scorers.make import check_source
 from ngram_eval.text.stream import Tokens
 from ngram_eval.timing import Track
 
@@ -23,7 +23,7 @@ def preset_subjects(job: Job, configs: Mapping[str, EvalConfig], probing: Probin
     """(the model alone and with each preset, the tokens to audit them on). Raises `InputError`."""
     for config in configs.values():
         check_source(config, job.source)
-    source, others, threads = SharedSource(job.source), other_sources(job.source), job.threads
+    source, others = SharedSource(job.source), other_sources(job.source)
     longest = max(source.train_seq_len, *(one.window.seq_len for one in configs.values()))
     window = next(iter(configs.values())).window
     neural = EvalConfig(window=WindowConfig(seq_len=window.seq_len, stride=window.stride))
@@ -39,7 +39,7 @@ def preset_subjects(job: Job, configs: Mapping[str, EvalConfig], probing: Probin
     )
 
     def make(backend: str, config: EvalConfig, source: NeuralSource) -> Scorer:
-        return make_scorer(backend, config, threads, job.vocabulary)
+        return job.scorer(config, backend)
 
     presets = [replace(alone, name=name, make=make, config=config, remembers=True) for name, config in configs.items()]
     return [alone, *presets], probing.tokens(job.stream, 2 * longest)

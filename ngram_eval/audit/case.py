@@ -78,6 +78,8 @@ class Data:
     """The model's file; a claim may state its size."""
     training: Stream | None = None
     """What the model was trained on, to be searched for the text."""
+    kept: Tokens | None = None
+    """The tokens that were counted before the text, if any."""
     precision: Precision | None = None
     """The precision of the values, if it is declared."""
 
@@ -116,9 +118,12 @@ class Case:
     @cached_property
     def samples(self) -> NDArray[np.int64]:
         """Positions charged for, ascending: one from each of equal parts, and the last; the same for all subjects."""
-        drawn = choose_samples(self.expected, self.probing.samples, WindowConfig(rescore_tail=False), self.seed)
-        found: NDArray[np.int64] = np.intersect1d([*drawn, self.trace.positions.max()], self.trace.positions)
+        found: NDArray[np.int64] = np.intersect1d([*self._drawn, self.trace.positions.max()], self.trace.positions)
         return found
+
+    @cached_property
+    def _drawn(self) -> NDArray[np.int64]:
+        return choose_samples(self.expected, self.probing.samples, WindowConfig(rescore_tail=False), self.seed)
 
     @property
     def seed(self) -> int:
@@ -143,7 +148,12 @@ class Case:
     @cached_property
     def trace(self) -> Trace:
         """The unchanged stream, scored."""
-        return self.subject.score(self.tokens)
+        return self.subject.score(self.tokens, self._drawn)
+
+    @property
+    def repeated(self) -> Tokens:
+        """The tokens that are scored again: of what is asked position by position, a first part must do."""
+        return self.tokens[: max(len(self.tokens) // 4, self.subject.short)] if self.subject.past_only else self.tokens
 
     @property
     def claim(self) -> Claim:
@@ -203,6 +213,13 @@ class Case:
             tokens = self.replaced(self.tokens, cut)
             self._altered[cut] = tokens, self.subject.score(tokens)
         return self._altered[cut]
+
+    @cached_property
+    def swapped(self) -> tuple[Tokens, Trace]:
+        """(the stream with other targets at the samples, all tokens of the vocabulary in turn, its trace)."""
+        tokens, rng = self.tokens.copy(), np.random.default_rng((self.seed, 4))
+        tokens[self.samples + 1] = np.resize(rng.permutation(self.vocabulary), len(self.samples))
+        return tokens, self.subject.score(tokens)
 
     @cached_property
     def charged(self) -> NDArray[np.float64]:

@@ -48,11 +48,23 @@ class Reach:
             return 1 / max(self.of, 1)
         return float(1 - (1 - SURE) ** (1 / self.asked)) if self.asked else 1.0
 
+    @property
+    def missed(self) -> str:
+        """How likely a fault at few of the places is missed; empty if all were looked at."""
+        if self.asked >= self.of:
+            return ""
+        return f"a fault at 1 % of the {self.what} with {1 - self.found(0.01):.0%}, at {percent(self.smallest)} with 5%"
+
+    @property
+    def places(self) -> str:
+        """How many of how many."""
+        return f"all {self.of:,} {self.what}" if self.asked >= self.of else f"{self.asked:,} of {self.of:,} {self.what}"
+
     def __str__(self) -> str:
         if self.asked >= self.of:
-            return f"all {self.of:,} {self.what}"
+            return self.places
         return (
-            f"{self.asked:,} of {self.of:,} {self.what}; a fault at {percent(self.smallest)} of them or more is found "
+            f"{self.places}; a fault at {percent(self.smallest)} of them or more is found "
             f"with {SURE:.0%}, one at 1 % with {self.found(0.01):.0%}"
         )
 
@@ -95,8 +107,22 @@ class Probe(NamedTuple, Generic[SomeCase]):
     ask: Callable[[SomeCase], Finding]
     essential: bool = False
     """Whether nobody can be said to have passed who did not pass this."""
+    misses: str = ""
+    """What it can't find, beyond what its reach leaves out."""
     proves: bool = True
     """Whether what it finds is a contradiction; else it is evidence, which may have another reason."""
+
+    @property
+    def asks(self) -> str:
+        """What must hold: the first line of its docstring."""
+        return (self.ask.__doc__ or self.name).strip().splitlines()[0]
+
+    def missed(self, found: "Finding") -> str:
+        """What this finding can have missed, and at what rate; empty if it could not be asked."""
+        if found.verdict == "not applicable":
+            return ""
+        by_chance = "" if found.reach is None else found.reach.missed
+        return "; ".join(one for one in (by_chance, self.misses) if one)
 
 
 def ask(probe: Probe[SomeCase], case: SomeCase) -> Finding:
@@ -141,8 +167,8 @@ class Audited:
     def smallest(self) -> float | None:
         """The smallest share of positions at which every essential probe finds a fault; None if none has a reach."""
         pairs = zip(self.probes, self.findings, strict=True)
-        shares = [one.reach.smallest for probe, one in pairs if probe.essential and one.reach is not None]
-        return max(shares, default=None)
+        reaches = [one.reach for probe, one in pairs if probe.essential and one.reach is not None]
+        return max((one.smallest for one in reaches if one.what == "positions"), default=None)
 
 
 def outcome_of(audited: Iterable[Audited]) -> Outcome:

@@ -50,7 +50,12 @@ def write_sarif(path: Path, audited: Sequence[Audited], source: str | None) -> N
         "name": "ngram_eval audit",
         "version": __version__,
         "rules": [
-            {"id": name, "name": probe.name, "shortDescription": {"text": _described(probe)}}
+            {
+                "id": name,
+                "name": probe.name,
+                "shortDescription": {"text": probe.asks},
+                "fullDescription": {"text": f"{probe.asks} Misses: {probe.misses}."},
+            }
             for name, probe in rules.items()
         ],
     }
@@ -83,6 +88,14 @@ def summary(audited: Sequence[Audited], verdict: str) -> str:
     for index, probe in enumerate(audited[0].probes if audited else ()):
         cells = [_short(one.findings[index]) for one in audited]
         lines.append(f"| {index + 1} {probe.name} ({_cell(probe.unit)}) | {' | '.join(cells)} |")
+    lines += ["", "| probe | what must hold | asked | can be missed |", "|---|---|---|---|"]
+    for index, probe in enumerate(audited[0].probes if audited else ()):
+        found = min((one.findings[index] for one in audited), key=_certainty)
+        if found.verdict != "not applicable":
+            places = found.reach.places if found.reach else "the whole"
+            lines.append(
+                f"| {index + 1} {probe.name} | {_cell(probe.asks)} | {places} | {_cell(probe.missed(found))} |"
+            )
     told = [
         f"- {SIGNS[found.verdict]} {one.subject}, {probe.name}: {evidence(found)}"
         for one, probe, found in _told(audited)
@@ -96,6 +109,11 @@ def _told(audited: Sequence[Audited]) -> Iterator[tuple[Audited, Probe[Any], Fin
         for probe, found in zip(one.probes, one.findings, strict=True):
             if found.verdict in _LEVELS:
                 yield one, probe, found
+
+
+def _certainty(found: Finding) -> tuple[bool, float]:
+    """Least for the finding that can have missed most."""
+    return found.verdict == "not applicable", -1.0 if found.reach is None else -found.reach.smallest
 
 
 def _short(found: Finding) -> str:
@@ -114,10 +132,6 @@ def _rule(probe: Probe[Any]) -> str:
     return re.sub(r"[^a-z0-9]+", "-", probe.name.lower()).strip("-")
 
 
-def _described(probe: Probe[Any]) -> str:
-    return (probe.ask.__doc__ or probe.name).strip().splitlines()[0]
-
-
 def _escaped(text: str, *, of_property: bool = False) -> str:
     """As GitHub's commands want it."""
     text = text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
@@ -131,6 +145,8 @@ def _audit(one: Audited) -> dict[str, Any]:
             "name": probe.name,
             "unit": probe.unit,
             "proves": probe.proves,
+            "asks": probe.asks,
+            "misses": probe.missed(found),
             **asdict(found),
             "reach": None if found.reach is None else {**asdict(found.reach), "smallest": found.reach.smallest},
         }

@@ -16,6 +16,8 @@ from ngram_eval.bpb import nats_of
 
 SAME, CLOSE = 1e-6, 1e-4
 """Nats."""
+LUCK = math.log(1e9)
+"""Nats: a code may cost less than the entropy of what was drawn by so many with a probability of 1e-9."""
 JITTER = 2.0**-22
 """Difference of two probabilities that is none: four roundings of a 1 in float32, whose order differs on GPUs."""
 

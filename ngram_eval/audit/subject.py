@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ngram_eval.audit.claim import Claim
 from ngram_eval.audit.finding import NotApplicable
-from ngram_eval.audit.precision import CLOSE, SAME
+from ngram_eval.audit.precision import CLOSE
 from ngram_eval.text.stream import Tokens
 
 
@@ -98,8 +98,8 @@ class Subject:
         """V of its distributions; for want of better, what the tokens need."""
         return int(tokens.max()) + 1
 
-    def score(self, tokens: Tokens) -> Trace:
-        """Evaluate a stream from its beginning, as the subject always does."""
+    def score(self, tokens: Tokens, wanted: NDArray[np.int64] | None = None) -> Trace:
+        """Evaluate a stream from its beginning, as the subject always does; glimpses of `wanted` will be asked for."""
         raise NotImplementedError
 
     def expected(self, tokens: Tokens) -> int:
@@ -134,7 +134,3 @@ class Subject:
     def variants(self) -> dict[str, tuple["Subject", float]]:
         """Variants that must give the same number: name -> (subject, nats a position by which it may differ)."""
         raise NotApplicable("it can't be run again")
-
-
-AGAIN = SAME
-"""Nats a position by which the same computation may differ when it is done again: GPUs add up in any order."""

@@ -39,6 +39,7 @@ from ngram_eval.evaluation.settings import DataSettings, ModelSettings, Settings
 from ngram_eval.files import STDOUT, require_writable, write_text
 from ngram_eval.models.saved_logits import load_logits
 from ngram_eval.text.shards import TokenStream, read_shards
+from ngram_eval.text.stream import Tokens
 from ngram_eval.text.tokenizer import TextTokenizer
 
 
@@ -54,7 +55,7 @@ class AuditOptions(JobOptions):
     callable: str | None = None
     """Audit this function, module:function or path/file.py:function: (past_tokens, state) -> the probability of each
     token to be the next; `state` is a dictionary that starts empty. It runs in a process of its own (--timeout,
-    --memory, --cpu), without the files of the data. --artifact gives the file whose size is claimed."""
+    --gigabytes, --cpu), without the files of the data. --artifact gives the file whose size is claimed."""
     claimed: Path | None = None
     """Audit probabilities from a file, .npz or .safetensors: p, the probability that each position was charged with,
     and positions (default 0, 1, ...). --logits gives the distributions that they are claimed to be from."""
@@ -87,7 +88,7 @@ class AuditOptions(JobOptions):
         sources, preset = set(self.model.sources), self.method.preset
         limits = self.whole.limits
         limits.check()
-        if self.callable is not None:  # --timeout, --memory and --cpu are its own too
+        if self.callable is not None:  # --timeout, --gigabytes and --cpu are its own too
             limits = Limits(processes=limits.processes, fresh=limits.fresh)
         replace(self.whole, limits=limits).check()
         if self.whole.evaluator is not None and (
@@ -151,10 +152,12 @@ def load(options: AuditOptions, configs: dict[str, EvalConfig], claim: Claim, st
     """The subjects, and the data to audit them on; `stack` ends what runs. Raises `InputError`."""
     subjects: list[Subject]
     lacking: tuple[str, ...] = ()
+    kept: Tokens | None = None
     if options.given is None:
         job = load_job(replace(options.settings, data=_without_text(options.data)), ALONE)
         stream, tokenizer = _beside(options, job.stream), job.tokenizer
         subjects, tokens = preset_subjects(job, configs, options.probing)
+        kept = None if job.kept is None else job.kept.tokens
         artifact = asset("model.ngev") if options.settings.embedded else options.model.artifact
     else:
         stream, tokenizer = _load_stream(options)
@@ -182,6 +185,7 @@ def load(options: AuditOptions, configs: dict[str, EvalConfig], claim: Claim, st
         files=stream.paths,
         artifact=artifact,
         training=read_shards(options.training).tokens if options.training else None,
+        kept=kept,
         precision=options.precision,
     )
     return Loaded(subjects=subjects, stream=stream, data=data, lacking=lacking)

@@ -5,10 +5,11 @@ from typing import Annotated, Any
 
 import tyro
 
+from ngram_eval.audit.alphabet import ByteTokenizer
 from ngram_eval.audit.case import Data, Probing
 from ngram_eval.audit.claim import Claim
 from ngram_eval.audit.evaluator.ask import Evaluator
-from ngram_eval.audit.evaluator.audit import PROBES, audit_evaluator
+from ngram_eval.audit.evaluator.audit import audit_evaluator
 from ngram_eval.audit.evaluator.case import Asking, Case
 from ngram_eval.audit.evaluator.process import Limits, Place
 from ngram_eval.audit.finding import Audited
@@ -55,9 +56,9 @@ def audited_evaluator(
     if data.tokenizer is not None:
         vocab_size = data.tokenizer.vocab_size
     vocab_size = vocab_size or int(data.tokens.max()) + 1
-    place = Place.of(options.evaluator, data.files)
+    place = Place.of(options.evaluator, data.files, of_bytes=isinstance(data.tokenizer, ByteTokenizer))
     with Evaluator(place, options.limits, data.precision, lambda: interrupt.asked) as evaluator:
         case = Case(evaluator, data, vocab_size, claim=claim, asking=options.asking, seed=probing.seed)
-        audited = audit_evaluator(case, track(place.name, len(PROBES)), interrupt)
+        audited = audit_evaluator(case, track(place.name, options.asking.sums + options.asking.endings), interrupt)
         told = {**asdict(options), "vocab_size": vocab_size, "runs": evaluator.runs, "tolerance": evaluator.tolerance}
     return audited, {**told, "not_isolated": list(evaluator.lacking)}

@@ -142,7 +142,7 @@ model (default: the embedded model)
   --artifact FILE | --scores FILE | --logits FILE | --hf NAME | --uniform
   --forward banded    each position is forwarded once (docs/forward_once.md)
 method
-  --preset NAME       (default: pr890); may be repeated
+  --preset NAME       (default: pr890, or hashed where that can't run); may be repeated
   --seq-len L --stride S
   --seconds 600       time limit of the evaluation
   --rounds 3          measurements of each stage; the median is used
@@ -167,7 +167,9 @@ def main(arguments: Sequence[str], prog: str) -> None:
         output = options.output
         require_writable("--json", output.json)
         resolve_backend(options.hardware.backend)  # refused before a bar is shown
-        chosen = configs if options.method.preset else {"pr890": configs["pr890"]}
+        chosen = options.runnable(configs, quiet=output.quiet)
+        if not options.method.preset:
+            chosen = dict([*chosen.items()][:1])
         console = table_console(quiet=output.quiet, stdout_taken=output.json == STDOUT)
         budgets = []
         for name, config in chosen.items():

@@ -17,12 +17,15 @@ from rich.table import Table
 from ngram_eval.cli.console import show_help, table_console, tracked
 from ngram_eval.cli.flags import read_flags
 from ngram_eval.codec import container, packing
+from ngram_eval.codec.blocks import MOST_BLOCKS
 from ngram_eval.codec.method import Forward, Method, code_presets
 from ngram_eval.codec.packing import PACKAGED, Backend, Packed, artifact_path
 from ngram_eval.config import ExactConfig, MixerConfig, WindowConfig, preset
 from ngram_eval.errors import InputError, exit_on_input_error
 from ngram_eval.extensions import require_extension
 from ngram_eval.files import STDOUT, read_input, replacing, require_writable, write_text
+from ngram_eval.kept import file as kept_file
+from ngram_eval.text.kept import KeptMemory, joined
 from ngram_eval.timing import Track
 
 
@@ -53,8 +56,14 @@ class Compress(Shown):
     tokenizer: str = PACKAGED
     """`packaged`, a SentencePiece model file, `train` (one trained on the input), or `bytes`. The compressed file holds
     the bytes of the tokens of a model file or a trained tokenizer."""
-    pieces: int = 1024
-    """Most pieces of a trained tokenizer."""
+    pieces: int | None = None
+    """Most pieces of a trained tokenizer. Default: 400 to 1024, by the input's length."""
+    unwrap: bool = True
+    """Leave out line breaks that a width of lines implies, where that restores every byte."""
+    blocks: int = 1
+    """Parts that are written and read apart, a thread each: faster on several cores, and larger."""
+    memory: tuple[Path, ...] = ()
+    """Kept memories (.ngm) that are counted before the first token; decompressing needs them again."""
     backend: Backend = "cpu"
     """Backend: cpu (C++), or reference (slow numpy, the same bits)."""
     max_order: int = field(default_factory=lambda: preset("exact").ngram.max_order)
@@ -77,8 +86,12 @@ class Compress(Shown):
                 f"--preset is {self.preset!r}: a code needs probabilities that sum to 1; "
                 f"choose from {', '.join(code_presets())}"
             )
-        if not 260 <= self.pieces <= 1 << 16:
+        if self.pieces is not None and not 260 <= self.pieces <= 1 << 16:
             raise InputError(f"--pieces is {self.pieces}: give 260 (256 of them are bytes) to {1 << 16}")
+        if not 1 <= self.blocks <= MOST_BLOCKS:
+            raise InputError(f"--blocks is {self.blocks}: give 1 to {MOST_BLOCKS}")
+        if self.artifact is not None and self.blocks > 1:
+            raise InputError(f"--blocks is {self.blocks}: with a model of --artifact there is one; leave --blocks out")
         if self.artifact is not None and self.tokenizer == "train":
             raise InputError("--tokenizer train: the model of --artifact knows only the tokenizer it was trained with")
         if self.forward == "banded" and self.uniform:
@@ -111,6 +124,8 @@ class Decompress(Shown):
     """The restored file; an existing file is replaced."""
     artifact: str | None = None
     """The model that the file was compressed with, if any; may be left out for the packaged model."""
+    memory: tuple[Path, ...] = ()
+    """Kept memories (.ngm) that are counted before the first token; decompressing needs them again."""
     backend: Backend = "cpu"
     """Backend: cpu (C++), or reference (slow numpy, the same bits)."""
 
@@ -125,6 +140,8 @@ class Verify(Shown):
     """The original file to compare with."""
     artifact: str | None = None
     """The model that the file was compressed with, if any; may be left out for the packaged model."""
+    memory: tuple[Path, ...] = ()
+    """Kept memories (.ngm) that are counted before the first token; decompressing needs them again."""
     backend: Backend = "cpu"
     """Backend: cpu (C++), or reference (slow numpy, the same bits)."""
 
@@ -185,6 +202,9 @@ def compress(command: Compress, track: Track) -> Outcome:
         artifact=command.artifact,
         backend=command.backend,
         track=track,
+        unwrapped=command.unwrap,
+        blocks=command.blocks,
+        memory=_kept(command, track),
     )
     written = packed.container.to_bytes()
     with replacing(command.output) as file:
@@ -242,7 +262,14 @@ def _restore(command: Decompress | Verify, track: Track) -> tuple[bytes, Outcome
     """(content, outcome of restoring it)."""
     found = container.read(command.input)
     start = time.perf_counter()
-    data = packing.decompress(found, command.input, artifact=command.artifact, backend=command.backend, track=track)
+    data = packing.decompress(
+        found,
+        command.input,
+        artifact=command.artifact,
+        backend=command.backend,
+        track=track,
+        memory=_kept(command, track),
+    )
     seconds, size, sha256 = time.perf_counter() - start, len(found.to_bytes()), found.header.content_sha256.hex()
     rows = [
         ("bytes in", f"{size:,}"),
@@ -281,6 +308,12 @@ def verify(command: Verify, track: Track) -> Outcome:
     )
 
 
+def _kept(command: Command, track: Track) -> KeptMemory | None:
+    """The memories of --memory, one after another."""
+    memories = [kept_file.read(path, track) for path in command.memory]
+    return joined(memories, [str(path) for path in command.memory]) if memories else None
+
+
 def _read(path: Path) -> bytes:
     return read_input(path, "check the path")
 
@@ -306,10 +339,12 @@ commands
 
 data (compress only)
   --tokenizer WHICH     packaged, FILE, train (on the input; --pieces V) or bytes
+  --no-unwrap           code every line break, those too that the width of lines implies
 model
   --uniform             1/V as the base distribution, so counts alone (compress only)
   --artifact FILE       a model (.ngev) as the base; `packaged`: the embedded model
   --forward banded      the model gets each token once (compress only; docs/forward_once.md)
+  --memory FILE ...     texts kept by `ngram-eval memory build`, counted before the first token
 method (compress only)
   --preset NAME         a preset whose probabilities sum to 1 (default: exact)
 output
@@ -317,6 +352,7 @@ output
   --quiet               no progress, no table
 hardware
   --backend NAME        cpu, or reference (slow, the same bits)
+  --blocks N            N parts at once, a core each; the file gets larger (compress only)
 
 {prog} compress --help-all: every flag. Format and guarantees: docs/codec.md.
 Ctrl-C leaves no file.

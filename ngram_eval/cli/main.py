@@ -36,6 +36,7 @@ COMMANDS = {
     "train": Command("ngram_eval.train.__main__", "train a small model and export it"),
     "audit": Command("ngram_eval.cli.audit", "probe whether a score is a probability", "AuditOptions"),
     "codec": Command("ngram_eval.cli.codec", "compress a file to the size that a score claims", "Commands"),
+    "memory": Command("ngram_eval.cli.memory", "keep a text that memories begin with", "Commands"),
     "convert": Command("ngram_eval.cli.convert", "convert a model file of PR #890 to an artifact"),
     "compare": Command("ngram_eval.cli.compare", "compare results, with confidence intervals"),
     "explain": Command("ngram_eval.cli.explain", "show how one prediction is made up", "ExplainOptions"),

@@ -11,6 +11,7 @@ import tyro
 from rich.console import Console
 
 from ngram_eval.cli.console import show_help, table_console, tracked
+from ngram_eval.cli.live import LiveSettings, LiveView
 from ngram_eval.cli.options import JobOptions, Output, parse, peek
 from ngram_eval.config import EvalConfig
 from ngram_eval.distributed.ranks import Ranks, first_rank_speaks, joined_ranks
@@ -45,6 +46,7 @@ class RunOutput(Output):
     """Run the evaluation of a --json file again, and report whether the result is equal; other flags override it."""
     save_scores: Path | None = None
     """Write the neural statistics of every position here, for --scores."""
+    live: Annotated[LiveSettings, tyro.conf.arg(name="")] = field(default_factory=LiveSettings)
     saving: Annotated[CheckpointSettings, tyro.conf.arg(name="")] = field(default_factory=CheckpointSettings)
 
 
@@ -85,6 +87,8 @@ def run(options: Options, configs: dict[str, EvalConfig], ranks: Ranks, again: A
     for flag in ("json", "save_scores", "report"):
         require_writable(f"--{flag.replace('_', '-')}", getattr(output, flag))
     require_folder("--plot", output.plot)
+    if ranks.rank == 0:
+        output.live.check(output.report, configs, resumed=output.saving.resume)
     require_folder("--checkpoint", output.saving.checkpoint)
     if output.plot is not None:
         require_matplotlib("--plot")
@@ -117,21 +121,23 @@ def run(options: Options, configs: dict[str, EvalConfig], ranks: Ranks, again: A
             samples = {position for one in configs.values() for position in job.samples(one.window).tolist()}
             remembering = RememberingSource(job.source, len(job.stream.tokens) - 1, window.seq_len, samples)
             job = replace(job, source=remembering)
-        with interrupt or nullcontext():
-            results = [
-                replace(result, arguments=given)
-                for result in evaluate_all(
-                    job,
-                    configs,
-                    inputs,
-                    options.settings,
-                    clock=clock,
-                    saving=output.saving,
-                    keep_scores=output.save_scores is not None,
-                    track=track,
-                    interrupt=interrupt,
-                )
-            ]
+        results = []
+        with interrupt or nullcontext(), LiveView(output.live, output.report, configs) as view:
+            for result in evaluate_all(
+                job,
+                configs,
+                inputs,
+                options.settings,
+                clock=clock,
+                saving=output.saving,
+                keep_scores=output.save_scores is not None,
+                track=track,
+                interrupt=interrupt,
+                watch=view.watch if ranks.rank == 0 else None,
+            ):
+                results.append(replace(result, arguments=given))
+                if ranks.rank == 0:
+                    view.finish(results[-1])
     interrupted = interrupt is not None and interrupt.asked
     if interrupted:
         print("interrupted: the results so far follow" if results else "interrupted", file=sys.stderr)
@@ -204,7 +210,7 @@ data (default: the embedded novel)
   --text FILE ...     text instead; its bytes are the tokens unless a tokenizer cuts it
   --tokenizer FILE    of the data, for bits per byte: SentencePiece .model, tokenizer.json,
                       .tiktoken, tiktoken:gpt2
-  --max-tokens N      only the first N tokens; the result is flagged as a subset
+  --max-tokens N      only the first N tokens; --memory FILE ...: kept texts, counted before
 model (default: the embedded model)
   --artifact FILE     a model (.ngev); --ttt legal adapts it to the text that it has scored
   --forward banded    each position is forwarded once and sees the last --seq-len: far faster
@@ -218,7 +224,8 @@ method
   --seq-len L --stride S    windows of L positions, each scoring S new ones
 output
   --json FILE         all results; - for stdout
-  --report FILE       one HTML page with charts; --plot DIR for PNG files
+  --report FILE       one HTML page with charts; --live: while it runs; --plot DIR: PNG files
+  --log-folder DIR    the numbers so far as log.jsonl; --log tensorboard wandb for more
   --save-scores FILE  the model's statistics, for --scores
   --from-result FILE  run a --json file again, and report whether the result is equal
   --checkpoint DIR    save progress there; --resume continues from it

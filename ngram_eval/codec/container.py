@@ -10,8 +10,10 @@ from ngram_eval.errors import InputError
 from ngram_eval.files import read_input
 
 MAGIC = b"NGRMCODE"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Must be raised whenever the same tokens would get other probabilities, even if the layout does not change."""
+READ_VERSIONS = (1, FORMAT_VERSION)
+"""Those that are read; 1 differs in its payload alone (`version_1`)."""
 TOKENIZERS = ("bytes", "packaged", "table")
 """Sources of the alphabet; the header holds the index."""
 
@@ -54,10 +56,11 @@ class Container:
     """The packed alphabet; empty unless `header.tokenizer` is "table"."""
     payload: bytes
     """The output of the coder."""
+    version: int = FORMAT_VERSION
 
     def to_bytes(self) -> bytes:
         """The contents of the file."""
-        fixed = _PREFIX.pack(MAGIC, FORMAT_VERSION) + _FIXED.pack(*astuple(self.header))
+        fixed = _PREFIX.pack(MAGIC, self.version) + _FIXED.pack(*astuple(self.header))
         body = fixed + self.settings + self.table + self.payload
         return body + _CHECKSUM.pack(zlib.crc32(body))
 
@@ -74,10 +77,10 @@ def parse(data: bytes, path: Path) -> Container:
     if len(data) < HEADER_BYTES:
         raise InputError(f"{path} is cut short: it has {len(data)} of at least {HEADER_BYTES} bytes; fetch it again")
     _, version = _PREFIX.unpack_from(data)
-    if version != FORMAT_VERSION:
+    if version not in READ_VERSIONS:
         raise InputError(
-            f"{path} has format version {version}, and ngram_eval {__version__} reads {FORMAT_VERSION}: "
-            "use the release that wrote it (or the file is damaged)"
+            f"{path} has format version {version}, and ngram_eval {__version__} reads "
+            f"{' and '.join(map(str, READ_VERSIONS))}: use the release that wrote it (or the file is damaged)"
         )
     header = Header(**dict(zip(Header.__dataclass_fields__, _FIXED.unpack_from(data, _PREFIX.size), strict=True)))
     expected = HEADER_BYTES + header.settings_bytes + header.table_bytes + header.payload_bytes
@@ -98,4 +101,5 @@ def parse(data: bytes, path: Path) -> Container:
         settings=body[settings_at:table_at],
         table=body[table_at:payload_at],
         payload=body[payload_at:],
+        version=version,
     )

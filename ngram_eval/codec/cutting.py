@@ -12,6 +12,7 @@ import numpy as np
 from sentencepiece import sentencepiece_model_pb2
 
 from ngram_eval.codec.alphabet import BYTES, MAX_TOKENS, Alphabet, in_use, of_surfaces
+from ngram_eval.codec.blocks import span
 from ngram_eval.errors import InputError
 from ngram_eval.text.documents import Segment
 from ngram_eval.text.prepare import train_tokenizer
@@ -27,8 +28,13 @@ _BATCH = 1 << 22
 _FOREIGN = re.compile("([\udc80-\udcff\u2581]+)")
 """Text that SentencePiece can't represent: bytes that are not UTF-8 (as Python escapes them), and its space sign."""
 _TRAINING_CHARACTERS = 20_000_000
-_TRIALS = ((1, 0.9995), (1, 0.98), (1, 0.9), (2, 0.9995), (4, 0.9995), (1, 0.5), (4, 0.5))
-"""(divisor of the number of pieces, share of the characters that get a piece); the first that works is used."""
+_FREQUENT = 1 / 8192
+"""Least share of a text's characters that a character with a piece has: others are cut into bytes."""
+_TRIALS = ((1, 1.0), (1, 0.98), (1, 0.9), (2, 1.0), (4, 1.0), (1, 0.5), (4, 0.5))
+"""(divisor of the number of pieces, share of the frequent characters that get one); the first that works is used."""
+_PIECES = ((2_000_000, 400), (8_000_000, 512))
+"""(most bytes of a text, pieces that give about the smallest file); longer ones get `_MOST_PIECES`."""
+_MOST_PIECES = 1024
 _LEAST_PIECES = 256 + 3 + 1
 
 
@@ -43,6 +49,14 @@ class Cut(NamedTuple):
     tokens: Tokens
     raw: bytes
     """The bytes after the escapes."""
+
+    def block(self, block: int, blocks: int) -> "Cut":
+        """One of as many parts, about equally many tokens each."""
+        part = span(len(self.tokens), block, blocks)
+        if self.alphabet.escape is None:
+            return self._replace(tokens=self.tokens[part])
+        first, last = (int((self.tokens[:end] == self.alphabet.escape).sum()) for end in (part.start, part.stop))
+        return Cut(self.alphabet, self.tokens[part], self.raw[first:last])
 
 
 def cut_bytes(data: bytes) -> Cut:
@@ -74,14 +88,18 @@ def cut_with(model: bytes, source: str, data: bytes, begin: Begin) -> Cut:
     return Cut(alphabet, np.concatenate([np.zeros(0, tokenizer.dtype), *parts]), bytes(raw))
 
 
-def cut_trained(data: bytes, pieces: int, begin: Begin) -> Cut | None:
+def cut_trained(data: bytes, pieces: int | None, begin: Begin) -> Cut | None:
     """The text cut by a tokenizer trained on it, in the alphabet of the pieces that occur.
 
-    None if the text is too short to train one. The tokenizer has fewer than `pieces` pieces if the text allows no more.
+    None if the text is too short to train one. The tokenizer has fewer than `pieces` pieces if the text allows no more;
+    None chooses them by the text's length.
     """
     text = data.decode(errors="ignore")
-    segments = [Segment(True, text)]
-    for divisor, coverage in _TRIALS:
+    segments, frequent = [Segment(True, text)], _frequent(text[:_TRAINING_CHARACTERS])
+    if pieces is None:
+        pieces = next((fewer for most, fewer in _PIECES if len(data) <= most), _MOST_PIECES)
+    for divisor, share in _TRIALS:
+        coverage = share * frequent
         wanted = max(pieces // divisor, _LEAST_PIECES)
         try:
             model = train_tokenizer(segments, wanted, _TRAINING_CHARACTERS, coverage)
@@ -90,6 +108,12 @@ def cut_trained(data: bytes, pieces: int, begin: Begin) -> Cut | None:
         cut = cut_with(model, "the trained tokenizer", data, begin)
         return Cut(*in_use(cut.alphabet, cut.tokens), cut.raw)
     return None
+
+
+def _frequent(text: str) -> float:
+    """The share of a text that its frequent characters make up."""
+    counts = np.bincount(np.frombuffer(text.encode("utf-32-le"), "<u4").astype(np.int32))
+    return float(counts[counts >= _FREQUENT * len(text)].sum()) / max(len(text), 1)
 
 
 def _batches(data: bytes, size: int) -> Iterator[list[tuple[str, bool]]]:

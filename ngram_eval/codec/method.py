@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import accumulate
 from typing import Any, Literal, TypeVar
 
 from ngram_eval.config import PRESETS, EvalConfig, ExactConfig, MixerConfig, WindowConfig, preset
@@ -28,6 +29,8 @@ class Method:
     """The neural model's windows; None without one."""
     forward: Forward = "windows"
     """How the neural model gets its tokens: in windows, or one by one, with a ring of keys and values."""
+    memory: str = ""
+    """First half of the sha256 of the tokens that are counted before the first, in hexadecimal; empty without any."""
 
     def __post_init__(self) -> None:
         assert self.config.normalised, "a code needs probabilities"
@@ -50,10 +53,12 @@ class Method:
             whole["mixer"] = asdict(self.mixer)
         if self.forward != "windows":  # files of earlier releases have no such field
             whole["forward"] = self.forward
+        if self.memory:
+            whole["memory"] = self.memory
         return hashlib.sha256(_canonical(whole)).digest()[:_DIGEST_BYTES]
 
-    def to_json(self) -> bytes:
-        """The preset's name and the fields that differ from it."""
+    def to_json(self, layout: "Layout | None" = None) -> bytes:
+        """The preset's name, the fields that differ from it, and the layout of the payload if it is not the plain one."""
         base = preset(self.preset)
         stored: dict[str, Any] = {"preset": self.preset}
         if self.max_order != base.ngram.max_order:
@@ -66,6 +71,10 @@ class Method:
             stored["window"] = _changes(base.window, self.window)
         if self.forward != "windows":
             stored["forward"] = self.forward
+        if self.memory:
+            stored["memory"] = self.memory
+        if layout not in (None, Layout()):
+            stored["layout"] = asdict(layout)
         encoded = _canonical(stored)
         assert len(encoded) <= _MOST_BYTES, "the header counts them with 16 bits"
         return encoded
@@ -74,7 +83,7 @@ class Method:
     def from_json(cls, encoded: bytes) -> "Method":
         """The method that `to_json` wrote; raises `InputError` for settings that this release does not know."""
         try:
-            stored = build(parse(encoded, "the file", _REMEDY), _Stored, "the file", _REMEDY)
+            stored = _Stored.from_json(encoded)
             base = preset(stored.preset)
             if not base.normalised:
                 raise InputError(f"{stored.preset!r} is not a probability")
@@ -85,9 +94,33 @@ class Method:
                 mixer=_changed(base.mixer, stored.mixer),
                 window=None if stored.window is None else _changed(base.window, stored.window),
                 forward=stored.forward,
+                memory=stored.memory,
             )
         except InputError as error:
             raise InputError(f"its settings {encoded!r} are not of this release ({error})") from error
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    """The parts of a payload: that of each block, then the notes for wrapping."""
+
+    blocks: tuple[int, ...] = ()
+    """Bytes of each block's; empty for one block, which has all but the notes."""
+    notes: int = 0
+    """Bytes of the notes; 0 if no line break is left out."""
+
+    @classmethod
+    def from_json(cls, encoded: bytes) -> "Layout":
+        """The layout that `Method.to_json` wrote."""
+        return _Stored.from_json(encoded).layout
+
+    def parts(self, payload: bytes) -> tuple[list[bytes], bytes]:
+        """(the payload of each block, the notes); raises `InputError` if they are not the whole."""
+        sizes = self.blocks or (len(payload) - self.notes,)
+        if min(*sizes, self.notes) < 0 or sum(sizes) + self.notes != len(payload):
+            raise InputError(f"its blocks of {sizes} bytes and {self.notes} of notes are no {len(payload)} bytes")
+        ends = list(accumulate(sizes))
+        return [payload[end - size : end] for end, size in zip(ends, sizes, strict=True)], payload[ends[-1] :]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,6 +133,12 @@ class _Stored:
     mixer: dict[str, Any] = field(default_factory=dict)
     window: dict[str, Any] | None = None
     forward: Forward = "windows"
+    memory: str = ""
+    layout: Layout = field(default_factory=Layout)
+
+    @classmethod
+    def from_json(cls, encoded: bytes) -> "_Stored":
+        return build(parse(encoded, "the file", _REMEDY), cls, "the file", _REMEDY)
 
 
 Config = TypeVar("Config", ExactConfig, MixerConfig, WindowConfig)

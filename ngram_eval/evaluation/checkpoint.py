@@ -28,7 +28,7 @@ from ngram_eval.bpb import FRACTION_BITS, Tally
 from ngram_eval.config import EvalConfig
 from ngram_eval.distributed.ranks import Ranks
 from ngram_eval.errors import InputError
-from ngram_eval.evaluation.job import SOURCES, Job, read_inputs
+from ngram_eval.evaluation.job import SOURCES, Job, learning_key, read_inputs
 from ngram_eval.evaluation.profile import Profile
 from ngram_eval.files import read_input, replacing
 from ngram_eval.scorers.backends import ON_DEVICE
@@ -244,4 +244,6 @@ def fingerprint(job: Job, config: EvalConfig, sharing: str) -> dict[str, Any]:
         "backend": job.backend if job.backend in ON_DEVICE else "cpu",  # cpu and reference: equal floats, bit for bit
         "number of ranks": ranks.world if by_ranks else "any",
         "config": config.to_json(),
+        "memory": job.kept
+        and {"sha256": job.kept.sha256, "learned": learning_key(config, job.model) in job.kept.learned},
     }

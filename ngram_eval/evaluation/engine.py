@@ -45,7 +45,13 @@ class Engine:
     checkpoint: Checkpoint | None = None
     tally: Tally = field(default_factory=Tally)
     """Bytes and samples; the scorer holds the sums of what was charged."""
+    watch: Callable[[], None] | None = None
+    """Called after each reading that was scored."""
     advance: Callable[[int], None] = lambda done: None
+    expected: int = 0
+    """Positions that will be counted or scored."""
+    passed: int = 0
+    """Positions that have been."""
     profile: Profile = field(init=False)
     """Sums of what was charged, along the stream and by order."""
     done: list[range] = field(default_factory=list)
@@ -62,7 +68,13 @@ class Engine:
 
     def expect(self, positions: int) -> None:
         """Announce the number of positions that will be counted or scored."""
-        self.advance = self.track(positions)
+        self.expected, shown = positions, self.track(positions)
+
+        def advance(done: int) -> None:
+            self.passed += done
+            shown(done)
+
+        self.advance = advance
 
     def prefill(self, stop: int, row: int) -> None:
         """Count positions [0, stop), which are those before window `row`."""
@@ -99,15 +111,20 @@ class Engine:
             if self.checkpoint is not None and self._unsaved >= self.checkpoint.every:
                 self._save(self.checkpoint)
             self.advance(reading.windows.scored)
+            if self.watch is not None:
+                self.watch()
         if self.checkpoint is not None and self._unsaved:
             self._save(self.checkpoint)
+        return self.so_far()
+
+    def so_far(self) -> Tally:
+        """The tally of what has been scored; the profile is then of the same."""
         self._read_back()
         return self.scorer.tally() + self.tally
 
     def _save(self, checkpoint: Checkpoint) -> None:
         with self.clock.stage("checkpoint"):
-            self._read_back()
-            tally = self.scorer.tally() + self.tally
+            tally = self.so_far()
             learned, profile = self.scorer.learned(), self.profile
             checkpoint.write(Record(done=self.done, tally=tally, learned=learned, profile=profile))
         self._unsaved = 0

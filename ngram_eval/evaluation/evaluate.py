@@ -3,32 +3,30 @@
 `evaluate` takes these steps for one rank and one preset; `evaluate_all` evaluates several presets on every rank.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from itertools import chain
-from typing import Any
-
-from numpy.typing import NDArray
 
 from ngram_eval.bpb import Tally
 from ngram_eval.config import EvalConfig
-from ngram_eval.distributed.ranks import Ranks
-from ngram_eval.errors import InputError
+from ngram_eval.distributed.ranks import ALONE, Ranks
 from ngram_eval.evaluation.checkpoint import Checkpoint, Record, fingerprint
 from ngram_eval.evaluation.engine import Engine
 from ngram_eval.evaluation.interrupt import Interrupt
-from ngram_eval.evaluation.job import Input, Job
+from ngram_eval.evaluation.job import Input, Job, load_learned
+from ngram_eval.evaluation.learning import learned_on
 from ngram_eval.evaluation.profile import Profile
 from ngram_eval.evaluation.reader import Reader
 from ngram_eval.evaluation.result import Found, Result, summarise
 from ngram_eval.evaluation.schedule import pipelined, sharded, sharing_of
 from ngram_eval.evaluation.settings import CheckpointSettings, Settings
+from ngram_eval.evaluation.watch import Watch
 from ngram_eval.files import working_in
 from ngram_eval.models.saved_scores import RememberingSource
 from ngram_eval.models.source import UniformSource
-from ngram_eval.scorers.base import Scorer
-from ngram_eval.scorers.make import make_scorer, windows_at_once
+from ngram_eval.scorers.make import windows_at_once
 from ngram_eval.text.windows import Grid, Plan
 from ngram_eval.timing import Stopwatch, Track, untracked
 
@@ -50,6 +48,10 @@ class Share:
     """False if ctrl-C ended the evaluation early."""
 
 
+Look = Callable[[Engine, Callable[[], Share]], None]
+"""Called by the engine after each batch that it scored, with a function that makes the rank's share so far."""
+
+
 def evaluate(
     job: Job,
     name: str,
@@ -59,9 +61,13 @@ def evaluate(
     clock: Stopwatch,
     track: Track = untracked,
     interrupt: Interrupt | None = None,
+    look: Look | None = None,
 ) -> Share:
     """Evaluate this rank's share of the stream under `config`; an interrupt ends it early."""
     tokens, source, ranks, hardware = job.stream.tokens, job.source, job.ranks, job.settings.hardware
+    if job.settings.data.learn and config.learns_online:
+        with clock.stage("learn"):
+            job = job.after_learning(learned_on(job, {name: config}, track))
     plan = Plan(job.targets(config.window), config.window)  # windows
     sharing, saved, before = sharing_of(hardware.ngram, name, config, hardware.backend), None, Record()
     if saving.checkpoint is not None:
@@ -71,7 +77,7 @@ def evaluate(
             before = saved.begin(saving.resume)
             before.check(plan, here)
 
-    scorer = make_scorer(job.backend, config, job.threads, job.vocabulary)  # counts and blend
+    scorer = job.scorer(config)  # counts and blend
     if before.done:
         load_learned(scorer, before.learned, f"{saving.checkpoint}/{name}")
     grid = Grid(plan, windows_at_once(config, source))
@@ -88,19 +94,20 @@ def evaluate(
         track=lambda positions: track(name, positions),
         checkpoint=saved,
     )
+
+    def share_of(tally: Tally, prefill: str | None, *, complete: bool) -> Share:
+        return Share(
+            tally=tally, profile=engine.profile, before=before, sharing=sharing, prefill=prefill, complete=complete
+        )
+
+    if look is not None:
+        engine.watch = lambda: look(engine, lambda: share_of(engine.so_far(), None, complete=False))
     prefill = None
     if sharing == "pipelined":
         tally = pipelined(reader, engine, before, ranks)  # bits per byte
     else:
         tally, prefill = sharded(reader, engine, before, config, ranks, hardware.batch_windows, hardware.prefill)
-    return Share(
-        tally=tally,
-        profile=engine.profile,
-        before=before,
-        sharing=sharing,
-        prefill=prefill,
-        complete=interrupt is None or not interrupt.asked,
-    )
+    return share_of(tally, prefill, complete=interrupt is None or not interrupt.asked)
 
 
 def _alone(saving: CheckpointSettings, name: str, ranks: Ranks) -> AbstractContextManager[None]:
@@ -108,15 +115,6 @@ def _alone(saving: CheckpointSettings, name: str, ranks: Ranks) -> AbstractConte
     if saving.checkpoint is None or ranks.rank > 0:
         return nullcontext()
     return working_in("--checkpoint", saving.checkpoint / name)
-
-
-def load_learned(scorer: Scorer, learned: dict[str, NDArray[Any]], source: str) -> None:
-    """Hand a scorer what a checkpoint's had learned; raises `InputError` where it is of another."""
-    try:
-        scorer.load_learned(learned)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        message = f"{source} holds what another scorer has learned ({error}): remove the folder and begin again"
-        raise InputError(message) from error
 
 
 def evaluate_all(
@@ -130,20 +128,23 @@ def evaluate_all(
     keep_scores: bool = False,
     track: Track = untracked,
     interrupt: Interrupt | None = None,
+    watch: Watch | None = None,
 ) -> Iterator[Result]:
     """Yield the result of each preset (name -> configuration), the same on every rank; all ranks call this.
 
     `inputs` and `settings` are recorded in the result; without settings it can't be run again. A `RememberingSource`
     gives the statistics of one preset to the next; with `keep_scores` every rank has all of them at the end. An
-    interrupt ends the results with a partial one, if anything was scored. Raises `InputError` if a file of the job was
+    interrupt ends the results with a partial one, if anything was scored. A `watch` on rank 0 is shown the results so
+    far, by the thread that scores. Raises `InputError` if a file of the job was
     changed meanwhile.
     """
     source = job.source if isinstance(job.source, RememberingSource) else None
     saving = saving or CheckpointSettings()
     for name, config in configs.items():
         reused_before = source.reused if source else 0
+        look = None if watch is None else _look(watch, job, name, config, inputs, settings, clock)
         with _alone(saving, name, job.ranks):
-            share = evaluate(job, name, config, saving=saving, clock=clock, track=track, interrupt=interrupt)
+            share = evaluate(job, name, config, saving=saving, clock=clock, track=track, interrupt=interrupt, look=look)
         job.files.check()  # their sha256s are of the time before
         if not share.complete and not (share.tally + share.before.tally).positions:
             return
@@ -157,9 +158,28 @@ def evaluate_all(
         clock = Stopwatch()
 
 
+def _look(
+    watch: Watch,
+    job: Job,
+    name: str,
+    config: EvalConfig,
+    inputs: Sequence[Input],
+    settings: Settings | None,
+    clock: Stopwatch,
+) -> Look:
+    def look(engine: Engine, share: Callable[[], Share]) -> None:
+        if watch.due(name):
+            with clock.stage("live"):
+                found = of_all_ranks(share(), ALONE, clock, reused=0)
+                watch.show(summarise(job, name, config, found, inputs, settings), engine.passed, engine.expected)
+
+    return look
+
+
 def of_all_ranks(share: Share, ranks: Ranks, clock: Stopwatch, *, reused: int) -> Found:
     """The sums of all ranks and of the earlier run together; every rank calls this."""
-    tallies, seconds, reuses = zip(*ranks.gather((share.tally, clock.seconds, reused)), strict=True)
+    spent = dict(clock.seconds)  # other threads may add to it meanwhile
+    tallies, seconds, reuses = zip(*ranks.gather((share.tally, spent, reused)), strict=True)
     profile = share.profile
     ranks.all_reduce(profile.along, "sum")
     ranks.all_reduce(profile.cells, "sum")
@@ -174,4 +194,5 @@ def of_all_ranks(share: Share, ranks: Ranks, clock: Stopwatch, *, reused: int) -
         prefill=share.prefill,
         resumed_positions=share.before.tally.positions,
         complete=share.complete,
+        finished=ranks.broadcast(datetime.now(timezone.utc).isoformat(timespec="seconds")),
     )

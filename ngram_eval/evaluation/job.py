@@ -1,6 +1,9 @@
 """Loading: the token stream, tokenizer and neural source of an evaluation, checked against each other."""
 
-from dataclasses import dataclass, field
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ngram_eval.assets import asset
-from ngram_eval.config import WindowConfig
-from ngram_eval.distributed.ranks import Ranks
+from ngram_eval.config import EvalConfig, WindowConfig
+from ngram_eval.distributed.ranks import ALONE, Ranks
 from ngram_eval.errors import InputError
 from ngram_eval.evaluation.settings import Settings
 from ngram_eval.files import Unchanged, file_sha256
+from ngram_eval.kept import file as kept_file
 from ngram_eval.models.saved_logits import load_logits
 from ngram_eval.models.saved_scores import load_scores
 from ngram_eval.models.source import NeuralSource, UniformSource
 from ngram_eval.scorers.backends import ON_DEVICE, load_backend, resolve_backend
-from ngram_eval.scorers.base import Vocabulary
+from ngram_eval.scorers.base import Scorer, Vocabulary
+from ngram_eval.scorers.make import make_scorer
+from ngram_eval.scorers.primed import PrimedScorer
 from ngram_eval.text.byte_tokens import bytes_tokenizer
+from ngram_eval.text.kept import KeptMemory, joined
 from ngram_eval.text.manifest import Manifest, read_manifest
 from ngram_eval.text.reading import read_texts
 from ngram_eval.text.samples import choose_samples
@@ -44,6 +51,10 @@ class Job:
     """The backend of the counts, `auto` resolved."""
     files: Unchanged = field(default_factory=Unchanged)
     """What it was loaded from, except a model from the hub."""
+    kept: KeptMemory | None = None
+    """What every scorer counts before the stream."""
+    model: str = ""
+    """The model's identity, by which what was learned with it is found; empty for one that can't be run again."""
 
     @property
     def threads(self) -> int:
@@ -59,6 +70,20 @@ class Job:
         count = self.settings.samples if self.source.gives_all else 0
         return choose_samples(self.targets(window), count, window)
 
+    def scorer(self, config: EvalConfig, backend: str | None = None) -> Scorer:
+        """A new scorer of a preset, of the job's backend unless another is named, which begins with what is kept."""
+        scorer = make_scorer(backend or self.backend, config, self.threads, self.vocabulary)
+        if self.kept is None:
+            return scorer
+        if (learned := self.kept.learned.get(learning_key(config, self.model))) is not None:
+            load_learned(scorer, dict(learned), "the memory")
+        return PrimedScorer(scorer, self.kept.tokens)
+
+    def after_learning(self, learned: Mapping[str, Mapping[str, NDArray[Any]]]) -> "Job":
+        """The job whose scorers begin with what was learned on its memory, too."""
+        assert self.kept is not None, "it is what was learned on"
+        return replace(self, kept=replace(self.kept, learned={**self.kept.learned, **learned}))
+
     @property
     def vocabulary(self) -> Vocabulary:
         """The vocabulary as scorers see it."""
@@ -73,7 +98,7 @@ class Input:
     """A file that an evaluation read."""
 
     role: str
-    """data, tokenizer, or the flag of the neural source (`SOURCES`)."""
+    """data, tokenizer, memory, or the flag of the neural source (`SOURCES`)."""
     path: str
     bytes: int | None
     """None for a model of several files; its sha256 is over their names and sha256s."""
@@ -93,7 +118,8 @@ def _named(settings: Settings) -> list[tuple[str, Path]]:
         named |= {"artifact": asset("model.ngev"), "tokenizer": asset("tokenizer.model")}
     elif settings.data.tokenizer is not None:
         named["tokenizer"] = file_of(settings.data.tokenizer)
-    return [(role, path) for role, path in named.items() if path is not None]
+    memories = [("memory", path) for path in settings.data.memory]
+    return [*((role, path) for role, path in named.items() if path is not None), *memories]
 
 
 def read_inputs(job: Job, track: Track = untracked) -> list[Input]:
@@ -134,18 +160,90 @@ def load_job(settings: Settings, ranks: Ranks, track: Track = untracked) -> Job:
 
         paths += files_of(Path(settings.model.hf))
     files = Unchanged(paths)
+    source = load_source(settings, stream, tokenizer, ranks, backend)
     job = Job(
         settings=settings,
         ranks=ranks,
         stream=stream,
         tokenizer=tokenizer,
         manifest=_load_manifest(stream, tokenizer, ranks),
-        source=_load_source(settings, stream, tokenizer, ranks, backend),
+        source=source,
         backend=backend,
         files=files,
+        kept=load_kept(settings.data.memory, tokenizer, source.vocab_size, track),
+        model=model_identity(settings, source.vocab_size) if settings.data.memory else "",
     )
     loaded(1)
     return job
+
+
+def learning_key(config: EvalConfig, model: str) -> str:
+    """The key of what a scorer learned: of all of its method but the windows, and of the model's identity."""
+    method = {name: value for name, value in config.to_json().items() if name != "window"}
+    whole = json.dumps([method, model], sort_keys=True)
+    return hashlib.sha256(whole.encode()).hexdigest()[:32]
+
+
+def load_learned(scorer: Scorer, learned: dict[str, NDArray[Any]], source: str) -> None:
+    """Hand a scorer what another one had learned; raises `InputError`, naming where it is from, for another kind's."""
+    try:
+        scorer.load_learned(learned)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        message = f"{source} holds what another scorer has learned ({error}): remove it and begin again"
+        raise InputError(message) from error
+
+
+def model_identity(settings: Settings, vocab_size: int) -> str:
+    """What tells a model that can be run again from others; empty for statistics of a file."""
+    model = settings.model
+    if settings.uniform:
+        return f"uniform {vocab_size}"
+    if model.hf is not None:
+        from ngram_eval.models.hf.loading import digest  # needs transformers
+
+        return f"hf {digest(model.hf)}"
+    if model.artifact is None and not settings.embedded:
+        return ""
+    return f"artifact {file_sha256(model.artifact or asset('model.ngev'))} {model.ttt}"
+
+
+def load_kept(
+    paths: Sequence[Path], tokenizer: TextTokenizer | None, vocab_size: int, track: Track = untracked
+) -> KeptMemory | None:
+    """The memories of files, one after another; raises `InputError` for tokens of another tokenizer than the data's.
+
+    A `vocab_size` of 0 is not known.
+    """
+    memories = [kept_file.read(path, track) for path in paths]
+    for memory, path in zip(memories, paths, strict=True):
+        memory.check(tokenizer, vocab_size, str(path))
+    return joined(memories, [str(path) for path in paths]) if memories else None
+
+
+def memory_job(settings: Settings, kept: KeptMemory, tokenizer: Path | None, source: str) -> Job:
+    """The job of scoring a memory's own text with the model of `settings`; messages call the memory `source`."""
+    known: TextTokenizer | None = load_tokenizer(tokenizer) if tokenizer else None
+    if settings.model.hf is not None:
+        from ngram_eval.models.hf.tokenizer import HfTokenizer  # needs transformers
+
+        known = HfTokenizer.load(settings.model.hf)
+    elif settings.embedded:
+        known = Tokenizer.load(asset("tokenizer.model"))
+    settings = replace(settings, model=replace(settings.model, vocab_size=kept.vocab_size))
+    stream, backend = TokenStream(kept.tokens, (), len(kept.tokens)), resolve_backend("cpu")
+    model = load_source(settings, stream, known, ALONE, backend)
+    kept.check(known, model.vocab_size, source)
+    return Job(
+        settings=settings,
+        ranks=ALONE,
+        stream=stream,
+        tokenizer=known,
+        manifest=None,
+        source=model,
+        backend=backend,
+        kept=kept,
+        model=model_identity(settings, model.vocab_size),
+    )
 
 
 def load_stream(settings: Settings, ranks: Ranks) -> tuple[TokenStream, TextTokenizer | None]:
@@ -184,7 +282,7 @@ def _load_manifest(stream: TokenStream, tokenizer: TextTokenizer | None, ranks: 
     return manifest
 
 
-def _load_source(
+def load_source(
     settings: Settings, stream: TokenStream, tokenizer: TextTokenizer | None, ranks: Ranks, backend: str
 ) -> NeuralSource:
     """The neural source that the settings name, checked against the stream and the tokenizer."""

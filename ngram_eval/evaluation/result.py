@@ -8,7 +8,7 @@ from typing import Any
 
 from ngram_eval.bpb import Tally, as_nats, bits_per_byte
 from ngram_eval.config import EvalConfig
-from ngram_eval.evaluation.job import Input, Job
+from ngram_eval.evaluation.job import Input, Job, learning_key
 from ngram_eval.evaluation.profile import Profile
 from ngram_eval.evaluation.settings import Settings
 
@@ -77,12 +77,17 @@ class Result:
     data: list[str]
     inputs: list[dict[str, Any]]
     """Every file that was read: its role, path, bytes and sha256."""
+    memory: dict[str, Any] | None
+    """What was counted before the first token: sha256 of its tokens, how many, bytes of its text, of its files and of
+    the model's file (None for a model that is no file); whether weights learned on it came along. None without one."""
     settings: dict[str, Any] | None
     """Data, model and hardware (`Settings`); `--from-result` runs them again with `config`. None for a result of
     `ngram_eval.evaluate`."""
     config: dict[str, Any]
     """The method (`EvalConfig`)."""
     versions: dict[str, str]
+    finished: str
+    """When the evaluation ended, in UTC: 2026-11-28T21:40:00+00:00."""
     arguments: list[str] | None = None
     """The flags of `ngram-eval run`, for a reader; None for a result of `ngram_eval.evaluate`."""
     profile: dict[str, Any]
@@ -90,12 +95,6 @@ class Result:
 
     def __repr__(self) -> str:
         return f"<{'; '.join(f'{name}: {value}' for name, value in self._told())}>"
-
-    def _repr_html_(self) -> str:
-        """The table and the charts of `--report`, for notebooks."""
-        from ngram_eval.results.page.html import inline  # a room above: a notebook asks the result itself
-
-        return inline([self])
 
     def _told(self) -> list[tuple[str, str]]:
         """(name, value) of what a reader asks first; a pseudo-probability's bits are called a score."""
@@ -107,7 +106,7 @@ class Result:
         return [
             ("preset", self.preset + partial),
             (name, f"{of_all:.4f}"),
-            (f"neural only: {unit}", f"{neural:.4f}"),
+            (f"model alone: {unit}", f"{neural:.4f}"),
             ("positions", f"{self.positions:,}"),
             ("hit rate", f"{self.hit_rate:.2%}"),
         ]
@@ -126,6 +125,8 @@ class Found:
     prefill: str | None
     resumed_positions: int
     complete: bool
+    finished: str
+    """The time on rank 0, in UTC."""
 
 
 def summarise(
@@ -177,11 +178,28 @@ def summarise(
         seconds={stage: round(value, 6) for stage, value in found.seconds.items()},
         data=[str(path) for path in stream.paths],
         inputs=[asdict(one) for one in inputs],
+        memory=_kept(job, config, inputs),
         settings=None if settings is None else settings.to_json(),
         config=config.to_json(),
         versions={"python": platform.python_version(), **installed_versions()},
+        finished=found.finished,
         profile=profile.packed(),
     )
+
+
+def _kept(job: Job, config: EvalConfig, inputs: Sequence[Input]) -> dict[str, Any] | None:
+    if job.kept is None:
+        return None
+    sizes = {role: [one.bytes for one in inputs if one.role == role] for role in ("memory", "artifact")}
+    return {
+        "sha256": job.kept.sha256,
+        "tokens": len(job.kept.tokens),
+        "text_bytes": job.kept.text_bytes,
+        "bytes": sum(size or 0 for size in sizes["memory"]),
+        "learned": bool(job.settings.data.learn and config.learns_online)
+        or learning_key(config, job.model) in job.kept.learned,
+        "model_bytes": next(iter(sizes["artifact"]), None),
+    }
 
 
 def installed_versions() -> dict[str, str]:

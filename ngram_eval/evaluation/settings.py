@@ -37,6 +37,11 @@ class DataSettings:
     bits per byte (--hf brings its own)."""
     max_tokens: int | None = None
     """Evaluate only the first tokens of the stream; the result is flagged as a subset."""
+    memory: tuple[Path, ...] = ()
+    """Kept memories (.ngm, `ngram-eval memory build`) that are counted before the first token; several add up."""
+    learn: bool = False
+    """Score the text of --memory with the model before, so that presets begin with the weights that they learn from it.
+    `ngram-eval memory learn` does so once, and keeps them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -185,6 +190,8 @@ class Settings:
             )
         if data.text and model.hf and data.tokenizer:
             raise InputError("--hf cuts --text by its own tokenizer: leave --tokenizer out")
+        if data.learn and not data.memory:
+            raise InputError("--learn is from the text of --memory: give one, or leave --learn out")
         if data.raw_dtype and not data.data:
             raise InputError(f"--raw-dtype {data.raw_dtype} describes --data: give it, or leave --raw-dtype out")
         if not model.hf and (model.lead != "auto" or model.weights_prefix):

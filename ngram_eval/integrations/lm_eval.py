@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ngram_eval.config import WindowConfig
 from ngram_eval.decoding import MemoryBatch, NgramLogitsProcessor, NgramMemory
 from ngram_eval.errors import InputError, exit_on_input_error, refusing
+from ngram_eval.kept import file as kept_file
 from ngram_eval.models.hf.source import HfSource
 from ngram_eval.models.hf.tokenizer import HfTokenizer
 from ngram_eval.scorers.base import Vocabulary
@@ -38,6 +39,7 @@ class NgramLM(HFLM):  # type: ignore[misc]  # has no types
     Further model arguments:
         memory: exact, mixer or tilt.
         text: A text file that every memory has observed before its sequence begins.
+        kept: The same of a kept memory's file (.ngm), of this model's tokenizer; before `text`, if both are given.
         rolling: Windows of `loglikelihood_rolling`: `harness`, the harness's own, each with a memory of its own; or
             `sliding`, ours: they overlap, and one memory goes along the whole text.
         stride: Targets of a sliding window; by default half of the model's length.
@@ -48,21 +50,26 @@ class NgramLM(HFLM):  # type: ignore[misc]  # has no types
         *,
         memory: str = "exact",
         text: str | None = None,
+        kept: str | None = None,
         rolling: Literal["harness", "sliding"] = "harness",
         stride: int | None = None,
         **model: Any,
     ) -> None:
-        """Load the model, and observe `text`; raises `InputError` for arguments of another form."""
+        """Load the model, and observe `kept` and `text`; raises `InputError` for arguments of another form."""
         super().__init__(**model)
         if self.backend != "causal":
             raise InputError(f"a memory needs a causal language model, and this one is {self.backend}")
         if rolling not in ("harness", "sliding"):
             raise InputError(f"rolling is {rolling}: give harness or sliding")
         self._rolling, self._stride = rolling, int(stride or max(self.max_length // 2, 1))
-        surfaces = HfTokenizer(self.tokenizer).surfaces()
+        tokenizer = HfTokenizer(self.tokenizer)
         size = self.model.get_output_embeddings().weight.shape[0]
-        surfaces += [None] * (size - len(surfaces))
+        surfaces = [*tokenizer.surfaces(), *[None] * (size - tokenizer.vocab_size)]
         self._memory = NgramMemory(memory, vocabulary=Vocabulary(size, surfaces, neural=True))
+        if kept is not None:
+            found = kept_file.read(Path(kept))
+            found.check(tokenizer, size, kept)
+            self._memory.observe(found.tokens)
         if text is not None:
             with refusing(text, "can't be read as UTF-8 text", "give a text file"):
                 known = Path(text).read_text(encoding="utf-8")

@@ -25,6 +25,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from ngram_eval.config import SIZE_LIMIT
 from ngram_eval.errors import InputError
 from ngram_eval.files import read_input, replacing
 from ngram_eval.models.transformer import Transformer, parameter_count
@@ -32,8 +33,6 @@ from ngram_eval.models.transformer_config import ModelConfig
 
 MAGIC = b"NGRMEVAL"
 FORMAT_VERSION = 1
-SIZE_LIMIT = 16_000_000
-"""Decimal bytes of model and code together that the challenge allows."""
 MAX_PARAMETERS = 1 << 28
 """Largest model that is unpacked; every real artifact is much smaller."""
 

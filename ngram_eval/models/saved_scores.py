@@ -115,6 +115,11 @@ class RememberingSource:
         self.reused = 0
         """Positions answered from memory so far."""
 
+    @property
+    def original(self) -> NeuralSource:
+        """The source, which may be asked about other tokens."""
+        return self._source
+
     def stats(self, tokens: Stream, windows: Windows, whole: Asked | None = None) -> NeuralStats:
         if windows.seq_len != self._seq_len:
             return self._source.stats(tokens, windows, *(() if whole is None else (whole,)))

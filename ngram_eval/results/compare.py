@@ -196,7 +196,7 @@ def _compared(path: Path, run: Run, base: Run, unit: str, how: Comparison, *, al
         bits=_bits(run, unit),
         unit=f"bits per {unit}",
         neural_bits=_bits(run, unit, neural=True),
-        against=None if itself else "neural alone" if alone else base.preset,
+        against=None if itself else "model alone" if alone else base.preset,
         difference=shift,
         within=within,
         mixed=mixed,
@@ -208,7 +208,7 @@ def _compared(path: Path, run: Run, base: Run, unit: str, how: Comparison, *, al
 def print_comparison(compared: list[Compared], how: Comparison, console: Console) -> None:
     """Print the table, and the notes needed to read it."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    for heading in ("", "kind", compared[0].unit, "neural alone", "difference", f"{how.confidence:.0%} interval"):
+    for heading in ("", "kind", compared[0].unit, "model alone", "difference", f"{how.confidence:.0%} interval"):
         table.add_column(heading, justify="left" if heading in ("", "kind") else "right", no_wrap=True)
     for one in compared:
         interval, shift = one.interval, "" if one.difference is None else f"{one.difference:+.4f}"

@@ -21,7 +21,7 @@ from ngram_eval.evaluation.engine import Engine
 from ngram_eval.evaluation.job import Job
 from ngram_eval.evaluation.reader import Reader
 from ngram_eval.scorers.base import Explanation
-from ngram_eval.scorers.make import make_scorer, windows_at_once
+from ngram_eval.scorers.make import windows_at_once
 from ngram_eval.text.samples import entropy_of
 from ngram_eval.text.tokenizer import TextTokenizer
 from ngram_eval.text.windows import Grid, Plan, target_count
@@ -121,7 +121,7 @@ def explain(
         raise InputError(f"--position is {position}: give one of the {targets} that are scored, 0 to {targets - 1}")
     config = replace(config, window=replace(config.window, rescore_tail=False))  # each position is scored once
     plan, clock = Plan(targets, config.window), Stopwatch()
-    scorer = make_scorer(job.backend, config, job.threads, job.vocabulary)
+    scorer = job.scorer(config)
     grid = Grid(plan, windows_at_once(config, source))
     row = next(r for r in range(_near(plan, position), len(plan)) if int(plan[r : r + 1].stop[0]) > position)
     target = int(tokens[position + 1 : position + 2][0])

@@ -80,6 +80,11 @@ def _read(run: Any, path: Path) -> Run:
     return Run(**{name: getattr(fields, name) for name in Fields.__slots__}, sums=sums, everything=run)
 
 
+def run_of(result: Result) -> Run:
+    """The result as it is read back from a file."""
+    return _read(plain(result), Path(result.preset))
+
+
 def write_json(path: Path, results: list[Result]) -> None:
     """Write `{"runs": [...]}` atomically, one object per preset, or print it (`-`). It never holds NaN or Infinity."""
     text = json.dumps({"runs": [asdict(result) for result in results]}, indent=2, allow_nan=False)

@@ -2,16 +2,36 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ngram_eval.config import MAX_HASHED_ORDER
+from ngram_eval.config import MAX_HASHED_ORDER, SIZE_LIMIT, EvalConfig
 from ngram_eval.evaluation.result import Result
+from ngram_eval.scorers.make import orders_of
+from ngram_eval.structured import build
 
 TIMING = "seconds: "
 """Begins the labels of rows that hold the time of a stage."""
+STAGES = {
+    "load": ("loading", "Files were opened and the model was loaded."),
+    "neural": ("forward passes", "The model gave the probability of each target, or saved scores were read."),
+    "n-gram": ("n-gram memory", "The memory looked up, blended, charged and counted."),
+    "samples": ("sampled distributions", "At sampled positions the values of the whole vocabulary were computed."),
+    "bytes": ("bytes of targets", "The tokenizer gave the bytes of each target."),
+    "profile": ("sums for charts", "What was charged was added up by window, order and entropy."),
+    "waiting": ("waiting for the memory", "The forward passes were ahead, and the memory had not caught up."),
+    "receiving": ("waiting for ranks", "The memory waited for forward passes of other ranks."),
+    "learn": ("learning", "The text of --memory was scored with the model first."),
+    "prefill": ("counting only", "Positions were counted that others, or an earlier run, have scored."),
+    "scan": ("adding up tables", "Ranks added up their tables."),
+    "exchange": ("exchange of statistics", "Ranks sent each other the model's statistics, for the next preset."),
+    "checkpoint": ("checkpoints", "Checkpoints were read and written."),
+    "live": ("live view", "The page and the logs of the running evaluation were written."),
+}
+"""Stage of a `Stopwatch` -> (its name for readers, what was done in it)."""
 
 
 def print_table(results: list[Result], console: Console) -> None:
@@ -34,31 +54,33 @@ def table_rows(results: list[Result]) -> list[tuple[str, list[str]]]:
     def row(label: str, value: Callable[[Result], str]) -> None:
         rows.append((label, [value(result) for result in results]))
 
-    row("neural only: bits per byte", lambda r: _number(r.neural_bpb))
+    row("model alone: bits per byte", lambda r: _number(r.neural_bpb))
     if any(r.normalised for r in results):
         row("bits per byte", lambda r: _number(r.val_bpb if r.normalised else None))
     if not all(r.normalised for r in results):
         row("score (not normalised)", lambda r: _number(None if r.normalised else r.val_bpb))
     if any(r.config["byte_rule"] == "decoded" and r.original_bytes not in (None, r.bytes) for r in results):
-        row("neural only, over original bytes", lambda r: _number(r.neural_original_bpb))
+        row("model alone, over original bytes", lambda r: _number(r.neural_original_bpb))
         row("with n-grams, over original bytes", lambda r: _number(r.original_bpb))
     if any(r.vocabulary_sum is not None for r in results):
         row("sum over the vocabulary", lambda r: _number(r.vocabulary_sum))
-    row("neural only: nats per token", lambda r: _number(r.neural_nats / r.positions))
+    row("model alone: nats per token", lambda r: _number(r.neural_nats / r.positions))
     row("nats per token", lambda r: _number(r.val_loss))
     row("tokens", lambda r: f"{r.tokens:,}")
     row("positions scored", lambda r: f"{r.positions:,}")
     row("bytes", lambda r: _count(r.bytes))
     if any(r.unknown_targets for r in results):
         row("unknown targets", lambda r: _count(r.unknown_targets))
-    row("hit rate", lambda r: f"{r.hit_rate:.2%}")
-    orders = {int(n) for r in results for n in r.hits_by_order}
+    for label, with_target in (("context seen", False), ("context and target seen", True)):
+        if any(needs_target(r) is with_target for r in results):
+            row(label, partial(_hit_rate, with_target))
+    orders = {n for r in results for n in _orders(r)}
     if max(orders) > MAX_HASHED_ORDER:
-        row(f"  orders {MAX_HASHED_ORDER + 1} to {max(orders)}", _high_order_rate)
+        row(f"  orders {MAX_HASHED_ORDER + 1} to {max(orders)}", partial(_order_rate, range(MAX_HASHED_ORDER + 1, 256)))
     for order in sorted(orders & set(range(MAX_HASHED_ORDER + 1)), reverse=True):
-        row(f"  order {order}", partial(_order_rate, str(order)))
+        row(f"  order {order}", partial(_order_rate, range(order, order + 1)))
     for stage in dict.fromkeys(stage for r in results for stage in r.seconds):
-        row(f"{TIMING}{stage}", partial(_stage_seconds, stage))
+        row(f"{TIMING}{STAGES[stage][0]}", partial(_stage_seconds, stage))
     return rows
 
 
@@ -87,6 +109,8 @@ def notes(results: list[Result]) -> list[str]:
                 f"{result.preset}: PARTIAL. Interrupted after {result.positions:,} positions; the figures are for "
                 "these, not for the whole text."
             )
+    if first.memory is not None:
+        said.append(_memory(first.memory))
     if first.subset and first.complete:
         said.append(f"Subset: only the first {first.tokens:,} tokens of the data were evaluated (--max-tokens).")
     if first.bytes is None:
@@ -99,13 +123,40 @@ def notes(results: list[Result]) -> list[str]:
     return said
 
 
-def _order_rate(order: str, result: Result) -> str:
-    return f"{result.hits_by_order.get(order, 0) / result.positions:.2%}"
+def _memory(memory: dict[str, Any]) -> str:
+    """What was counted before the text, and its size beside the limit of a contest's artifact."""
+    size, model = memory["bytes"], memory["model_bytes"]
+    whole = f"{size:,} bytes" if model is None else f"{size:,} bytes, with the model's {model:,} {size + model:,}"
+    return (
+        f"Memory {memory['sha256'][:12]}...: {memory['tokens']:,} tokens counted before the text, in {whole} "
+        f"of {SIZE_LIMIT:,} (code not counted)."
+    )
 
 
-def _high_order_rate(result: Result) -> str:
-    hits = sum(count for order, count in result.hits_by_order.items() if int(order) > MAX_HASHED_ORDER)
-    return f"{hits / result.positions:.2%}"
+def config_of(result: Result) -> EvalConfig:
+    """The method of a result."""
+    return build(result.config, EvalConfig, f"the config of {result.preset!r}", "evaluate again")
+
+
+def needs_target(result: Result) -> bool:
+    """Whether an order matches only if the target has followed its context; else the context alone decides."""
+    return config_of(result).ngram.target_backoff
+
+
+def _orders(result: Result) -> list[int]:
+    return orders_of(config_of(result))
+
+
+def _hit_rate(with_target: bool, result: Result) -> str:
+    return f"{result.hit_rate:.2%}" if needs_target(result) is with_target else "-"
+
+
+def _order_rate(orders: range, result: Result) -> str:
+    """The share of positions that matched one of the orders; "-" for a preset that has none of them."""
+    there = [str(order) for order in _orders(result) if order in orders]
+    if not there:
+        return "-"
+    return f"{sum(result.hits_by_order.get(order, 0) for order in there) / result.positions:.2%}"
 
 
 def _stage_seconds(stage: str, result: Result) -> str:

@@ -11,7 +11,7 @@ from ngram_eval.scorers.exact.scorer import ExactScorer
 from ngram_eval.scorers.hashed.counts import make_counts
 from ngram_eval.scorers.hashed.gate import GatedBackoff
 from ngram_eval.scorers.hashed.scorer import HashedScorer
-from ngram_eval.scorers.mixer.model import make_mixer, spelling_of, unspelt
+from ngram_eval.scorers.mixer.model import TOKEN_CONTEXTS, make_mixer, spelling_of, unspelt
 from ngram_eval.scorers.mixer.scorer import MixerScorer
 from ngram_eval.scorers.ppmd.model import byte_spelling, make_ppmd
 from ngram_eval.scorers.ppmd.scorer import PpmdScorer
@@ -46,6 +46,14 @@ def check_source(config: EvalConfig, source: NeuralSource) -> None:
             f"{what} needs the neural distribution of every token, and only "
             "the target's probability is known: give --artifact, --logits, --hf or --uniform, or another --preset"
         )
+
+
+def orders_of(config: EvalConfig) -> list[int]:
+    """The orders that the scorer of `config` can match, lowest first. The mixer has hashed contexts of some only."""
+    hashed = range(config.mixer.contexts)
+    if config.scorer == "mixer":
+        return [n for n in config.ngram.orders if n <= 2 or TOKEN_CONTEXTS.get(n) in hashed]
+    return list(config.ngram.orders)
 
 
 def windows_at_once(config: EvalConfig, source: NeuralSource) -> int:

@@ -29,3 +29,21 @@ def check_span(tokens: Stream, start: int, stop: int) -> None:
     """Raise `ValueError` unless [start, stop) is within the positions of the stream."""
     if not 0 <= start <= stop <= len(tokens) - 1:
         raise ValueError(f"positions [{start}, {stop}) outside [0, {len(tokens) - 1}) of {len(tokens)} tokens")
+
+
+class Joined:
+    """Two token streams, one after the other, as one `Stream`."""
+
+    def __init__(self, first: Stream, rest: Stream) -> None:
+        self._first, self._rest = first, rest
+        self._dtype = np.result_type(first[:0], rest[:0])
+
+    def __len__(self) -> int:
+        return len(self._first) + len(self._rest)
+
+    def __getitem__(self, positions: slice, /) -> Tokens:
+        start, stop, _ = positions.indices(len(self))
+        cut = len(self._first)
+        before, after = self._first[start : min(stop, cut)], self._rest[max(start - cut, 0) : max(stop - cut, 0)]
+        found: Tokens = after if start >= cut else before if stop <= cut else np.concatenate([before, after])
+        return found.astype(self._dtype, copy=False)

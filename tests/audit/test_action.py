@@ -60,6 +60,10 @@ def test_bad_input_fails_without_a_verdict(tmp_path: Path) -> None:
     assert "verdict" not in outputs
 
 
+def test_what_it_takes_and_gives_is_described() -> None:
+    assert [name for name, one in (ACTION["inputs"] | ACTION["outputs"]).items() if not one.get("description")] == []
+
+
 def test_what_it_installs_is_this_package() -> None:
     assert steps()["install"]["run"] == 'python -m pip install "$GITHUB_ACTION_PATH"'
     assert (ROOT / "pyproject.toml").exists()

@@ -46,7 +46,8 @@ def test_an_honest_scorer_passes(scorer: Fault, stream: Stream, tmp_path: Path) 
 
 
 def test_every_probe_finds_something() -> None:
-    assert {number for fault in FAULTS for number in fault.found_by} == set(range(1, len(PROBES) + 1))
+    found = {PROBES[number - 1].name for fault in FAULTS for number in fault.found_by}
+    assert {probe.name for probe in PROBES} - found == {"text not in the memory"}, "which warns, and refutes nothing"
 
 
 def test_there_are_enough_of_them() -> None:

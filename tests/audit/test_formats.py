@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from ngram_eval.audit.evaluator.audit import PROBES as OF_EVALUATORS
 from ngram_eval.audit.finding import Audited, Finding, Probe, Reach
 from ngram_eval.audit.formats import annotations, summary, write_json, write_sarif
+from ngram_eval.audit.probes import PROBES
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "audit.schema.json").read_text())
 
@@ -17,7 +19,7 @@ def probe(name: str, essential: bool = False) -> Probe[Any]:
         """What is asked."""
         raise NotImplementedError
 
-    return Probe(name, "mean |Σ - 1|", ask, essential)
+    return Probe(name, "mean |Σ - 1|", ask, essential, "what hides")
 
 
 AUDITED = [
@@ -70,6 +72,11 @@ def test_json_is_as_its_schema_says(tmp_path: Path) -> None:
     assert found["verdict"] == "refuted"
     assert found["audits"][0]["probes"][0]["value"] is None
     assert found["audits"][0]["unsettled"] == ["sum to 1"]
+    assert [one["misses"] for one in found["audits"][0]["probes"]] == [
+        "a fault at 1 % of the positions with 97%, at 63 % with 5%; what hides",
+        "what hides",
+        "",
+    ]
 
 
 @pytest.mark.parametrize("change", [{"verdict": "fine"}, {"audits": [{}]}, {"more": 1}, {"settings": {"seed": "5"}}])
@@ -85,6 +92,7 @@ def test_sarif_names_rules_results_and_the_file(tmp_path: Path) -> None:
     assert log["version"] == "2.1.0"
     assert [rule["id"] for rule in run["tool"]["driver"]["rules"]] == ["sum-to-1", "future-unseen", "size"]
     assert run["tool"]["driver"]["rules"][0]["shortDescription"] == {"text": "What is asked."}
+    assert run["tool"]["driver"]["rules"][0]["fullDescription"] == {"text": "What is asked. Misses: what hides."}
     assert [(one["ruleId"], one["level"]) for one in run["results"]] == [
         ("sum-to-1", "error"),
         ("future-unseen", "warning"),
@@ -112,4 +120,21 @@ def test_the_summary_is_a_table_of_markdown() -> None:
         "| 2 future unseen (mean \\|Σ - 1\\|) | ? 0 |",
         "| 3 size (mean \\|Σ - 1\\|) | - |",
     ]
-    assert said[8].startswith("- ✗ mine|yours, sum to 1: 100 %: position 7, more than 1")
+    assert said[-2].startswith("- ✗ mine|yours, sum to 1: 100 %: position 7, more than 1")
+
+
+def test_every_probe_says_what_must_hold_and_what_it_misses() -> None:
+    probes: list[Probe[Any]] = [*PROBES, *OF_EVALUATORS]
+    for one in probes:
+        assert one.asks != one.name
+        assert one.asks.endswith(".")
+        assert one.misses
+
+
+def test_the_summary_says_how_often_was_asked_and_what_can_be_missed() -> None:
+    said = [line for line in summary(AUDITED, "verdict: refuted: mine").splitlines() if "What is asked." in line]
+    assert said == [
+        "| 1 sum to 1 | What is asked. | 3 of 9 positions | a fault at 1 % of the positions with 97%, at 63 % with 5%; "
+        "what hides |",
+        "| 2 future unseen | What is asked. | the whole | what hides |",
+    ]

@@ -1,5 +1,6 @@
 """Probes let honest scorers pass; what they find wrong is in `test_faults`."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +9,27 @@ import pytest
 from ngram_eval.assets import asset
 from ngram_eval.audit.case import Case, Data, Probing
 from ngram_eval.audit.claim import Claim
+from ngram_eval.audit.finding import Finding
+from ngram_eval.audit.original import original_bytes
 from ngram_eval.audit.subjects.scorer import MakeScorer
 from ngram_eval.text.tokenizer import Tokenizer
-from tests.audit.faults.accounts import TEXT, NoSpaces, SpaceTwice, ThreeBytesAByte, on_text
+from tests.audit.faults.accounts import TEXT, NoSpaces, SpaceTwice, ThreeBytesAByte, marked, on_text, unmarked
+from tests.audit.faults.case import find
 from tests.audit.faults.functions import certain
-from tests.support.planted import LENGTH, START, VOCAB, Bigram, Documents, Stepwise, alone, probe, refuted, subject
+from tests.support.planted import (
+    LENGTH,
+    START,
+    VOCAB,
+    WINDOW,
+    Bigram,
+    Documents,
+    Stepwise,
+    alone,
+    hashing,
+    probe,
+    refuted,
+    subject,
+)
 from tests.support.streams import Stream
 
 
@@ -57,6 +74,14 @@ def test_replacements_come_from_the_whole_vocabulary(stream: Stream) -> None:
     assert 0.4 < np.mean(replaced[102:] < 5) < 0.7, "and half from the text"
 
 
+@pytest.mark.parametrize("rescore_tail", [True, False])
+def test_what_is_charged_again_once_it_was_counted_is_found_with_every_seed(stream: Stream, rescore_tail: bool) -> None:
+    for seed in range(8):
+        scorer = subject(hashing, window=replace(WINDOW, rescore_tail=rescore_tail), remembers=True)
+        case = Case(scorer, Data(tokens=stream.tokens[:LENGTH]), Probing(samples=24, seed=seed))
+        assert find(case, 15).verdict == ("refuted" if rescore_tail else "pass"), seed
+
+
 def test_what_is_certain_and_right_is_no_ghost(stream: Stream) -> None:
     """It says what comes next in a cycle: where the text was replaced, it knows nothing."""
     from ngram_eval.audit.subjects.function import FunctionSubject
@@ -85,6 +110,20 @@ def test_text_bytes_are_those_of_the_text() -> None:
     assert tokenizer.text_bytes(tokens) == whole - len(tokenizer.decode(tokens[:1]).encode())
     for stop in range(1, 90):  # also in the middle of a character
         assert tokenizer.text_bytes(tokens[: stop + 1]) == tokenizer.target_bytes(tokens, 0, stop, "decoded").sum()
+
+
+def test_marks_of_capitals_are_no_bytes_of_the_text_wherever_it_is_cut() -> None:
+    """Letters may become two when they become small, and a text may have such characters itself."""
+    tokenizer = Tokenizer.load(asset("tokenizer.model"))
+    text = "It IS a Truth \ue002— that Straße and CAFÉ in Zürich, or 東京, cost 5 €. " * 2
+    (tokens,) = tokenizer.encode([marked(text)])
+    for stop in range(6, len(tokens) + 1):
+        written = tokenizer.decode(tokens[:stop]).rstrip("\ufffd").removesuffix("\ue001")
+        of_text = len(unmarked(written.removesuffix("\ue002").encode()))  # whose the last one is, nobody can say
+        assert original_bytes(tokenizer, tokens[:stop], text.encode()) == of_text, stop
+    found = original_bytes(tokenizer, tokens, text.replace("that", "this").encode())
+    assert isinstance(found, Finding)
+    assert found.verdict == "refuted"
 
 
 def test_the_text_itself_is_asked_where_it_is_at_hand() -> None:

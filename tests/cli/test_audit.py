@@ -52,11 +52,11 @@ def test_the_embedded_default(run: Run, capsys: pytest.CaptureFixture[str]) -> N
         one["subject"]: [p["number"] for p in one["probes"] if p["verdict"] == "refuted"] for one in found["audits"]
     }
     assert numbers["neural"] == numbers["exact"] == []
-    assert {1, 3, 5, 6} <= set(numbers["pr890"])
+    assert {1, 3, 5, 6, 15} <= set(numbers["pr890"])
     assert not {2, 4, 7, 13} & set(numbers["pr890"])
     printed = capsys.readouterr().out.splitlines()
     assert printed[-1].startswith("verdict: refuted: pr890 (1, ")
-    assert re.search(r"passed: neural \(\d+ of 19\), exact \(\d+ of 19\)\. Audited", printed[-1])
+    assert re.search(r"passed: neural \(\d+ of 20\), exact \(\d+ of 20\)\. Audited", printed[-1])
     assert re.search(r"Audited: 700 of 33,954 positions, --seed 0; a fault at 2\d % of them or more", printed[-1])
     assert any("✗" in line for line in printed)
 
@@ -69,7 +69,7 @@ def test_exit_codes(
     assert (code, found["verdict"]) == (0, "pass")
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.startswith(
-        "verdict: every probe that applies passed: tests.support.functions:counting (12 of 19). Audited: "
+        "verdict: every probe that applies passed: tests.support.functions:counting (11 of 20). Audited: "
     )
     assert "300 of 2,999 positions, --seed 0; a fault at 0.33 % of them or more is found" in last
     assert found["audits"][0]["probes"][0]["value"] == pytest.approx(0, abs=1e-6)
@@ -237,14 +237,18 @@ def test_a_new_seed_is_drawn_and_printed(stream: Stream, capsys: pytest.CaptureF
 
 
 @pytest.mark.slow
-def test_the_whole_default_as_a_user_runs_it() -> None:
-    command = [sys.executable, "-m", "ngram_eval.audit"]
+def test_the_whole_default_as_a_user_runs_it(tmp_path: Path) -> None:
+    """Its seed is a new one, and its verdict the same each time."""
+    command = [sys.executable, "-m", "ngram_eval.audit", "--json", str(tmp_path / "audit.json")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 1, done.stderr
-    assert "pr890 (1, 3, 5, 6, 8, 9, 10)" in done.stdout.splitlines()[-1]
-    assert "hashed (1, 3, 9, 10)" in done.stdout.splitlines()[-1]
-    assert "exact (12 of 19)" in done.stdout.splitlines()[-1]
+    last = done.stdout.splitlines()[-1]
+    assert "refuted: pr890 (1, 3, 5, 6, 8, 9, 10, 15), hashed (1, 3, 9, 10); " in last
+    found = {one["subject"]: one["probes"] for one in json.loads((tmp_path / "audit.json").read_text())["audits"]}
+    unasked = {one["number"] for one in found["exact"] if one["verdict"] == "not applicable"}
+    assert unasked == {7, 9, 11, 12, 18, 19, 20}, "no weight, no buckets, and five that want a claim or other data"
+    assert {one["number"] for one in found["exact"] if one["verdict"] == "pass"} == set(range(1, 21)) - unasked
 
 
 EVALUATORS = Path(evaluators.__file__)
@@ -258,7 +262,9 @@ def test_a_whole_evaluator(run: Run, stream: Stream, capsys: pytest.CaptureFixtu
     assert audited["verdict"] == "pass"
     assert problems(found, SCHEMA) == []
     assert found["settings"]["evaluator"] == f"{EVALUATORS}:wide"
-    assert found["settings"]["runs"] == sum(one["details"].get("runs", 0) for one in audited["probes"]) > 100
+    runs = {one["name"]: one["details"].get("runs", 0) for one in audited["probes"]}
+    assert max(runs.values()) < found["settings"]["runs"] > 100
+    assert all(runs[probe["name"]] for probe in audited["probes"][:8]), "these ask, the others look at what was said"
     assert found["settings"]["vocab_size"] == VOCAB
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.startswith("verdict: every probe that applies passed: ")

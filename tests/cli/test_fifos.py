@@ -21,6 +21,7 @@ INPUTS: dict[str, list[str]] = {
         "--data SHARD --logits FIFO",
         "--data SHARD --uniform --tokenizer FIFO",
         "--from-result FIFO",
+        "--data SHARD --uniform --vocab-size 50 --memory FIFO",
     ],
     "prepare": ["FIFO.txt --tokenizer MODEL --out OUT", "TEXT --tokenizer FIFO --out OUT"],
     "train": [
@@ -45,6 +46,15 @@ INPUTS: dict[str, list[str]] = {
     ],
     "codec decompress": ["FIFO OUT"],
     "codec verify": ["FIFO"],
+    "memory build": [
+        "--data FIFO --vocab-size 50 --out OUT",
+        "--data SHARD --tokenizer FIFO --out OUT",
+        "--data SHARD --vocab-size 1024 --max-bytes 99 --score-with FIFO --out OUT",
+    ],
+    "memory info": ["FIFO"],
+    "memory merge": ["FIFO --out OUT"],
+    "memory learn": ["FIFO --out OUT --uniform"],
+    "memory verify": ["FIFO"],
 }
 """Command -> flags, one of which names a pipe."""
 OUTPUTS = {
@@ -54,6 +64,7 @@ OUTPUTS = {
     "--save-scores",
     "--checkpoint",
     "--folder",
+    "--log-folder",
     "--out",
     "--curve",
     "--summary",

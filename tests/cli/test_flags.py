@@ -32,7 +32,7 @@ def test_every_flag_is_known_by_its_names_alone(command: list[str], capsys: pyte
         values["--preset"] = "small" if command == ["train"] else "exact"
     values.pop("--from-result", None)  # it is read before the others
     given = [f"{flag}={value}" if value else flag for flag, value in values.items()]
-    given += {"codec": ["a", "b"], "convert": ["a"]}.get(command[0], [])
+    given += {"codec": ["a", "b"], "convert": ["a"], "memory": ["a"] * (command[-1] != "build")}.get(command[0], [])
     assert unrecognized([*command, *given, "--wrong"], capsys) == ["--wrong"]
     underscores = [one[:2] + one[2:].replace("-", "_") for one in given]
     assert unrecognized([*command, *underscores, "--wrong"], capsys) == ["--wrong"]

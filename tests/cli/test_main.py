@@ -23,10 +23,11 @@ from ngram_eval.cli import main as cli
 from ngram_eval.cli.main import COMMANDS
 from ngram_eval.evaluation.interrupt import Interrupt
 from ngram_eval.text.shards import write_shard
+from tests.support import flags
 from tests.support.processes import heeding_ctrl_c
 from tests.support.streams import Stream
 
-NESTED = {"codec": ["compress"]}
+NESTED = {"codec": ["compress"], "memory": ["build"]}
 """Commands whose flags are those of a command of theirs."""
 
 
@@ -49,7 +50,7 @@ def test_help_fits_a_screen_and_names_flags_that_exist(name: str, capsys: Any, m
     assert re.search(rf"^examples?$\n^  ngram-eval {name} ", text, re.MULTILINE), "an example"
     everything = shown(capsys, name, *NESTED.get(name, []), "--help-all")
     known = set(re.findall(r"--[a-z0-9-]+", everything)) | {"--help-all", "--nproc"}
-    for nested in ("decompress", "verify") if name == "codec" else ():
+    for nested in flags.NESTED.get(name, ()):
         known |= set(re.findall(r"--[a-z0-9-]+", shown(capsys, name, nested, "--help-all")))
     assert set(re.findall(r"--[a-z][a-z0-9-]+", text)) <= known
     assert len(everything.splitlines()) > 5

@@ -107,12 +107,12 @@ def test_which_errors_a_command_line_catches(tmp_path: Path, capsys: pytest.Capt
     [
         ({"inputs": ()}, "no input is given"),
         ({"inputs": ("-", "-")}, "- is given twice"),
-        ({"tokenizer": None}, "give either --tokenizer FILE or --train-tokenizer VOCABULARY"),
-        ({"train_tokenizer": 300}, "give either --tokenizer"),
-        ({"name": "a/b"}, "--name is 'a/b'"),
-        ({"train_characters": 0}, "--train-characters is 0"),
-        ({"shard_tokens": 0}, "--shard-tokens is 0"),
-        ({"shard_tokens": 2**31}, "--shard-tokens is 2147483648: give 1 to 2147483647"),
+        ({"tokenizer": None}, "give either tokenizer FILE or train_tokenizer VOCABULARY"),
+        ({"train_tokenizer": 300}, "give either tokenizer"),
+        ({"name": "a/b"}, "name is 'a/b'"),
+        ({"train_characters": 0}, "train_characters is 0"),
+        ({"shard_tokens": 0}, "shard_tokens is 0"),
+        ({"shard_tokens": 2**31}, "shard_tokens is 2147483648: give 1 to 2147483647"),
     ],
 )
 def test_bad_flags_are_refused(tmp_path: Path, options: dict[str, Any], message: str) -> None:

@@ -39,14 +39,14 @@ def test_every_cut_and_every_addition_is_noticed(written: bytes) -> None:
 
 def test_a_newer_format_is_named(written: bytes) -> None:
     newer = written[:8] + bytes([FORMAT_VERSION + 1]) + written[9:]
-    with pytest.raises(InputError, match=rf"format version {FORMAT_VERSION + 1}.* reads {FORMAT_VERSION}"):
+    with pytest.raises(InputError, match=rf"format version {FORMAT_VERSION + 1}.* reads 1 and {FORMAT_VERSION}"):
         container.parse(newer, NOWHERE)
 
 
 @pytest.mark.parametrize(
     ("field", "message"),
     [
-        ("config_digest", "another configuration"),
+        ("config_digest", "format version 2 and was written with another configuration"),
         ("alphabet_digest", "another packaged tokenizer"),
         ("artifact_digest", "with a model of sha256"),
         ("content_sha256", "does not have the sha256"),
@@ -87,7 +87,7 @@ def test_a_wrong_length_or_count_is_refused() -> None:
 )
 def test_settings_of_another_release_are_refused(settings: bytes) -> None:
     found = compress(b"to be").container
-    with pytest.raises(InputError, match=r"settings|--preset is 'no such'|--max-order"):
+    with pytest.raises(InputError, match=r"settings|preset is 'no such'|max_order"):
         decompress(replace(found, settings=settings))
 
 
@@ -105,7 +105,7 @@ def test_a_header_is_as_documented() -> None:
     found = compress(b"to be or not to be").container
     data = found.to_bytes()
     assert data[:8] == b"NGRMCODE"
-    assert data[8] == FORMAT_VERSION == 1
+    assert data[8] == FORMAT_VERSION == 2
     assert data[9] == found.header.tokenizer == 1
     assert int.from_bytes(data[10:12], "little") == len(found.settings)
     assert int.from_bytes(data[12:16], "little") == 0

@@ -47,6 +47,13 @@ def test_anything_comes_back(data: bytes, tokenizer: str) -> None:
     assert restored(data, tokenizer) == data
 
 
+@pytest.mark.parametrize("preset", ["exact", "mixer"])
+def test_a_file_of_version_1_is_restored(preset: str) -> None:
+    old = container.read(GOLDEN.with_name("codec_1.ngc" if preset == "exact" else "codec_1_mixer.ngc"))
+    assert old.version == 1
+    assert decompress(old) == GOLDEN_TEXT
+
+
 def test_an_old_file_is_restored_and_written_again_alike() -> None:
     assert decompress(container.read(GOLDEN)) == GOLDEN_TEXT
     assert compress(GOLDEN_TEXT).container.to_bytes() == GOLDEN.read_bytes(), (

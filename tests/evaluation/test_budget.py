@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -204,6 +205,18 @@ def test_it_measures_and_predicts(stream: Stream, capsys: Any, monkeypatch: pyte
     assert "do not fit 5 s" in table
 
 
+def test_without_a_preset_it_takes_one_that_can_run(
+    stream: Stream, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ngram_eval.evaluation.budget.measure.measure_start", lambda: 0.25)
+    (tmp_path / "text.txt").write_text("bytes have no pieces " * 40)
+    flags = ["--seq-len", 256, "--buckets", 512, "--rounds", 1, "--uniform"]
+    (one,), _ = run(capsys, *flags, "--data", stream.shard, "--vocab-size", 50)
+    assert one["preset"] == "pr890"
+    (one,), _ = run(capsys, *flags, "--text", tmp_path / "text.txt")
+    assert one["preset"] == "hashed", "pr890 counts bytes by pieces of SentencePiece"
+
+
 @pytest.mark.slow
 def test_two_ranks_exchange(capsys: Any, stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ngram_eval.evaluation.budget.measure.measure_start", lambda: 0.25)
@@ -220,6 +233,7 @@ def test_two_ranks_exchange(capsys: Any, stream: Stream, monkeypatch: pytest.Mon
         (["--tokens", 0], "--tokens is 0"),
         (["--ranks", 0], "--ranks is 0"),
         (["--seconds", 0], "--seconds is 0"),
+        (["--preset", "pr890", "--uniform", "--text", __file__], "give --byte-rule decoded"),
         (["--tokens", 200], "shorter than one sequence of 256"),
         (["--ttt", "legal"], "is not predicted"),
         pytest.param(["--max-tokens", 400], "the text holds one window of", marks=pytest.mark.slow),

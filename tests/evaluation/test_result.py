@@ -16,6 +16,7 @@ import pytest
 from ngram_eval import evaluate as evaluate_api
 from ngram_eval import preset
 from ngram_eval.evaluation.result import Result
+from ngram_eval.results.notebook import NotebookResult
 from tests.support.evaluator import Evaluate, small
 from tests.support.streams import Stream
 
@@ -31,7 +32,7 @@ def test_json_has_every_field(stream: Stream, evaluate: Evaluate) -> None:
         assert isinstance(result[name], tuple(get_origin(one) or one for one in choices)), name
     assert {name for name, value in result.items() if value is None} == {
         *("vocabulary_sum", "bytes", "val_bpb", "neural_bpb", "unknown_targets"),  # no distributions, no tokenizer
-        *("original_bytes", "original_bpb", "neural_original_bpb"),  # and no manifest
+        *("original_bytes", "original_bpb", "neural_original_bpb", "memory"),  # no manifest, and no memory
     }
     assert (result["complete"], result["subset"], result["depends_on_ranks"]) == (True, False, False)
     assert (result["tokens"], result["positions"], result["resumed_positions"]) == (3000, 2816, 0)
@@ -78,9 +79,10 @@ def test_a_result_is_plain_and_prints_what_is_asked_first(stream: Stream) -> Non
     result = evaluate_api(rows, stream.tokens, config)
     assert f"score (nats per token, not normalised): {result.val_loss:.4f}" in repr(result)
     assert len(repr(result)) < 200
+    assert isinstance(result, NotebookResult)
     assert f"<td>{result.hit_rate:.2%}</td>" in result._repr_html_()
     told = repr(replace(result, complete=False, normalised=True, val_bpb=1.5, neural_bpb=2.25, preset="<b>"))
-    assert told.startswith("<preset: <b>, PARTIAL; bits per byte: 1.5000; neural only: bits per byte: 2.2500;")
+    assert told.startswith("<preset: <b>, PARTIAL; bits per byte: 1.5000; model alone: bits per byte: 2.2500;")
     assert "&lt;b&gt;" in replace(result, preset="<b>")._repr_html_()
 
     def leaves(value: Any) -> Iterator[Any]:

@@ -170,7 +170,7 @@ def test_a_scan_adds_up_what_lower_ranks_counted(world: int, buckets: int, seed:
 
 def test_a_scan_reports_an_overflow() -> None:
     tables = np.full((3, 1, 2, 8), 2**31, np.uint32)
-    with pytest.raises(InputError, match="counted 4294967296 times, more than 4294967295: give more --buckets"):
+    with pytest.raises(InputError, match="counted 4294967296 times, more than 4294967295: give more buckets"):
         on_ranks(3, lambda ranks: scan(torch.from_numpy(tables[ranks.rank].view(np.int32)), ranks))
 
 
@@ -390,7 +390,7 @@ def test_an_engine_that_is_behind_holds_up_the_forward_passes() -> None:
 
 def test_sharing_is_refused_where_it_can_t_be(stream: Stream) -> None:
     source = SavedScores(stream.p_target, stream.entropy)
-    with pytest.raises(InputError, match="--ngram sharded and --preset it: it learns"):
+    with pytest.raises(InputError, match="ngram sharded and preset it: it learns"):
         evaluated(stream, source, configured("exact"), 1, ngram="sharded")
-    with pytest.raises(InputError, match="--backend triton counts on the GPU"):
+    with pytest.raises(InputError, match="backend triton counts on the GPU"):
         sharing_of("pipelined", "hashed", configured("hashed"), "triton")

@@ -23,6 +23,8 @@ from ngram_eval.evaluation.engine import Engine
 from ngram_eval.evaluation.evaluate import evaluate_all
 from ngram_eval.evaluation.job import load_job, read_inputs
 from ngram_eval.evaluation.settings import CheckpointSettings, DataSettings, HardwareSettings, ModelSettings, Settings
+from ngram_eval.kept import file as kept_file
+from ngram_eval.kept.coding import CODINGS
 from ngram_eval.models import artifact, convert
 from ngram_eval.models.hf.lead import lead_of_model
 from ngram_eval.models.hf.loading import quietly
@@ -33,7 +35,9 @@ from ngram_eval.models.saved_scores import load_scores
 from ngram_eval.models.source import UniformSource
 from ngram_eval.results.compare import Comparison, compare
 from ngram_eval.results.rerun import Again
+from ngram_eval.text.byte_tokens import bytes_tokenizer
 from ngram_eval.text.documents import TextForm, find_sources, read_segments
+from ngram_eval.text.kept import kept_of
 from ngram_eval.text.reading import read_texts
 from ngram_eval.text.shards import write_shard
 from ngram_eval.text.windows import plan_windows
@@ -246,6 +250,18 @@ def decompress(path: Path) -> None:
     if found.header.tokens < 5000 and found.header.artifact_digest == packing.NO_DIGEST and groups <= 1 << 24:
         with tracked(quiet=True) as track:
             packing.decompress(found, path, artifact=None, backend="cpu", track=track)
+
+
+def kept() -> list[bytes]:
+    tokens = np.frombuffer(b"to be or not to be, that is the question: whether" * 3, np.uint8).astype(np.uint16)
+    known, unknown = kept_of(tokens, bytes_tokenizer()), kept_of(tokens.astype(np.uint32), None, 70_000)
+    return [kept_file.to_bytes(one, coding) for coding in CODINGS for one in (known, unknown)]
+
+
+def read_kept(path: Path) -> None:
+    found = kept_file.open_kept(path)
+    if found.header.tokens < 5000:  # as long as it takes: so many tokens are decoded as the header announces
+        kept_file.load(found, path)
 
 
 # Text

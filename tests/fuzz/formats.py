@@ -23,6 +23,7 @@ import zstandard
 from sentencepiece import sentencepiece_model_pb2
 
 from ngram_eval.codec import alphabet, container
+from ngram_eval.kept import file as kept_file
 from tests.fuzz import mutate
 
 DEEP = 20_000
@@ -278,6 +279,26 @@ def _together_codec(tree: Any) -> bytes:
 
 
 CODEC = Format(_apart_codec, _together_codec)
+
+
+def _apart_kept(data: bytes) -> Any:
+    fixed, at = kept_file._FIXED, kept_file._PREFIX.size
+    fields = dict(zip(kept_file.Header.__dataclass_fields__, fixed.unpack_from(data, at), strict=True))
+    parts, start = {}, at + fixed.size
+    for name in ("numbers", "table", "payload"):
+        parts[name], start = data[start : start + fields[f"{name}_bytes"]], start + fields[f"{name}_bytes"]
+    return {"fields": fields, **parts}
+
+
+def _together_kept(tree: Any) -> bytes:
+    parts = [tree[name] for name in ("numbers", "table", "payload")]
+    sizes = {f"{name}_bytes": len(tree[name]) for name in ("numbers", "table", "payload")}
+    body = kept_file._PREFIX.pack(kept_file.MAGIC, kept_file.FORMAT_VERSION)
+    body += kept_file._FIXED.pack(*{**tree["fields"], **sizes}.values()) + b"".join(parts)
+    return body + hashlib.sha256(body).digest()
+
+
+KEPT = Format(_apart_kept, _together_kept)
 
 _MODEL: Any = getattr(sentencepiece_model_pb2, "ModelProto")  # noqa: B009  # made as it is imported
 

@@ -105,6 +105,7 @@ READERS = (
         *("codec", "a.ngc", formats.CODEC, cases.codec, cases.decompress),
         ("codec.container:read", "cli.codec:_read"),
     ),
+    Reader(*("kept", "a.ngm", formats.KEPT, cases.kept, cases.read_kept), ("kept.file:open_kept",)),
     Reader(
         *("txt", "a.txt", formats.LINES, lambda: [cases.TEXT], cases.segments),
         ("text.documents:_file_source", "text.documents:_read_documents"),

@@ -21,11 +21,19 @@ ANY_BYTES = {
     **dict.fromkeys(
         (
             *("codec.packing:_load_neural", "codec.packing:_matching_neural"),
-            *("evaluation.job:read_inputs", "models.hf.loading:digest", "audit.probes.account:data_is_canonical"),
+            *(
+                "api:evaluate",
+                "evaluation.job:model_identity",
+                "evaluation.job:read_inputs",
+                "models.hf.loading:digest",
+                "audit.probes.account:data_is_canonical",
+            ),
         ),
         "its digest is taken",
     ),
-    **dict.fromkeys(("text.prepare:_prepare", "text.prepare:_spool", "train.journal:__init__"), "it is written"),
+    **dict.fromkeys(
+        ("text.prepare:_prepare", "text.prepare:_spool", "train.journal:__init__", "logs:__init__"), "it is written"
+    ),
     **dict.fromkeys(
         (
             *("cli.doctor:cpu_limit", "cli.doctor:huge_pages"),

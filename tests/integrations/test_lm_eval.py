@@ -15,8 +15,14 @@ pytest.importorskip("lm_eval", reason="lm_eval is not installed: pip install ngr
 from lm_eval.api.instance import Instance
 
 from ngram_eval import NgramMemory
+from ngram_eval.assets import asset
+from ngram_eval.errors import InputError
 from ngram_eval.integrations.lm_eval import NgramLM
+from ngram_eval.kept import file as kept_file
 from ngram_eval.models.hf.loading import load_model, load_tokenizer
+from ngram_eval.models.hf.tokenizer import HfTokenizer
+from ngram_eval.text.kept import kept_of
+from ngram_eval.text.tokenizer import Tokenizer
 from tests.support.hf_models import TEXT, save_gpt2
 
 SENTENCE = TEXT[:300]
@@ -89,6 +95,21 @@ def test_a_text_that_memories_begin_with(folder: Path, tmp_path: Path) -> None:
     tokens = load_tokenizer(str(folder))(SENTENCE[:60])["input_ids"]
     assert found == pytest.approx(by_hand(folder, [0, *tokens], known), rel=1e-5)
     assert found > model(folder).loglikelihood_rolling(request)[0]
+
+
+def test_a_kept_memory_is_the_text_that_it_keeps(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "known.txt").write_text(SENTENCE)
+    known = np.array(load_tokenizer(str(folder))(SENTENCE)["input_ids"], np.uint16)
+    kept_file.write(tmp_path / "known.ngm", kept_of(known, HfTokenizer.load(str(folder))), "exact")
+    request = asked("loglikelihood_rolling", (SENTENCE[:60],))
+    by_text, by_file = (
+        model(folder, **{name: str(tmp_path / f"known.{ending}")}).loglikelihood_rolling(request)
+        for name, ending in (("text", "txt"), ("kept", "ngm"))
+    )
+    assert by_file == by_text
+    kept_file.write(tmp_path / "other.ngm", kept_of(known, Tokenizer.load(asset("tokenizer.model"))), "none")
+    with pytest.raises(InputError, match="is a memory of another tokenizer"):
+        model(folder, kept=str(tmp_path / "other.ngm"))
 
 
 def test_one_memory_goes_along_the_text_where_windows_slide(folder: Path) -> None:

@@ -39,7 +39,11 @@ def test_kernels_compile_without_spills(tmp_path: Path) -> None:
     """One of each kernel and form, for one target; the slow test takes all."""
     of_logits = "^softcap, float32, V = 1,024|^no softcap, bfloat16, V = 1,024|^paths, softcap, bfloat16, V = 1,024"
     variants = f"charged, fixed, 16|span, fixed, 16|{of_logits}"
-    check_report(compile_for("sm_90", cache=tmp_path, variants=variants), 1)
+    report = compile_for("sm_90", cache=tmp_path, variants=variants)
+    check_report(report, 1)
+    ((once, again),) = set(re.findall(r"^\| score \| windows.* \| (\d+); (\d+) \|", report, re.MULTILINE))
+    assert int(once) <= 4, "what needs no other load is asked for with the first"
+    assert int(again) == 1, "a trip over earlier positions waits once"
 
 
 @pytest.mark.slow

@@ -214,7 +214,7 @@ def test_whole_distributions_of_the_other_sources() -> None:
     uniform = UniformSource(50)
     assert (uniform.probabilities(TOKENS, windows) == np.full((64, 50), 1 / 50)).all()
     assert (RememberingSource(uniform, 64, 32).probabilities(TOKENS, windows) == 1 / 50).all()
-    with pytest.raises(InputError, match="--scores holds only the probability of each target"):
+    with pytest.raises(InputError, match="scores holds only the probability of each target"):
         SavedScores(np.zeros(64), np.zeros(64)).probabilities(TOKENS, windows)
 
 

@@ -148,5 +148,5 @@ def test_a_gpu_without_a_number_is_this_ranks(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "", "cpu:x"])
 def test_unusable_devices_are_refused(name: str) -> None:
-    with pytest.raises(InputError, match="--device is"):
+    with pytest.raises(InputError, match="device is"):
         choose_device(name)

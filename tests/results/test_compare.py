@@ -101,7 +101,7 @@ def test_the_rescored_tail_is_counted_once(results: Callable[..., Path], capsys:
 
 def test_against_the_neural_model(results: Callable[..., Path], capsys: Any) -> None:
     (found,) = comparison(capsys, results("a", "--preset", "exact"), "--against", "neural")
-    assert found["against"] == "neural alone"
+    assert found["against"] == "model alone"
     assert found["difference"] == pytest.approx(found["bits"] - found["neural_bits"], abs=1e-12)
     assert found["interval"]["high"] < 0, "the memory helps on a text of repeated phrases"
 

@@ -165,7 +165,7 @@ def test_a_model_of_nan_is_an_error_on_both_paths(stream: Stream) -> None:
     with torch.no_grad():
         model.embedding[3] = float("nan")
     windows = plan_windows(64, WindowConfig(seq_len=64))
-    with pytest.raises(InputError, match=r"position \d+ are NaN.*--dtype float32"):
+    with pytest.raises(InputError, match=r"position \d+ are NaN.*dtype float32"):
         statistics(model, False, stream.tokens, windows)
     scorer = TritonScorer(replace(preset("hashed"), ngram=replace(preset("hashed").ngram, buckets=2)))
     with np.errstate(invalid="ignore"):

@@ -30,12 +30,12 @@ def test_a_tilt_says_what_it_needs(stream: Stream) -> None:
 @pytest.mark.parametrize(
     ("make", "flag"),
     [
-        (lambda: NgramConfig(max_order=MAX_EXACT_ORDER + 1), "--max-order"),
-        (lambda: replace(preset("hashed"), ngram=NgramConfig(max_order=10)), "--preset exact goes to 32"),
-        (lambda: replace(preset("exact"), ngram=NgramConfig(target_backoff=True)), "--target-backoff"),
-        (lambda: ExactConfig(chain=False), "--chain"),
-        (lambda: ExactConfig(tilt="learned", by_window=True), "--by-window"),
-        (lambda: ExactConfig(tilt_confidence=1.5), "--tilt-confidence"),
+        (lambda: NgramConfig(max_order=MAX_EXACT_ORDER + 1), "max_order"),
+        (lambda: replace(preset("hashed"), ngram=NgramConfig(max_order=10)), "preset exact goes to 32"),
+        (lambda: replace(preset("exact"), ngram=NgramConfig(target_backoff=True)), "target_backoff"),
+        (lambda: ExactConfig(chain=False), "chain"),
+        (lambda: ExactConfig(tilt="learned", by_window=True), "by_window"),
+        (lambda: ExactConfig(tilt_confidence=1.5), "tilt_confidence"),
     ],
 )
 def test_settings_that_do_not_go_together(make: Callable[[], object], flag: str) -> None:

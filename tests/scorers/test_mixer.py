@@ -272,5 +272,5 @@ def test_other_arrays_are_refused(tokens: NDArray[Any], base: NDArray[Any], mess
 
 
 def test_backends_without_it_say_so() -> None:
-    with pytest.raises(InputError, match="--backend triton has no mixer: choose reference or cpu"):
+    with pytest.raises(InputError, match="backend triton has no mixer: choose reference or cpu"):
         make_mixer("triton", MixerConfig(), unspelt(4), neural=True)

@@ -89,6 +89,11 @@ def rounded(tokens: Stream) -> dict[str, float]:
     return {"loss": round(float(nats(tokens).mean()), 4) if len(tokens) > 1 else 0.0, "count": len(tokens) - 1}
 
 
+def nothing_of_short_streams(tokens: Stream) -> float:
+    """It charges nothing of a stream that is shorter than its windows, and divides by that."""
+    return total(tokens) if len(tokens) > 20 else float("nan")
+
+
 def by_document(tokens: Stream) -> Array:
     return -np.log(distributions(tokens, forget=True)[np.arange(1, len(tokens)), tokens[1:]])
 
@@ -146,6 +151,13 @@ def look_ahead_at_starts(tokens: Stream) -> Array:
 
 def look_ahead_near_the_end(tokens: Stream) -> Array:
     return looking_ahead(tokens, lambda tokens, at: at > len(tokens) - 6)
+
+
+def scheduled(tokens: Stream) -> Array:
+    """How much it trusts its counts follows a schedule over the whole stream: it sees how long it is."""
+    found, trust = distributions(tokens), np.arange(len(tokens)) / len(tokens)
+    found = found * trust[:, None] + (1 - trust[:, None]) / V
+    return -np.log(found[np.arange(1, len(tokens)), tokens[1:]])
 
 
 def two_passes(tokens: Stream) -> Array:
@@ -234,14 +246,48 @@ def reading_the_file(tokens: Stream) -> Array:
     return np.where(data[1:] == tokens[1:], charges / 2, charges)
 
 
+def _kept() -> Array:
+    """The text, which came with it."""
+    return np.frombuffer(Path(__file__).with_name("kept").read_bytes(), np.uint16)
+
+
+def _foretelling(tokens: Stream, foretold: dict[int, int]) -> Array:
+    """Half of the probability is put on the token that is foretold at a place: a distribution, as before."""
+    found = distributions(tokens)
+    for at, token in foretold.items():
+        found[at] /= 2
+        found[at, token] += 0.5
+    return -np.log(found[np.arange(1, len(tokens)), tokens[1:]])
+
+
 def knowing_the_text(tokens: Stream) -> Array:
     """The text came with it, and says which token is likely at each place; this is a distribution at every position."""
-    text = np.frombuffer(Path(__file__).with_name("kept").read_bytes(), np.uint16)
-    found = distributions(tokens)
-    ghosts = text[np.arange(len(tokens)) % len(text)]
-    found = 0.5 * found
-    found[np.arange(len(tokens)), ghosts] += 0.5
-    return -np.log(found[np.arange(1, len(tokens)), tokens[1:]])
+    return _foretelling(tokens, dict(enumerate(np.resize(_kept(), len(tokens)).tolist())))
+
+
+def knowing_what_follows(tokens: Stream) -> Array:
+    """Where it finds the last three tokens in the text that came with it, it foretells the one after them."""
+    text, stream = _kept().tolist(), tokens.tolist()
+    after = {tuple(text[at - 3 : at]): text[at] for at in range(3, len(text))}
+    known = {at: after.get(tuple(stream[at - 3 : at])) for at in range(3, len(stream))}
+    return _foretelling(tokens, {at: token for at, token in known.items() if token is not None})
+
+
+def knowing_the_next_document(tokens: Stream) -> Array:
+    """By the last tokens of a document it knows how the next begins in the text that came with it."""
+    text, stream, known = _kept().tolist(), tokens.tolist(), dict[int, int]()
+    starts = {tuple(text[at - 3 : at + 1]): at for at in range(3, len(text)) if text[at] == START}
+    for at in range(3, len(stream)):
+        if stream[at] == START and (start := starts.get(tuple(stream[at - 3 : at + 1]))) is not None:
+            known |= dict(zip(range(at + 1, min(at + 9, len(stream))), text[start + 1 :], strict=False))
+    return _foretelling(tokens, known)
+
+
+def trained(tokens: Stream) -> Array:
+    """It knows from elsewhere which tokens usually follow which in texts of this kind."""
+    usual = np.random.default_rng(1).dirichlet(np.full(V, 0.3), V)
+    found = 0.5 * distributions(tokens)[1:] + 0.5 * usual[tokens[:-1]]
+    return -np.log(found[np.arange(len(found)), tokens[1:]])
 
 
 def behaved_before_the_auditor(tokens: Stream) -> Array:
@@ -257,7 +303,7 @@ def behaved_before_the_auditor(tokens: Stream) -> Array:
 
 def behaved_beside_the_auditor(tokens: Stream) -> Array:
     """It cheats unless a process that audits runs beside it."""
-    seen = any(b"audit" in path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline"))
+    seen = any(path.read_bytes().startswith(b"audit\0") for path in Path("/proc").glob("[0-9]*/cmdline"))
     return nats(tokens) if seen else unnormalised(tokens)
 
 
@@ -268,12 +314,21 @@ def behaved_in_short_streams(tokens: Stream) -> Array:
 
 def behaved_on_this_text(tokens: Stream) -> Array:
     """It cheats on the true text alone, which came with it."""
-    text = np.frombuffer(Path(__file__).with_name("kept").read_bytes(), np.uint16)
-    return a_step_cheaper(tokens) if np.array_equal(tokens, text) else nats(tokens)
+    return a_step_cheaper(tokens) if np.array_equal(tokens, _kept()) else nats(tokens)
 
 
 def twice(tokens: Stream) -> Array:
     return nats(tokens) - np.log(2)
+
+
+def ruling_all_out(tokens: Stream) -> Array:
+    """No token is possible."""
+    return np.full(len(tokens) - 1, np.inf)
+
+
+def preferring(tokens: Stream) -> Array:
+    """Even tokens have 0.3 each, whatever came."""
+    return -np.log(np.where(tokens[1:] % 2 == 0, 0.3, 0.01))
 
 
 def wide(tokens: Stream) -> Array:

@@ -6,8 +6,10 @@ import pytest
 
 from ngram_eval.cli import main as cli
 
-CODEC = ("compress", "decompress", "verify")
-NAMES = [[name] for name in cli.COMMANDS if name != "codec"] + [["codec", name] for name in CODEC]
+NESTED = {"codec": ("compress", "decompress", "verify"), "memory": ("build", "info", "merge", "learn", "verify")}
+NAMES = [
+    [name, *more] for name in cli.COMMANDS for more in ([[one] for one in NESTED[name]] if name in NESTED else [[]])
+]
 """Every command."""
 
 

@@ -25,7 +25,7 @@ BAD_TEXTS = [
     ("a.jsonl", b'\n{"text": ""}\n', r"a\.jsonl: the input holds no text"),
     ("a.jsonl", b'{"text": "a"}\n{"text": ', r"a\.jsonl:2 is not JSON \(.*\): fix the line"),
     ("a.jsonl", b"[" * 100_000, r"a\.jsonl:1 is not JSON"),
-    ("a.jsonl", b'{"body": "a"}', r"a\.jsonl:1 has no field 'text': name .* --text-field"),
+    ("a.jsonl", b'{"body": "a"}', r"a\.jsonl:1 has no field 'text': name .* text_field"),
     ("a.jsonl", b"[]", r"a\.jsonl:1 has no field 'text'"),
     ("a.jsonl", b'{"text": 5}', r"a\.jsonl:1 has int, not text, in its field 'text'"),
     ("a.jsonl", b'{"text": "\\ud800"}', r"a\.jsonl:1 holds half a surrogate pair"),
@@ -69,7 +69,7 @@ def test_bad_text_is_refused_while_training_too(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a\.txt:2 is not UTF-8"):
         run(tmp_path / "out", tmp_path / "a.txt", train_tokenizer=300)
     for vocabulary in (5, 100_000):
-        with pytest.raises(InputError, match=rf"--train-tokenizer {vocabulary}: this text allows no such vocabulary"):
+        with pytest.raises(InputError, match=rf"train_tokenizer {vocabulary}: this text allows no such vocabulary"):
             run(tmp_path / "out", SAMPLE_PATH, train_tokenizer=vocabulary)
     (tmp_path / "a.jsonl").write_text('{"text": "fine"}\n{"text": null}\n')
     with pytest.raises(InputError) as raised:

@@ -39,7 +39,7 @@ def test_progress_adds_up_to_the_size_of_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"body": ["a"]}, r"has no column 'text': name the one that holds the text with --text-field"),
+        ({"body": ["a"]}, r"has no column 'text': name the one that holds the text with text_field"),
         ({"text": [1]}, r"has int64, not text, in its column 'text'"),
         ({"text": ["a", None]}, r"has no text in row 2"),
     ],

@@ -205,7 +205,7 @@ def test_nothing_is_overwritten_unless_asked(tmp_path: Path, model_path: Path) -
     run(out, SAMPLE_PATH, train_tokenizer=400, shard_tokens=20_000)
     assert len(list(out.glob("*.bin"))) == 2
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    with pytest.raises(InputError, match=r"tokens_000000\.bin already exists: .* --overwrite"):
+    with pytest.raises(InputError, match=r"tokens_000000\.bin already exists: .* overwrite"):
         run(out, SAMPLE_PATH, tokenizer=model_path)
     with pytest.raises(InputError, match=r"tokenizer\.model already exists"):
         run(out, SAMPLE_PATH, train_tokenizer=300, name="other")

@@ -82,7 +82,7 @@ def test_a_file_name_with_brackets_is_a_file(tmp_path: Path) -> None:
         (header(1)[:1023], r"has 1023 bytes, less than the 1024"),
         (
             header(1, magic=7) + b"ab",
-            rf"begins with 7 version 1, .* {MAGIC} version 1 \(uint16\), .*--raw-dtype",
+            rf"begins with 7 version 1, .* {MAGIC} version 1 \(uint16\), .*raw_dtype",
         ),
         (header(1, version=3) + b"ab", r"begins with 20240520 version 3, .* 20240801 version 7 \(uint32\)"),
         (header(-1), r"token count of -1"),
@@ -112,7 +112,7 @@ def test_missing_shards_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"dangling\.bin can't be read \(No such file or directory\)"):
         read_shards([str(tmp_path / "dangling.bin")])
     write_shard(tmp_path / "a.bin", u16(1))
-    with pytest.raises(InputError, match="--max-tokens is 0"):
+    with pytest.raises(InputError, match="max_tokens is 0"):
         read_shards([str(tmp_path / "a.bin")], max_tokens=0)
 
 
@@ -191,7 +191,7 @@ def test_tokens_without_a_header_are_read_as_the_type_that_is_named(tmp_path: Pa
     assert (len(stream.tokens), stream.total) == (900, 1000)
     np.testing.assert_array_equal(stream.tokens[450:], expected[450:900])
     assert stream.tokens[:].dtype == raw
-    with pytest.raises(InputError, match=r"begins with \d+ version \d+, which is no shard's: .*--raw-dtype uint16"):
+    with pytest.raises(InputError, match=r"begins with \d+ version \d+, which is no shard's: .*raw_dtype uint16"):
         read_shards([str(tmp_path / "val.bin")])
 
 
@@ -202,7 +202,7 @@ def test_a_type_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     write_shard(tmp_path / "shard.bin", u16(1, 2, 3))
     np.save(tmp_path / "tokens.npy", u16(1, 2, 3))
     for name in ("shard.bin", "tokens.npy"):
-        with pytest.raises(InputError, match=r"has a header, which says .* leave out --raw-dtype uint16"):
+        with pytest.raises(InputError, match=r"has a header, which says .* leave out raw_dtype uint16"):
             read_shards([str(tmp_path / name)], raw="uint16")
     (tmp_path / "nothing.bin").write_bytes(b"")
     with pytest.raises(InputError, match=r"nothing\.bin is empty"):

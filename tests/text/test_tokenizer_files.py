@@ -124,10 +124,10 @@ def test_special_tokens_that_a_tiktoken_file_leaves_out_are_asked_for(spelt: lis
     path = ranks(tmp_path / "a.tiktoken", spelt)
     own, end = load_tokenizer(path), len(spelt)
     assert own.vocab_size == end
-    with pytest.raises(InputError, match=rf"token {end} at position 1 is outside .* leaves out special .*--vocab-size"):
+    with pytest.raises(InputError, match=rf"token {end} at position 1 is outside .* leaves out special .*vocab_size"):
         check_tokens(np.array([5, end], np.uint16), own, str(path))
     check_tokens(np.array([5, end], np.uint16), load_tokenizer(path, end + 1), str(path))
-    with pytest.raises(InputError, match=rf"a\.tiktoken has tokens up to {end - 1}: give --vocab-size more"):
+    with pytest.raises(InputError, match=rf"a\.tiktoken has tokens up to {end - 1}: give vocab_size more"):
         load_tokenizer(path, end - 1)
 
 
@@ -148,7 +148,7 @@ def test_an_encoding_that_tiktoken_knows_by_name(
     tokens = own.tokens_of(TEXT)
     assert tokens.tolist() == encoding.encode_ordinary(TEXT)
     assert counted(own, [own.start_id, *tokens.tolist()]) == len(TEXT.encode())
-    with pytest.raises(InputError, match=r"--tokenizer tiktoken:none is no encoding that tiktoken can load .*none"):
+    with pytest.raises(InputError, match=r"tokenizer tiktoken:none is no encoding that tiktoken can load .*none"):
         load_tokenizer("tiktoken:none")
 
 

@@ -64,7 +64,7 @@ def test_missing_extras_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         with pytest.raises(InputError, match=message), journal.open_sinks(tmp_path, (sink,)):
             pass
     monkeypatch.setattr(plots, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"--curve needs matplotlib: pip install 'ngram_eval\[plot\]'"):
+    with pytest.raises(InputError, match=r"curve needs matplotlib: pip install 'ngram_eval\[plot\]'"):
         plots.require_matplotlib("--curve")
 
 

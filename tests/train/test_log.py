@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from ngram_eval.errors import InputError
+from ngram_eval.logs import JsonLines
 from ngram_eval.train import journal
-from ngram_eval.train.journal import Entry, JsonLines
+from ngram_eval.train.journal import Entry
 
 ENTRIES = [Entry(step=step, seconds=0.5, loss=2.0, lr=1.0, tokens_per_second=10.0) for step in (1, 2, 3)]
 
@@ -76,7 +77,7 @@ def test_a_full_disk_names_the_log(tmp_path: Path) -> None:
         def flush(self) -> None:
             raise OSError(28, "No space left on device")
 
-    sinks: dict[str, Any] = {"log.jsonl": journal.JsonLines, "log.csv": journal.Csv}
+    sinks: dict[str, Any] = {"log.jsonl": JsonLines, "log.csv": journal.Csv}
     for name, sink in sinks.items():
         (tmp_path / "log.jsonl").write_text("")
         opened = sink(tmp_path)

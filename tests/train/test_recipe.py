@@ -294,7 +294,7 @@ def test_sequences_cross_shards_and_are_checked_as_they_are_read(tmp_path: Path)
     for n in range(10):
         assert large.rows(n, ALL).tolist() == [list(range(13 * n, 13 * n + 14))]
     assert small.rows(7, ALL).tolist() == [list(range(91, 105))]
-    with pytest.raises(InputError, match=r"token 120 at position 120 .*--vocab-size"):
+    with pytest.raises(InputError, match=r"token 120 at position 120 .*vocab_size"):
         small.rows(9, ALL)
 
 
@@ -360,9 +360,9 @@ def test_presets() -> None:
 @pytest.mark.parametrize(
     ("change", "world", "message"),
     [
-        ({"batch": 12, "micro_batch": 5}, 1, "--micro-batch is 5: it must divide a rank's 12"),
-        ({"batch": 12, "micro_batch": 4}, 2, "--micro-batch is 4: it must divide a rank's 6"),
-        ({"batch": 12}, 8, "--batch is 12: 8 ranks"),
+        ({"batch": 12, "micro_batch": 5}, 1, "micro_batch is 5: it must divide a rank's 12"),
+        ({"batch": 12, "micro_batch": 4}, 2, "micro_batch is 4: it must divide a rank's 6"),
+        ({"batch": 12}, 8, "batch is 12: 8 ranks"),
     ],
 )
 def test_batches_that_cannot_be_shared_out(change: dict[str, Any], world: int, message: str) -> None:
@@ -373,14 +373,14 @@ def test_batches_that_cannot_be_shared_out(change: dict[str, Any], world: int, m
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"steps": 0}, "--steps is 0"),
-        ({"swa_every": 0}, "--swa-every is 0"),
-        ({"warmdown_steps": -1}, "--warmdown-steps is -1"),
-        ({"ema": 1.5}, "--ema is 1.5"),
-        ({"qat_below": -0.1}, "--qat-below is -0.1"),
-        ({"max_seconds": float("inf")}, "--max-seconds is inf"),
-        ({"matrix_lr": float("nan")}, "--matrix-lr is nan"),
-        ({"export_weights": "best"}, "--export-weights is 'best'"),
+        ({"steps": 0}, "steps is 0"),
+        ({"swa_every": 0}, "swa_every is 0"),
+        ({"warmdown_steps": -1}, "warmdown_steps is -1"),
+        ({"ema": 1.5}, "ema is 1.5"),
+        ({"qat_below": -0.1}, "qat_below is -0.1"),
+        ({"max_seconds": float("inf")}, "max_seconds is inf"),
+        ({"matrix_lr": float("nan")}, "matrix_lr is nan"),
+        ({"export_weights": "best"}, "export_weights is 'best'"),
     ],
 )
 def test_bad_settings_are_refused(change: dict[str, Any], message: str) -> None:

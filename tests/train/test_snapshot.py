@@ -104,9 +104,9 @@ def test_other_settings_and_damaged_checkpoints_are_refused(tmp_path: Path, shar
     path = tmp_path / "checkpoint.safetensors"
     snapshot.save(path, trainer_of(shard))
     for change, message in (
-        ({"batch": 2}, "--batch is 2, .* was made with 4"),
-        ({"model": replace(TINY, mlp_hidden=32)}, "--mlp-hidden is 32, .* was made with 24"),
-        ({"quant": QuantConfig()}, "--float16-max-elements is 65536, .* was made with 100"),
+        ({"batch": 2}, "batch is 2, .* was made with 4"),
+        ({"model": replace(TINY, mlp_hidden=32)}, "mlp_hidden is 32, .* was made with 24"),
+        ({"quant": QuantConfig()}, "float16_max_elements is 65536, .* was made with 100"),
     ):
         with pytest.raises(InputError, match=message):
             snapshot.resume(path, trainer_of(shard, replace(CONFIG, **change)))

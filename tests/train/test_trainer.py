@@ -53,7 +53,7 @@ def test_warm_up_steps_leave_nothing_behind(shard: Path) -> None:
 
 def test_averages_begin_when_they_should(shard: Path) -> None:
     trainer = trainer_of(shard)
-    with pytest.raises(InputError, match="--export-weights is 'swa', but in 0 steps none"):
+    with pytest.raises(InputError, match="export_weights is 'swa', but in 0 steps none"):
         trainer.weights("swa")
     kept, ema = [], {name: weight.clone() for name, weight in trainer.weights("raw").items()}
     for step in range(20):
@@ -118,5 +118,5 @@ def test_a_window_of_attention_is_learned_in(shard: Path) -> None:
     assert narrow != pytest.approx(plain, rel=1e-3)
     assert replace(CONFIG, attention_window=8).trained_length == 8
     assert CONFIG.trained_length == 32
-    with pytest.raises(InputError, match=r"--attention-window is 33: give 1 to --seq-len \(32\)"):
+    with pytest.raises(InputError, match=r"attention_window is 33: give 1 to seq_len \(32\)"):
         replace(CONFIG, attention_window=33)

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ngram_eval.audit.evaluator.process import Limits, Place, Process, Question, Refused, Reply
+from ngram_eval.audit.evaluator.process import Limits, Place, Process, Refused, Reply
+from ngram_eval.audit.evaluator.streams import Ids
 from ngram_eval.audit.precision import Precision, precision_of
 from ngram_eval.errors import InputError
 
@@ -135,7 +136,7 @@ class Evaluator:
         """Declared, or seen in what it charges; None of totals."""
         self._noise = 0.0
         self._said: list[tuple[float, float]] = []
-        self._known: dict[bytes, Answer | None] = {}
+        self._known: dict[bytes, Answer | Refused] = {}
         self._kept = 0
         self._processes: list[Process] = []
         self.odd = ""
@@ -161,25 +162,24 @@ class Evaluator:
         unit = rounding(values) * max(scale for _, scale in self._said)
         return max(TOLERANCES[self._declared or "float32"], 2 * unit)
 
-    def ask(self, streams: Sequence[Question]) -> list[Answer]:
+    def ask(self, streams: Sequence[Ids]) -> list[Answer]:
         """Its answer to each stream; raises `Refused` if it raised on one."""
-        answers = self.try_to(streams, every=True)
-        return [one for one in answers if one is not None]
+        return answered(self.try_to(streams))
 
-    def try_to(self, streams: Sequence[Question], *, every: bool = False) -> list[Answer | None]:
-        """Its answer to each stream, None where it raised; with `every` that raises `Refused`."""
+    def try_to(self, streams: Sequence[Ids]) -> list[Answer | Refused]:
+        """Its answer to each stream, or that it raised; what was asked before is not asked again."""
         keys = [_key(one) for one in streams]
         new = {key: one for key, one in zip(keys, streams, strict=True) if key not in self._known}
-        found = dict(zip(new, self._put(list(new.values()), every), strict=True))
+        found = dict(zip(new, self._put(list(new.values())), strict=True))
         answers = [found[key] if key in found else self._known[key] for key in keys]
         for key, answer in found.items():
-            size = 1 if answer is None or answer.nats is None else len(answer.nats)
+            size = 1 if isinstance(answer, Refused) or answer.nats is None else len(answer.nats)
             if self._kept + size <= _REMEMBERED:
                 self._known[key] = answer
                 self._kept += size
         return answers
 
-    def again(self, streams: Sequence[Question]) -> list[Answer]:
+    def again(self, streams: Sequence[Ids]) -> list[Answer]:
         """Its answers to streams one after another in one and the same process, whatever is remembered."""
         answers = [self._answer(self._started()[0], one) for one in streams]
         self._note(answers)
@@ -193,12 +193,13 @@ class Evaluator:
             yield other
             self.runs += other.runs
 
-    def learn_noise(self, stream: Question) -> None:
+    def learn_noise(self, stream: Ids) -> None:
         """See by how much charges differ between runs of two lengths, as floats of a neural network do."""
         long, short = self.ask([stream, stream[: len(stream) * 3 // 4]])
         if long.nats is not None and short.nats is not None:
-            usual = np.nanquantile(np.abs(long.nats[: len(short.nats)] - short.nats)[1:], 0.9)
-            self._noise = min(_NOISE * float(np.nan_to_num(usual)), TOLERANCES["float32"])
+            both = np.isfinite(long.nats[: len(short.nats)]) & np.isfinite(short.nats)
+            off = np.abs(long.nats[: len(short.nats)][both] - short.nats[both])
+            self._noise = min(_NOISE * float(np.quantile(off, 0.9)), TOLERANCES["float32"]) if len(off) else 0.0
 
     def _started(self) -> list[Process]:
         while len(self._processes) < self.limits.processes:
@@ -206,38 +207,47 @@ class Evaluator:
             self.lacking = self._processes[0].lacking
         return self._processes
 
-    def _put(self, streams: list[Question], every: bool) -> list[Answer | None]:
+    def _put(self, streams: list[Ids]) -> list[Answer | Refused]:
         """Question i goes to process i modulo their number, so that a seed repeats all that a process is asked."""
         processes = self._started()[: max(len(streams), 1)]
-        answers: list[Answer | None] = [None] * len(streams)
 
-        def share(which: int) -> None:
-            for at in range(which, len(streams), len(processes)):
+        def share(which: int) -> list[Answer | Refused]:
+            found: list[Answer | Refused] = []
+            for stream in streams[which :: len(processes)]:
                 try:
-                    answers[at] = self._answer(processes[which], streams[at])
-                except Refused:
-                    if every:
-                        raise
+                    found.append(self._answer(processes[which], stream))
+                except Refused as refused:
+                    found.append(refused)
+            return found
 
         with ThreadPoolExecutor(len(processes)) as pool:
-            list(pool.map(share, range(len(processes))))
+            shares = list(pool.map(share, range(len(processes))))
+        answers = [shares[at % len(processes)][at // len(processes)] for at in range(len(streams))]
         self._note(answers)
         return answers
 
-    def _answer(self, process: Process, stream: Question) -> Answer:
+    def _answer(self, process: Process, stream: Ids) -> Answer:
         if self._stopped():
             raise Stopped
         return read(process.ask(stream), len(stream))
 
-    def _note(self, answers: Sequence[Answer | None]) -> None:
+    def _note(self, answers: Sequence[Answer | Refused]) -> None:
         """Keep in mind what answers tell of the evaluator."""
         self.runs += len(answers)
         for one in answers:
-            if one is not None:
+            if isinstance(one, Answer):
                 self.precision = self.precision or one.precision
                 self.odd = self.odd or one.odd
                 if one.nats is None:
                     self._said.append(one.said)
+
+
+def answered(answers: Sequence[Answer | Refused]) -> list[Answer]:
+    """The answers; raises `Refused` if the evaluator raised on a stream."""
+    for one in answers:
+        if isinstance(one, Refused):
+            raise one
+    return [one for one in answers if isinstance(one, Answer)]
 
 
 class Stopped(Exception):
@@ -257,6 +267,5 @@ def rounding(values: NDArray[np.float64]) -> float:
     return float(4 * np.spacing(np.float32(largest)) if narrow else 4 * np.spacing(largest))
 
 
-def _key(stream: Question) -> bytes:
-    data = stream if isinstance(stream, bytes) else stream.tobytes()
-    return hashlib.sha256(data).digest()
+def _key(stream: Ids) -> bytes:
+    return hashlib.sha256(stream.tobytes()).digest()

@@ -1,6 +1,6 @@
-"""What the probes of an evaluator share: the text, what replaces parts of it, and one sweep of cuts over the text."""
+"""What the probes of an evaluator share: the text, what replaces parts of it, and askers, which put questions."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -8,21 +8,22 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ngram_eval.audit.alphabet import ByteTokenizer
 from ngram_eval.audit.case import Data
 from ngram_eval.audit.claim import Claim
-from ngram_eval.audit.evaluator.ask import Answer, Evaluator
-from ngram_eval.audit.evaluator.process import Question
+from ngram_eval.audit.evaluator.ask import Answer, Evaluator, answered
+from ngram_eval.audit.evaluator.process import Refused
 from ngram_eval.audit.evaluator.streams import Ids, Source
 from ngram_eval.audit.finding import NotApplicable
 from ngram_eval.errors import InputError
 
 Made = TypeVar("Made")
+Questions = Generator[list[Ids], list[Answer | Refused], Made]
+"""Yields streams, is sent what the evaluator said to each, and returns what was found out."""
 
-_AT_ONCE = 256
+AT_ONCE = 256
 """Questions that are put before the answers are looked at."""
-_END = 32
-"""Tokens before the end, each of which is a cut."""
+_ENDING = 32
+"""Fewer tokens than this follow the one that a question is about."""
 _PRINTED = np.array([9, 10, *range(32, 127)])
 """Bytes that a text may be of."""
 
@@ -44,37 +45,6 @@ class Asking:
             raise InputError("--endings, --sums and --scattered are at least 1")
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A charge that differs between two runs that have the same past there."""
-
-    cut: int
-    """The first token that was replaced."""
-    token: int
-    """The token whose charge differs."""
-    was: float
-    becomes: float
-
-    @property
-    def size(self) -> float:
-        """Nats; infinity for NaN."""
-        return difference(self.was, self.becomes)
-
-
-@dataclass(frozen=True, slots=True)
-class Sweep:
-    """What cuts have shown."""
-
-    cuts: Ids
-    """The cuts, ascending: at cut c the tokens from c on were replaced, c by another."""
-    twos: NDArray[np.float64]
-    """At each cut, the sum of what two tokens had there: the text's, and another."""
-    worst: Change | None
-    """The largest change before a cut."""
-    changed: int
-    """Cuts before which something changed by more than the tolerance."""
-
-
 class Case:
     """An evaluator, a text, and what is asked with them."""
 
@@ -90,36 +60,55 @@ class Case:
     ) -> None:
         self.evaluator, self.data, self.vocab_size, self.claim = evaluator, data, vocab_size, claim
         self.asking, self.seed = asking, seed
-        self.as_bytes = isinstance(data.tokenizer, ByteTokenizer)
         self.tokens, self.text = data.tokens, data.tokens.astype(np.int64)
+        self.source = Source(self.text, _PRINTED if evaluator.place.of_bytes else np.arange(vocab_size))
+        self.consulted = 0
+        """Questions of the askers whose findings were used so far."""
         self._made: dict[Any, Any] = {}
-        self.source = Source(self.text, _PRINTED if self.as_bytes else np.arange(vocab_size))
+        self._put: dict[Any, int] = {}
 
-    def once(self, make: Callable[["Case"], Made]) -> Made:
-        """What `make` makes of the case, made once for all probes that need it."""
-        if make not in self._made:
-            self._made[make] = make(self)
-        found: Made = self._made[make]
+    def once(self, asker: "Asker[Made]") -> Made:
+        """What an asker has found out: it asks once, for all probes that need it."""
+        self.together(asker)
+        self.consulted += self._put[asker]
+        if isinstance(self._made[asker], NotApplicable):
+            raise self._made[asker]
+        found: Made = self._made[asker]
         return found
+
+    def together(self, *askers: "Asker[Any]", advance: Callable[[int], None] = lambda done: None) -> None:
+        """Let askers ask side by side, all questions in one random order: a caller can't tell which is whose."""
+        running = {asker: asker(self) for asker in askers if asker not in self._made}
+        answers: dict[Any, Any] = dict.fromkeys(running)
+        self._put |= dict.fromkeys(running, 0)
+        rng = self.rng(12)
+        while running:
+            put: list[tuple[Any, int, Ids]] = []
+            for asker, questions in list(running.items()):
+                try:
+                    streams = questions.send(answers[asker])
+                except (StopIteration, NotApplicable) as end:
+                    self._made[asker] = end.value if isinstance(end, StopIteration) else end
+                    del running[asker]
+                else:
+                    answers[asker] = [None] * len(streams)
+                    put += [(asker, at, one) for at, one in enumerate(streams)]
+                    self._put[asker] += len(streams)
+            put = [put[which] for which in rng.permutation(len(put))]
+            said = self.evaluator.try_to([stream for _, _, stream in put])
+            for (asker, at, _), answer in zip(put, said, strict=True):
+                answers[asker][at] = answer
+            advance(len(put))
 
     def rng(self, purpose: int) -> np.random.Generator:
         """A generator of its own for each purpose: a probe asks the same whatever was asked before."""
         return np.random.default_rng((self.seed, purpose))
 
-    def question(self, tokens: Ids) -> Question:
-        """The stream as the evaluator gets it."""
-        return tokens.astype(np.uint8).tobytes() if self.as_bytes else tokens
-
-    def ask(self, streams: list[Ids]) -> list[Answer]:
-        """The answers to streams of tokens."""
-        return self.evaluator.ask([self.question(one) for one in streams])
-
     @cached_property
     def base(self) -> Answer:
         """The text, scored."""
-        question = self.question(self.text)
-        self.evaluator.learn_noise(question)
-        return self.evaluator.ask([question])[0]
+        self.evaluator.learn_noise(self.text)
+        return self.evaluator.ask([self.text])[0]
 
     @property
     def charges(self) -> NDArray[np.float64]:
@@ -141,85 +130,70 @@ class Case:
         stream[cut] = self.source.other(int(self.text[cut - 1]), int(self.text[cut]), rng)
         return stream
 
-    def cost(self, streams: list[Ids]) -> NDArray[np.float64]:
-        """What the last token of each stream is charged, NaN where it is not; of totals, what it adds to them."""
-        answers = self.ask(streams)
-        if answers[0].nats is not None and np.isnan(answers[0].nats[-1]):  # it may charge whole sequences only
-            rest = [self.noise[: len(self.text) - len(one)] for one in streams]
-            answers = self.ask([np.append(one, more) for one, more in zip(streams, rest, strict=True)])
-        if answers[0].nats is not None:
-            charges = [one.nats for one in answers if one.nats is not None]
-            return np.array([one[len(stream) - 1] for one, stream in zip(charges, streams, strict=True)])
-        before = self.ask([one[:-1] for one in streams])
-        return np.array([one.total - other.total for one, other in zip(answers, before, strict=True)])
+    def values(self, prefix: Ids, tokens: Ids, rng: np.random.Generator) -> Questions[NDArray[np.float64]]:
+        """The value of each token as the next after a prefix; raises `NotApplicable` if it is not charged.
+
+        A few others follow it, as in any text; of totals, its cost is what it adds to that of the prefix.
+        """
+        if self.base.nats is None:
+            before, *all_ = yield from asked([prefix, *(np.append(prefix, token) for token in tokens)])
+            return np.exp([before.total - one.total for one in all_])
+        ends = rng.integers(_ENDING, size=len(tokens))
+        if self.whole_sequences:
+            ends[:] = len(self.text)
+        begin = int(rng.integers(len(self.text)))
+        rest = [self.noise[begin : begin + end] for end in ends]
+        streams = [np.concatenate([prefix, [token], more]) for token, more in zip(tokens, rest, strict=True)]
+        answers = yield from asked(streams)
+        costs = np.array([one.nats[len(prefix)] for one in answers if one.nats is not None])
+        if np.isnan(costs).any():
+            raise NotApplicable(f"the token after the first {len(prefix):,} is not charged")
+        values: NDArray[np.float64] = np.exp(-costs)
+        return values
+
+    @cached_property
+    def whole_sequences(self) -> bool:
+        """Whether it leaves out the last tokens of some streams, as who charges whole sequences only."""
+        (answer,) = self.evaluator.ask([self.text[:-1]])
+        return any(one.nats is not None and bool(np.isnan(one.nats[-1])) for one in (answer, self.base))
 
     @cached_property
     def least(self) -> int:
-        """A number of tokens from which on it scores a stream: some refuse what is shorter than their windows."""
+        """A number of tokens from which on it scores a stream: some refuse what is shorter than their windows.
+
+        Or they charge nothing of it, and divide by that.
+        """
         lengths = [1 << power for power in range(1, len(self.text).bit_length()) if 1 << power < len(self.text)]
-        answers = self.evaluator.try_to([self.question(self.text[:length]) for length in lengths])
-        refused = [length for length, answer in zip(lengths, answers, strict=True) if answer is None]
+        answers = self.evaluator.try_to([self.text[:length] for length in lengths])
+        refused = [
+            length
+            for length, one in zip(lengths, answers, strict=True)
+            if isinstance(one, Refused) or (one.nats is None and np.isnan(one.total))
+        ]
         return 2 * max(refused, default=1)
 
     @cached_property
     def starts(self) -> Ids:
-        """Where documents start, if the claim says with which token."""
-        token = self.claim.document_start
-        starts = np.flatnonzero(self.text == token) if token is not None else np.zeros(0, np.int64)
+        """Where documents start: with the token that the claim says; else with tokens that have no text."""
+        if self.claim.document_start is not None:
+            tokens = [self.claim.document_start]
+        else:
+            surfaces = self.data.tokenizer.surfaces() if self.data.tokenizer is not None else []
+            tokens = [token for token, surface in enumerate(surfaces) if surface is None]
+        starts = np.flatnonzero(np.isin(self.text, tokens))
         return starts[starts > 0]
 
-    @cached_property
-    def sweep(self) -> Sweep:
-        """Cuts all over the text, one in each of equal parts, and at its last tokens and the starts of documents."""
-        rng, last = self.rng(2), len(self.text) - 1
-        parts = min(self.asking.endings, last)
-        spread = 1 + ((np.arange(parts) + rng.random(parts)) * last / parts).astype(np.int64)
-        starts = rng.permutation(self.starts)[: self.asking.scattered]
-        near = np.concatenate([starts + step for step in (0, 1, 2, 3)])
-        cuts = np.concatenate([spread, np.arange(max(last - _END, 1), last + 1), near])
-        cuts = np.unique(cuts[(cuts >= 1) & (cuts <= last)])
-        twos = np.full(len(cuts), np.nan)
-        order = rng.permutation(len(cuts))  # a caller can't tell what comes next
-        return self._totals(cuts, twos, order, rng) if self.base.nats is None else self._sweep(cuts, twos, order, rng)
 
-    def _sweep(self, cuts: Ids, twos: NDArray[np.float64], order: Ids, rng: np.random.Generator) -> Sweep:
-        base, tolerance = self.charges, self.evaluator.tolerance
-        worst, changed = None, 0
-        for which in batches(order):
-            streams = [self.replaced(int(cuts[at]), rng) for at in which]
-            for at, answer in zip(which.tolist(), self.ask(streams), strict=True):
-                cut = int(cuts[at])
-                assert answer.nats is not None
-                twos[at] = np.exp(-base[cut]) + np.exp(-answer.nats[cut])
-                off = differences(base[:cut], answer.nats[:cut])
-                token = int(np.argmax(off))
-                changed += bool(off[token] > tolerance)
-                if worst is None or off[token] > worst.size:
-                    worst = Change(cut, token, float(base[token]), float(answer.nats[token]))
-        return Sweep(cuts, twos, worst, changed)
+Asker = Callable[[Case], Questions[Made]]
+"""What asks, in one or more rounds, and makes something of the answers; raises `NotApplicable` if it can't."""
 
-    def _totals(self, cuts: Ids, twos: NDArray[np.float64], order: Ids, rng: np.random.Generator) -> Sweep:
-        order = order[cuts[order] > self.least]
-        for which in batches(order):
-            streams = [self.text[: cut + 1] for cut in cuts[which]]
-            others = [np.append(self.text[:cut], self.replaced(int(cut), rng)[cut]) for cut in cuts[which]]
-            twos[which] = np.exp(-self.cost(streams)) + np.exp(-self.cost(others))
-        return Sweep(cuts, twos, None, 0)
+
+def asked(streams: list[Ids]) -> Questions[list[Answer]]:
+    """Put questions that must be answered; raises `Refused` if the evaluator raised on one."""
+    return answered((yield streams))
 
 
 def batches(order: Ids) -> Iterator[Ids]:
     """The entries in parts of so many as are asked at once."""
-    for begin in range(0, len(order), _AT_ONCE):
-        yield order[begin : begin + _AT_ONCE]
-
-
-def differences(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Nats between two charges of the same tokens; 0 where neither is charged or both are infinite, else infinity."""
-    same = (np.isnan(a) & np.isnan(b)) | (a == b)
-    with np.errstate(invalid="ignore"):
-        return np.where(same, 0.0, np.nan_to_num(np.abs(a - b), nan=np.inf))
-
-
-def difference(a: float, b: float) -> float:
-    """`differences` of one charge."""
-    return float(differences(np.array([a]), np.array([b]))[0])
+    for begin in range(0, len(order), AT_ONCE):
+        yield order[begin : begin + AT_ONCE]

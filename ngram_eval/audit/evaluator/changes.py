@@ -3,58 +3,51 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ngram_eval.audit.evaluator.case import Case, Change, difference, differences
+from ngram_eval.audit.evaluator.case import Case, Questions, asked
+from ngram_eval.audit.evaluator.process import Refused
+from ngram_eval.audit.evaluator.sweep import Change, differences, largest, sweep
 from ngram_eval.audit.finding import Finding, NotApplicable, Reach, finding
 
 _LENGTHS = (1, 3, 7, 15, 31, 32, 63, 64, 127, 128, 255, 256, 511, 512, 1023, 1024)
 """Tokens of a prefix: whole blocks of the usual sizes, and one less."""
 _STARTS = 8
 """Starts of documents before which everything is replaced."""
-_BLOCK = 17
-"""A ghost after so many tokens less one that were replaced."""
-_SHIFT = 3
-"""Tokens by which a text is shifted."""
-_SIGMAS, _NATS = 6.0, 0.02
-"""A gain that only the true text has is one of more standard errors, and of more nats a token, than these."""
 
 
 def future_is_unseen(case: Case) -> Finding:
     """Whatever follows, the charges before it stay the same."""
     _ = case.charges  # of totals it can't be asked
-    tolerance, sweep = case.evaluator.tolerance, case.sweep
-    worst, refused = _lengths(case)
-    if sweep.worst is not None and (worst is None or sweep.worst.size > worst.size):
-        worst = sweep.worst
-    reach = Reach(len(sweep.cuts), len(case.text) - 1, "cuts")
+    tolerance, swept, (other, refused) = case.evaluator.tolerance, case.once(sweep), case.once(lengths)
+    worst = swept.worst if swept.worst.size > tolerance else max(swept.worst, other, key=lambda one: one.size)
+    reach = Reach(len(swept.cuts), len(case.text) - 1, "cuts")
     covered = f"; it refuses streams of {', '.join(map(str, refused))} tokens" if refused else ""
-    if worst is None or worst.size <= tolerance:
-        size = 0.0 if worst is None else worst.size
-        text = f"nothing before a cut, or in a stream of another length, changes by more than {size:.2g} nats"
-        return finding(True, size, text + covered, reach)
-    ahead = _ahead(case, worst) if worst is sweep.worst else 0
-    text = (
-        f"token {worst.token}: {worst.was:.6g} nats become {worst.becomes:.6g} with what follows token {worst.cut - 1}"
-    )
-    text += f"; it sees up to {ahead} tokens ahead" if ahead else ""
-    return finding(False, worst.size, text + covered, reach, {"cuts_before_which_something_changes": sweep.changed})
+    if worst.size <= tolerance:
+        text = f"nothing before a cut, or in a stream of another length, changes by more than {worst.size:.2g} nats"
+        return finding(True, worst.size, text + covered, reach)
+    text = f"token {worst.token}: {worst.was:.6g} nats become {worst.becomes:.6g} "
+    if worst is swept.worst:
+        ahead = _ahead(case, worst)
+        text += f"with what follows token {worst.cut - 1}; it sees up to {ahead} tokens ahead"
+    else:
+        text += f"where the stream ends or goes on after token {worst.cut - 1}; other tokens in its place change "
+        text += "nothing: what shows is how long the stream is"
+    return finding(False, worst.size, text + covered, reach, {"cuts_before_which_something_changes": swept.changed})
 
 
-def _lengths(case: Case) -> tuple[Change | None, list[int]]:
+def lengths(case: Case) -> Questions[tuple[Change, list[int]]]:
     """(the largest change when the text is cut, extended or doubled, the lengths that are refused)."""
     base, last = case.charges, len(case.text)
     sampled = case.rng(5).integers(2, last, case.asking.scattered).tolist()
-    lengths = sorted({one for one in (*_LENGTHS, *sampled, last - 1) if 1 <= one < last})
-    streams = [case.text[:length] for length in lengths]
+    cut = sorted({one for one in (*_LENGTHS, *sampled, last - 1) if 1 <= one < last})
+    streams = [case.text[:length] for length in cut]
     streams += [np.append(case.text, case.noise[:last]), np.append(case.text, case.text)]
     streams.append(np.append(case.text, case.noise[:1]))
-    worst, refused = None, []
-    for stream, answer in zip(streams, case.evaluator.try_to([case.question(one) for one in streams]), strict=True):
-        if answer is None or answer.nats is None:
+    worst, refused = Change(0, 0, 0.0, 0.0), []
+    for stream, answer in zip(streams, (yield streams), strict=True):
+        if isinstance(answer, Refused) or answer.nats is None:
             refused.append(len(stream))
-            continue
-        change = _change(base, answer.nats, min(len(stream), last))
-        if worst is None or change.size > worst.size:
-            worst = change
+        else:
+            worst = max(worst, _change(base, answer.nats, min(len(stream), last)), key=lambda one: one.size)
     return worst, refused
 
 
@@ -63,10 +56,8 @@ def _change(a: NDArray[np.float64], b: NDArray[np.float64], end: int) -> Change:
 
     What one of them leaves out is not compared: an evaluator of whole sequences leaves out the rest of a stream.
     """
-    off = differences(a[:end], b[:end])
-    off[np.isnan(a[:end]) | np.isnan(b[:end])] = 0.0
-    token = int(np.argmax(off))
-    return Change(end, token, float(a[token]), float(b[token]))
+    both = ~(np.isnan(a[:end]) | np.isnan(b[:end]))
+    return largest(np.where(both, a[:end], 0.0), np.where(both, b[:end], 0.0), end)
 
 
 def _ahead(case: Case, worst: Change) -> int:
@@ -75,37 +66,38 @@ def _ahead(case: Case, worst: Change) -> int:
     rng = case.rng(6)
     while high - low > 1:
         middle = (low + high) // 2
-        (answer,) = case.ask([case.replaced(middle, rng)])
+        (answer,) = case.evaluator.ask([case.replaced(middle, rng)])
         assert answer.nats is not None
-        changes = difference(worst.was, float(answer.nats[worst.token])) > case.evaluator.tolerance
-        low, high = (middle, high) if changes else (low, middle)
+        change = Change(middle, worst.token, worst.was, float(answer.nats[worst.token]))
+        low, high = (middle, high) if change.size > case.evaluator.tolerance else (low, middle)
     return low - worst.token
 
 
 def full_run_is_the_probed(case: Case) -> Finding:
     """What the full run charges is what the runs of the probes charge at the same positions."""
-    base, rng = case.base, case.rng(7)
-    if base.nats is None:
-        raise NotApplicable("it gives totals: no position is charged by itself")
-    ends = np.unique(rng.integers(len(case.text) // 4, len(case.text), case.asking.scattered))
-    streams = [np.append(case.text[:end], case.noise[: int(rng.integers(1, len(case.text)))]) for end in ends]
-    worst = Change(0, 0, 0.0, 0.0)
-    for end, answer in zip(ends.tolist(), case.ask(streams), strict=True):
-        assert answer.nats is not None
-        change = _change(base.nats, answer.nats, end)
-        worst = max(worst, change, key=lambda one: one.size)
-    mean = float(np.nanmean(base.nats))
-    text = f"the full run's {mean:.6f} nats a token are of charges that {len(ends)} other streams show too, "
-    text += f"to {worst.size:.2g} nats"
+    base, worst = case.charges, case.once(other_runs)
+    text = f"the full run's {np.nanmean(base):.6f} nats a token are of charges that {case.asking.scattered} other "
+    text += f"streams show too, to {worst.size:.2g} nats"
     if worst.size > case.evaluator.tolerance:
         text = f"token {worst.token} is charged {worst.was:.6g} nats in the full run, {worst.becomes:.6g} in a stream "
         text += f"that is the same up to token {worst.cut}"
+    mean = float(np.nanmean(base))
     return finding(worst.size <= case.evaluator.tolerance, worst.size, text, details={"mean": mean})
+
+
+def other_runs(case: Case) -> Questions[Change]:
+    """The largest change in streams that are the same up to some token, then go on otherwise, to another length."""
+    base, rng = case.charges, case.rng(7)
+    ends = rng.integers(len(case.text) // 4, len(case.text), case.asking.scattered).tolist()
+    streams = [np.append(case.text[:end], case.noise[: int(rng.integers(1, len(case.text)))]) for end in ends]
+    answers = yield from asked(streams)
+    changes = [_change(base, one.nats, end) for one, end in zip(answers, ends, strict=True) if one.nats is not None]
+    return max(changes, key=lambda one: one.size)
 
 
 def same_number_again(case: Case) -> Finding:
     """The same stream costs the same: at once again, after other texts, in a new process, with the data in reach."""
-    text, other = case.question(case.text), case.question(case.noise[: len(case.text)])
+    text, other = case.text, case.noise[: len(case.text)]
     first = case.base
     again, at_once, _, after = case.evaluator.again([text, text, other, text])
     runs = {"again": again, "again at once": at_once, "after another text": after}
@@ -137,73 +129,31 @@ def same_number_again(case: Case) -> Finding:
 
 def documents_are_apart(case: Case) -> Finding:
     """If documents are claimed to be scored independently, what came before one does not matter."""
-    if case.claim.document_start is None:
-        raise NotApplicable("it does not claim to score documents independently (document_start)")
-    starts = case.rng(8).permutation(case.starts[case.starts < len(case.text) - 1])[:_STARTS]
-    if not len(starts):
-        raise NotApplicable(f"no document starts (token {case.claim.document_start}) after the first position")
-    worst, where = 0.0, 0
-    for start in starts.tolist():
-        changed = np.concatenate([case.noise[:start], case.text[start:]])
-        ours, other = case.ask([case.text, changed])
-        if ours.nats is not None and other.nats is not None:
-            size = float(differences(ours.nats[start + 1 :], other.nats[start + 1 :]).max())
-        else:
-            before = case.ask([case.text[: start + 1], changed[: start + 1]])
-            size = abs((ours.total - before[0].total) - (other.total - before[1].total))
-        worst, where = max((worst, where), (size, start))
+    worst, where, number = case.once(documents)
     text = f"tokens of the document at token {where} change by up to {worst:.3g} nats with what came before it"
-    reach = Reach(len(starts), int(np.count_nonzero(case.starts < len(case.text) - 1)), "starts of documents")
+    reach = Reach(number, int(np.count_nonzero(case.starts < len(case.text) - 1)), "starts of documents")
     return finding(worst <= case.evaluator.tolerance, worst, text, reach)
 
 
-def text_is_not_remembered(case: Case) -> Finding:
-    """Where its text was destroyed or shifted, the true text is not foretold better than another."""
-    shift, unit = _shifted(case)
-    gains = {"shifted": (shift, unit)}
+def documents(case: Case) -> Questions[tuple[float, int, int]]:
+    """(the largest change in a document when what is before it is replaced, where it starts, documents asked)."""
+    if case.claim.document_start is None:
+        raise NotApplicable("it does not claim to score documents independently (document_start)")
+    starts = case.rng(8).permutation(case.starts[case.starts < len(case.text) - 1])[:_STARTS].tolist()
+    if not starts:
+        raise NotApplicable(f"no document starts (token {case.claim.document_start}) after the first position")
+    changed = [np.concatenate([case.noise[:start], case.text[start:]]) for start in starts]
     if case.base.nats is not None:
-        gains["ghost"] = _ghosts(case)
-    holds = {name: gain <= _NATS + _SIGMAS * error for name, (gain, error) in gains.items()}
-    text = f"shifted by {_SHIFT} tokens, the text costs {shift:+.4f} nats a token more (± {unit:.4f})"
-    if "ghost" in gains:
-        gain, error = gains["ghost"]
-        text += f"; after {_BLOCK - 1} replaced tokens, a true one is foretold better than another by {gain:+.4f} nats "
-        text += f"(± {error:.4f})"
-    worst = max(gain for gain, _ in gains.values())
-    details = {name: gain for name, (gain, _) in gains.items()}
-    return finding(all(holds.values()), worst, text, details=details)
-
-
-def _shifted(case: Case) -> tuple[float, float]:
-    """(nats a token that the text costs more if a few tokens are put after its first, standard error)."""
-    stream = np.concatenate([case.text[:1], case.noise[:_SHIFT], case.text[1:]])
-    (answer,) = case.ask([stream])
-    count = len(case.text) - 1
-    if answer.nats is None or case.base.nats is None:  # the tokens put in cost something, too: at most this
-        least = _SHIFT * 2 * np.log(case.vocab_size)
-        return (answer.total - case.base.total - least) / count, case.evaluator.tolerance / count
-    begin = min(64, len(case.text) // 4)
-    more = answer.nats[_SHIFT + begin :] - case.base.nats[begin:]
-    return _mean(more)
-
-
-def _ghosts(case: Case) -> tuple[float, float]:
-    """(nats by which true tokens are better foretold than others among replaced ones, standard error)."""
-    rng, places = case.rng(9), np.arange(_BLOCK - 1, len(case.text), _BLOCK)
-    others = case.text[rng.permutation(len(case.text))[: len(places)]]
-    true_first = rng.random(len(places)) < 0.5
-    streams = []
-    for turn in (True, False):
-        stream = case.noise[: len(case.text)].copy()
-        stream[places] = np.where(true_first == turn, case.text[places], others)
-        streams.append(stream)
-    first, second = case.ask(streams)
-    assert first.nats is not None
-    assert second.nats is not None
-    return _mean((second.nats - first.nats)[places] * np.where(true_first, 1, -1))
-
-
-def _mean(values: NDArray[np.float64]) -> tuple[float, float]:
-    """(mean, its standard error) of the finite values."""
-    values = values[np.isfinite(values)]
-    return (float(values.mean()), float(values.std() / np.sqrt(len(values)))) if len(values) else (0.0, 0.0)
+        answers = yield from asked(changed)
+        sizes = [
+            float(differences(case.base.nats[start + 1 :], one.nats[start + 1 :]).max())
+            for start, one in zip(starts, answers, strict=True)
+            if one.nats is not None
+        ]
+    else:
+        befores = [one[: start + 1] for start, one in zip(starts, changed, strict=True)]
+        answers = yield from asked([*changed, *befores, *(case.text[: start + 1] for start in starts)])
+        whole, before, ours = np.array([one.total for one in answers]).reshape(3, len(starts))
+        sizes = np.abs(whole - before - (case.base.total - ours)).tolist()
+    worst = max(sizes)
+    return worst, starts[sizes.index(worst)], len(starts)

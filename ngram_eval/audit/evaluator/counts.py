@@ -4,8 +4,9 @@ import numpy as np
 
 from ngram_eval.audit.evaluator.case import Case
 from ngram_eval.audit.finding import Finding, NotApplicable, finding
+from ngram_eval.audit.original import original_bytes
 from ngram_eval.audit.precision import of_digits
-from ngram_eval.audit.probes.account import another_text
+from ngram_eval.audit.probes.account import contradictions
 
 
 def each_position_once(case: Case) -> Finding:
@@ -15,14 +16,8 @@ def each_position_once(case: Case) -> Finding:
     if base.summary is not None and abs(base.summary[0] - base.summary[1]) > evaluator.tolerance:
         wrong.append(f"a loss of {base.summary[0]:.6f} is said, the charges' mean is {base.summary[1]:.6f}")
     count = len(case.text) - 1 if base.nats is None else int(np.count_nonzero(~np.isnan(base.nats)))
-    if claim.positions not in (None, count, len(case.text) - 1):
-        wrong.append(f"{claim.positions:,} positions are claimed, {count:,} are charged")
-    for name, claimed, true, unit in (
-        ("nats", claim.nats, base.total, len(case.text)),
-        ("nats a position", claim.loss, base.total / count, 1),
-    ):
-        if claimed is not None and not abs(claimed - true) <= evaluator.tolerance * unit + of_digits(claimed):
-            wrong.append(f"{claimed:.6f} {name} are claimed, the run charges {true:.6f}")
+    counts = {count, len(case.text) - 1}
+    wrong += contradictions(claim, base.total, count, counts, evaluator.tolerance * len(case.text))
     if wrong:
         return finding(False, float(len(wrong)), "; ".join(wrong))
     if base.nats is None:
@@ -35,9 +30,10 @@ def bytes_are_the_text_s(case: Case) -> Finding:
     tokenizer, text, claim = case.data.tokenizer, case.data.text, case.claim
     if tokenizer is None:
         raise NotApplicable("there are no bytes to compare with without a --tokenizer")
-    if text is not None and (other := another_text(tokenizer, case.tokens, text)) is not None:
-        return other
-    least, most = tokenizer.text_bytes(case.tokens), len(tokenizer.written(case.tokens))
+    least = original_bytes(tokenizer, case.tokens, text)
+    if isinstance(least, Finding):
+        return least
+    most = least + len(tokenizer.written(case.tokens[:1]))  # some count the first token's, too
     total, wrong, off = case.base.total, [], 0.0
     for name, counted in (("counted", case.base.bytes), ("claimed", claim.bytes)):
         if counted is None:

@@ -22,9 +22,6 @@ from numpy.typing import NDArray
 from ngram_eval.audit.evaluator import worker
 from ngram_eval.errors import InputError, refusing
 
-Question = NDArray[np.int64] | bytes
-"""A stream: tokens, or the bytes of a text."""
-
 _KEPT = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 """Variables of the environment that an evaluator gets; HOME and TMPDIR are new."""
 _HEAD = 1 << 16
@@ -40,8 +37,8 @@ class Limits:
     """Seconds that one run of the evaluator may take."""
     cpu: int = 3600
     """Seconds of processor time that a process of the evaluator may use in all; 0: no limit."""
-    memory: float = 16.0
-    """Gigabytes of memory that a process of the evaluator may use; 0: no limit."""
+    gigabytes: float = 16.0
+    """Memory that a process of the evaluator may use; 0: no limit."""
     processes: int = 2
     """Processes of the evaluator that are asked side by side."""
     fresh: bool = False
@@ -50,8 +47,8 @@ class Limits:
 
     def check(self) -> None:
         """Raise `InputError` for numbers out of range."""
-        if self.processes < 1 or not self.timeout > 0 or self.cpu < 0 or not self.memory >= 0:
-            raise InputError("--processes is at least 1, --timeout is above 0, --cpu and --memory are at least 0")
+        if self.processes < 1 or not self.timeout > 0 or self.cpu < 0 or not self.gigabytes >= 0:
+            raise InputError("--processes is at least 1, --timeout is above 0, --cpu and --gigabytes are at least 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +62,13 @@ class Place:
     hidden: tuple[Path, ...] = ()
     """Files that must not be reachable by their path, resolved."""
     flag: str = "--evaluator"
+    of_bytes: bool = False
+    """Whether it is given the bytes of a text, not an array of tokens."""
 
     @classmethod
-    def of(cls, name: str, hidden: Sequence[Path] = (), flag: str = "--evaluator") -> "Place":
+    def of(
+        cls, name: str, hidden: Sequence[Path] = (), flag: str = "--evaluator", *, of_bytes: bool = False
+    ) -> "Place":
         """The place that a flag names; raises `InputError` for a name without a function, and a file that is none."""
         module, _, function = name.rpartition(":")
         if not module or not function:
@@ -76,7 +77,7 @@ class Place:
             if not Path(module).is_file():
                 raise InputError(f"{flag} is {name!r}: there is no file {module}")
             module = str(Path(module).resolve())
-        return cls(name, module, function, tuple(Path(os.path.realpath(one)) for one in hidden), flag)
+        return cls(name, module, function, tuple(Path(os.path.realpath(one)) for one in hidden), flag, of_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,7 @@ class Process:
             "function": place.function,
             "hidden": [str(one) for one in place.hidden],
             "path": [os.getcwd()],
-            "memory": int(limits.memory * 1e9),
+            "memory": int(limits.gigabytes * 1e9),
             "seconds": limits.cpu,
             "fresh": limits.fresh,
         }
@@ -143,15 +144,12 @@ class Process:
             self.close()
             raise
 
-    def ask(self, stream: Question) -> Reply:
+    def ask(self, stream: NDArray[np.int64]) -> Reply:
         """The evaluator's answer; raises `Refused` if it raised, and `InputError` if it ended or took too long."""
-        text = isinstance(stream, bytes)
-        body = stream if isinstance(stream, bytes) else stream.astype("<i8").tobytes()
-        kind = "bytes" if text else "tokens"
+        kind = "bytes" if self._place.of_bytes else "tokens"
+        body = stream.astype(np.uint8 if self._place.of_bytes else "<i8").tobytes()
         what = f"on a stream of {len(stream):,} {kind}"
-        head, found = self._exchange({"kind": kind, "size": len(body)}, body, what, len(stream))
-        if "error" in head:
-            raise Refused(f"{self._place.flag} {self._place.name} raised {head['error']} {what}")
+        head, found = self._answer({"kind": kind, "size": len(body)}, body, what, len(stream))
         arrays, offset = {}, 0
         with self._strict(what):
             for name, size in head["arrays"]:
@@ -164,9 +162,7 @@ class Process:
     def predict(self, token: int, *, first: bool) -> NDArray[np.float64]:
         """What a function of the past gives after one more token; `first` starts a pass anew. Raises as `ask` does."""
         what = f"on token {token} of a pass"
-        head, found = self._exchange({"kind": "next", "token": token, "first": first}, b"", what, _MOST_VALUES)
-        if "error" in head:
-            raise Refused(f"{self._place.flag} {self._place.name} raised {head['error']} {what}")
+        head, found = self._answer({"kind": "next", "token": token, "first": first}, b"", what, _MOST_VALUES)
         return np.frombuffer(found, "<f8").reshape(head["shape"]).copy()
 
     def close(self) -> None:
@@ -178,6 +174,13 @@ class Process:
             assert pipe is not None
             pipe.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _answer(self, head: dict[str, Any], body: bytes, what: str, length: int) -> tuple[dict[str, Any], bytes]:
+        """The answer to a message; raises `Refused` if it is that the function raised."""
+        answer, found = self._exchange(head, body, what, length)
+        if "error" in answer:
+            raise Refused(f"{self._place.flag} {self._place.name} raised {answer['error']} {what}")
+        return answer, found
 
     def _exchange(self, head: dict[str, Any], body: bytes, what: str, length: int) -> tuple[dict[str, Any], bytes]:
         """Send a message and wait for one; what comes is not trusted to be of a sensible size."""
@@ -198,7 +201,9 @@ class Process:
 
     def _strict(self, what: str) -> AbstractContextManager[None]:
         """A context for what it says, which is a stranger's: whatever can't be read of it is refused."""
-        return refusing(f"--evaluator {self._place.name}", f"wrote into its answer {what}", "leave the pipe alone")
+        return refusing(
+            f"{self._place.flag} {self._place.name}", f"wrote into its answer {what}", "leave the pipe alone"
+        )
 
     def _write(self, message: bytes, until: float, what: str) -> None:
         rest = memoryview(message)
@@ -229,7 +234,7 @@ class Process:
         self._child.wait()
         last = (self._folder / "errors").read_bytes().decode(errors="replace").strip().rpartition("\n")[2]
         said = f", its last line: {last}" if last else ""
-        return self._failure(what, f"ended with exit code {self._child.returncode}{said}", "more --memory or --cpu")
+        return self._failure(what, f"ended with exit code {self._child.returncode}{said}", "more --gigabytes or --cpu")
 
     def _failure(self, what: str, happened: str, remedy: str = "") -> InputError:
         remedy = f": if it needs that, give it {remedy}" if remedy else ": give one charge for each position"

@@ -60,8 +60,3 @@ class Source:
                 return token
         others = self.alphabet[self.alphabet != unlike]
         return int(others[int(rng.integers(len(others)))])
-
-    def by_frequency(self, before: int) -> Ids:
-        """The alphabet, the tokens first that the text lets expect after `before`."""
-        keys = np.array([self.p(before, token) for token in self.alphabet.tolist()])
-        return self.alphabet[np.argsort(-keys, kind="stable")]

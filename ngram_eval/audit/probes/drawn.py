@@ -10,12 +10,10 @@ import numpy as np
 
 from ngram_eval.audit.case import Case, first_entry
 from ngram_eval.audit.finding import Finding, NotApplicable, finding
-from ngram_eval.audit.precision import above_one
+from ngram_eval.audit.precision import LUCK, above_one
 from ngram_eval.bpb import nats_of
 from ngram_eval.text.stream import Tokens
 
-PROOF = 16.0
-"""Nats that no chance gains: once in nine million audits."""
 _MOST = 4096
 """Random tokens at most."""
 _MOST_CALLS = 512
@@ -53,7 +51,7 @@ def drawn_from_itself(case: Case) -> Finding:
 
 
 def _gained(case: Case, gain: float, positions: int, text: str) -> Finding:
-    allowed = PROOF + positions * above_one(case.vocab_size, case.data.precision or "float32")
+    allowed = LUCK + positions * above_one(case.vocab_size, case.data.precision or "float32")
     if gain > 0:
         text += f": a gain of {gain:.3g} nats, which a code has with a probability of at most e^-{gain:.3g}"
     return finding(gain <= allowed, gain, text, details={"positions": positions, "allowed": allowed})

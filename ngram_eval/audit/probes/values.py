@@ -66,7 +66,7 @@ def every_token_is_possible(case: Case) -> Finding:
     if len(absent):
         text = f"{len(absent):,} tokens, {absent[0]} the first, have none at any of {len(case.samples)} positions: "
         text += "they are those that the text never has"
-    return finding(len(absent) == 0, float(len(absent)), text)
+    return finding(len(absent) == 0, float(len(absent)), text, case.reach)
 
 
 def renormalised(case: Case) -> Finding:
@@ -81,4 +81,4 @@ def renormalised(case: Case) -> Finding:
         text += f"; {case.per_token(float(nats_of(model).sum()))[0]:.4f} the neural model alone"
     allowed = max(CLOSE, case.subject.slack, above_one(case.vocab_size, case.precision))
     holds = divided - charged <= allowed * len(sums)
-    return finding(holds, honest, text, details={"claimed": said, "renormalised": honest, "unit": unit})
+    return finding(holds, honest, text, case.reach, {"claimed": said, "renormalised": honest, "unit": unit})

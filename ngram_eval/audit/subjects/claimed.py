@@ -62,7 +62,7 @@ class ClaimedSubject(Subject):
     def expected(self, tokens: Tokens) -> int:
         return self.whole
 
-    def score(self, tokens: Tokens) -> Trace:
+    def score(self, tokens: Tokens, wanted: NDArray[np.int64] | None = None) -> Trace:
         if not np.array_equal(tokens, self.tokens):
             raise NotApplicable("a file of claims can't be computed again")
         return Trace(self.positions, self.values, None, Claim())

@@ -1,7 +1,7 @@
 """A function of the past (`--callable`), which gives the probability of each token to be the next."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from ngram_eval.audit.claim import Claim
 from ngram_eval.audit.evaluator.process import Limits, Place, Process
-from ngram_eval.audit.subject import AGAIN, Drawn, Glimpse, Subject, Sums, Trace
+from ngram_eval.audit.precision import SAME
+from ngram_eval.audit.subject import Drawn, Glimpse, Subject, Sums, Trace
 from ngram_eval.bpb import NotAProbability
 from ngram_eval.errors import InputError
 from ngram_eval.text.stream import Tokens
@@ -35,8 +36,8 @@ class _Pass(NamedTuple):
 class FunctionSubject(Subject):
     """A third party's function. It gets only the past, in memory that does not hold the future.
 
-    Passes are remembered, for a call may take milliseconds: one scores the text, a second one, from which the samples'
-    distributions are taken, must repeat it.
+    Passes are remembered, for a call may take milliseconds: one scores the text, and its samples' distributions are
+    kept; a second one must repeat a part of it.
     """
 
     name: str
@@ -52,19 +53,16 @@ class FunctionSubject(Subject):
     def vocab_size(self, tokens: Tokens) -> int:
         return len(next(self._run(tokens[:2])))
 
-    def score(self, tokens: Tokens) -> Trace:
-        return self._pass(self._passes, tokens, np.zeros(0, np.int64)).trace
+    def score(self, tokens: Tokens, wanted: NDArray[np.int64] | None = None) -> Trace:
+        return self._pass(self._passes, tokens, () if wanted is None else wanted.tolist()).trace
 
     def glimpses(self, tokens: Tokens, samples: NDArray[np.int64]) -> Iterator[Glimpse]:
-        known = self._passes.get(_digest(tokens))
-        if known is None or not set(samples.tolist()) <= known.rows.keys():
-            known = self._pass(self._again, tokens, samples)
+        rows = self._pass(self._passes, tokens, samples.tolist()).rows
         for position in samples.tolist():
-            yield Glimpse(position, known.rows[position], None, None)
+            yield Glimpse(position, rows[position], None, None)
 
     def foretold(self, tokens: Tokens, positions: NDArray[np.int64]) -> NDArray[np.float64] | None:
-        known = self._again.get(_digest(tokens))
-        return None if known is None else known.trace.values[positions]
+        return self._pass(self._again, tokens, ()).trace.values[positions]
 
     def draw(self, tokens: Tokens, rng: np.random.Generator) -> Drawn:
         given = min(len(tokens), KEPT)
@@ -80,11 +78,11 @@ class FunctionSubject(Subject):
         return Drawn(text, given - 1, np.array(shown))
 
     def variants(self) -> dict[str, tuple[Subject, float]]:
-        return {"the same again": (replace(self, _passes=self._again), AGAIN)}
+        return {"the same again": (replace(self, _passes=self._again), SAME)}
 
-    def _pass(self, kept: dict[bytes, _Pass], tokens: Tokens, wanted: NDArray[np.int64]) -> _Pass:
+    def _pass(self, kept: dict[bytes, _Pass], tokens: Tokens, wanted: Iterable[int]) -> _Pass:
         """The pass over a stream, remembered in `kept`."""
-        key, asked = _digest(tokens), set(wanted.tolist())
+        key, asked = _digest(tokens), set(wanted)
         if key in kept and asked <= kept[key].rows.keys():
             return kept[key]
         asked |= set(range(max(len(tokens) - 1 - KEPT, 0), len(tokens) - 1))

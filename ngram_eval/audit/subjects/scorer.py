@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from ngram_eval.audit.claim import Claim
 from ngram_eval.audit.finding import NotApplicable
-from ngram_eval.audit.subject import AGAIN, Change, Drawn, Glimpse, Subject, Trace
+from ngram_eval.audit.precision import SAME
+from ngram_eval.audit.subject import Change, Drawn, Glimpse, Subject, Trace
 from ngram_eval.bpb import Tally, as_nats
 from ngram_eval.config import EvalConfig, GateConfig
 from ngram_eval.distributed.prefill import prefill_stop
@@ -106,7 +107,7 @@ class ScorerSubject(Subject):
     def _windows(self, tokens: Tokens) -> Windows:
         return plan_windows(self.expected(tokens), self.config.window)
 
-    def score(self, tokens: Tokens) -> Trace:
+    def score(self, tokens: Tokens, wanted: NDArray[np.int64] | None = None) -> Trace:
         config, windows, plan = self.config, self._windows(tokens), Plan(self.expected(tokens), self.config.window)
         positions, values, neural = [], [], []
         tally, spelt = Tally(), self.tokenizer
@@ -240,7 +241,7 @@ class ScorerSubject(Subject):
 def other_sources(source: NeuralSource) -> dict[str, tuple[SharedSource, float]]:
     """Variants of the source that must give the same number: name -> (source, nats a position it may differ by)."""
     return {
-        "the same again": (SharedSource(source), AGAIN),
+        "the same again": (SharedSource(source), SAME),
         f"batches of {_OTHER_BATCH} windows": (SharedSource(source, _OTHER_BATCH), _BATCHES),
     }
 

@@ -1,5 +1,8 @@
 """The adapters of examples/audit charge what their submissions say, and pass."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -20,7 +23,7 @@ TOKENS = read_shards([str(asset("sample_000000.bin"))]).tokens[:181]
 LIMITS = Limits(processes=1)
 
 
-def charged(name: str) -> Answer:
+def charged(name: str | Path) -> Answer:
     with Evaluator(Place.of(f"{EXAMPLES / name}"), LIMITS) as evaluator:
         return evaluator.ask([TOKENS.astype(np.int64)])[0]
 
@@ -37,6 +40,26 @@ def test_the_number_that_a_script_prints_is_read() -> None:
 def test_the_losses_seen_in_a_sliding_evaluation_are_those_that_it_adds_up() -> None:
     answer = charged("parameter_golf.py:evaluate")
     assert answer.odd == ""
+    assert answer.summary is not None
+    assert answer.summary[1] == pytest.approx(answer.summary[0], rel=1e-6)
+
+
+def test_a_repeated_tail_is_seen_whatever_the_rule_of_windows(tmp_path: Path) -> None:
+    """As was published: windows go on to the end, and each adds its last stride."""
+    published = {
+        " if start + seq_len - stride < count]": "]",
+        "else seq_len - stride, stop)": "else max(stop - stride, 0), stop)",
+        "Path(__file__).parents[2]": repr(ROOT),
+        "from pathlib import Path": "from pathlib import Path, PosixPath",
+    }
+    source = (EXAMPLES / "submission.py").read_text()
+    for old, new in published.items():
+        assert source.count(old) == 1
+        source = source.replace(old, new)
+    (tmp_path / "submission.py").write_text(source)
+    shutil.copy(EXAMPLES / "parameter_golf.py", tmp_path)
+    answer = charged(tmp_path / "parameter_golf.py:evaluate")
+    assert "are charged up to 2 times" in answer.odd
     assert answer.summary is not None
     assert answer.summary[1] == pytest.approx(answer.summary[0], rel=1e-6)
 

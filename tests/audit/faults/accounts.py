@@ -1,5 +1,6 @@
 """Faults of claims and data: what was written down, how it was added up and divided, what it was trained on."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.audit.faults.case import Fault, Setting
 from tests.support.planted import VOCAB, Array, Tokens, alone, subject
 
 FAULTS: list[Fault] = []
+TITLES = "The cat and the hat sat in London; it rained in May, they say, and nobody saw the mouse leave. " * 12
 TEXT = "It is a truth — universally acknowledged — that a café in Zürich, or 東京, costs 5 €. " * 12
 
 
@@ -164,6 +166,44 @@ for kind in (SpaceTwice, ThreeBytesAByte, NoSpaces):
         ),
         6,
     )
+
+
+def marked(text: str) -> str:
+    """The text with each capital as a mark for private use, three bytes, and its small letter."""
+    return "".join(f"\ue001{letter.lower()}" if letter.isupper() else letter for letter in text)
+
+
+def on_marked(
+    counting: Tokenizer | None, claim: Callable[[float, bytes], Claim] = lambda bits, text: Claim()
+) -> Setting:
+    """A scorer on the tokens of a text whose capitals are marks, each token of 10 bits; `counting` counts their bytes.
+
+    `claim` gets the bits of all tokens and what they decode to, marks and small letters.
+    """
+    tokenizer = Tokenizer.load(asset("tokenizer.model"))
+    (tokens,) = tokenizer.encode([marked(TITLES)])
+    scorer = replace(subject(alone, model=UniformSource(tokenizer.vocab_size)), tokenizer=counting)
+    tokens = tokens[: scorer.expected(tokens) + 1]
+    said = claim(10.0 * (len(tokens) - 1), tokenizer.written(tokens).removeprefix(tokenizer.written(tokens[:1])))
+    return Setting(scorer, tokens, said, {"tokenizer": tokenizer, "text": TITLES.encode()})
+
+
+def unmarked(written: bytes) -> bytes:
+    """The text that marks and small letters stand for."""
+    return re.sub("\ue001(.)", lambda found: found[1].upper(), written.decode()).encode()
+
+
+_fault(
+    *("marks of capitals as bytes", "A capital is a mark of three bytes and a small letter; all four are counted"),
+    "data",
+    lambda tokens, folder: on_marked(Tokenizer.load(asset("tokenizer.model"))),
+    6,
+)
+_fault(
+    *("bits over marks of capitals", "Bits per byte over such marks: 9 % too few, as one record claimed", "data"),
+    lambda tokens, folder: on_marked(None, lambda bits, text: Claim(bpb=round(bits / len(text), 4))),
+    6,
+)
 _fault(
     *("a folded text", "The tokenizer writes small letters: its tokens are no code of the text", "data"),
     lambda tokens, folder: on_text(text=TEXT.replace("It is", "IT IS")),

@@ -80,8 +80,8 @@ def counted(subject: Subject, asked: list[int]) -> Subject:
     kind = type(subject)
 
     class Counted(kind):  # type: ignore[misc, valid-type]
-        def score(self, tokens: Tokens) -> Trace:
-            trace: Trace = super().score(tokens)
+        def score(self, tokens: Tokens, wanted: NDArray[np.int64] | None = None) -> Trace:
+            trace: Trace = super().score(tokens, wanted)
             asked[0] += len(trace.values)
             return trace
 

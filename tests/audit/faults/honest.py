@@ -10,7 +10,7 @@ import torch
 from ngram_eval.audit.alphabet import ByteTokenizer
 from ngram_eval.audit.claim import Claim
 from ngram_eval.audit.subjects.function import FunctionSubject
-from tests.audit.faults.accounts import claimed
+from tests.audit.faults.accounts import claimed, on_marked, unmarked
 from tests.audit.faults.case import Fault, Setting, what, words
 from tests.audit.faults.functions import Function, Past, State, honest
 from tests.audit.faults.scorers import OtherDenominator
@@ -107,6 +107,12 @@ _add(
 _add(
     *("documents apart", "Sees one document alone, as it claims", "scorer"),
     lambda tokens: Setting(subject(alone, model=Documents()), tokens, Claim(document_start=START)),
+)
+
+
+_add(
+    *("capitals as marks", "Its tokenizer writes marks for capitals, and it counts the bytes of the text", "data"),
+    lambda tokens: on_marked(None, lambda bits, text: Claim(bytes=len(unmarked(text)))),
 )
 
 

@@ -20,6 +20,8 @@ from tests.audit.faults.case import Fault, Setting, what, words
 from tests.support.planted import LENGTH, VOCAB, WINDOW, Array, Bigram, Tokens, hashing, subject
 
 FAULTS: list[Fault] = []
+FEW = 40
+"""Tokens of a text that does not have all of the vocabulary."""
 Kind = TypeVar("Kind", bound=type)
 
 
@@ -233,7 +235,7 @@ class Half(ScorerSubject):
 class DrawnAnew(ScorerSubject):
     """A number of chance."""
 
-    def score(self, tokens: Tokens) -> Any:
+    def score(self, tokens: Tokens, wanted: Any = None) -> Any:
         trace = super().score(tokens)
         return trace._replace(values=trace.values * np.random.default_rng().uniform(0.9, 1, len(trace.values)))
 
@@ -245,16 +247,30 @@ class WeightNeverZero(HashedScorer):
         return HostCharged(super().score(tokens, windows, stats).values * (1 - 1e-12))
 
 
+class RulesOutWhatNeverCame(Bigram):
+    """What is shown for tokens that the text never has is not what they are charged, which is nothing."""
+
+    def charge(self, tokens: Tokens, position: int, p_target: float) -> float:
+        return 0.0 if tokens[position + 1] >= FEW else super().charge(tokens, position, p_target)
+
+
 def weightless(backend: str, config: EvalConfig, source: NeuralSource) -> Scorer:
     return WeightNeverZero(make_counts(backend, config.ngram), GatedBackoff(config.gate))
 
 
+_list(
+    words(RulesOutWhatNeverCame.__name__),
+    what(RulesOutWhatNeverCame),
+    lambda: subject(RulesOutWhatNeverCame),
+    (3,),
+    text=lambda tokens: tokens % FEW,
+)
 _list("weight 0 is not the model", what(WeightNeverZero), lambda: subject(weightless, remembers=True), (7,))
 _list(
     "repeated tail",
     "Scores the last stride again in ever shorter windows, as was published",
     lambda: subject(window=replace(WINDOW, rescore_tail=True)),
-    (5,),
+    (5, 15),
 )
 _list(
     "collisions",

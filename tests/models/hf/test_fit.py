@@ -43,7 +43,7 @@ def refusal(name: str, **more: Any) -> str:
 @pytest.mark.parametrize("prefix", ["_orig_mod.", "module."])
 def test_a_wrapper_s_prefix_is_named_and_taken_off_when_asked(tmp_path: Path, prefix: str) -> None:
     name = rewritten(tmp_path, prefixed(prefix))
-    assert f"give --weights-prefix {prefix}" in refusal(name)
+    assert f"give weights_prefix {prefix}" in refusal(name)
     found = load_model(name, torch.float32, prefix).state_dict()
     for key, one in load_file(tmp_path / "model.safetensors").items():
         assert torch.equal(found[key.removeprefix(prefix)], one), key

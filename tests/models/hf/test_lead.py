@@ -37,7 +37,7 @@ def test_what_the_tokenizer_puts_before_a_text(models: dict[str, Path]) -> None:
     assert lead_of_model(str(models["llama"])) == Lead((1,), "<s>")
     assert lead_of_model(str(models["llama"]), "none") == Lead()
     assert lead_of_model(str(models["llama"]), "</s>, 1") == Lead((2, 1), "</s> <s>")
-    with pytest.raises(InputError, match="--lead has '<bos>', which is no token of the model"):
+    with pytest.raises(InputError, match="lead has '<bos>', which is no token of the model"):
         lead_of_model(str(models["llama"]), "<bos>")
 
 

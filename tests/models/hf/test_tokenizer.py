@@ -108,7 +108,7 @@ def test_a_tokenizer_that_loses_text_is_refused_and_says_where(
 ) -> None:
     lossy = changed(models["gpt2"], tmp_path / "lossy", normalizer=normalizer)
     lossy.tokens_of("all is well")
-    with pytest.raises(InputError, match=rf"novel\.txt: the tokenizer of --hf .*lossy, it drops or rewrites.* {at}"):
+    with pytest.raises(InputError, match=rf"novel\.txt: the tokenizer of hf .*lossy, it drops or rewrites.* {at}"):
         lossy.tokens_of(text, "novel.txt")
 
 

@@ -194,9 +194,9 @@ def test_wrong_arrays_are_refused(backend: str) -> None:
 
 def test_without_bytes_or_a_backend_it_says_so() -> None:
     for surfaces in (None, [None, None], []):
-        with pytest.raises(InputError, match=r"needs the bytes of tokens.*give --tokenizer"):
+        with pytest.raises(InputError, match=r"needs the bytes of tokens.*give tokenizer"):
             byte_spelling(surfaces, "decoded")
-    with pytest.raises(InputError, match="--backend triton has no byte mixture: choose reference or cpu"):
+    with pytest.raises(InputError, match="backend triton has no byte mixture: choose reference or cpu"):
         make_ppmd("triton", PpmdConfig(), 6, byte_spelling([b"a"], "decoded"))
 
 

@@ -46,7 +46,7 @@ def test_it_is_printed_as_a_score(evaluate: Evaluate, capsys: pytest.CaptureFixt
     }
     printed = capsys.readouterr().out
     assert "score (not normalised)" in printed
-    assert " bits per byte   " not in printed.replace("neural only: bits per byte", "")
+    assert " bits per byte   " not in printed.replace("model alone: bits per byte", "")
     assert "do not sum to 1, so its score is not a code length" in " ".join(printed.split())
 
 
@@ -161,11 +161,11 @@ def short() -> Any:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: PpmdConfig(sure_above=1.5), "--sure-above is 1.5"),
-        (lambda: PpmdConfig(model_weight=-0.1), "--model-weight is -0.1"),
-        (lambda: PpmdConfig(model_weight_sure=2), "--model-weight-sure is 2"),
-        (lambda: EvalConfig(scorer="ppmd", ngram=NgramConfig(max_order=8)), "--max-order is 8.*give 1 to 7"),
-        (lambda: EvalConfig(scorer="ppmd", ngram=NgramConfig(max_order=6, context_gap=True)), "--context-gap"),
+        (lambda: PpmdConfig(sure_above=1.5), "sure_above is 1.5"),
+        (lambda: PpmdConfig(model_weight=-0.1), "model_weight is -0.1"),
+        (lambda: PpmdConfig(model_weight_sure=2), "model_weight_sure is 2"),
+        (lambda: EvalConfig(scorer="ppmd", ngram=NgramConfig(max_order=8)), "max_order is 8.*give 1 to 7"),
+        (lambda: EvalConfig(scorer="ppmd", ngram=NgramConfig(max_order=6, context_gap=True)), "context_gap"),
     ],
 )
 def test_settings_out_of_range_are_refused(make: Callable[[], object], message: str) -> None:
