@@ -186,8 +186,7 @@ class MixerConfig:
     """Number of contexts with a table of their own, the most useful first, up to 35."""
 
     weight_sets: int = 5
-    """Sets of weights whose sums are mixed again: 8; 5 without those by the column and the last two bytes; 4 without
-    the one by the neural model's certainty, too."""
+    """Sets of weights whose sums are mixed again: 8, 5 without those by column and bytes, 4 without the model's."""
 
     matches: int = 1
     """Repetitions that are followed: of 4 tokens or more, of 7, of 14."""
@@ -206,12 +205,8 @@ class MixerConfig:
         for name, (least, most) in limits.items():
             value = getattr(self, name)
             _require(least <= value <= most, name, value, f"give {least} to {most}")
-        _require(
-            4 <= self.groups <= 1 << 32 and self.groups & (self.groups - 1) == 0,
-            "groups",
-            self.groups,
-            "give a power of two from 4 to 4294967296",
-        )
+        power = 4 <= self.groups <= 1 << 32 and self.groups & (self.groups - 1) == 0
+        _require(power, "groups", self.groups, "give a power of two from 4 to 4294967296")
         _require(0.0 <= self.start_weight <= 1.0, "start_weight", self.start_weight, "give 0 to 1")
 
 
@@ -369,8 +364,7 @@ def mixer_fast() -> EvalConfig:
 
 def mixer_max() -> EvalConfig:
     """The mixer with all that it has, and exact counts beside: some seven times slower."""
-    most = MixerConfig(contexts=35, weight_sets=8, matches=3, exact_order=24, start_weight=0.06)
-    return EvalConfig(scorer="mixer", mixer=most)
+    return replace(mixer(), mixer=MixerConfig(contexts=35, weight_sets=8, matches=3, exact_order=24, start_weight=0.06))
 
 
 def ppmd() -> EvalConfig:
