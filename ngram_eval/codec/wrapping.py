@@ -40,6 +40,8 @@ class Unwrapped(NamedTuple):
 
 def unwrap(data: bytes) -> Unwrapped | None:
     """The text without implied breaks; None if there are few, or if `wrap` does not restore it."""
+    if not data:
+        return None
     layout = _Layout.of(data)
     widths = layout.widths(data)
     text, exceptions = bytearray(data), []
