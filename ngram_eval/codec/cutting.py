@@ -32,9 +32,8 @@ _FREQUENT = 1 / 8192
 """Least share of a text's characters that a character with a piece has: others are cut into bytes."""
 _TRIALS = ((1, 1.0), (1, 0.98), (1, 0.9), (2, 1.0), (4, 1.0), (1, 0.5), (4, 0.5))
 """(divisor of the number of pieces, share of the frequent characters that get one); the first that works is used."""
-_PIECES = ((2_000_000, 400), (8_000_000, 512))
-"""(most bytes of a text, pieces that give about the smallest file); longer ones get `_MOST_PIECES`."""
-_MOST_PIECES = 1024
+_FEW_PIECES, _MANY_PIECES, _LONG = 512, 1024, 8_000_000
+"""Pieces that give about the smallest file, for texts below `_LONG` bytes and for others."""
 _LEAST_PIECES = 256 + 3 + 1
 
 
@@ -97,7 +96,7 @@ def cut_trained(data: bytes, pieces: int | None, begin: Begin) -> Cut | None:
     text = data.decode(errors="ignore")
     segments, frequent = [Segment(True, text)], _frequent(text[:_TRAINING_CHARACTERS])
     if pieces is None:
-        pieces = next((fewer for most, fewer in _PIECES if len(data) <= most), _MOST_PIECES)
+        pieces = _FEW_PIECES if len(data) < _LONG else _MANY_PIECES
     for divisor, share in _TRIALS:
         coverage = share * frequent
         wanted = max(pieces // divisor, _LEAST_PIECES)

@@ -58,7 +58,7 @@ class Method:
         return hashlib.sha256(_canonical(whole)).digest()[:_DIGEST_BYTES]
 
     def to_json(self, layout: "Layout | None" = None) -> bytes:
-        """The preset's name, the fields that differ from it, and the layout of the payload if it is not the plain one."""
+        """The preset's name, the fields that differ from it, and a layout that is not the plain one."""
         base = preset(self.preset)
         stored: dict[str, Any] = {"preset": self.preset}
         if self.max_order != base.ngram.max_order:

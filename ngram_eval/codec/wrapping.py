@@ -40,6 +40,8 @@ class Unwrapped(NamedTuple):
 
 def unwrap(data: bytes) -> Unwrapped | None:
     """The text without implied breaks; None if there are few, or if `wrap` does not restore it."""
+    if not data:
+        return None
     layout = _Layout.of(data)
     widths = layout.widths(data)
     text, exceptions = bytearray(data), []
@@ -121,7 +123,7 @@ class _Layout(NamedTuple):
 
     def walk(self, text: bytes, widths: bytes, is_break: Callable[[int], bool]) -> None:
         """Call is_break(place) at the first implied break of every line of `text`; where it says no, there is none."""
-        gaps, reach, inner = memoryview(self.gaps), memoryview(self.reach), memoryview(self.inner)
+        gaps, reach, inner = self.gaps.data, self.reach.data, self.inner.data
         start = first = 0
         while start < len(text):
             first = bisect_left(gaps, start, first)
@@ -135,7 +137,7 @@ class _Layout(NamedTuple):
                 start = end + 1
 
     def widths(self, text: bytes) -> bytes:
-        """A width for every stretch, 0 for none: the one that implies most breaks, less the lines that it can't have."""
+        """Every stretch's width, 0 for none: the one that implies most breaks, less the lines that are longer."""
         array = np.frombuffer(text, np.uint8)
         breaks = np.append(np.flatnonzero(array == _BREAK), len(text))
         starts = np.append(0, breaks[:-1] + 1)
@@ -145,13 +147,13 @@ class _Layout(NamedTuple):
         between = (where < len(self.gaps)) & (np.append(self.gaps, -1)[where] == breaks)
         most = np.minimum(np.append(self.reach, 0)[where] - begin, _WIDEST + 1)  # a width of this is too wide
         # Differences from width to width of: breaks that it implies, and lines that are longer.
-        score = np.zeros((_stretches(len(text)), _WIDEST + 2))
+        steps = np.zeros((_stretches(len(text)), _WIDEST + 2))
         stretch = np.minimum(starts, len(text) - 1) // _STRETCH
-        np.add.at(score, (stretch[between], length[between]), 1)
-        np.add.at(score, (stretch[between], most[between]), -1)
-        np.add.at(score, (stretch, 0), -1)
-        np.add.at(score, (stretch, length), 1)
-        score = np.cumsum(score, axis=1)[:, : _WIDEST + 1]
+        np.add.at(steps, (stretch[between], length[between]), 1)
+        np.add.at(steps, (stretch[between], most[between]), -1)
+        np.add.at(steps, (stretch, 0), -1)
+        np.add.at(steps, (stretch, length), 1)
+        score = np.cumsum(steps, axis=1)[:, : _WIDEST + 1]
         score[:, :_NARROWEST] = -np.inf
         everywhere = score.sum(axis=0)
         best = np.argmax(score + everywhere / (1 + 2 * np.abs(everywhere[_NARROWEST:]).max()), axis=1)

@@ -81,13 +81,14 @@ def test_many_decisions_cost_what_they_say(functions: Any) -> None:
     assert charged <= 8 * len(encoder.finish()) <= charged * 1.00001 + 16
 
 
+MODEL = _core.ExactModel(max_order=2, chain=True, tilt="off", tilt_factor=1.0, tilt_confidence=0.0)
 ONE, TWO = np.zeros(1, np.uint16), np.full((1, 2), 0.5)
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: _core.RangeEncoder().bits(np.zeros(2, np.int64), np.zeros(2)), "bits must be uint8"),  # type: ignore[arg-type]
+        (lambda: _core.RangeEncoder().bits(np.zeros(2, np.int64), np.zeros(2)), "bits must be uint8"),
         (lambda: _core.RangeEncoder().bits(np.zeros(2, np.uint8), np.zeros(3)), "ones must be float64 of shape .2,."),
         (lambda: _core.RangeEncoder().symbols(ONE, TWO[0]), "rows must be float64 of shape .1, V."),
         (lambda: _core.RangeEncoder().symbols(ONE + np.uint16(2), TWO), "a token is outside its row"),
@@ -98,6 +99,3 @@ ONE, TWO = np.zeros(1, np.uint16), np.full((1, 2), 0.5)
 def test_arrays_of_another_form_are_refused(call: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
-
-
-MODEL = _core.ExactModel(max_order=2, chain=True, tilt="off", tilt_factor=1.0, tilt_confidence=0.0)

@@ -48,6 +48,8 @@ def compress(
         artifact=artifact,
         backend=backend,
         track=how.get("track", untracked),
+        unwrapped=how.get("unwrapped", True),
+        blocks=how.get("blocks", 1),
     )
 
 
