@@ -93,7 +93,7 @@ def alone(text: Text, config: MixerConfig) -> tuple[float, float]:
 
 def ablations(text: Text) -> Iterator[str]:
     """Rows of tables."""
-    exact = make_model("cpu", 24, preset("exact").exact)
+    exact, maximum = make_model("cpu", 24, preset("exact").exact), preset("mixer-max").mixer
     vocab_size = len(text.spelling.surfaces)
     base, entropy = np.full(len(text.tokens), 1 / vocab_size), np.full(len(text.tokens), np.log(vocab_size), np.float32)
     start = time.process_time()
@@ -102,12 +102,14 @@ def ablations(text: Text) -> Iterator[str]:
     yield from ("| | bits per byte | tokens/s |", "|---|---|---|")
     yield f"| `exact`, 24 orders | {bits_per_byte(float(nats_of(p).sum()), text.bytes):.4f} | {rate:,.0f} |"
     for title, config in {
-        "`mixer`": MixerConfig(),
+        "`mixer-max`": maximum,
+        "`mixer`": preset("mixer").mixer,
         "`mixer-fast`": preset("mixer-fast").mixer,
-        "`mixer-fast --contexts 5`": replace(preset("mixer-fast").mixer, contexts=5),
-        **{f"contexts: {n}": MixerConfig(contexts=n) for n in range(0, 20)},
-        **{f"sets of weights: {n}": MixerConfig(weight_sets=n) for n in range(1, 5)},
-        "n-gram inputs start at 0": MixerConfig(start_weight=0.0),
+        **{f"`mixer-max`, contexts: {n}": replace(maximum, contexts=n) for n in range(0, 35)},
+        **{f"`mixer-max`, sets of weights: {n}": replace(maximum, weight_sets=n) for n in range(1, 8)},
+        **{f"`mixer-max`, repetitions: {n}": replace(maximum, matches=n) for n in range(0, 3)},
+        "`mixer-max` without exact counts": replace(maximum, exact_order=0),
+        "`mixer-max`, n-gram inputs start at 0": replace(maximum, start_weight=0.0),
     }.items():
         bpb, rate = alone(text, config)
         yield f"| {title} | {bpb:.4f} | {rate:,.0f} |"
@@ -143,9 +145,12 @@ class Neural:
 
 def beside_a_model(models: dict[int, Neural]) -> Iterator[str]:
     """Rows of a table, by the window of the model."""
-    yield from ("| window | model alone | `exact` | `mixer` | `mixer-fast` |", "|---|---|---|---|---|")
+    yield from (
+        "| window | model alone | `exact` | `mixer-max` | `mixer` | `mixer-fast` |",
+        "|---|---|---|---|---|---|",
+    )
     for seq_len, neural in models.items():
-        found = [neural.of(preset(name)) for name in ("exact", "mixer", "mixer-fast")]
+        found = [neural.of(preset(name)) for name in ("exact", "mixer-max", "mixer", "mixer-fast")]
         assert all(bpb <= neural.alone + 0.002 for bpb in found), "never worse than the model alone"
         yield f"| {seq_len} | {neural.alone:.4f} | " + " | ".join(f"{bpb:.4f}" for bpb in found) + " |"
 
@@ -192,7 +197,7 @@ def adversarial(tokens: int, vocab_size: int = 1024) -> Iterator[str]:
     }
     yield from ("| stream | bits a token | log2 V |", "|---|---|---|")
     for name, stream in streams.items():
-        mixer = make_mixer("cpu", MixerConfig(), unspelt(vocab_size), neural=False)
+        mixer = make_mixer("cpu", preset("mixer").mixer, unspelt(vocab_size), neural=False)
         p, _ = mixer.score(stream.astype(np.uint16), np.full((1, vocab_size), 1 / vocab_size))
         bits = float(-np.log2(p).mean())
         assert bits <= np.log2(vocab_size) * 1.001, name
@@ -207,7 +212,7 @@ def paths_against_rows(tokens: int = 400, vocab_size: int = 49_152) -> Iterator[
     rows = rng.random((tokens, vocab_size))
     rows /= rows.sum(axis=1, keepdims=True)
     yield from ("| | distributions, µs a token | paths, µs a token | ratio |", "|---|---|---|---|")
-    for name in ("mixer", "mixer-fast"):
+    for name in ("mixer-max", "mixer", "mixer-fast"):
         mixers = [make_mixer("cpu", preset(name).mixer, spelling, neural=True) for _ in range(2)]
         for mixer in mixers:
             mixer.append(stream[:-tokens])
@@ -225,7 +230,7 @@ def paths_against_rows(tokens: int = 400, vocab_size: int = 49_152) -> Iterator[
 
 def long_run(text: Text, tokens: int) -> Iterator[str]:
     """Rows of a table: stretches of the text in random order, one long stream."""
-    rng, config = np.random.default_rng(0), MixerConfig()
+    rng, config = np.random.default_rng(0), preset("mixer").mixer
     mixer = make_mixer("cpu", config, text.spelling, neural=False)
     vocab_size, stretch, parts = len(text.spelling.surfaces), min(5_000, len(text.tokens) // 2), 10
     row = np.full((1, vocab_size), 1 / vocab_size)

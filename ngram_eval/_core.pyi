@@ -109,6 +109,8 @@ class Mixer:
         surfaces: list[bytes],
         hashed: int,
         sets: int,
+        matches: int,
+        exact_order: int,
         groups: int,
         weight: float,
     ) -> None: ...

@@ -183,10 +183,16 @@ class MixerConfig:
     """The mixing of hashed contexts over binary decisions (`ngram_eval.scorers.mixer.model`)."""
 
     contexts: int = 20
-    """Number of contexts with a table of their own, the most useful first: 20 for quality, 9 for speed."""
+    """Number of contexts with a table of their own, the most useful first, up to 35."""
 
     weight_sets: int = 5
-    """Sets of weights whose sums are mixed again: 5, or 4 without the set chosen by the neural model's certainty."""
+    """Sets of weights whose sums are mixed again: 8, 5 without those by column and bytes, 4 without the model's."""
+
+    matches: int = 1
+    """Repetitions that are followed: of 4 tokens or more, of 7, of 14."""
+
+    exact_order: int = 0
+    """Highest order of exact counts, whose chain is one more input; 0: without them."""
 
     groups: int = 1 << 24
     """Groups of 15 nodes' bit histories, a power of two, for all contexts together; memory is groups x 20 bytes."""
@@ -195,14 +201,12 @@ class MixerConfig:
     """Initial weight of an n-gram input without a neural model (--uniform); with one, a quarter of it is used."""
 
     def __post_init__(self) -> None:
-        _require(0 <= self.contexts <= 20, "contexts", self.contexts, "give 0 to 20")
-        _require(1 <= self.weight_sets <= 5, "weight_sets", self.weight_sets, "give 1 to 5")
-        _require(
-            4 <= self.groups <= 1 << 32 and self.groups & (self.groups - 1) == 0,
-            "groups",
-            self.groups,
-            "give a power of two from 4 to 4294967296",
-        )
+        limits = {"contexts": (0, 35), "weight_sets": (1, 8), "matches": (0, 3), "exact_order": (0, MAX_EXACT_ORDER)}
+        for name, (least, most) in limits.items():
+            value = getattr(self, name)
+            _require(least <= value <= most, name, value, f"give {least} to {most}")
+        power = 4 <= self.groups <= 1 << 32 and self.groups & (self.groups - 1) == 0
+        _require(power, "groups", self.groups, "give a power of two from 4 to 4294967296")
         _require(0.0 <= self.start_weight <= 1.0, "start_weight", self.start_weight, "give 0 to 1")
 
 
@@ -312,8 +316,10 @@ class EvalConfig:
     def to_json(self) -> dict[str, Any]:
         """The configuration as plain JSON; `ngram_eval.structured.build` reads it."""
         found = asdict(self)
-        if self.scorer != "ppmd":  # files of version 0.1 have no such field, and must go on to fit
+        if self.scorer != "ppmd":  # files of version 0.1 have no such fields, and must go on to fit
             del found["ppmd"]
+        if self.scorer != "mixer":
+            del found["mixer"]["matches"], found["mixer"]["exact_order"]
         return found
 
 
@@ -348,12 +354,17 @@ def tilt() -> EvalConfig:
 
 def mixer() -> EvalConfig:
     """Hashed contexts of binary decisions, mixed online: a probability. Needs whole distributions."""
-    return EvalConfig(scorer="mixer")
+    return EvalConfig(scorer="mixer", mixer=MixerConfig(contexts=18))
 
 
 def mixer_fast() -> EvalConfig:
-    """The mixer with half the contexts."""
-    return EvalConfig(scorer="mixer", mixer=MixerConfig(contexts=9, weight_sets=4))
+    """The mixer with fewer contexts."""
+    return EvalConfig(scorer="mixer", mixer=MixerConfig(contexts=8, weight_sets=4))
+
+
+def mixer_max() -> EvalConfig:
+    """The mixer with all that it has, and exact counts beside: some seven times slower."""
+    return replace(mixer(), mixer=MixerConfig(contexts=35, weight_sets=8, matches=3, exact_order=24, start_weight=0.06))
 
 
 def ppmd() -> EvalConfig:
@@ -371,6 +382,7 @@ PRESETS: dict[str, Callable[[], EvalConfig]] = {
     "tilt": tilt,
     "mixer": mixer,
     "mixer-fast": mixer_fast,
+    "mixer-max": mixer_max,
     "ppmd": ppmd,
 }
 """Preset name -> configuration: the only list of presets."""

@@ -50,13 +50,12 @@ def test_a_result_is_run_again_to_the_bit(
 ) -> None:
     old = runs("result.json")
     assert all(run["arguments"] and "settings" not in run for run in old.values())
-    new = evaluate(spelling, "result.json")
-    assert list(new) == list(old) == ["pr890", "hashed", "tilt", "mixer"]
-    for name, run in new.items():
-        for key in SUMS:
-            assert run[key] == old[name][key], (name, key)
-        assert run["config"] == old[name]["config"]
-    assert capsys.readouterr().out.count("equal to result.json, bit for bit") == 4
+    with pytest.raises(SystemExit) as stopped:  # the mixer of today has other contexts, and that is said
+        evaluate(spelling, "result.json")
+    assert stopped.value.code == 1
+    told = capsys.readouterr().out
+    assert told.count("equal to result.json, bit for bit") == 3
+    assert "mixer: DIFFERENT: nats" in told
 
 
 def test_what_a_result_s_arguments_name_is_not_written(evaluate: Evaluate, tmp_path: Path) -> None:

@@ -167,15 +167,6 @@ void ExactModel::prepare_tip(float entropy) {
   prepare(counts_.tip_depth(), [this](int level) { return counts_.tip(level); }, entropy);
 }
 
-// A successor's part of its level's probability, besides what comes from below; 0 if it never followed.
-double ExactModel::direct(int level, bool longest, const Successor& successor) const {
-  const std::uint32_t count = longest ? successor.count : successor.novel;
-  const double seen = count > 0 ? 1.0 : 0.0;
-  return at_.first[level] * seen + at_.more[level] * (static_cast<double>(count) - seen) +
-         at_.recent[level] * static_cast<double>(successor.recent) +
-         at_.raw[level] * static_cast<double>(successor.count);
-}
-
 NGRAM_CLONES double ExactModel::chained(int depth, const Successor* target, double base) {
   for (int level = 0; level < depth; ++level) {
     const Successor& of = target[level];

@@ -199,6 +199,14 @@ void ExactModel::distribution_recalled(const Evidence* evidence, int depth, cons
   }
 }
 
+void ExactModel::follow_parts(std::uint32_t token, double base) {
+  ExactCounts::Chunk& chunk = chunks_[0];
+  count(&token, 1, chunk);
+  Successor target[kMaxLevels];
+  for (int level = 0; level < chunk.depth[0]; ++level) target[level] = chunk.evidence(level, 0).target;
+  charge(chunk.depth[0], target, token, base);
+}
+
 void ExactModel::distribution(const double* row, float entropy, std::int64_t vocab_size, double* p) {
   std::copy_n(row, vocab_size, p);
   if (config_.chain) distribute_chain(row, entropy, vocab_size, p);

@@ -94,6 +94,14 @@ class ExactModel {
   // What `score` would charge each token with. `row` and `p` have `vocab_size` entries.
   void distribution(const double* row, float entropy, std::int64_t vocab_size, double* p);
 
+  // The chain at the next position in parts, for sums over tokens: calls visit(token, part) for every successor of every
+  // context, a token as often as it has contexts, and returns the base's factor. A token's probability by the chain is the
+  // sum of its parts and the factor times its base probability.
+  template <class Visit>
+  double parts(float entropy, const Visit& visit);
+  // Charges, counts and learns from the token of which `parts` has just told.
+  void follow_parts(std::uint32_t token, double base);
+
   // What is learned, besides the counts. With the same tokens appended, a model that is given another's goes on as it.
   // `weights` is (levels, kWeightsPerLevel, value or rate, part); `tilt` is (hits or tries, entry).
   struct Learned {
@@ -199,5 +207,28 @@ class ExactModel {
   std::uint32_t largest_token_ = 0;
   std::vector<double> hits_, tries_;
 };
+
+// A successor's part of its level's probability, besides what comes from below; 0 if it never followed.
+inline double ExactModel::direct(int level, bool longest, const Successor& successor) const {
+  const std::uint32_t count = longest ? successor.count : successor.novel;
+  const double seen = count > 0 ? 1.0 : 0.0;
+  return at_.first[level] * seen + at_.more[level] * (static_cast<double>(count) - seen) +
+         at_.recent[level] * static_cast<double>(successor.recent) +
+         at_.raw[level] * static_cast<double>(successor.count);
+}
+
+template <class Visit>
+double ExactModel::parts(float entropy, const Visit& visit) {
+  prepare_tip(entropy);
+  const int depth = counts_.tip_depth();
+  double factor = 1.0;
+  for (int level = depth - 1; level >= 0; --level) {
+    counts_.visit_successors(level, [&](std::uint32_t token, const Successor& successor) {
+      visit(token, factor * direct(level, level + 1 == depth, successor));
+    });
+    factor *= at_.rest[level];
+  }
+  return factor;
+}
 
 }  // namespace ngram

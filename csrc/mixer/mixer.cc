@@ -13,10 +13,11 @@ namespace {
 
 constexpr float kConstantInput = 0.3f;
 constexpr float kRate = 0.006f, kFirstRate = 0.02f, kRateTokens = 20000.0f;  // of the first layer, falling
-constexpr float kLastRate = 0.0005f, kMapRate = 0.02f;
+constexpr float kLastRate = 0.001f, kMapRate = 0.02f;
 constexpr float kLeastMixed = 1.0f / 65536;
 constexpr double kLeast = 1.0 / (1 << 22);
 constexpr int kStateLimit = 255, kDirectLimit = 250, kRepetitionLimit = 1000;
+constexpr int kColumns = 128;  // with weights of their own
 
 // By the upper bits of an estimate.
 const std::array<float, Estimate::kSteps> kLogits = [] {
@@ -40,7 +41,7 @@ Mixer::Mixer(const MixerConfig& config, Spelling spelling)
     : config_(config),
       spelling_(std::move(spelling)),
       by_rank_(spelling_.rank.size()),
-      past_(spelling_),
+      past_(spelling_, config.hashed, config.matches),
       width_((kFirstHashed + config.hashed + kLanes - 1) / kLanes * kLanes),
       groups_(config.groups),
       direct_(std::max<std::uint64_t>(config.groups / 16, 1) * kDirectPlaces),
@@ -50,6 +51,8 @@ Mixer::Mixer(const MixerConfig& config, Spelling spelling)
       last_maps_{ZeroPages<float>(spelling_.rank.size() * kCells), ZeroPages<float>(kCells << kHashedMaps)},
       below_(spelling_.rank.size() + 1) {
   const std::size_t vocab = by_rank_.size();
+  if (config.exact_order > 0) exact_.emplace(config.exact_order, spelling_.rank);
+  weight_ = switch_.believed = exact_ ? Believed{1.0 / 3, 1.0 / 3} : Believed{0.5, 0.0};
   for (std::size_t token = 0; token < vocab; ++token) {
     by_rank_[spelling_.rank[token]] = static_cast<std::uint32_t>(token);
   }
@@ -59,12 +62,12 @@ Mixer::Mixer(const MixerConfig& config, Spelling spelling)
       maps_[k * 256 + s] = Estimate((history.ones + 0.4) / (history.total() + 0.8));
     }
   }
-  for (int i = 0; i < 32 * 2; ++i) {
+  for (int i = 0; i < kMostMatches * kLengths * kMisses * 2; ++i) {
     repetitions_.emplace_back(0.1);
     repetitions_.emplace_back(0.9);
   }
-  const std::array<std::size_t, kMostSets> rows = {vocab, std::size_t{1} << kHashedSets, std::size_t{1} << kHashedSets,
-                                                   768, 16 * 5 * 4};
+  const std::array<std::size_t, kMostSets> rows = {vocab,      1 << kHashedSets,          1 << kHashedSets, 768,
+                                                   16 * 5 * 4, kColumns * kMostDecisions, 256 * 16,         256 * 16};
   first_weights_.fill(no_weights_.data());
   row_width_.fill(0);
   for (int m = 0; m < config.sets; ++m) {
@@ -73,7 +76,8 @@ Mixer::Mixer(const MixerConfig& config, Spelling spelling)
     for (std::size_t row = 0; row < rows[m]; ++row) {
       float* const w = weights(m, row);
       std::fill(w + kConstant, w + kFirstHashed + config.hashed, config.weight);
-      w[kNeural] = 1.0f;
+      w[kNeural] = exact_ ? 0.5f : 1.0f;
+      w[kExact] = exact_ ? 0.5f : 0.0f;
     }
   }
   for (std::size_t row = 0; row < vocab; ++row) {
@@ -88,8 +92,13 @@ Mixer::Mixer(const MixerConfig& config, Spelling spelling)
 void Mixer::start(Path& path) const {
   path.position = past_.size();
   path.contexts = past_.now();
-  path.matched = past_.matched();
-  path.expected = path.matched > 0 ? spelling_.rank[past_.expected()] : 0;
+  for (int m = 0; m < config_.matches; ++m) {
+    const Match& match = past_.match(m);
+    const int known = match.length < 16 ? match.length : std::min(kLengths - 1, 16 + (match.length - 16) / 4);
+    path.expected[m] = {match.found ? spelling_.rank[past_.expected(m)] : 0,
+                        match.found ? (m * kLengths + known) * kMisses + std::min(match.missed, kMisses - 1) : -1,
+                        match.length};
+  }
   path.depth = 0;
   path.nodes[0] = {0, vocab_size(), 1};
 }
@@ -176,6 +185,22 @@ void Mixer::branches(const Path& path, int from, int to) {
   }
 }
 
+// What exact counts say of decisions of which `branches` has told; in order.
+void Mixer::counted(const Path& path, int from, int to) {
+  if (!exact_) return;
+  for (int i = from; i < to; ++i) {
+    Decision& decision = decisions_[i];
+    if (i == 0) {
+      decision.mass = 1.0;
+    } else {
+      const Decision& above = decisions_[i - 1];
+      decision.mass = above.mass * (path.bits[i - 1] ? above.neural : 1.0 - above.neural);
+    }
+    const Node& node = path.nodes[i];
+    decision.exact = exact_->one(node.low, node.mid(), node.high, decision.mass, decision.neural);
+  }
+}
+
 // The inputs of decisions.
 NGRAM_INLINE void Mixer::look(const Path& path, int from, int to) {
   const std::size_t hashed = config_.hashed;
@@ -198,20 +223,26 @@ NGRAM_INLINE void Mixer::look(const Path& path, int from, int to) {
     Decision& decision = decisions_[i];
     decision.inputs[kConstant] = kConstantInput;
     const Node& node = path.nodes[i];
-    const bool repeated = path.matched > 0 && path.expected >= node.low && path.expected < node.high;
-    if (repeated) {
-      const int known = path.matched < 16 ? path.matched : std::min(31, 16 + (path.matched - 16) / 4);
-      decision.repetition = &repetitions_[(known * 2 + (i > 0)) * 2 + (path.expected >= node.mid())];
-      decision.inputs[kRepetition] = kLogits[decision.repetition->step()];
-    } else {  // or it has already failed
-      decision.repetition = nullptr;
-      decision.inputs[kRepetition] = 0.0f;
+    for (int m = 0; m < kMostMatches; ++m) {
+      decision.repetitions[m] = nullptr;
+      decision.inputs[kRepetition + m] = 0.0f;
+      if (m >= config_.matches) continue;
+      const Path::Expected& expected = path.expected[m];
+      if (expected.row < 0 || expected.rank < node.low || expected.rank >= node.high)
+        continue;  // or it has already failed
+      decision.repetitions[m] = &repetitions_[(expected.row * 2 + (i > 0)) * 2 + (expected.rank >= node.mid())];
+      decision.inputs[kRepetition + m] = kLogits[decision.repetitions[m]->step()];
     }
   }
   for (int i = from; i < to; i += 4) {
     const auto neural = [&](int j) { return decisions_[std::min(i + j, to - 1)].neural; };
     const Doubles logits = logit(Doubles{neural(0), neural(1), neural(2), neural(3)});
     for (int j = 0; j < std::min(4, to - i); ++j) decisions_[i + j].inputs[kNeural] = static_cast<float>(logits[j]);
+    if (exact_) {
+      const auto exact = [&](int j) { return decisions_[std::min(i + j, to - 1)].exact; };
+      const Doubles exacts = logit(Doubles{exact(0), exact(1), exact(2), exact(3)});
+      for (int j = 0; j < std::min(4, to - i); ++j) decisions_[i + j].inputs[kExact] = static_cast<float>(exacts[j]);
+    }
   }
   for (int i = from; i < to; ++i) {  // what has seen nothing has nothing to say
     Decision& decision = decisions_[i];
@@ -222,25 +253,43 @@ NGRAM_INLINE void Mixer::look(const Path& path, int from, int to) {
   }
 }
 
+// f(the number of whole lanes that inputs take, at compile time).
+template <class F>
+NGRAM_INLINE void Mixer::with_vectors(F f) const {
+  switch (width_ / kLanes) {
+    case 2: return f(std::integral_constant<int, 2>{});
+    case 3: return f(std::integral_constant<int, 3>{});
+    case 4: return f(std::integral_constant<int, 4>{});
+    case 5: return f(std::integral_constant<int, 5>{});
+    default: return f(std::integral_constant<int, 6>{});
+  }
+}
+
 // The sets of weights and the cells of the maps that are meant.
 NGRAM_INLINE void Mixer::select(const Path& path, int depth) {
   Decision& decision = decisions_[depth];
   const auto states = [&](int k) { return static_cast<std::uint8_t>(decision.states[k]); };
-  const int repeats = decision.repetition == nullptr ? 0 : path.matched < 8 ? 1 : path.matched < 20 ? 2 : 3;
+  const int length = path.expected[0].length;
+  const int repeats = decision.repetitions[0] == nullptr ? 0 : length < 8 ? 1 : length < 20 ? 2 : 3;
   const auto used = [&](int k) { return static_cast<int>(kTables.total[states(k)]); };
   const int sure = std::min(3, used(0) / 2) * 16 + std::min(3, used(1) / 2) * 4 + std::min(3, used(4) / 2);
-  const int known = (states(5) != 0) + (states(7) != 0) + (states(2) != 0) + (states(0) != 0);
+  const int known = (states(5) != 0) + (states(6) != 0) + (states(2) != 0) + (states(0) != 0);
   const int neural = std::clamp(static_cast<int>(decision.inputs[kNeural] + 8.0f), 0, 15);
   const Path::Rows& rows = path.rows[depth];
   std::copy(rows.weights.begin(), rows.weights.end(), decision.weights.begin());
   decision.weights[3] = weights(3, (sure * 3 + std::min(2, used(3))) * 4 + repeats);
   decision.weights[4] = weights(4, (neural * 5 + known) * 4 + repeats);
+  const Contexts& contexts = path.contexts;
+  const std::uint64_t level = std::min(depth, 15);
+  decision.weights[5] = weights(5, std::min<std::uint64_t>(contexts.column, kColumns - 1) * kMostDecisions + depth);
+  decision.weights[6] = weights(6, (contexts.bytes >> 8 & 255) * 16 + level);
+  decision.weights[7] = weights(7, (contexts.bytes & 255) * 16 + level);
   decision.last_weights = rows.last_weights;
   decision.cells = rows.maps;
 }
 
 // The sums of all sets, and the sum of those.
-template <int kVectors>
+template <int kVectors, int kSets>
 NGRAM_INLINE void Mixer::add_up(const Path& path, int from, int to, float* z) {
   for (int i = from; i < to; ++i) {
     select(path, i);
@@ -249,7 +298,7 @@ NGRAM_INLINE void Mixer::add_up(const Path& path, int from, int to, float* z) {
     std::array<Lanes, kLanes> sums{};
     for (int v = 0; v < kVectors; ++v) {
       const Lanes inputs = load<Lanes>(decision.inputs.data() + v * kLanes);
-      for (int m = 0; m < kMostSets; ++m) sums[m] += load<Lanes>(decision.weights[m] + v * kLanes) * inputs;
+      for (int m = 0; m < kSets; ++m) sums[m] += load<Lanes>(decision.weights[m] + v * kLanes) * inputs;
     }
     const Lanes logits = clipped(across(sums));
     store(decision.logits.data(), logits);
@@ -262,12 +311,10 @@ NGRAM_CLONES void Mixer::predict(const Path& path, int from, int to) {
   for (int i = (from + kLevels - 1) / kLevels * kLevels; i < to; i += kLevels) find(path, i / kLevels);
   look(path, from, to);
   std::array<float, kMostDecisions + kLanes> z{}, mixed;
-  switch (width_ / kLanes) {
-    case 1: add_up<1>(path, from, to, z.data()); break;
-    case 2: add_up<2>(path, from, to, z.data()); break;
-    case 3: add_up<3>(path, from, to, z.data()); break;
-    default: add_up<4>(path, from, to, z.data());
-  }
+  with_vectors([&](auto vectors) __attribute__((always_inline)) {
+    if (config_.sets <= kFewSets) return add_up<vectors(), kFewSets>(path, from, to, z.data());
+    add_up<vectors(), kMostSets>(path, from, to, z.data());
+  });
   for (int i = 0; i < to - from; i += kLanes) {
     const Lanes some = clipped(load<Lanes>(z.data() + i));
     store(z.data() + i, some);
@@ -289,17 +336,20 @@ NGRAM_CLONES void Mixer::predict(const Path& path, int from, int to) {
 }
 
 // What a 1 is charged with where the neural model has this weight.
-double Mixer::charge(int depth, double weight) const {
+double Mixer::charge(int depth, const Believed& weight) const {
   const Decision& decision = decisions_[depth];
-  const double one = weight * decision.neural + (1.0 - weight) * decision.fixed;
+  const double one = weight.neural * decision.neural + weight.exact * decision.exact +
+                     (1.0 - weight.neural - weight.exact) * decision.fixed;
   return std::min(1.0 - kLeast, std::max(kLeast, one));
 }
 
 // The neural model's weight once the outcome is known.
-double Mixer::told(int depth, double weight, double one, int bit) const {
+Mixer::Believed Mixer::told(int depth, const Believed& weight, double one, int bit) const {
   const Decision& decision = decisions_[depth];
-  const double believed = bit ? decision.neural : 1.0 - decision.neural, charged = bit ? one : 1.0 - one;
-  return std::min(1.0, weight * believed / charged);
+  const double charged = bit ? one : 1.0 - one;
+  const double neural = std::min(1.0, weight.neural * (bit ? decision.neural : 1.0 - decision.neural) / charged);
+  const double exact = std::min(1.0 - neural, weight.exact * (bit ? decision.exact : 1.0 - decision.exact) / charged);
+  return {neural, exact};
 }
 
 template <int kVectors>
@@ -310,7 +360,10 @@ NGRAM_INLINE void Mixer::move_sets(Decision& decision, const std::array<float, k
 // Moves what the neural model has a part in, by the token's decisions.
 NGRAM_CLONES void Mixer::learn(const Path& path) {
   const double share = 1.0 / (switch_.charged + 2.0);
-  switch_ = {(1.0 - share) * weight_ + 0.5 * share, switch_.charged + 1.0};
+  const double even = exact_ ? 1.0 / 3 : 0.5;
+  switch_ = {
+      {(1.0 - share) * weight_.neural + even * share, exact_ ? (1.0 - share) * weight_.exact + even * share : 0.0},
+      switch_.charged + 1.0};
   const float rate = kRate + (kFirstRate - kRate) / (1.0f + static_cast<float>(path.position) / kRateTokens);
   for (int i = 0; i < path.depth; ++i) {
     Decision& decision = decisions_[i];
@@ -323,12 +376,7 @@ NGRAM_CLONES void Mixer::learn(const Path& path) {
     const Lanes p = logistic(load<Lanes>(decision.logits.data()));
     std::array<float, kLanes> errors;
     store(errors.data(), (outcome - p) * rate);
-    switch (width_ / kLanes) {
-      case 1: move_sets<1>(decision, errors); break;
-      case 2: move_sets<2>(decision, errors); break;
-      case 3: move_sets<3>(decision, errors); break;
-      default: move_sets<4>(decision, errors);
-    }
+    with_vectors([&](auto vectors) __attribute__((always_inline)) { move_sets<vectors()>(decision, errors); });
     move<1>(decision.last_weights, decision.logits.data(), (outcome - decision.mixed) * kLastRate);
   }
 }
@@ -369,8 +417,8 @@ NGRAM_CLONES void Mixer::count(const Path& path) {
       const Bits bits = moved(Bits{at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7)}, outcomes, kStateLimit);
       for (int lane = 0; lane < kLanes; ++lane) at(lane) = bits[lane];
     }
-    if (decision.repetition) {
-      decision.repetition->bits = moved(Bits{decision.repetition->bits}, outcomes, kRepetitionLimit)[0];
+    for (Estimate* const repetition : decision.repetitions) {
+      if (repetition) repetition->bits = moved(Bits{repetition->bits}, outcomes, kRepetitionLimit)[0];
     }
   }
 }
@@ -378,7 +426,7 @@ NGRAM_CLONES void Mixer::count(const Path& path) {
 // Before the first decision's outcome is known.
 int Mixer::order(const Path& path) const {
   if (path.position == 0) return 0;
-  constexpr std::array<std::pair<int, int>, 4> contexts = {{{5, 7}, {14, 5}, {2, 4}, {0, 3}}};  // (hashed, order)
+  constexpr std::array<std::pair<int, int>, 3> contexts = {{{5, 7}, {2, 4}, {0, 3}}};  // (hashed, order)
   for (const auto& [k, order] : contexts) {
     if (decisions_[0].states[k] % 256 != 0) return order;
   }
@@ -387,6 +435,7 @@ int Mixer::order(const Path& path) const {
 
 template <class Token>
 void Mixer::append(const Token* tokens, std::int64_t n) {
+  if (exact_) exact_->model().append(tokens, n);
   if (n > 0) plan(*ahead_, tokens[0]);
   for (std::int64_t i = 0; i < n; ++i) {
     std::swap(path_, ahead_);
@@ -418,15 +467,25 @@ void Mixer::score(const Token* tokens, std::int64_t n, const Neural& neural, dou
     p[i] = charge(*path_, decisions);
     order[i] = static_cast<std::uint8_t>(this->order(*path_));
     learn(*path_);
+    finish(*path_);
     count(*path_);
   }
 }
 
+// Tells exact counts what came.
+void Mixer::finish(const Path& path) {
+  if (!exact_) return;
+  const Decision& last = decisions_[path.depth - 1];
+  exact_->learn(by_rank_[path.last().low], last.mass * (path.bits[path.depth - 1] ? last.neural : 1.0 - last.neural));
+}
+
 // A whole path's probability.
 double Mixer::charge(Path& path, Decisions* decisions) {
+  if (exact_) exact_->begin();
+  counted(path, 0, path.depth);
   predict(path, 0, path.depth);
   double p = 1.0;
-  weight_ = switch_.neural;
+  weight_ = switch_.believed;
   for (int i = 0; i < path.depth; ++i) {
     const double one = charge(i, weight_);
     weight_ = told(i, weight_, one, path.bits[i]);
@@ -447,23 +506,27 @@ void Mixer::predict_last(Path& path) {
     for (int k = 0; k < config_.hashed; ++k) NGRAM_PREFETCH(groups_.line(keys[k]));
   }
   branches(path, path.depth, path.depth + 1);
+  counted(path, path.depth, path.depth + 1);
   predict(path, path.depth, path.depth + 1);
 }
 
 void Mixer::distribution(const double* row, double* p) {
   struct Open {
     Node node;
-    int depth;
-    double weight, p;
+    int depth, bit;  // the outcome above it
+    Believed weight;
+    double p;
   };
   sum_up(row);
   start(*path_);
-  std::vector<Open> open{{path_->last(), 0, switch_.neural, 1.0}};
+  if (exact_) exact_->begin();
+  std::vector<Open> open{{path_->last(), 0, 0, switch_.believed, 1.0}};
   while (!open.empty()) {  // depth first: what lies above a node stays as it is
     const Open at = open.back();
     open.pop_back();
     path_->depth = at.depth;
     path_->nodes[at.depth] = at.node;
+    if (at.depth > 0) path_->bits[at.depth - 1] = static_cast<std::uint8_t>(at.bit);
     if (at.node.is_leaf()) {
       p[by_rank_[at.node.low]] = at.p;
       continue;
@@ -474,7 +537,7 @@ void Mixer::distribution(const double* row, double* p) {
       path_->depth = at.depth;
       descend(*path_, bit);
       open.push_back(
-          {path_->last(), path_->depth, told(at.depth, at.weight, one, bit), at.p * (bit ? one : 1.0 - one)});
+          {path_->last(), path_->depth, bit, told(at.depth, at.weight, one, bit), at.p * (bit ? one : 1.0 - one)});
     }
   }
 }
@@ -484,6 +547,8 @@ void Mixer::evidence(std::uint32_t token, const double* row, std::int64_t* occur
   sum_up(row);
   plan(*path_, token);
   branches(*path_, 0, path_->depth);
+  if (exact_) exact_->begin();
+  counted(*path_, 0, path_->depth);
   predict(*path_, 0, path_->depth);
   std::array<double, kInputs> sizes{};
   for (int depth = 0; depth < path_->depth; ++depth) {
@@ -509,7 +574,8 @@ void Mixer::evidence(std::uint32_t token, const double* row, std::int64_t* occur
 double Mixer::begin(const double* row) {
   if (row) sum_up(row);
   start(*path_);
-  weight_ = switch_.neural;
+  weight_ = switch_.believed;
+  if (exact_) exact_->begin();
   predict_last(*path_);
   return one_ = charge(0, weight_);
 }
@@ -519,6 +585,7 @@ double Mixer::decide(int bit) {
   descend(*path_, bit);
   if (token_known()) {
     learn(*path_);
+    finish(*path_);
     count(*path_);
     past_.push(token());
     return 0.0;
@@ -528,8 +595,9 @@ double Mixer::decide(int bit) {
 }
 
 std::vector<std::pair<const char*, std::span<float>>> Mixer::learned() {
-  constexpr std::array<const char*, kMostSets> names = {"weights_node", "weights_word", "weights_token",
-                                                        "weights_counts", "weights_neural"};
+  constexpr std::array<const char*, kMostSets> names = {"weights_node",   "weights_word",   "weights_token",
+                                                        "weights_counts", "weights_neural", "weights_column",
+                                                        "weights_before", "weights_last"};
   std::vector<std::pair<const char*, std::span<float>>> arrays;
   const auto add = [&](const char* name, ZeroPages<float>& of) {
     arrays.emplace_back(name, std::span<float>(of.data(), of.size()));

@@ -30,7 +30,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <optional>
 #include <span>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -38,6 +40,7 @@
 #include "common/zero_pages.h"
 #include "mixer/contexts.h"
 #include "mixer/estimate.h"
+#include "mixer/exact_paths.h"
 #include "mixer/groups.h"
 #include "mixer/lanes.h"
 
@@ -48,6 +51,8 @@ struct MixerConfig {
   int sets;              // of weights
   std::uint64_t groups;  // of bit histories, a power of two from 4
   float weight;          // at the start, of every n-gram input; the neural one has 1
+  int matches;           // repetitions that are followed
+  int exact_order;       // of exact counts as an input, 0 for none
 };
 
 // The decisions of tokens in a row, for a coder of bits.
@@ -68,7 +73,7 @@ struct Neural {
 
 class Mixer {
  public:
-  static constexpr int kMostSets = 5, kMostDecisions = 19;  // decisions: a vocabulary has at most 2^19 tokens
+  static constexpr int kMostSets = 8, kMostDecisions = 19;  // decisions: a vocabulary has at most 2^19 tokens
 
   // Decisions of the longest path.
   int depth() const { return std::bit_width(by_rank_.size() - 1); }
@@ -108,21 +113,28 @@ class Mixer {
 
   // Learned besides what `append` makes again, to be read or written in place.
   std::vector<std::pair<const char*, std::span<float>>> learned();
+  struct Believed {  // weights of the neural model and of exact counts; the rest is the mixture's
+    double neural, exact;
+  };
   struct Switch {
-    double neural = 0.5;   // its weight
+    Believed believed;
     double charged = 0.0;  // positions
   };
   Switch& chosen() { return switch_; }
+  ExactModel* exact() { return exact_ ? &exact_->model() : nullptr; }  // null without exact counts
 
  private:
-  static constexpr int kInputs = 32;  // 3 + kDirect + kMostHashed, and zeros
-  static constexpr int kNeural = 0, kConstant = 1, kRepetition = 2, kFirstDirect = 3;
+  static constexpr int kInputs = 48;  // 3 + kMostMatches + kDirect + kMostHashed, and zeros
+  static constexpr int kNeural = 0, kConstant = 1, kExact = 2, kRepetition = 3,
+                       kFirstDirect = kRepetition + kMostMatches;
   static constexpr int kFirstHashed = kFirstDirect + kDirect;
   static constexpr int kLevels = 4;                         // of the tree in a group
   static constexpr int kAtOnce = 3;                         // groups that are asked for
   static constexpr int kDirectPlaces = 16;                  // of a group, the first unused
   static constexpr int kCells = 33;                         // of a last map, over logits from -8 to 8
   static constexpr int kHashedSets = 14, kHashedMaps = 16;  // bits of a row
+  static constexpr int kFewSets = 5;                        // that are added up in any case
+  static constexpr int kLengths = 32, kMisses = 4;          // of repetitions: classes
   static constexpr int kMostGroups = (kMostDecisions + kLevels - 1) / kLevels;
   static constexpr int kPadded = (kMostHashed + kLanes - 1) / kLanes * kLanes;
 
@@ -139,10 +151,14 @@ class Mixer {
   struct Path {
     std::uint64_t position;
     Contexts contexts;
-    int matched;             // tokens of the repetition under way, or 0
-    std::uint32_t expected;  // rank of what it says comes next
-    int depth;               // of the last node
-    int groups;              // that a whole path goes through
+    struct Expected {
+      std::uint32_t rank;  // of what it says comes next
+      int row;             // in the repetitions' map; -1: there is none
+      int length;          // tokens that were alike
+    };
+    std::array<Expected, kMostMatches> expected;
+    int depth;   // of the last node
+    int groups;  // that a whole path goes through
     std::array<Node, kMostDecisions + 1> nodes;
     std::array<std::uint8_t, kMostDecisions> bits;
     std::array<std::uint64_t, kMostGroups * kMostHashed + kAtOnce> keys;  // of groups, those of a node in a row
@@ -165,11 +181,13 @@ class Mixer {
     std::array<float*, kMostSets> weights;
     float* last_weights;
     std::array<float*, 2> cells;
-    Estimate* repetition;  // or null
-    float right;           // share of the second of two neighbouring cells
-    double neural;         // probability of a 1 by the neural model
-    float mixed;           // before the last maps
-    float fixed;           // after them
+    std::array<Estimate*, kMostMatches> repetitions;  // or null
+    float right;                                      // share of the second of two neighbouring cells
+    double neural;                                    // probability of a 1 by the neural model
+    double exact;                                     // the same by exact counts
+    double mass;                                      // that the neural model gives to the node
+    float mixed;                                      // before the last maps
+    float fixed;                                      // after them
   };
 
   // What the contexts hold of a group's nodes.
@@ -193,12 +211,16 @@ class Mixer {
   void select(const Path& path, int depth);
   void predict(const Path& path, int from, int to);
   void predict_last(Path& path);
-  template <int kVectors>
+  template <class F>
+  void with_vectors(F f) const;
+  template <int kVectors, int kSets>
   void add_up(const Path& path, int from, int to, float* z);
   template <int kVectors>
   void move_sets(Decision& decision, const std::array<float, kLanes>& steps) const;
-  double charge(int depth, double weight) const;
-  double told(int depth, double weight, double one, int bit) const;
+  double charge(int depth, const Believed& weight) const;
+  Believed told(int depth, const Believed& weight, double one, int bit) const;
+  void counted(const Path& path, int from, int to);
+  void finish(const Path& path);
   int order(const Path& path) const;
   double charge(Path& path, Decisions* decisions);
   void learn(const Path& path);
@@ -223,13 +245,14 @@ class Mixer {
   std::array<ZeroPages<float>, 2> last_maps_;  // (V, cells), (hash of last token and node, cells)
 
   Switch switch_;
+  std::optional<ExactPaths> exact_;
   std::vector<double> below_;  // neural probability of all ranks below each, V + 1
 
   std::array<Path, 2> paths_{};
   Path* path_ = &paths_[0];   // the token under way
   Path* ahead_ = &paths_[1];  // the one after it
   int asked_ = 0;             // keys of that one whose groups have been asked for
-  double weight_ = 0.5;       // of the neural model, given the decisions so far
+  Believed weight_;           // given the decisions so far
   double one_ = 0.5;          // what a 1 is charged with at the newest decision
   std::array<Decision, kMostDecisions> decisions_{};
   std::array<Group, kMostGroups> found_;

@@ -2,9 +2,10 @@
 #include "python/families.h"
 
 #include <algorithm>
-#include <cstring>
 #include <memory>
+#include <span>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -17,15 +18,19 @@ namespace {
 using ngram::Mixer;
 using py::literals::operator""_a;
 
-std::unique_ptr<Shared<Mixer>> make(const py::array& rank, const py::list& surfaces, int hashed, int sets,
-                                    std::uint64_t groups, float weight) {
+std::unique_ptr<Shared<Mixer>> make(const py::array& rank, const py::list& surfaces, int hashed, int sets, int matches,
+                                    int exact_order, std::uint64_t groups, float weight) {
   if (!(is_vector(rank) && holds<std::uint32_t>(rank)) || rank.size() < 2 || rank.size() > 1 << Mixer::kMostDecisions) {
     fail("rank must be contiguous, one-dimensional, uint32, of 2 to 2^" + std::to_string(Mixer::kMostDecisions) +
          " tokens, not " + describe(rank));
   }
   if (static_cast<py::ssize_t>(surfaces.size()) != rank.size()) fail("as many surfaces as ranks");
-  if (hashed < 0 || hashed > ngram::kMostHashed) fail("hashed must be 0 to 20");
-  if (sets < 1 || sets > Mixer::kMostSets) fail("sets must be 1 to 5");
+  if (hashed < 0 || hashed > ngram::kMostHashed) fail("hashed must be 0 to " + std::to_string(ngram::kMostHashed));
+  if (sets < 1 || sets > Mixer::kMostSets) fail("sets must be 1 to " + std::to_string(Mixer::kMostSets));
+  if (matches < 0 || matches > ngram::kMostMatches) fail("matches must be 0 to " + std::to_string(ngram::kMostMatches));
+  if (exact_order < 0 || exact_order > ngram::kMaxLevels) {
+    fail("exact_order must be 0 to " + std::to_string(ngram::kMaxLevels));
+  }
   if (groups < 4 || (groups & (groups - 1)) != 0) fail("groups must be a power of two from 4");
   ngram::Spelling spelling;
   const auto* ranks = static_cast<const std::uint32_t*>(rank.data());
@@ -40,7 +45,8 @@ std::unique_ptr<Shared<Mixer>> make(const py::array& rank, const py::list& surfa
     spelling.bytes += surface.cast<std::string>();
     spelling.offsets.push_back(static_cast<std::uint32_t>(spelling.bytes.size()));
   }
-  return std::make_unique<Shared<Mixer>>(ngram::MixerConfig{hashed, sets, groups, weight}, std::move(spelling));
+  return std::make_unique<Shared<Mixer>>(ngram::MixerConfig{hashed, sets, groups, weight, matches, exact_order},
+                                         std::move(spelling));
 }
 
 template <class Token>
@@ -150,7 +156,7 @@ py::tuple evidence(Mixer& self, std::uint32_t token, const py::array& base) {
   return py::make_tuple(std::move(occurred), std::move(followed), std::move(shares));
 }
 
-double neural_weight(Mixer& self) { return self.chosen().neural; }
+double neural_weight(Mixer& self) { return self.chosen().believed.neural; }
 
 double begin(Mixer& self, const py::array& base) { return self.begin(check_row(self, base)); }
 
@@ -165,31 +171,50 @@ py::dict learned(Mixer& self) {
   for (const auto& [name, array] : self.learned()) {
     arrays[name] = py::array_t<float>(static_cast<py::ssize_t>(array.size()), array.data());
   }
-  const double now[2] = {self.chosen().neural, self.chosen().charged};
-  arrays["switch"] = py::array_t<double>(2, now);
+  const auto& [believed, charged] = self.chosen();
+  const double now[3] = {believed.neural, believed.exact, charged};
+  arrays["switch"] = py::array_t<double>(3, now);
+  if (const ngram::ExactModel* const exact = self.exact()) {
+    const ngram::ExactModel::Learned from = exact->learned();
+    arrays["exact_weights"] = py::array_t<float>(static_cast<py::ssize_t>(from.weights.size()), from.weights.data());
+    const double state[4] = {from.base_weight, from.recent_cost, static_cast<double>(from.scored),
+                             static_cast<double>(from.surprises)};
+    arrays["exact_state"] = py::array_t<double>(4, state);
+  }
   return arrays;
 }
 
+template <class Number>
+std::span<const Number> array_of(const py::dict& from, const char* name, std::size_t size) {
+  if (!from.contains(name)) fail(std::string("no ") + name);
+  const auto given = py::cast<py::array>(from[name]);
+  if (!is_vector(given) || !holds<Number>(given) || given.size() != static_cast<py::ssize_t>(size)) {
+    fail(std::string(name) + " must be " + (std::is_same_v<Number, float> ? "float32" : "float64") + " of " +
+         std::to_string(size) + ", not " + describe(given));
+  }
+  return {static_cast<const Number*>(given.data()), size};
+}
+
 void load_learned(Mixer& self, const py::dict& from) {
-  auto to = self.learned();
-  if (from.size() != to.size() + 1) fail(std::to_string(from.size()) + " arrays for " + std::to_string(to.size() + 1));
-  if (!from.contains("switch")) fail("no switch");
-  const auto chosen = py::cast<py::array>(from["switch"]);
-  if (!is_vector(chosen) || !holds<double>(chosen) || chosen.size() != 2) {
-    fail("switch must be float64 of 2, not " + describe(chosen));
+  const auto to = self.learned();
+  ngram::ExactModel* const exact = self.exact();
+  const std::size_t arrays = to.size() + (exact ? 3 : 1);
+  if (from.size() != arrays) fail(std::to_string(from.size()) + " arrays for " + std::to_string(arrays));
+  const auto now = array_of<double>(from, "switch", 3);
+  for (const auto& [name, array] : to) array_of<float>(from, name, array.size());
+  if (exact) {
+    ngram::ExactModel::Learned learned = exact->learned();
+    const auto weights = array_of<float>(from, "exact_weights", learned.weights.size());
+    const auto state = array_of<double>(from, "exact_state", 4);
+    learned.weights.assign(weights.begin(), weights.end());
+    learned.base_weight = state[0], learned.recent_cost = state[1];
+    learned.scored = static_cast<std::uint64_t>(state[2]), learned.surprises = static_cast<std::uint32_t>(state[3]);
+    exact->learned(learned);
   }
   for (const auto& [name, array] : to) {
-    if (!from.contains(name)) fail(std::string("no ") + name);
-    const auto given = py::cast<py::array>(from[name]);
-    if (!is_vector(given) || !holds<float>(given) || given.size() != static_cast<py::ssize_t>(array.size())) {
-      fail(std::string(name) + " must be float32 of " + std::to_string(array.size()) + ", not " + describe(given));
-    }
+    std::ranges::copy(array_of<float>(from, name, array.size()), array.begin());
   }
-  for (const auto& [name, array] : to) {
-    std::memcpy(array.data(), py::cast<py::array>(from[name]).data(), array.size_bytes());
-  }
-  const auto* now = static_cast<const double*>(chosen.data());
-  self.chosen() = {now[0], now[1]};
+  self.chosen() = {{now[0], now[1]}, now[2]};
 }
 
 }  // namespace
@@ -197,8 +222,8 @@ void load_learned(Mixer& self, const py::dict& from) {
 void bind_mixer(py::module_& m) {
   py::class_<Shared<Mixer>>(m, "Mixer",
                             "Hashed n-gram memory mixed over binary decisions; see ngram_eval.scorers.mixer.")
-      .def(py::init(&make), py::kw_only(), "rank"_a.noconvert(), "surfaces"_a, "hashed"_a, "sets"_a, "groups"_a,
-           "weight"_a)
+      .def(py::init(&make), py::kw_only(), "rank"_a.noconvert(), "surfaces"_a, "hashed"_a, "sets"_a, "matches"_a,
+           "exact_order"_a, "groups"_a, "weight"_a)
       .def("append", locked(&append), "tokens"_a.noconvert())
       .def("score", locked(&score), "tokens"_a.noconvert(), "base"_a.noconvert())
       .def("score_paths", locked(&score_paths), "tokens"_a.noconvert(), "branches"_a.noconvert())

@@ -33,8 +33,8 @@ class Method:
 
     preset: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Method to evaluate, may be repeated: pr890 (as published), hashed (quirks fixed), exact (exact counts, a
-    probability), tilt (one hint, a probability), mixer or mixer-fast (hashed contexts of decisions, a probability),
-    ppmd (bytes mixed with a PPM-D, as published).
+    probability), tilt (one hint, a probability), mixer, mixer-fast or mixer-max (hashed contexts of decisions, a
+    probability), ppmd (bytes mixed with a PPM-D, as published).
     Default: the first three, without exact on triton."""
     config: Annotated[EvalConfig, tyro.conf.arg(name="")] = field(default_factory=EvalConfig)
     """The method; a flag overrides its field in every preset."""

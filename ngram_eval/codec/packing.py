@@ -156,8 +156,8 @@ def _decompress(
     method, layout = Method.from_json(container.settings), Layout.from_json(container.settings)
     if method.digest != header.config_digest:
         raise InputError(
-            "it was written with another configuration (this release has other defaults for settings that it leaves "
-            "out): use the release that wrote it"
+            f"it has format version {container.version} and was written with another configuration (this release has "
+            "other defaults for settings that it leaves out, and another mixer than 0.2): use the release that wrote it"
         )
     _match_memory(method, memory)
     alphabet = _alphabet(container)

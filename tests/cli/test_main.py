@@ -110,7 +110,7 @@ def test_completion_in_bash(capsys: Any, tmp_path: Path) -> None:
     assert complete("ngram-eval", "run", "--ngram", "p") == ["pipelined"]
     assert complete("ngram-eval", "budget", "--round") == ["--rounds"]
     assert complete("ngram-eval", "codec", "dec") == ["decompress"]
-    assert complete("ngram-eval", "run", "--preset", "mixer") == ["mixer", "mixer-fast"]
+    assert complete("ngram-eval", "run", "--preset", "mixer") == ["mixer", "mixer-fast", "mixer-max"]
     assert complete("ngram-eval", "codec", "compress", "--preset", "h") == []
     assert complete("ngram-eval", "train", "--preset", "") == ["embedded", "small", "pr890"]
     assert all(one.startswith("--") for one in complete("ngram-eval", "run", "--")), "flags, no words of their help"

@@ -31,7 +31,8 @@ def test_every_configuration_field_is_a_flag(stream: Stream, evaluate: Evaluate)
         "--scorer hashed --seq-len 128 --stride 16 --rescore-tail --min-order 3 --max-order 5 --buckets 1024 "
         "--min-count 3 --context-gap --prefill-hole --target-backoff --alpha-base 0.1 --alpha-range 0.3 "
         "--alpha-slope 1.5 --alpha-fixed 0.4 --centres 1 2 3 4 5 6 7 8 9 --no-chain --tilt learned --tilt-beta 1 "
-        "--tilt-confidence 0.5 --contexts 9 --weight-sets 4 --groups 1024 --start-weight 0.1 --byte-rule piece"
+        "--tilt-confidence 0.5 --contexts 9 --weight-sets 4 --matches 2 --exact-order 3 --groups 1024 "
+        "--start-weight 0.1 --byte-rule piece"
     )
     config = evaluate(*data, *flags.split())["exact"]["config"]
     assert config == {

@@ -46,7 +46,7 @@ def test_a_newer_format_is_named(written: bytes) -> None:
 @pytest.mark.parametrize(
     ("field", "message"),
     [
-        ("config_digest", "another configuration"),
+        ("config_digest", "format version 2 and was written with another configuration"),
         ("alphabet_digest", "another packaged tokenizer"),
         ("artifact_digest", "with a model of sha256"),
         ("content_sha256", "does not have the sha256"),

@@ -430,6 +430,27 @@ class ReferenceModel:
                 self._hits[place] *= 0.5
                 self._tries[place] *= 0.5
 
+    def parts(self) -> tuple[float, list[tuple[int, float]]]:
+        """The next position's chain: (the base's factor, (token, part) of every successor of every known context).
+
+        A token's probability by the chain is the sum of its parts and the factor times its base probability; the base's
+        entropy is taken to be 0.
+        """
+        contexts = self.counts.known([])
+        levels = self._levels(self.counts.evidence([], 0), self._newest([]), 0.0)
+        factor, found = 1.0, []
+        for level, context in reversed(list(enumerate(contexts))):
+            here = levels[level]
+            for token in context.successors:
+                found.append((token, factor * here.direct(_evidence(context, token, level > 0))))
+            factor *= here.rest
+        return factor, found
+
+    def follow_parts(self, token: int, base: float) -> None:
+        """Learn from and count the token of which `parts` has just told, with its base probability."""
+        self._charge(self.counts.evidence([], token), self._newest([]), base, 0.0)
+        self.counts.append(token)
+
     def evidence(self, token: int) -> NDArray[np.uint64]:
         """One row per known context, (rows, 7)."""
         return np.array([astuple(seen) for seen in self.counts.evidence([], token)], np.uint64).reshape(-1, 7)

@@ -14,6 +14,8 @@ class CpuMixer(_core.Mixer):
             surfaces=spelling.surfaces,
             hashed=config.contexts,
             sets=config.weight_sets,
+            matches=config.matches,
+            exact_order=config.exact_order,
             groups=config.groups,
             weight=weight,
         )

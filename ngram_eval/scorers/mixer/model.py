@@ -31,7 +31,7 @@ class Mixer(Protocol):
     def score(self, tokens: Tokens, base: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
         """Charge and learn from each token before the next. Returns (probabilities (n,), orders (n,)).
 
-        An order is the length of the longest context, of 1, 2, 3, 4 or 6 tokens, that had occurred, plus one: 1 if none
+        An order is the length of the longest context, of 1, 2, 3 or 6 tokens, that had occurred, plus one: 1 if none
         had, 0 at the start of the stream. Contexts are hashed, so a collision may give a wrong order.
         """
 
@@ -93,7 +93,7 @@ class Mixer(Protocol):
         """Load what `learned` returned; the same tokens must have been appended before."""
 
 
-TOKEN_CONTEXTS = {2: 19, 3: 0, 4: 2, 5: 14, 7: 5}
+TOKEN_CONTEXTS = {3: 0, 4: 2, 7: 5}
 """Order -> index of its context in a mixer; a mixer with fewer contexts has fewer orders."""
 
 

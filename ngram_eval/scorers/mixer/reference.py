@@ -7,13 +7,14 @@ divided in the order written here. Slow: a few hundred tokens a second.
 import math
 from collections import deque
 from dataclasses import dataclass
-from typing import Any
+from itertools import accumulate
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ngram_eval.config import MixerConfig
-from ngram_eval.scorers.exact.reference import logistic
+from ngram_eval.config import ExactConfig, MixerConfig
+from ngram_eval.scorers.exact.reference import ReferenceModel, logistic
 from ngram_eval.scorers.mixer.model import Spelling
 from ngram_eval.text.stream import Tokens
 
@@ -26,14 +27,21 @@ LOGIT_LIMIT = F(11.99)
 LEAST_MIXED = F(1 / 65536)
 LEAST = 1 / (1 << 22)
 CELLS = 33
-CONSTANT, REPETITION, DIRECT, HASHED = 1, 2, 3, 7  # first input of each kind; input 0 is the neural model's
+CONSTANT, EXACT, REPETITION, DIRECT, HASHED = 1, 2, 3, 6, 10  # first input of each kind; input 0 is the neural model's
 RATE, FIRST_RATE, RATE_TOKENS = F(0.006), F(0.02), F(20000)
-LAST_RATE, MAP_RATE = F(0.0005), F(0.02)
+LAST_RATE, MAP_RATE = F(0.001), F(0.02)
 STATE_LIMIT, DIRECT_LIMIT, REPETITION_LIMIT = 255, 250, 1000
 SET_BITS, MAP_BITS = 14, 16
-MATCH, LONGEST, REMEMBERED, PLACE_BITS, AFTER_BITS = 7, 32, 1 << 22, 20, 18
+COLUMNS, MOST_DECISIONS = 128, 19
+MATCHES, LONGEST, REMEMBERED, PLACE_BITS, AFTER_BITS = (4, 7, 14), 32, 1 << 22, 20, 18
+MOST_MISSED, TRUSTED = 8, 16
+TEXT_KEPT = 1 << 12
+EXACT_ONE = 1 << 50
 MOST_BESIDES = (40, 30, 16, 9, 6, 5)
-SETS = ("weights_node", "weights_word", "weights_token", "weights_counts", "weights_neural")
+SETS = (
+    *("weights_node", "weights_word", "weights_token", "weights_counts", "weights_neural"),
+    *("weights_column", "weights_before", "weights_last"),
+)
 
 
 def mix(a: int, b: int) -> int:
@@ -123,6 +131,8 @@ class Node:
     depth: int = 0
     place: int = 1
     """Place in its group of four levels, 1 to 15."""
+    base: float = 1.0
+    """The neural model's probability of its tokens."""
 
     @property
     def mid(self) -> int:
@@ -134,26 +144,86 @@ class Node:
         """Whether only one token is left."""
         return self.high - self.low == 1
 
-    def child(self, bit: int) -> "Node":
-        """The node below, after the outcome `bit`."""
+    def child(self, bit: int, one: float = 0.5) -> "Node":
+        """The node below, after the outcome `bit`; `one`: the neural model's probability of a 1."""
         place = 1 if (self.depth + 1) % LEVELS == 0 else 2 * self.place + bit
         low, high = (self.mid, self.high) if bit else (self.low, self.mid)
-        return Node(low, high, self.depth + 1, place)
+        return Node(low, high, self.depth + 1, place, self.base * (one if bit else 1.0 - one))
+
+
+@dataclass
+class Match:
+    """A place where the last tokens came before, followed for as long as it predicts well."""
+
+    place: int
+    """Of the token that it says comes next."""
+    length: int
+    """Tokens that were alike without a break."""
+    missed: int = 0
+    """Predictions that failed."""
+
+
+class Text:
+    """What tokens have spelt: the last bytes, words, lines."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self.word = self.last_word = self.word_before = self.two_before = 0
+        self.capital = self.between = self.indent = self.first = 0
+        self.first_word = self.first_word_above = 0
+        self.is_capital = False
+        self.kept = deque[int](maxlen=TEXT_KEPT)
+        self.column = self.length_above = 0
+
+    def add(self, byte: int) -> None:
+        """Add the next byte."""
+        self.bytes = (self.bytes << 8 | byte) & MASK
+        self.kept.append(byte)
+        self.column += 1
+        if byte >= 128 or chr(byte).isalnum() or byte == 39:
+            if not self.word:
+                self.is_capital = 65 <= byte <= 90
+            self.word = mix(self.word + 1 & MASK, byte | 32)
+        else:
+            self.between = byte if self.word else (self.between << 8 | byte) & MASK
+            if self.word:
+                self.first_word = self.first_word or self.word
+                self.capital = self.word if self.is_capital else self.capital
+                self.two_before, self.word_before, self.last_word = self.word_before, self.last_word, self.word
+                self.word = 0
+        if byte == 10:
+            self.length_above, self.column = self.column - 1, 0
+            self.first_word_above = self.first_word
+            self.first_word = self.indent = self.first = 0
+        elif not self.first:
+            if byte in b" \t":
+                self.indent += 1
+            else:
+                self.first = byte
+
+    def above(self, k: int) -> int:
+        """The byte of the line above that is `k` to the right of the next one; 256 if there is none."""
+        if self.column + k > self.length_above or self.length_above >= TEXT_KEPT // 2:
+            return 256
+        back = self.length_above + 1 - k
+        return self.kept[-back] if back <= len(self.kept) else 0
+
+    def last(self, n: int) -> int:
+        """The last bytes as a number."""
+        return self.bytes & ((1 << 8 * n) - 1)
 
 
 class Past:
     """The stream so far, and its contexts."""
 
-    def __init__(self, surfaces: list[bytes]) -> None:
+    def __init__(self, surfaces: list[bytes], matches: int) -> None:
         self.surfaces = surfaces
         self.tokens: deque[int] = deque(maxlen=REMEMBERED)
         self.size = 0
-        self.bytes = 0
-        self.word = self.last_word = self.word_before = 0
-        self.after_one: dict[int, int] = {}
-        self.after_two: dict[int, int] = {}
-        self.places: dict[int, int] = {}
-        self.place = self.matched = 0
+        self.text = Text()
+        self.after: list[dict[int, int]] = [{}, {}, {}]
+        self.places: list[dict[int, int]] = [{} for _ in range(matches)]
+        self.matches: list[Match | None] = [None] * matches
 
     def at(self, position: int) -> int:
         """The token at a remembered position."""
@@ -163,80 +233,112 @@ class Past:
         """The k-th last token plus one, 0 before the first."""
         return self.tokens[-k] + 1 if k <= self.size else 0
 
+    def _after_keys(self) -> tuple[int, int, int]:
+        """Where it is kept what followed: the last token, the last two, the last word and the one under way."""
+        one = mix(1, self.back(1))
+        keys = one, mix(one, self.back(2)), mix(self.text.word, self.text.last_word)
+        first, second, third = (key >> (64 - AFTER_BITS) for key in keys)
+        return first, second, third
+
     def push(self, token: int) -> None:
         """Add the next token."""
-        one = mix(1, self.back(1))
-        for followed, key in ((self.after_one, one), (self.after_two, mix(one, self.back(2)))):
-            key >>= 64 - AFTER_BITS
+        for followed, key in zip(self.after, self._after_keys(), strict=True):
             followed[key] = (followed.get(key, 0) << 16 | token & 0xFFFF) & 0xFFFFFFFF
-        self.matched = self.matched + 1 if self.matched and self.at(self.place) == token else 0
-        self.place += 1
+        for m, match in enumerate(self.matches):
+            if match is not None:
+                right = self.at(match.place) == token
+                match.place += 1
+                match.length = match.length + 1 if right else 0
+                match.missed = 0 if match.length >= TRUSTED else match.missed + (not right)
+                if match.missed > MOST_MISSED:
+                    self.matches[m] = None
         self.tokens.append(token)
         self.size += 1
-        self._match()
+        for m in range(len(self.matches)):
+            self._match(m)
         for byte in self.surfaces[token]:
-            self.bytes = (self.bytes << 8 | byte) & MASK
-            if byte >= 128 or chr(byte).isalnum() or byte == 39:
-                self.word = mix(self.word + 1 & MASK, byte | 32)
-            elif self.word:
-                self.word_before, self.last_word, self.word = self.last_word, self.word, 0
+            self.text.add(byte)
 
-    def _match(self) -> None:
-        if self.size < MATCH:
+    def _match(self, m: int) -> None:
+        """Look for a match where none is under way, or one that has just failed."""
+        if self.size < MATCHES[m]:
             return
         key = 0
-        for k in range(1, MATCH + 1):
+        for k in range(1, MATCHES[m] + 1):
             key = mix(key, self.back(k))
         key >>= 64 - PLACE_BITS
-        place = self.places.get(key, 0)
-        if not self.matched and place > 0 and self.size - place < REMEMBERED - LONGEST:
+        place = self.places[m].get(key, 0)
+        match = self.matches[m]
+        sought = match is None or match.length < MATCHES[m]
+        if sought and place > 0 and self.size - place < REMEMBERED - LONGEST:
             same = 0
             while same < min(LONGEST, place) and self.at(place - 1 - same) == self.at(self.size - 1 - same):
                 same += 1
-            if same >= MATCH:
-                self.matched, self.place = same, place
-        self.places[key] = self.size
+            if same >= MATCHES[m]:
+                self.matches[m] = Match(place, same)
+        self.places[m][key] = self.size
+
+    def _expectation(self, m: int) -> int:
+        """What a match says comes next, and how long it is; 0 without one."""
+        match = self.matches[m] if m < len(self.matches) else None
+        return 0 if match is None else self.at(match.place) + 1 << 8 | min(match.length, 24)
 
     def hashed(self) -> list[int]:
         """One hash for each table of bit histories."""
-        t1, t2, t3 = self.back(1), self.back(2), self.back(3)
+        t1, t2, t3, t4 = (self.back(k) for k in range(1, 5))
         one = mix(1, t1)
         two = mix(one, t2)
         three = mix(two, t3)
-        four = mix(three, self.back(4))
-        words = mix(self.word, self.last_word)
-
-        def last(n: int) -> int:
-            return self.bytes & ((1 << 8 * n) - 1)
-
+        four = mix(three, t4)
+        text, last = self.text, self.text.last
+        words = mix(text.word, text.last_word)
+        above, above_two = text.above(0), text.above(0) << 9 | text.above(1)
+        after_one, after_two, after_words = (
+            followed.get(key, 0) for followed, key in zip(self.after, self._after_keys(), strict=True)
+        )
         contexts = (
             two,
             words,
             three,
-            self.word,
+            text.word,
             last(5),
             mix(mix(four, self.back(5)), self.back(6)),
-            mix(mix(self.word, self.word_before), 1),
-            mix(self.after_one.get(one >> (64 - AFTER_BITS), 0), t1),
-            mix(mix(t1, t3), 2),
-            mix(mix(self.after_two.get(two >> (64 - AFTER_BITS), 0), t1), 3),
-            last(3),
-            last(4),
-            last(6),
-            mix(words, self.word_before),
-            four,
-            t2,
-            mix(t2, t3),
-            mix(mix(self.last_word, t1), 4),
+            mix(after_one, t1),
+            mix(text.indent, text.first),
+            mix(above, text.column),
+            mix(after_two, t1),
             last(2),
-            one,
+            mix(text.indent, last(1)),
+            0,
+            t2,
+            last(3),
+            mix(above_two, last(1)),
+            mix(text.word, text.between),
+            mix(text.word, text.capital),
+            mix(t3, t4),
+            mix(text.last_word, text.word_before),
+            self._expectation(0),
+            mix(self._expectation(1), last(1)),
+            mix(text.word, text.word_before),
+            mix(text.first, text.word),
+            mix(text.last_word, t1),
+            mix(after_words, t1),
+            mix(mix(text.first_word_above, min(text.column, 30)), t1),
+            mix(text.column, last(1)),
+            mix(text.length_above, text.column),
+            text.bytes >> 8 & 0xFFFF,
+            text.bytes >> 16 & 0xFFFF,
+            mix(text.word, text.two_before),
+            mix(text.word, text.indent),
+            mix(t2, t3),
+            mix(t1, t3),
         )
         return [mix(k + 1, context) for k, context in enumerate(contexts)]
 
     def direct(self) -> list[int]:
         """One hash for each table of adaptive probabilities."""
         t1 = self.back(1)
-        return [mix(101, 0), mix(102, t1), mix(103, mix(mix(1, t1), self.back(2))), mix(104, self.word)]
+        return [mix(101, 0), mix(102, t1), mix(103, mix(mix(1, t1), self.back(2))), mix(104, self.text.word)]
 
 
 class Group:
@@ -255,7 +357,7 @@ class Seen:
     place: int
     histories: list[BitHistory]
     direct: list[Estimate]
-    repetition: Estimate | None
+    repetitions: list[Estimate | None]
 
 
 @dataclass
@@ -271,19 +373,57 @@ class Mixed:
     right: np.float32
     neural: float
     """The neural model's probability of a 1."""
+    exact: float
+    """That of exact counts; 0 without them."""
     mixed: np.float32
     """The probability of a 1 before the last maps."""
     mended: np.float32
     """The probability of a 1 after the last maps."""
 
-    def charge(self, weight: float) -> float:
-        """The final probability of a 1, if the neural model has this weight."""
-        return min(1.0 - LEAST, max(LEAST, weight * self.neural + (1.0 - weight) * float(self.mended)))
+    def charge(self, weight: "Believed") -> float:
+        """The final probability of a 1, given these weights."""
+        rest = 1.0 - weight.neural - weight.exact
+        one = weight.neural * self.neural + weight.exact * self.exact + rest * float(self.mended)
+        return min(1.0 - LEAST, max(LEAST, one))
 
-    def told(self, weight: float, one: float, bit: int) -> float:
-        """The neural model's weight after the outcome."""
-        believed, charged = (self.neural, one) if bit else (1.0 - self.neural, 1.0 - one)
-        return min(1.0, weight * believed / charged)
+    def told(self, weight: "Believed", one: float, bit: int) -> "Believed":
+        """The weights after the outcome."""
+        charged = one if bit else 1.0 - one
+        neural = min(1.0, weight.neural * (self.neural if bit else 1.0 - self.neural) / charged)
+        exact = min(1.0 - neural, weight.exact * (self.exact if bit else 1.0 - self.exact) / charged)
+        return Believed(neural, exact)
+
+
+class Believed(NamedTuple):
+    """The switch's weights of the neural model and of exact counts; the rest is the mixture's."""
+
+    neural: float
+    exact: float
+
+
+class ExactPaths:
+    """What exact counts say of decisions: the sums of their chain over the tokens on both sides."""
+
+    def __init__(self, max_order: int, rank: NDArray[np.int64]) -> None:
+        self.model, self.rank = ReferenceModel(max_order, ExactConfig()), rank
+        self.below = [0] * (len(rank) + 1)
+        self.rest = 1.0
+
+    def begin(self) -> None:
+        """Sum up the next token's parts, in units of 2^-50, so that no order of adding matters."""
+        self.rest, parts = self.model.parts()
+        by_rank = [0] * len(self.rank)
+        for token, part in parts:
+            by_rank[self.rank[token]] += int(part * EXACT_ONE)
+        self.below = [0, *accumulate(by_rank)]
+
+    def one(self, node: Node, neural: float) -> float:
+        """The probability of a 1; `neural`: the neural model's."""
+        left = float(self.below[node.mid] - self.below[node.low]) * (1.0 / EXACT_ONE)
+        right = float(self.below[node.high] - self.below[node.mid]) * (1.0 / EXACT_ONE)
+        left += self.rest * (node.base * (1.0 - neural))
+        right += self.rest * (node.base * neural)
+        return right / (left + right) if left + right > 0.0 else 0.5
 
 
 def dot(a: NDArray[np.float32], b: NDArray[np.float32]) -> np.float32:
@@ -307,7 +447,7 @@ class ReferenceMixer:
         self.config, self.rank = config, spelling.rank.astype(np.int64)
         self.by_rank = np.argsort(self.rank)
         self.vocab_size = len(self.rank)
-        self.past = Past(spelling.surfaces)
+        self.past = Past(spelling.surfaces, config.matches)
         width = -(-(HASHED + config.contexts) // LANES) * LANES
 
         self.lines = config.groups // 4
@@ -315,20 +455,24 @@ class ReferenceMixer:
         self.direct_lines = max(config.groups // 16, 1)
         self.direct: dict[tuple[int, int], Estimate] = {}
         self.maps: list[dict[BitHistory, Estimate]] = [{} for _ in range(config.contexts)]
-        self.repetitions: dict[tuple[int, bool, int], Estimate] = {}
+        self.repetitions: dict[tuple[int, int, int, bool, int], Estimate] = {}
 
-        rows = (self.vocab_size, 1 << SET_BITS, 1 << SET_BITS, 768, 16 * 5 * 4)[: config.weight_sets]
+        rows = (
+            *(self.vocab_size, 1 << SET_BITS, 1 << SET_BITS, 768, 16 * 5 * 4),
+            *(COLUMNS * MOST_DECISIONS, 256 * 16, 256 * 16),
+        )[: config.weight_sets]
         start = np.zeros(width, F)
         start[CONSTANT : HASHED + config.contexts] = weight
-        start[0] = 1
+        start[0], start[EXACT] = (0.5, 0.5) if config.exact_order else (1, 0)
         self.weights = [np.tile(start, (n, 1)) for n in rows]
         self.last_weights = np.zeros((self.vocab_size, LANES), F)
         self.last_weights[:, : len(rows)] = F(1) / F(len(rows))
         untouched = logistic((np.arange(CELLS, dtype=F) - F(CELLS // 2)) * F(0.5))
         self.last_maps = [np.tile(untouched, (n, 1)) for n in (self.vocab_size, 1 << MAP_BITS)]
 
-        self.neural_weight, self.charged = 0.5, 0.0  # the switch
-        self.weight = self.one = 0.5  # the switch's weight within the token, and the probability of a 1
+        self.exact = ExactPaths(config.exact_order, self.rank) if config.exact_order else None
+        self.believed, self.charged = Believed(*((1 / 3, 1 / 3) if self.exact else (0.5, 0.0))), 0.0  # the switch
+        self.weight, self.one = self.believed, 0.5  # the switch's weights within the token; the probability of a 1
         self.below = np.zeros(self.vocab_size + 1)
         self.branches: NDArray[np.float64] | None = None
         """The neural model's probabilities of a 1 on the token's path, where these are given instead of a row."""
@@ -372,21 +516,23 @@ class ReferenceMixer:
         return self.maps[k].setdefault(history, Estimate((history.ones + 0.4) / (history.total + 0.8)))
 
     def _look(self, node: Node) -> Seen:
-        """What the contexts and the current repetition hold for a node."""
+        """What the contexts and the current repetitions hold for a node."""
         histories = [group.histories[node.place] for group in self.groups_here]
         direct = [self._direct(line, node.place) for line in self.direct_here]
-        return Seen(self.keys, node.place, histories, direct, self._repetition(node))
+        repetitions = [self._repetition(node, m) for m in range(self.config.matches)]
+        return Seen(self.keys, node.place, histories, direct, repetitions)
 
-    def _repetition(self, node: Node) -> Estimate | None:
-        length = self.past.matched
-        if length == 0:
+    def _repetition(self, node: Node, m: int) -> Estimate | None:
+        match = self.past.matches[m]
+        if match is None:
             return None
-        expected = self.rank[self.past.at(self.past.place)]
+        expected = self.rank[self.past.at(match.place)]
         if not node.low <= expected < node.high:
             return None  # it has already failed
-        known = length if length < 16 else min(31, 16 + (length - 16) // 4)
+        known = match.length if match.length < 16 else min(31, 16 + (match.length - 16) // 4)
         bit = int(expected >= node.mid)
-        return self.repetitions.setdefault((known, node.depth > 0, bit), Estimate((0.1, 0.9)[bit]))
+        key = m, known, min(match.missed, 3), node.depth > 0, bit
+        return self.repetitions.setdefault(key, Estimate((0.1, 0.9)[bit]))
 
     # One decision
 
@@ -398,27 +544,38 @@ class ReferenceMixer:
         if self.branches is not None:
             q = float(self.branches[node.depth])
         inputs[0] = F(logit(q))
+        exact = 0.0
+        if self.exact:
+            exact = self.exact.one(node, q)
+            inputs[EXACT] = F(logit(exact))
         inputs[CONSTANT] = F(0.3)
-        if seen.repetition is not None:
-            inputs[REPETITION] = seen.repetition.logit
+        for m, repetition in enumerate(seen.repetitions):
+            if repetition is not None:
+                inputs[REPETITION + m] = repetition.logit
         for k, estimate in enumerate(seen.direct):
             inputs[DIRECT + k] = estimate.logit
         for k, history in enumerate(seen.histories):
             if history != NOTHING:
                 inputs[HASHED + k] = self._map(k, history).logit
 
-        repeats = 0 if seen.repetition is None else 1 if past.matched < 8 else 2 if past.matched < 20 else 3
+        repeats = 0
+        if seen.repetitions and seen.repetitions[0] is not None:
+            length = past.matches[0].length if past.matches[0] else 0
+            repeats = 1 if length < 8 else 2 if length < 20 else 3
         used = [seen.histories[k].total if k < len(seen.histories) else 0 for k in range(8)]
         sure = min(3, used[0] // 2) * 16 + min(3, used[1] // 2) * 4 + min(3, used[4] // 2)
-        known = sum(used[k] > 0 for k in (5, 7, 2, 0))
+        known = sum(used[k] > 0 for k in (5, 6, 2, 0))
         neural = min(15, max(0, int(inputs[0] + F(8))))
         token = mix(105, past.back(1))
         selected = (
             mid,
-            mix(mix(106, past.word), node.depth // 3) >> (64 - SET_BITS),
+            mix(mix(106, past.text.word), node.depth // 3) >> (64 - SET_BITS),
             mix(token, node.depth) >> (64 - SET_BITS),
             (sure * 3 + min(2, used[3])) * 4 + repeats,
             (neural * 5 + known) * 4 + repeats,
+            min(past.text.column, COLUMNS - 1) * MOST_DECISIONS + node.depth,
+            (past.text.bytes >> 8 & 255) * 16 + min(node.depth, 15),
+            (past.text.bytes & 255) * 16 + min(node.depth, 15),
         )
         weights = [table[row] for table, row in zip(self.weights, selected, strict=False)]
         logits = np.zeros(LANES, F)
@@ -436,14 +593,17 @@ class ReferenceMixer:
         for c in cells:
             maps = maps + (c[0] * (F(1) - right) + c[1] * right)
         mended = min(F(1) - LEAST_MIXED, max(LEAST_MIXED, F(0.5) * mixed + F(0.25) * maps))
-        return Mixed(inputs, logits, logistic(logits), weights, last_weights, cells, right, q, mixed, mended)
+        return Mixed(inputs, logits, logistic(logits), weights, last_weights, cells, right, q, exact, mixed, mended)
 
     # One token: all its decisions, then learning from them
 
     def _learn(self, decisions: list[tuple[Mixed, int]]) -> None:
         """Update everything that depends on the neural model."""
         share = 1.0 / (self.charged + 2.0)
-        self.neural_weight, self.charged = (1.0 - share) * self.weight + 0.5 * share, self.charged + 1.0
+        even = 1.0 / 3.0 if self.exact else 0.5
+        neural = (1.0 - share) * self.weight.neural + even * share
+        exact = (1.0 - share) * self.weight.exact + even * share if self.exact else 0.0
+        self.believed, self.charged = Believed(neural, exact), self.charged + 1.0
         rate = RATE + (FIRST_RATE - RATE) / (F(1) + F(self.past.size) / RATE_TOKENS)
         for mixed, bit in decisions:
             outcome = F(bit)
@@ -464,14 +624,15 @@ class ReferenceMixer:
                 taken[k].histories[seen.place] = history.after(bit)
             for estimate in seen.direct:
                 estimate.update(bit, DIRECT_LIMIT)
-            if seen.repetition is not None:
-                seen.repetition.update(bit, REPETITION_LIMIT)
+            for repetition in seen.repetitions:
+                if repetition is not None:
+                    repetition.update(bit, REPETITION_LIMIT)
         self.past.push(token)
 
     def _order(self, first: Seen) -> int:
         if self.past.size == 0:
             return 0
-        for k, order in ((5, 7), (14, 5), (2, 4), (0, 3)):
+        for k, order in ((5, 7), (2, 4), (0, 3)):
             if k < len(first.histories) and first.histories[k] != NOTHING:
                 return order
         return 2 if first.direct[1].count else 1
@@ -484,6 +645,8 @@ class ReferenceMixer:
             self.below[rank + 1] = total
 
     def append(self, tokens: Tokens) -> None:
+        if self.exact:
+            self.exact.model.append(tokens)
         for token in tokens.tolist():
             node, leaf = Node(0, self.vocab_size), self.rank[token]
             decisions = []
@@ -533,9 +696,11 @@ class ReferenceMixer:
 
     def distribution(self, base: NDArray[np.float64]) -> NDArray[np.float64]:
         self._sum_up(base)
+        if self.exact:
+            self.exact.begin()
         p = np.ones(self.vocab_size)
 
-        def descend(node: Node, weight: float, charged: float) -> None:
+        def descend(node: Node, weight: Believed, charged: float) -> None:
             if node.is_leaf:
                 p[self.by_rank[node.low]] = charged
                 return
@@ -545,15 +710,18 @@ class ReferenceMixer:
             one = mixed.charge(weight)
             for bit in range(2):
                 self.keys, self.groups_here, self.direct_here = here
-                descend(node.child(bit), mixed.told(weight, one, bit), charged * (one if bit else 1.0 - one))
+                below = node.child(bit, mixed.neural)
+                descend(below, mixed.told(weight, one, bit), charged * (one if bit else 1.0 - one))
 
-        descend(Node(0, self.vocab_size), self.neural_weight, 1.0)
+        descend(Node(0, self.vocab_size), self.believed, 1.0)
         return p
 
     def evidence(
         self, token: int, base: NDArray[np.float64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
         self._sum_up(base)
+        if self.exact:
+            self.exact.begin()
         n = self.config.contexts
         occurred, followed = np.zeros(n, np.int64), np.zeros(n, np.int64)
         sizes = np.zeros(len(self.weights[0][0]))
@@ -569,7 +737,7 @@ class ReferenceMixer:
                 followed[k] = history.ones if bit else history.zeros
             for m, chosen in enumerate(mixed.weights):
                 sizes += np.abs(float(mixed.last_weights[m]) * chosen.astype(np.float64) * mixed.inputs)
-            node = node.child(bit)
+            node = node.child(bit, mixed.neural)
         total = sizes.sum()
         shares = np.append(sizes[HASHED : HASHED + n], sizes[0])
         return occurred, followed, shares / total if total > 0 else np.zeros(n + 1)
@@ -579,9 +747,11 @@ class ReferenceMixer:
         return self._begin()
 
     def _begin(self) -> float:
+        if self.exact:
+            self.exact.begin()
         self.node = Node(0, self.vocab_size)
         self.seen, self.mixed = [], []
-        self.weight = self.neural_weight
+        self.weight = self.believed
         return self._next()
 
     def _next(self) -> float:
@@ -601,9 +771,11 @@ class ReferenceMixer:
         self.seen[-1] = self.seen[-1][0], bit
         self.mixed[-1] = self.mixed[-1][0], bit
         self.weight = self.mixed[-1][0].told(self.weight, self.one, bit)
-        self.node = self.node.child(bit)
+        self.node = self.node.child(bit, self.mixed[-1][0].neural)
         if not self.token_known:
             return self._next()
+        if self.exact:
+            self.exact.model.follow_parts(self.token, self.node.base)
         self._learn(self.mixed)
         self._count(self.seen, self.token)
         return 0.0
@@ -629,12 +801,28 @@ class ReferenceMixer:
 
     def learned(self) -> dict[str, NDArray[Any]]:
         arrays = {name: array.ravel().copy() for name, array in self._arrays().items()}
-        return {**arrays, "switch": np.array([self.neural_weight, self.charged])}
+        if self.exact:
+            exact = self.exact.model.learned()
+            arrays["exact_weights"] = exact["weights"].ravel()
+            arrays["exact_state"] = np.concatenate([exact["rates"], exact["steps"].astype(np.float64)])
+        return {**arrays, "switch": np.array([*self.believed, self.charged])}
+
+    @property
+    def neural_weight(self) -> float:
+        """The switch's weight of the neural model."""
+        return self.believed.neural
 
     def load_learned(self, learned: dict[str, NDArray[Any]]) -> None:
-        arrays = self._arrays()
-        if learned.keys() != {*arrays, "switch"}:
-            raise ValueError(f"arrays are {', '.join(arrays)} and switch, not {', '.join(learned)}")
+        arrays, expected = self._arrays(), self.learned()
+        if learned.keys() != expected.keys():
+            raise ValueError(f"arrays are {', '.join(expected)}, not {', '.join(learned)}")
         for name, array in arrays.items():
             array[:] = learned[name].reshape(array.shape)
-        self.neural_weight, self.charged = learned["switch"].tolist()
+        if self.exact:
+            model = self.exact.model
+            like = model.learned()
+            rates, steps = np.split(learned["exact_state"], 2)
+            weights = learned["exact_weights"].reshape(like["weights"].shape)
+            model.load_learned({**like, "weights": weights, "rates": rates, "steps": steps.astype(np.uint64)})
+        neural, counted, self.charged = learned["switch"].tolist()
+        self.believed = Believed(neural, counted)
