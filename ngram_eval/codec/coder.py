@@ -7,7 +7,6 @@ same bytes.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -33,8 +32,6 @@ _MOST_BEYOND = 7
 _ANY_BYTE_NATS = round(np.log(256) * (1 << FRACTION_BITS))
 
 Advance = Callable[[int], None]
-Decode = Callable[[int, int | None, bytes, Advance], tuple[NDArray[np.uint32], bytes]]
-"""`Coder.decode`."""
 
 
 class Coder(Protocol):
@@ -64,7 +61,8 @@ def make_coder(
     """The coder of a method, with an empty memory, or one that has read the tokens `known`.
 
     Over 1/V it has learned from them what it would have learned by coding them; over a model, it has only counted them.
-    `version` is that of the payloads that it reads; it writes the newest.
+    `version` is that of the payloads that it reads; it writes the newest. No file of version 1's mixer gets here,
+    whose contexts were others.
     """
     config = method.config
     if config.scorer == "mixer":
@@ -74,7 +72,7 @@ def make_coder(
             mixer.score(known, base.next()[0])
         elif known is not None:
             mixer.append(known)
-        return DecisionCoder(mixer, base, _functions(backend), version)
+        return DecisionCoder(mixer, base, _functions(backend))
     model = make_model(backend, config.ngram.max_order, config.exact)
     if known is not None and isinstance(base, UniformBase):
         model.score(known, *base.rows(known), together=False)
@@ -95,14 +93,12 @@ def _functions(backend: str) -> Any:
 class _Reader(ABC):
     """Reads tokens one after another, as many at a time as one distribution of the base serves."""
 
-    def __init__(self, base: Base, functions: Any, version: int) -> None:
-        self._base, self._functions, self._version = base, functions, version
+    def __init__(self, base: Base, functions: Any) -> None:
+        self._base, self._functions = base, functions
 
     def decode(
         self, count: int, escape: int | None, payload: bytes, advance: Advance
     ) -> tuple[NDArray[np.uint32], bytes]:
-        if self._version == 1:
-            return self._read_version_1()(count, escape, payload, advance)
         decoder, tokens = self._functions.RangeDecoder(payload), np.empty(count, np.uint32)
         at_once = _REPORT if isinstance(self._base, UniformBase) else 1
         for start in range(0, count, at_once):
@@ -123,17 +119,13 @@ class _Reader(ABC):
     def _read(self, decoder: Any, row: NDArray[np.float64], entropy: float, n: int) -> NDArray[np.uint32]:
         """The next `n` tokens, all of which have this distribution for a base."""
 
-    @abstractmethod
-    def _read_version_1(self) -> Decode:
-        """As `decode`, for a payload of format version 1."""
-
 
 class SymbolCoder(_Reader):
     """`Coder` of whole distributions."""
 
     def __init__(self, model: ExactModel, base: Base, functions: Any, version: int) -> None:
-        super().__init__(base, functions, version)
-        self._model = model
+        super().__init__(base, functions)
+        self._model, self._version = model, version
 
     def encode(self, tokens: Tokens, raw: bytes, advance: Advance) -> tuple[bytes, int]:
         encoder, nats = self._functions.RangeEncoder(), len(raw) * _ANY_BYTE_NATS
@@ -149,15 +141,19 @@ class SymbolCoder(_Reader):
     def _read(self, decoder: Any, row: NDArray[np.float64], entropy: float, n: int) -> NDArray[np.uint32]:
         return self._functions.read_symbols(self._model, decoder, row, entropy, n)  # type: ignore[no-any-return]
 
-    def _read_version_1(self) -> Decode:
-        return partial(version_1.read_symbols, self._model, self._base)
+    def decode(
+        self, count: int, escape: int | None, payload: bytes, advance: Advance
+    ) -> tuple[NDArray[np.uint32], bytes]:
+        if self._version == 1:
+            return version_1.read_symbols(self._model, self._base, count, escape, payload, advance)
+        return super().decode(count, escape, payload, advance)
 
 
 class DecisionCoder(_Reader):
     """`Coder` of binary decisions."""
 
-    def __init__(self, mixer: Mixer, base: Base, functions: Any, version: int) -> None:
-        super().__init__(base, functions, version)
+    def __init__(self, mixer: Mixer, base: Base, functions: Any) -> None:
+        super().__init__(base, functions)
         self._mixer = mixer
 
     def encode(self, tokens: Tokens, raw: bytes, advance: Advance) -> tuple[bytes, int]:
@@ -174,6 +170,3 @@ class DecisionCoder(_Reader):
 
     def _read(self, decoder: Any, row: NDArray[np.float64], entropy: float, n: int) -> NDArray[np.uint32]:
         return self._functions.read_decisions(self._mixer, decoder, row, n)  # type: ignore[no-any-return]
-
-    def _read_version_1(self) -> Decode:
-        return partial(version_1.read_decisions, self._mixer, self._base)

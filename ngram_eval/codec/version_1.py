@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from ngram_eval.codec.base import Base
 from ngram_eval.errors import InputError
 from ngram_eval.scorers.exact.model import ExactModel
-from ngram_eval.scorers.mixer.model import Mixer
 
 _REPORT = 1 << 10
 """Tokens between two updates of the progress bar."""
@@ -39,28 +38,6 @@ def read_symbols(
         raise _foreign(error) from error
     advance(count % _REPORT)
     return tokens, bytes(raw)
-
-
-def read_decisions(
-    mixer: Mixer, base: Base, count: int, escape: int | None, payload: bytes, advance: Callable[[int], None]
-) -> Read:
-    """Binary decisions; the bytes of escapes follow after all tokens. Raises `InputError` as `Coder.decode` does."""
-    decoder, tokens = _decoder(payload), np.empty(count, np.uint32)
-    try:
-        for i in range(count):
-            one = mixer.begin(base.next()[0][0])
-            while not mixer.token_known:
-                one = mixer.decide(decoder.decode(stream.model.Bernoulli(one, perfect=False)))
-            tokens[i] = mixer.token
-            base.push(mixer.token)
-            if i % _REPORT == _REPORT - 1:
-                advance(_REPORT)
-        escapes = 0 if escape is None else int((tokens == escape).sum())
-        raw = decoder.decode(stream.model.Uniform(256), escapes) if escapes else np.zeros(0)
-    except AssertionError as error:
-        raise _foreign(error) from error
-    advance(count % _REPORT)
-    return tokens, raw.astype(np.uint8).tobytes()
 
 
 def _decoder(payload: bytes) -> "stream.queue.RangeDecoder":

@@ -31,7 +31,7 @@ def test_every_configuration_field_is_a_flag(stream: Stream, evaluate: Evaluate)
         "--scorer hashed --seq-len 128 --stride 16 --rescore-tail --min-order 3 --max-order 5 --buckets 1024 "
         "--min-count 3 --context-gap --prefill-hole --target-backoff --alpha-base 0.1 --alpha-range 0.3 "
         "--alpha-slope 1.5 --alpha-fixed 0.4 --centres 1 2 3 4 5 6 7 8 9 --no-chain --tilt learned --tilt-beta 1 "
-        "--tilt-confidence 0.5 --contexts 9 --weight-sets 4 --matches 2 --exact-order 3 --groups 1024 "
+        "--tilt-confidence 0.5 --contexts 9 --weight-sets 4 --groups 1024 "
         "--start-weight 0.1 --byte-rule piece"
     )
     config = evaluate(*data, *flags.split())["exact"]["config"]
@@ -72,10 +72,12 @@ def test_every_configuration_field_is_a_flag(stream: Stream, evaluate: Evaluate)
     )
     uniform = ["--data", stream.shard, "--uniform", "--tokenizer", asset("tokenizer.model"), "--preset", "ppmd"]
     mixed = evaluate(*uniform, *bytewise.split(), "--seq-len", 256)["ppmd"]["config"]
-    found = (config, whole, mixed)
+    of_mixer = [*uniform[:-1], "mixer", "--matches", 2, "--exact-order", 3, "--groups", 1024, "--seq-len", 256]
+    found = (config, whole, mixed, evaluate(*of_mixer)["mixer"]["config"])
     changed = [{name for name, value in leaves(one).items() if value != before[name]} for one in found]
     assert "exact.by_window" in changed[1]
-    assert changed[0] | {"exact.by_window"} | {name for name in changed[2] if "ppmd" in name} == before.keys()
+    added = {name for name in changed[2] | changed[3] if "ppmd" in name or "mixer" in name}
+    assert changed[0] | {"exact.by_window"} | added == before.keys()
 
 
 def leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
