@@ -136,7 +136,7 @@ def test_every_function_gets_a_tensor() -> None:
     [
         ({"samples": -1}, "samples is -1: "),
         ({"batch_windows": 0}, "batch_windows is 0: "),
-        ({"config": "best"}, "config is 'best': "),
+        ({"config": "best"}, "preset is 'best': "),
         ({"backend": "abacus"}, "backend is 'abacus': "),
         ({"tokens": TOKENS[:9]}, "a seq_len of at most 8"),
     ],
