@@ -354,7 +354,7 @@ def tilt() -> EvalConfig:
 
 def mixer() -> EvalConfig:
     """Hashed contexts of binary decisions, mixed online: a probability. Needs whole distributions."""
-    return EvalConfig(scorer="mixer", mixer=MixerConfig(contexts=18))
+    return EvalConfig(scorer="mixer", mixer=MixerConfig(contexts=18, matches=2))
 
 
 def mixer_fast() -> EvalConfig:

@@ -57,7 +57,7 @@ class Compress(Shown):
     """`packaged`, a SentencePiece model file, `train` (one trained on the input), or `bytes`. The compressed file holds
     the bytes of the tokens of a model file or a trained tokenizer."""
     pieces: int | None = None
-    """Most pieces of a trained tokenizer. Default: 512, or 1024 for an input of 8 MB or more."""
+    """Most pieces of a trained tokenizer. Default: 512, or 1024 for an input of 4 MB or more."""
     unwrap: bool = True
     """Leave out line breaks that a width of lines implies, where that restores every byte."""
     blocks: int = 1

@@ -32,7 +32,7 @@ _FREQUENT = 1 / 8192
 """Least share of a text's characters that a character with a piece has: others are cut into bytes."""
 _TRIALS = ((1, 1.0), (1, 0.98), (1, 0.9), (2, 1.0), (4, 1.0), (1, 0.5), (4, 0.5))
 """(divisor of the number of pieces, share of the frequent characters that get one); the first that works is used."""
-_FEW_PIECES, _MANY_PIECES, _LONG = 512, 1024, 8_000_000
+_FEW_PIECES, _MANY_PIECES, _LONG = 512, 1024, 4_000_000
 """Pieces that give about the smallest file, for texts below `_LONG` bytes and for others."""
 _LEAST_PIECES = 256 + 3 + 1
 
