@@ -3,16 +3,15 @@
 import hashlib
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ngram_eval.audit.case import Case, Told
 from ngram_eval.audit.claim import Claim
 from ngram_eval.audit.finding import Finding, NotApplicable, finding, percent
 from ngram_eval.audit.original import original_bytes
 from ngram_eval.audit.precision import SAME, of_a_sum, of_digits
+from ngram_eval.audit.stretches import stretches
 from ngram_eval.bpb import bits_per_byte, nats_of
 from ngram_eval.files import open_input
-from ngram_eval.text.stream import Tokens
 
 _STRETCH = 32
 """Tokens in a row that two texts do not share by chance."""
@@ -126,26 +125,15 @@ def text_is_not_trained_on(case: Told) -> Finding:
     """The training data holds hardly any stretch of the text."""
     if case.data.training is None:
         raise NotApplicable("the training data is not at hand: give --training 'PATTERN'")
-    own = np.unique(_stretches(case.tokens))
+    own = np.unique(stretches(case.tokens, _STRETCH))
     if len(own) == 0:
         raise NotApplicable(f"the text is shorter than {_STRETCH} tokens")
     found = np.zeros(len(own), bool)
     for start in range(0, len(case.data.training), _AT_ONCE):
-        other = _stretches(case.data.training[start : start + _AT_ONCE + _STRETCH - 1])
+        other = stretches(case.data.training[start : start + _AT_ONCE + _STRETCH - 1], _STRETCH)
         at = np.searchsorted(own, other)
         at[at == len(own)] = 0
         found[at[own[at] == other]] = True
     share = float(found.mean())
     text = f"{percent(share)} of the text's stretches of {_STRETCH} tokens are in the training data"
     return finding(share <= _SHARED, share, text)
-
-
-def _stretches(tokens: Tokens) -> NDArray[np.uint64]:
-    """A number for each stretch of tokens, the same for the same tokens."""
-    count = max(len(tokens) - _STRETCH + 1, 0)
-    numbers = np.zeros(count, np.uint64)
-    for offset in range(_STRETCH):
-        numbers *= np.uint64(0x9E3779B97F4A7C15)
-        numbers += tokens[offset : offset + count].astype(np.uint64) + np.uint64(1)
-        numbers ^= numbers >> np.uint64(29)
-    return numbers

@@ -3,10 +3,10 @@
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ngram_eval.audit.case import Told
 from ngram_eval.audit.finding import Finding, NotApplicable, percent
+from ngram_eval.audit.stretches import stretches
 from ngram_eval.text.stream import Tokens
 
 _GRAM = 16
@@ -49,37 +49,15 @@ def text_is_not_in_the_memory(case: Told) -> Finding:
 
 def shared(text: Tokens, other: Tokens) -> Shared:
     """What of `text` (at least 16 tokens) `other` holds."""
-    grams = np.isin(_grams(text, _GRAM), _grams(other, _GRAM))
+    grams = np.isin(stretches(text, _GRAM), stretches(other, _GRAM))
     low, high = 0, min(len(text), len(other)) + 1  # it holds a run of `low`, and none of `high`
     while high - low > 1:
         length = (low + high) // 2
-        if np.isin(np.unique(_grams(text, length)), _grams(other, length)).any():
+        if np.isin(np.unique(stretches(text, length)), stretches(other, length)).any():
             low = length
         else:
             high = length
     return Shared(float(grams.mean()), low)
-
-
-def _grams(tokens: Tokens, length: int) -> NDArray[np.uint64]:
-    """A number for each stretch of `length` tokens, the same for the same tokens."""
-    count = max(len(tokens) - length + 1, 0)
-    numbers: NDArray[np.uint64] = np.zeros(count, np.uint64)
-    doubled: NDArray[np.uint64] = tokens.astype(np.uint64) + np.uint64(1)
-    done, size = 0, 1
-    while done < length:  # of powers of two, each made of two of the one before
-        if length & size:
-            numbers = _mixed(numbers, doubled[done : done + count])
-            done += size
-        doubled = _mixed(doubled[:-size], doubled[size:])
-        size *= 2
-    return numbers
-
-
-def _mixed(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    mixed = first * np.uint64(0x9E3779B97F4A7C15) + second
-    mixed ^= mixed >> np.uint64(29)
-    mixed *= np.uint64(0xBF58476D1CE4E5B9)
-    return mixed ^ mixed >> np.uint64(32)
 
 
 def _chance(tokens: Tokens, kept: Tokens) -> float:
