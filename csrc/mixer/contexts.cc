@@ -58,10 +58,10 @@ MixerContexts::MixerContexts(const Spelling& spelling, int hashed, int matches)
 
 void MixerContexts::push(std::uint32_t token) {
   const std::uint64_t one = mix(1, back(1)), two = mix(one, back(2)), words = mix(text_.word, text_.last_word);
-  for (auto* followed : {&after_one_[one >> (64 - kAfterBits)], &after_two_[two >> (64 - kAfterBits)],
-                         &after_words_[words >> (64 - kAfterBits)]}) {
-    *followed = *followed << 16 | (token & 0xFFFF);
-  }
+  const auto followed = [token](std::uint32_t& last) { last = last << 16 | (token & 0xFFFF); };
+  followed(after_one_[one >> (64 - kAfterBits)]);
+  followed(after_two_[two >> (64 - kAfterBits)]);
+  if (hashed_ > kHashedBesides) followed(after_words_[words >> (64 - kAfterBits)]);
   for (int m = 0; m < in_use_; ++m) {
     Match& match = matches_[m];
     if (!match.found) continue;
@@ -155,7 +155,7 @@ void MixerContexts::look() {
         mix(text.word, text.capital),
     });
   }
-  if (hashed_ > known) {
+  if (hashed_ > kHashedBesides) {
     add({
         // and of `mixer-max`
         mix(t3, t4),

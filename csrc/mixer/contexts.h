@@ -89,6 +89,7 @@ class MixerContexts {
 
  private:
   static constexpr int kPlaceBits = 20, kAfterBits = 18;
+  static constexpr int kHashedBesides = 18;  // contexts besides those of `mixer-max` alone
 
   std::uint32_t at(std::uint64_t position) const { return tokens_.data()[position & (kRemembered - 1)]; }
   std::uint64_t back(std::uint64_t k) const { return k <= size_ ? at(size_ - k) + std::uint64_t{1} : 0; }

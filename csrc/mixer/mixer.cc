@@ -126,7 +126,8 @@ NGRAM_INLINE void Mixer::descend(Path& path, int bit) const {
   const Node at = path.last();
   path.bits[path.depth++] = static_cast<std::uint8_t>(bit);
   const int place = path.depth % kLevels == 0 ? 1 : 2 * at.place + bit;
-  path.nodes[path.depth] = bit ? Node{at.mid(), at.high, place} : Node{at.low, at.mid(), place};
+  const std::uint32_t mid = at.mid(), right = -static_cast<std::uint32_t>(bit);  // masks: no branch could be foreseen
+  path.nodes[path.depth] = {at.low + ((mid - at.low) & right), mid + ((at.high - mid) & right), place};
 }
 
 // The whole path to `token`, which comes next.
@@ -150,7 +151,7 @@ NGRAM_INLINE void Mixer::ask(int depth) {
     for (int i = 0; i < kAtOnce; ++i) NGRAM_PREFETCH(groups_.line(path.keys[asked_ + i]));  // the last may be old ones
     asked_ += kAtOnce;
   }
-  if (depth % kLevels == 0) NGRAM_PREFETCH(path.direct[depth / kLevels][kPart]);
+  NGRAM_PREFETCH(path.direct[depth / kLevels][kPart]);
   const Path::Rows& rows = path.rows[depth];
   if constexpr (kPart == 3) {
     for (const float* const map : rows.maps) {
@@ -335,6 +336,9 @@ NGRAM_CLONES void Mixer::predict(const Path& path, int from, int to) {
   }
 }
 
+// An outcome's probability from that of a 1, without a branch that could not be foreseen.
+NGRAM_INLINE double of(int bit, double one) { return std::abs(one - (1 - bit)); }
+
 // What a 1 is charged with where the neural model has this weight.
 double Mixer::charge(int depth, const Believed& weight) const {
   const Decision& decision = decisions_[depth];
@@ -346,9 +350,9 @@ double Mixer::charge(int depth, const Believed& weight) const {
 // The neural model's weight once the outcome is known.
 Mixer::Believed Mixer::told(int depth, const Believed& weight, double one, int bit) const {
   const Decision& decision = decisions_[depth];
-  const double charged = bit ? one : 1.0 - one;
-  const double neural = std::min(1.0, weight.neural * (bit ? decision.neural : 1.0 - decision.neural) / charged);
-  const double exact = std::min(1.0 - neural, weight.exact * (bit ? decision.exact : 1.0 - decision.exact) / charged);
+  const double charged = of(bit, one);
+  const double neural = std::min(1.0, weight.neural * of(bit, decision.neural) / charged);
+  const double exact = std::min(1.0 - neural, weight.exact * of(bit, decision.exact) / charged);
   return {neural, exact};
 }
 
@@ -489,7 +493,7 @@ double Mixer::charge(Path& path, Decisions* decisions) {
   for (int i = 0; i < path.depth; ++i) {
     const double one = charge(i, weight_);
     weight_ = told(i, weight_, one, path.bits[i]);
-    p *= path.bits[i] ? one : 1.0 - one;
+    p *= of(path.bits[i], one);
     if (decisions) {
       decisions->bits.push_back(path.bits[i]);
       decisions->ones.push_back(one);
