@@ -183,7 +183,7 @@ class MixerConfig:
     """The mixing of hashed contexts over binary decisions (`ngram_eval.scorers.mixer.model`)."""
 
     contexts: int = 20
-    """Number of contexts with a table of their own, the most useful first, up to 35."""
+    """Number of contexts with a table of their own, the most useful first, up to 37."""
 
     weight_sets: int = 5
     """Sets of weights whose sums are mixed again: 8, 5 without those by column and bytes, 4 without the model's."""
@@ -194,6 +194,9 @@ class MixerConfig:
     exact_order: int = 0
     """Highest order of exact counts, whose chain is one more input; 0: without them."""
 
+    runs: int = 0
+    """Contexts whose last token is one more input each, the first ones: what came last, and how often in a row."""
+
     groups: int = 1 << 24
     """Groups of 15 nodes' bit histories, a power of two, for all contexts together; memory is groups x 20 bytes."""
 
@@ -201,7 +204,8 @@ class MixerConfig:
     """Initial weight of an n-gram input without a neural model (--uniform); with one, a quarter of it is used."""
 
     def __post_init__(self) -> None:
-        limits = {"contexts": (0, 35), "weight_sets": (1, 8), "matches": (0, 3), "exact_order": (0, MAX_EXACT_ORDER)}
+        limits = {"contexts": (0, 37), "weight_sets": (1, 8), "matches": (0, 3), "exact_order": (0, MAX_EXACT_ORDER)}
+        limits["runs"] = (0, self.contexts)
         for name, (least, most) in limits.items():
             value = getattr(self, name)
             _require(least <= value <= most, name, value, f"give {least} to {most}")
@@ -319,7 +323,7 @@ class EvalConfig:
         if self.scorer != "ppmd":  # files of version 0.1 have no such fields, and must go on to fit
             del found["ppmd"]
         if self.scorer != "mixer":
-            del found["mixer"]["matches"], found["mixer"]["exact_order"]
+            del found["mixer"]["matches"], found["mixer"]["exact_order"], found["mixer"]["runs"]
         return found
 
 
@@ -364,7 +368,7 @@ def mixer_fast() -> EvalConfig:
 
 def mixer_max() -> EvalConfig:
     """The mixer with all that it has, and exact counts beside: some seven times slower."""
-    return replace(mixer(), mixer=MixerConfig(contexts=35, weight_sets=8, matches=3, exact_order=24, start_weight=0.06))
+    return replace(mixer(), mixer=MixerConfig(contexts=37, weight_sets=8, matches=3, exact_order=24, runs=37, start_weight=0.06))
 
 
 def ppmd() -> EvalConfig:

@@ -20,13 +20,17 @@ void Text::add(unsigned char byte) {
   bytes = bytes << 8 | byte;
   kept_[size++ & (kKept - 1)] = byte;
   if (in_word(byte)) {
-    if (word == 0) is_capital = byte >= 'A' && byte <= 'Z';
+    if (word == 0) is_capital = byte >= 'A' && byte <= 'Z', letters = 0;
     word = mix(word + 1, byte | 32);  // capitals as small letters
+    ++letters;
   } else {
     between = word != 0 ? byte : between << 8 | byte;
     if (word != 0) {
       if (first_word == 0) first_word = word;
       if (is_capital) capital = word;
+      const std::uint64_t ending = bytes >> 8 & 0x1F1F;  // the last two letters, small or capital
+      kinds = {letters <= 4 ? word : mix(letters > 6, ending), kinds[0], kinds[1]};
+      if (letters > 4) long_word = word;
       two_before = word_before, word_before = last_word, last_word = word, word = 0;
     }
   }
@@ -175,6 +179,8 @@ void MixerContexts::look() {
         mix(text.word, text.indent),
         mix(t2, t3),
         mix(t1, t3),
+        mix(text.word, text.long_word),
+        mix(mix(text.word, text.kinds[1]), text.kinds[2]),
     });
   }
   now_.direct = {mix(101, 0), mix(102, t1), mix(103, two), mix(104, text.word)};

@@ -18,7 +18,7 @@ struct Spelling {
   std::string bytes;
 };
 
-inline constexpr int kMostHashed = 35;
+inline constexpr int kMostHashed = 37;
 inline constexpr int kMostMatches = 3;
 inline constexpr int kDirect = 4;
 
@@ -59,6 +59,9 @@ struct Text {
   std::uint64_t bytes = 0;                                                 // the last eight
   std::uint64_t word = 0, last_word = 0, word_before = 0, two_before = 0;  // the one under way, or 0; those before it
   bool is_capital = false;                                                 // the one under way
+  std::uint64_t letters = 0;                                               // in it
+  std::array<std::uint64_t, 3> kinds{};  // guesses at what kinds of words the last ones were, the newest first
+  std::uint64_t long_word = 0;           // the last one of five letters or more
   std::uint64_t capital = 0;                                               // the last word that began with a capital
   std::uint64_t between = 0;                           // the bytes since the last word, or before this
   std::uint64_t indent = 0, first = 0;                 // of the line: blanks, and the byte after them or 0

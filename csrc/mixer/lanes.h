@@ -70,10 +70,10 @@ NGRAM_INLINE Doubles logit(Doubles p) {
   return odds > 6.2e-6 ? odds > 1.6e5 ? high : logits : -high;
 }
 
-// Weights by a step times their inputs.
-template <int kVectors>
-NGRAM_INLINE void move(float* weights, const float* inputs, float step) {
-  for (int i = 0; i < kVectors * kLanes; i += kLanes) {
+// Weights by a step times their inputs, so many vectors of them.
+template <class Vectors>
+NGRAM_INLINE void move(float* weights, const float* inputs, float step, Vectors vectors) {
+  for (int i = 0; i < vectors * kLanes; i += kLanes) {
     store(weights + i, load<Lanes>(weights + i) + step * load<Lanes>(inputs + i));
   }
 }

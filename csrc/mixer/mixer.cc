@@ -13,6 +13,7 @@ namespace {
 
 constexpr float kConstantInput = 0.3f;
 constexpr float kRate = 0.006f, kFirstRate = 0.02f, kRateTokens = 20000.0f;  // of the first layer, falling
+constexpr float kRateOfAll = 0.17f;                                             // at most, of all inputs together
 constexpr float kLastRate = 0.001f, kMapRate = 0.02f;
 constexpr float kLeastMixed = 1.0f / 65536;
 constexpr double kLeast = 1.0 / (1 << 22);
@@ -42,11 +43,13 @@ Mixer::Mixer(const MixerConfig& config, Spelling spelling)
       spelling_(std::move(spelling)),
       by_rank_(spelling_.rank.size()),
       past_(spelling_, config.hashed, config.matches),
-      width_((kFirstHashed + config.hashed + kLanes - 1) / kLanes * kLanes),
+      used_(kFirstHashed + config.hashed + config.runs),
+      width_((used_ + kLanes - 1) / kLanes * kLanes),
       groups_(config.groups),
       direct_(std::max<std::uint64_t>(config.groups / 16, 1) * kDirectPlaces),
       direct_mask_(std::max<std::uint64_t>(config.groups / 16, 1) - 1),
       maps_(std::size_t{256} * kMostHashed),
+      runs_(config.runs > 0 ? config.groups : 1),
       last_weights_(spelling_.rank.size() * kLanes),
       last_maps_{ZeroPages<float>(spelling_.rank.size() * kCells), ZeroPages<float>(kCells << kHashedMaps)},
       below_(spelling_.rank.size() + 1) {
@@ -62,6 +65,10 @@ Mixer::Mixer(const MixerConfig& config, Spelling spelling)
       maps_[k * 256 + s] = Estimate((history.ones + 0.4) / (history.total() + 0.8));
     }
   }
+  for (int i = 0; i < config.runs * kRunLengths * kRunDepths; ++i) {
+    run_maps_.emplace_back(0.2);
+    run_maps_.emplace_back(0.8);
+  }
   for (int i = 0; i < kMostMatches * kLengths * kMisses * 2; ++i) {
     repetitions_.emplace_back(0.1);
     repetitions_.emplace_back(0.9);
@@ -75,7 +82,7 @@ Mixer::Mixer(const MixerConfig& config, Spelling spelling)
     row_width_[m] = width_;
     for (std::size_t row = 0; row < rows[m]; ++row) {
       float* const w = weights(m, row);
-      std::fill(w + kConstant, w + kFirstHashed + config.hashed, config.weight);
+      std::fill(w + kConstant, w + kFirstHashed + config.hashed, config.weight);  // that of runs is 0
       w[kNeural] = exact_ ? 0.5f : 1.0f;
       w[kExact] = exact_ ? 0.5f : 0.0f;
     }
@@ -89,7 +96,7 @@ Mixer::Mixer(const MixerConfig& config, Spelling spelling)
 }
 
 // A path without decisions: what the tokens so far say of the next.
-void Mixer::start(Path& path) const {
+void Mixer::start(Path& path) {
   path.position = past_.size();
   path.contexts = past_.now();
   for (int m = 0; m < config_.matches; ++m) {
@@ -99,6 +106,7 @@ void Mixer::start(Path& path) const {
                         match.found ? (m * kLengths + known) * kMisses + std::min(match.missed, kMisses - 1) : -1,
                         match.length};
   }
+  for (int k = 0; k < config_.runs; ++k) path.runs[k] = runs_.data() + (path.contexts.hashed[k] >> 8 & runs_.size() - 1);
   path.depth = 0;
   path.nodes[0] = {0, vocab_size(), 1};
 }
@@ -138,6 +146,7 @@ NGRAM_CLONES void Mixer::plan(Path& path, std::uint32_t token) {
     choose(path);
     descend(path, leaf >= path.last().mid());
   }
+  for (int k = 0; k < config_.runs; ++k) NGRAM_PREFETCH(path.runs[k]);
   path.groups = (path.depth + kLevels - 1) / kLevels;
   asked_ = 0;
 }
@@ -252,9 +261,30 @@ NGRAM_INLINE void Mixer::look(const Path& path, int from, int to) {
       store(inputs, load<Integers>(inputs) & ((load<Bits>(decision.states.data() + k) & 255) != 0));
     }
   }
+  if (config_.runs > 0) look_at_runs(path, from, to);
 }
 
-// f(the number of whole lanes that inputs take, at compile time).
+// The inputs of what came last after contexts.
+NGRAM_INLINE void Mixer::look_at_runs(const Path& path, int from, int to) {
+  for (int i = from; i < to; ++i) {
+    Decision& decision = decisions_[i];
+    const Node& node = path.nodes[i];
+    float* const inputs = decision.inputs.data() + kFirstHashed + config_.hashed;
+    std::fill(inputs, decision.inputs.data() + width_, 0.0f);
+    for (int k = 0; k < config_.runs; ++k) {
+      const Run run = *path.runs[k];
+      const bool is_known = run.count() > 0 && run.check() == (path.contexts.hashed[k] & 255);
+      decision.runs[k] = nullptr;
+      if (!is_known || run.rank() < node.low || run.rank() >= node.high) continue;  // or it has already failed
+      const int count = std::min<int>(run.count(), kRunLengths - 1), depth = std::min(i, kRunDepths - 1);
+      decision.runs[k] =
+          &run_maps_[((k * kRunLengths + count) * kRunDepths + depth) * 2 + (run.rank() >= node.mid())];
+      inputs[k] = kLogits[decision.runs[k]->step()];
+    }
+  }
+}
+
+// f(the number of whole lanes that inputs take), known at compile time where they are few.
 template <class F>
 NGRAM_INLINE void Mixer::with_vectors(F f) const {
   switch (width_ / kLanes) {
@@ -262,7 +292,8 @@ NGRAM_INLINE void Mixer::with_vectors(F f) const {
     case 3: return f(std::integral_constant<int, 3>{});
     case 4: return f(std::integral_constant<int, 4>{});
     case 5: return f(std::integral_constant<int, 5>{});
-    default: return f(std::integral_constant<int, 6>{});
+    case 6: return f(std::integral_constant<int, 6>{});
+    default: return f(width_ / kLanes);
   }
 }
 
@@ -290,14 +321,14 @@ NGRAM_INLINE void Mixer::select(const Path& path, int depth) {
 }
 
 // The sums of all sets, and the sum of those.
-template <int kVectors, int kSets>
-NGRAM_INLINE void Mixer::add_up(const Path& path, int from, int to, float* z) {
+template <int kSets, class Vectors>
+NGRAM_INLINE void Mixer::add_up(const Path& path, int from, int to, float* z, Vectors vectors) {
   for (int i = from; i < to; ++i) {
     select(path, i);
     ask<1>(i);
     Decision& decision = decisions_[i];
     std::array<Lanes, kLanes> sums{};
-    for (int v = 0; v < kVectors; ++v) {
+    for (int v = 0; v < vectors; ++v) {
       const Lanes inputs = load<Lanes>(decision.inputs.data() + v * kLanes);
       for (int m = 0; m < kSets; ++m) sums[m] += load<Lanes>(decision.weights[m] + v * kLanes) * inputs;
     }
@@ -313,8 +344,8 @@ NGRAM_CLONES void Mixer::predict(const Path& path, int from, int to) {
   look(path, from, to);
   std::array<float, kMostDecisions + kLanes> z{}, mixed;
   with_vectors([&](auto vectors) __attribute__((always_inline)) {
-    if (config_.sets <= kFewSets) return add_up<vectors(), kFewSets>(path, from, to, z.data());
-    add_up<vectors(), kMostSets>(path, from, to, z.data());
+    if (config_.sets <= kFewSets) return add_up<kFewSets>(path, from, to, z.data(), vectors);
+    add_up<kMostSets>(path, from, to, z.data(), vectors);
   });
   for (int i = 0; i < to - from; i += kLanes) {
     const Lanes some = clipped(load<Lanes>(z.data() + i));
@@ -356,9 +387,9 @@ Mixer::Believed Mixer::told(int depth, const Believed& weight, double one, int b
   return {neural, exact};
 }
 
-template <int kVectors>
-NGRAM_INLINE void Mixer::move_sets(Decision& decision, const std::array<float, kLanes>& steps) const {
-  for (int m = 0; m < config_.sets; ++m) move<kVectors>(decision.weights[m], decision.inputs.data(), steps[m]);
+template <class Vectors>
+NGRAM_INLINE void Mixer::move_sets(Decision& decision, const std::array<float, kLanes>& steps, Vectors vectors) const {
+  for (int m = 0; m < config_.sets; ++m) move(decision.weights[m], decision.inputs.data(), steps[m], vectors);
 }
 
 // Moves what the neural model has a part in, by the token's decisions.
@@ -368,7 +399,8 @@ NGRAM_CLONES void Mixer::learn(const Path& path) {
   switch_ = {
       {(1.0 - share) * weight_.neural + even * share, exact_ ? (1.0 - share) * weight_.exact + even * share : 0.0},
       switch_.charged + 1.0};
-  const float rate = kRate + (kFirstRate - kRate) / (1.0f + static_cast<float>(path.position) / kRateTokens);
+  const float last = std::min(kRate, kRateOfAll / static_cast<float>(used_));
+  const float rate = last + (kFirstRate - last) / (1.0f + static_cast<float>(path.position) / kRateTokens);
   for (int i = 0; i < path.depth; ++i) {
     Decision& decision = decisions_[i];
     const auto outcome = static_cast<float>(path.bits[i]);
@@ -380,8 +412,8 @@ NGRAM_CLONES void Mixer::learn(const Path& path) {
     const Lanes p = logistic(load<Lanes>(decision.logits.data()));
     std::array<float, kLanes> errors;
     store(errors.data(), (outcome - p) * rate);
-    with_vectors([&](auto vectors) __attribute__((always_inline)) { move_sets<vectors()>(decision, errors); });
-    move<1>(decision.last_weights, decision.logits.data(), (outcome - decision.mixed) * kLastRate);
+    with_vectors([&](auto vectors) __attribute__((always_inline)) { move_sets(decision, errors, vectors); });
+    move(decision.last_weights, decision.logits.data(), (outcome - decision.mixed) * kLastRate, 1);
   }
 }
 
@@ -421,9 +453,19 @@ NGRAM_CLONES void Mixer::count(const Path& path) {
       const Bits bits = moved(Bits{at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7)}, outcomes, kStateLimit);
       for (int lane = 0; lane < kLanes; ++lane) at(lane) = bits[lane];
     }
+    for (int k = 0; k < config_.runs; ++k) {
+      if (decision.runs[k]) decision.runs[k]->bits = moved(Bits{decision.runs[k]->bits}, outcomes, kStateLimit)[0];
+    }
     for (Estimate* const repetition : decision.repetitions) {
       if (repetition) repetition->bits = moved(Bits{repetition->bits}, outcomes, kRepetitionLimit)[0];
     }
+  }
+  for (int k = 0; k < config_.runs; ++k) {
+    Run& run = *path.runs[k];
+    const auto check = static_cast<std::uint32_t>(path.contexts.hashed[k] & 255);
+    const std::uint32_t rank = path.last().low;
+    const bool goes_on = run.count() > 0 && run.check() == check && run.rank() == rank;
+    run.bits = rank << 13 | (goes_on ? std::min(run.count() + 1, Run::kMost) : 1) << 8 | check;
   }
 }
 

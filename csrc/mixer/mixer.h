@@ -53,6 +53,7 @@ struct MixerConfig {
   float weight;          // at the start, of every n-gram input; the neural one has 1
   int matches;           // repetitions that are followed
   int exact_order;       // of exact counts as an input, 0 for none
+  int runs;              // contexts whose last token is an input, the first ones
 };
 
 // The decisions of tokens in a row, for a coder of bits.
@@ -124,7 +125,7 @@ class Mixer {
   ExactModel* exact() { return exact_ ? &exact_->model() : nullptr; }  // null without exact counts
 
  private:
-  static constexpr int kInputs = 48;  // 3 + kMostMatches + kDirect + kMostHashed, and zeros
+  static constexpr int kInputs = 112;  // 3 + kMostMatches + kDirect + 2 kMostHashed, and zeros
   static constexpr int kNeural = 0, kConstant = 1, kExact = 2, kRepetition = 3,
                        kFirstDirect = kRepetition + kMostMatches;
   static constexpr int kFirstHashed = kFirstDirect + kDirect;
@@ -135,6 +136,7 @@ class Mixer {
   static constexpr int kHashedSets = 14, kHashedMaps = 16;  // bits of a row
   static constexpr int kFewSets = 5;                        // that are added up in any case
   static constexpr int kLengths = 32, kMisses = 4;          // of repetitions: classes
+  static constexpr int kRunLengths = 16, kRunDepths = 4;    // of runs: classes
   static constexpr int kMostGroups = (kMostDecisions + kLevels - 1) / kLevels;
   static constexpr int kPadded = (kMostHashed + kLanes - 1) / kLanes * kLanes;
 
@@ -145,6 +147,17 @@ class Mixer {
 
     std::uint32_t mid() const { return (low + high + 1) / 2; }
     bool is_leaf() const { return high - low == 1; }
+  };
+
+  // What came last after a context, and how often in a row: a check of 8 bits, a count of 5, a rank of 19.
+  struct Run {
+    static constexpr std::uint32_t kMost = 31;
+
+    std::uint32_t check() const { return bits & 255; }
+    std::uint32_t count() const { return bits >> 8 & kMost; }
+    std::uint32_t rank() const { return bits >> 13; }
+
+    std::uint32_t bits;
   };
 
   // The way to the next token as far as it is known, and what the tokens before it say of it.
@@ -163,6 +176,7 @@ class Mixer {
     std::array<std::uint8_t, kMostDecisions> bits;
     std::array<std::uint64_t, kMostGroups * kMostHashed + kAtOnce> keys;  // of groups, those of a node in a row
     std::array<std::array<Estimate*, kDirect>, kMostGroups> direct;       // places 0 to 15 of a node's group
+    std::array<Run*, kMostHashed> runs;
     struct Rows {  // of the node, or of hashes with what came before
       std::array<float*, 3> weights;
       float* last_weights;
@@ -182,6 +196,7 @@ class Mixer {
     float* last_weights;
     std::array<float*, 2> cells;
     std::array<Estimate*, kMostMatches> repetitions;  // or null
+    std::array<Estimate*, kMostHashed> runs;          // or null
     float right;                                      // share of the second of two neighbouring cells
     double neural;                                    // probability of a 1 by the neural model
     double exact;                                     // the same by exact counts
@@ -197,7 +212,7 @@ class Mixer {
   };
 
   Estimate* direct_line(std::uint64_t hash) { return direct_.data() + (hash >> 8 & direct_mask_) * kDirectPlaces; }
-  void start(Path& path) const;
+  void start(Path& path);
   float* weights(int set, std::uint64_t row) const { return first_weights_[set] + row * row_width_[set]; }
   void choose(Path& path);
   void descend(Path& path, int bit) const;
@@ -208,15 +223,16 @@ class Mixer {
   void sum_up(const double* row);
   void branches(const Path& path, int from, int to);
   void look(const Path& path, int from, int to);
+  void look_at_runs(const Path& path, int from, int to);
   void select(const Path& path, int depth);
   void predict(const Path& path, int from, int to);
   void predict_last(Path& path);
   template <class F>
   void with_vectors(F f) const;
-  template <int kVectors, int kSets>
-  void add_up(const Path& path, int from, int to, float* z);
-  template <int kVectors>
-  void move_sets(Decision& decision, const std::array<float, kLanes>& steps) const;
+  template <int kSets, class Vectors>
+  void add_up(const Path& path, int from, int to, float* z, Vectors vectors);
+  template <class Vectors>
+  void move_sets(Decision& decision, const std::array<float, kLanes>& steps, Vectors vectors) const;
   double charge(int depth, const Believed& weight) const;
   Believed told(int depth, const Believed& weight, double one, int bit) const;
   void counted(const Path& path, int from, int to);
@@ -230,12 +246,15 @@ class Mixer {
   Spelling spelling_;
   std::vector<std::uint32_t> by_rank_;
   MixerContexts past_;
-  int width_;  // inputs in use, rounded up to whole lanes
+  int used_;   // inputs
+  int width_;  // these, rounded up to whole lanes
 
   Groups groups_;
   ZeroPages<Estimate> direct_;
   std::uint64_t direct_mask_;
   std::vector<Estimate> maps_;               // (hashed contexts, 256 states)
+  ZeroPages<Run> runs_;
+  std::vector<Estimate> run_maps_;           // (contexts, count, depth, what is expected)
   std::vector<Estimate> repetitions_;        // (length, first or later decision, what is expected)
   std::deque<ZeroPages<float>> weights_;     // by set: (selected, width)
   std::array<float, kInputs> no_weights_{};  // of sets that are not in use: their only row
