@@ -27,6 +27,7 @@ from benchmarks import (
     long_stream,
     memory,
     mixer,
+    mixer_speed,
     scaling,
     small_training,
     training,
@@ -352,3 +353,11 @@ def test_mixer() -> None:
     assert "| 24 |" in report
     assert "| random |" in report
     assert "Largest weight at the end" in report
+
+
+def test_mixer_speed() -> None:
+    small = mixer_speed.Options(
+        text=ROOT / "tests/data/sample.txt", tokens=3000, turn=1000, groups=(10,), vocab_size=300, counted=500, rows=20
+    )
+    rows = [line for line in mixer_speed.measure(small).splitlines() if line.startswith("| `mixer")]
+    assert [row.count("|") for row in rows] == [5, 5, 5, 5]

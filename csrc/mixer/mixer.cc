@@ -298,6 +298,7 @@ NGRAM_INLINE void Mixer::with_vectors(F f) const {
 }
 
 // The sets of weights and the cells of the maps that are meant.
+template <int kSets>
 NGRAM_INLINE void Mixer::select(const Path& path, int depth) {
   Decision& decision = decisions_[depth];
   const auto states = [&](int k) { return static_cast<std::uint8_t>(decision.states[k]); };
@@ -311,20 +312,21 @@ NGRAM_INLINE void Mixer::select(const Path& path, int depth) {
   std::copy(rows.weights.begin(), rows.weights.end(), decision.weights.begin());
   decision.weights[3] = weights(3, (sure * 3 + std::min(2, used(3))) * 4 + repeats);
   decision.weights[4] = weights(4, (neural * 5 + known) * 4 + repeats);
+  decision.last_weights = rows.last_weights;
+  decision.cells = rows.maps;
+  if constexpr (kSets <= kFewSets) return;
   const Contexts& contexts = path.contexts;
   const std::uint64_t level = std::min(depth, 15);
   decision.weights[5] = weights(5, std::min<std::uint64_t>(contexts.column, kColumns - 1) * kMostDecisions + depth);
   decision.weights[6] = weights(6, (contexts.bytes >> 8 & 255) * 16 + level);
   decision.weights[7] = weights(7, (contexts.bytes & 255) * 16 + level);
-  decision.last_weights = rows.last_weights;
-  decision.cells = rows.maps;
 }
 
 // The sums of all sets, and the sum of those.
 template <int kSets, class Vectors>
 NGRAM_INLINE void Mixer::add_up(const Path& path, int from, int to, float* z, Vectors vectors) {
   for (int i = from; i < to; ++i) {
-    select(path, i);
+    select<kSets>(path, i);
     ask<1>(i);
     Decision& decision = decisions_[i];
     std::array<Lanes, kLanes> sums{};
@@ -383,6 +385,7 @@ Mixer::Believed Mixer::told(int depth, const Believed& weight, double one, int b
   const Decision& decision = decisions_[depth];
   const double charged = of(bit, one);
   const double neural = std::min(1.0, weight.neural * of(bit, decision.neural) / charged);
+  if (!exact_) return {neural, 0.0};
   const double exact = std::min(1.0 - neural, weight.exact * of(bit, decision.exact) / charged);
   return {neural, exact};
 }

@@ -130,7 +130,7 @@ class Mixer {
                        kFirstDirect = kRepetition + kMostMatches;
   static constexpr int kFirstHashed = kFirstDirect + kDirect;
   static constexpr int kLevels = 4;                         // of the tree in a group
-  static constexpr int kAtOnce = 3;                         // groups that are asked for
+  static constexpr int kAtOnce = 2;                         // groups that are asked for
   static constexpr int kDirectPlaces = 16;                  // of a group, the first unused
   static constexpr int kCells = 33;                         // of a last map, over logits from -8 to 8
   static constexpr int kHashedSets = 14, kHashedMaps = 16;  // bits of a row
@@ -224,6 +224,7 @@ class Mixer {
   void branches(const Path& path, int from, int to);
   void look(const Path& path, int from, int to);
   void look_at_runs(const Path& path, int from, int to);
+  template <int kSets>
   void select(const Path& path, int depth);
   void predict(const Path& path, int from, int to);
   void predict_last(Path& path);
