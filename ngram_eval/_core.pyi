@@ -111,6 +111,7 @@ class Mixer:
         sets: int,
         matches: int,
         exact_order: int,
+        cells: int,
         groups: int,
         weight: float,
     ) -> None: ...

@@ -194,6 +194,9 @@ class MixerConfig:
     exact_order: int = 0
     """Highest order of exact counts, whose chain is one more input; 0: without them."""
 
+    cells: int = 0
+    """Cells of a recurrent network that learns online, one more input; a multiple of 8; 0: without it."""
+
     groups: int = 1 << 24
     """Groups of 15 nodes' bit histories, a power of two, for all contexts together; memory is groups x 20 bytes."""
 
@@ -205,6 +208,8 @@ class MixerConfig:
         for name, (least, most) in limits.items():
             value = getattr(self, name)
             _require(least <= value <= most, name, value, f"give {least} to {most}")
+        cells = 0 <= self.cells <= 512 and self.cells % 8 == 0
+        _require(cells, "cells", self.cells, "give a multiple of 8 from 0 to 512")
         power = 4 <= self.groups <= 1 << 32 and self.groups & (self.groups - 1) == 0
         _require(power, "groups", self.groups, "give a power of two from 4 to 4294967296")
         _require(0.0 <= self.start_weight <= 1.0, "start_weight", self.start_weight, "give 0 to 1")
@@ -319,7 +324,7 @@ class EvalConfig:
         if self.scorer != "ppmd":  # files of version 0.1 have no such fields, and must go on to fit
             del found["ppmd"]
         if self.scorer != "mixer":
-            del found["mixer"]["matches"], found["mixer"]["exact_order"]
+            del found["mixer"]["matches"], found["mixer"]["exact_order"], found["mixer"]["cells"]
         return found
 
 

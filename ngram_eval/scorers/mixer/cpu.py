@@ -16,6 +16,7 @@ class CpuMixer(_core.Mixer):
             sets=config.weight_sets,
             matches=config.matches,
             exact_order=config.exact_order,
+            cells=config.cells,
             groups=config.groups,
             weight=weight,
         )

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ngram_eval.config import ExactConfig, MixerConfig
 from ngram_eval.scorers.exact.reference import ReferenceModel, logistic
 from ngram_eval.scorers.mixer.model import Spelling
+from ngram_eval.scorers.mixer.recurrent import Recurrent
 from ngram_eval.text.stream import Tokens
 
 F = np.float32
@@ -28,6 +29,7 @@ LEAST_MIXED = F(1 / 65536)
 LEAST = 1 / (1 << 22)
 CELLS = 33
 CONSTANT, EXACT, REPETITION, DIRECT, HASHED = 1, 2, 3, 6, 10  # first input of each kind; input 0 is the neural model's
+RECURRENT_WEIGHT = F(0.3)
 RATE, FIRST_RATE, RATE_TOKENS = F(0.006), F(0.02), F(20000)
 LAST_RATE, MAP_RATE = F(0.001), F(0.02)
 STATE_LIMIT, DIRECT_LIMIT, REPETITION_LIMIT = 255, 250, 1000
@@ -448,7 +450,7 @@ class ReferenceMixer:
         self.by_rank = np.argsort(self.rank)
         self.vocab_size = len(self.rank)
         self.past = Past(spelling.surfaces, config.matches)
-        width = -(-(HASHED + config.contexts) // LANES) * LANES
+        width = -(-(HASHED + config.contexts + (config.cells > 0)) // LANES) * LANES
 
         self.lines = config.groups // 4
         self.groups: dict[int, list[Group | None]] = {}
@@ -464,6 +466,8 @@ class ReferenceMixer:
         start = np.zeros(width, F)
         start[CONSTANT : HASHED + config.contexts] = weight
         start[0], start[EXACT] = (0.5, 0.5) if config.exact_order else (1, 0)
+        if config.cells:
+            start[HASHED + config.contexts] = RECURRENT_WEIGHT
         self.weights = [np.tile(start, (n, 1)) for n in rows]
         self.last_weights = np.zeros((self.vocab_size, LANES), F)
         self.last_weights[:, : len(rows)] = F(1) / F(len(rows))
@@ -471,6 +475,7 @@ class ReferenceMixer:
         self.last_maps = [np.tile(untouched, (n, 1)) for n in (self.vocab_size, 1 << MAP_BITS)]
 
         self.exact = ExactPaths(config.exact_order, self.rank) if config.exact_order else None
+        self.recurrent = Recurrent(self.vocab_size, config.cells) if config.cells else None
         self.believed, self.charged = Believed(*((1 / 3, 1 / 3) if self.exact else (0.5, 0.0))), 0.0  # the switch
         self.weight, self.one = self.believed, 0.5  # the switch's weights within the token; the probability of a 1
         self.below = np.zeros(self.vocab_size + 1)
@@ -557,6 +562,9 @@ class ReferenceMixer:
         for k, history in enumerate(seen.histories):
             if history != NOTHING:
                 inputs[HASHED + k] = self._map(k, history).logit
+        if self.recurrent:
+            one = self.recurrent.one(node.low, mid, node.high)
+            inputs[HASHED + self.config.contexts] = F(logit(one))
 
         repeats = 0
         if seen.repetitions and seen.repetitions[0] is not None:
@@ -627,6 +635,8 @@ class ReferenceMixer:
             for repetition in seen.repetitions:
                 if repetition is not None:
                     repetition.update(bit, REPETITION_LIMIT)
+        if self.recurrent:
+            self.recurrent.learn(int(self.rank[token]))
         self.past.push(token)
 
     def _order(self, first: Seen) -> int:
