@@ -63,6 +63,7 @@ def assert_equal(one: dict[str, NDArray[Any]], other: dict[str, NDArray[Any]]) -
     sets=st.integers(1, 8),
     matches=st.integers(0, 3),
     exact_order=st.sampled_from([0, 0, 1, 5]),
+    cells=st.sampled_from([0, 8, 40]),
     log_groups=st.sampled_from([2, 3, 6, 14]),
     neural=st.booleans(),
     seed=st.integers(0, 1000),
@@ -74,13 +75,19 @@ def test_cpp_is_the_reference(
     sets: int,
     matches: int,
     exact_order: int,
+    cells: int,
     log_groups: int,
     neural: bool,
     seed: int,
 ) -> None:
     """Charges, orders, decisions, weights, whole distributions, after tokens that were only appended."""
     config = MixerConfig(
-        contexts=contexts, weight_sets=sets, matches=matches, exact_order=exact_order, groups=1 << log_groups
+        contexts=contexts,
+        weight_sets=sets,
+        matches=matches,
+        exact_order=exact_order,
+        cells=cells,
+        groups=1 << log_groups,
     )
     mixers = pair(config, spelling(vocab_size, seed), neural)
     tokens, base = stream(110, vocab_size, seed), rows(110, vocab_size, seed)
