@@ -112,6 +112,7 @@ class Mixer:
         matches: int,
         exact_order: int,
         runs: int,
+        cells: int,
         groups: int,
         weight: float,
     ) -> None: ...

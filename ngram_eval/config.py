@@ -197,6 +197,9 @@ class MixerConfig:
     runs: int = 0
     """Contexts whose last token is one more input each, the first ones: what came last, and how often in a row."""
 
+    cells: int = 0
+    """Cells of a recurrent network that learns online, one more input; a multiple of 8; 0: without it."""
+
     groups: int = 1 << 24
     """Groups of 15 nodes' bit histories, a power of two, for all contexts together; memory is groups x 20 bytes."""
 
@@ -209,6 +212,8 @@ class MixerConfig:
         for name, (least, most) in limits.items():
             value = getattr(self, name)
             _require(least <= value <= most, name, value, f"give {least} to {most}")
+        cells = 0 <= self.cells <= 512 and self.cells % 8 == 0
+        _require(cells, "cells", self.cells, "give a multiple of 8 from 0 to 512")
         power = 4 <= self.groups <= 1 << 32 and self.groups & (self.groups - 1) == 0
         _require(power, "groups", self.groups, "give a power of two from 4 to 4294967296")
         _require(0.0 <= self.start_weight <= 1.0, "start_weight", self.start_weight, "give 0 to 1")
@@ -323,7 +328,8 @@ class EvalConfig:
         if self.scorer != "ppmd":  # files of version 0.1 have no such fields, and must go on to fit
             del found["ppmd"]
         if self.scorer != "mixer":
-            del found["mixer"]["matches"], found["mixer"]["exact_order"], found["mixer"]["runs"]
+            for name in ("matches", "exact_order", "runs", "cells"):
+                del found["mixer"][name]
         return found
 
 
@@ -368,7 +374,10 @@ def mixer_fast() -> EvalConfig:
 
 def mixer_max() -> EvalConfig:
     """The mixer with all that it has, and exact counts beside: some seven times slower."""
-    return replace(mixer(), mixer=MixerConfig(contexts=37, weight_sets=8, matches=3, exact_order=24, runs=37, start_weight=0.06))
+    most = MixerConfig(
+        contexts=37, weight_sets=8, matches=3, exact_order=24, runs=37, cells=128, start_weight=0.06
+    )
+    return replace(mixer(), mixer=most)
 
 
 def ppmd() -> EvalConfig:

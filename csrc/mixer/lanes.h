@@ -42,6 +42,7 @@ NGRAM_INLINE Lanes across(const std::array<Lanes, kLanes>& x) {
   return Lanes{low[0], low[1], low[2], low[3], high[0], high[1], high[2], high[3]};
 }
 
+NGRAM_INLINE Lanes exponential(Lanes z) { return exponential<Lanes, Bits>(z); }
 NGRAM_INLINE Lanes logistic(Lanes z) { return logistic<Lanes, Bits>(z); }
 
 inline constexpr float kLogitLimit = 11.99f;

@@ -12,6 +12,7 @@ namespace ngram {
 namespace {
 
 constexpr float kConstantInput = 0.3f;
+constexpr float kRecurrentWeight = 0.3f;  // at the start
 constexpr float kRate = 0.006f, kFirstRate = 0.02f, kRateTokens = 20000.0f;  // of the first layer, falling
 constexpr float kRateOfAll = 0.17f;                                             // at most, of all inputs together
 constexpr float kLastRate = 0.001f, kMapRate = 0.02f;
@@ -43,7 +44,7 @@ Mixer::Mixer(const MixerConfig& config, Spelling spelling)
       spelling_(std::move(spelling)),
       by_rank_(spelling_.rank.size()),
       past_(spelling_, config.hashed, config.matches),
-      used_(kFirstHashed + config.hashed + config.runs),
+      used_(kFirstHashed + config.hashed + config.runs + (config.cells > 0)),
       width_((used_ + kLanes - 1) / kLanes * kLanes),
       groups_(config.groups),
       direct_(std::max<std::uint64_t>(config.groups / 16, 1) * kDirectPlaces),
@@ -55,6 +56,7 @@ Mixer::Mixer(const MixerConfig& config, Spelling spelling)
       below_(spelling_.rank.size() + 1) {
   const std::size_t vocab = by_rank_.size();
   if (config.exact_order > 0) exact_.emplace(config.exact_order, spelling_.rank);
+  if (config.cells > 0) recurrent_.emplace(vocab_size(), config.cells);
   weight_ = switch_.believed = exact_ ? Believed{1.0 / 3, 1.0 / 3} : Believed{0.5, 0.0};
   for (std::size_t token = 0; token < vocab; ++token) {
     by_rank_[spelling_.rank[token]] = static_cast<std::uint32_t>(token);
@@ -85,6 +87,7 @@ Mixer::Mixer(const MixerConfig& config, Spelling spelling)
       std::fill(w + kConstant, w + kFirstHashed + config.hashed, config.weight);  // that of runs is 0
       w[kNeural] = exact_ ? 0.5f : 1.0f;
       w[kExact] = exact_ ? 0.5f : 0.0f;
+      if (recurrent_) w[recurrent_input()] = kRecurrentWeight;
     }
   }
   for (std::size_t row = 0; row < vocab; ++row) {
@@ -211,6 +214,15 @@ void Mixer::counted(const Path& path, int from, int to) {
   }
 }
 
+// What the recurrent network says of decisions.
+void Mixer::foreseen(const Path& path, int from, int to) {
+  if (!recurrent_) return;
+  for (int i = from; i < to; ++i) {
+    const Node& node = path.nodes[i];
+    decisions_[i].recurrent = recurrent_->one(node.low, node.mid(), node.high);
+  }
+}
+
 // The inputs of decisions.
 NGRAM_INLINE void Mixer::look(const Path& path, int from, int to) {
   const std::size_t hashed = config_.hashed;
@@ -262,6 +274,14 @@ NGRAM_INLINE void Mixer::look(const Path& path, int from, int to) {
     }
   }
   if (config_.runs > 0) look_at_runs(path, from, to);
+  if (!recurrent_) return;
+  for (int i = from; i < to; i += 4) {
+    const auto foreseen = [&](int j) { return decisions_[std::min(i + j, to - 1)].recurrent; };
+    const Doubles logits = logit(Doubles{foreseen(0), foreseen(1), foreseen(2), foreseen(3)});
+    for (int j = 0; j < std::min(4, to - i); ++j) {
+      decisions_[i + j].inputs[recurrent_input()] = static_cast<float>(logits[j]);
+    }
+  }
 }
 
 // The inputs of what came last after contexts.
@@ -470,6 +490,7 @@ NGRAM_CLONES void Mixer::count(const Path& path) {
     const bool goes_on = run.count() > 0 && run.check() == check && run.rank() == rank;
     run.bits = rank << 13 | (goes_on ? std::min(run.count() + 1, Run::kMost) : 1) << 8 | check;
   }
+  if (recurrent_) recurrent_->learn(path.last().low);
 }
 
 // Before the first decision's outcome is known.
@@ -532,6 +553,7 @@ void Mixer::finish(const Path& path) {
 double Mixer::charge(Path& path, Decisions* decisions) {
   if (exact_) exact_->begin();
   counted(path, 0, path.depth);
+  foreseen(path, 0, path.depth);
   predict(path, 0, path.depth);
   double p = 1.0;
   weight_ = switch_.believed;
@@ -556,6 +578,7 @@ void Mixer::predict_last(Path& path) {
   }
   branches(path, path.depth, path.depth + 1);
   counted(path, path.depth, path.depth + 1);
+  foreseen(path, path.depth, path.depth + 1);
   predict(path, path.depth, path.depth + 1);
 }
 
@@ -598,6 +621,7 @@ void Mixer::evidence(std::uint32_t token, const double* row, std::int64_t* occur
   branches(*path_, 0, path_->depth);
   if (exact_) exact_->begin();
   counted(*path_, 0, path_->depth);
+  foreseen(*path_, 0, path_->depth);
   predict(*path_, 0, path_->depth);
   std::array<double, kInputs> sizes{};
   for (int depth = 0; depth < path_->depth; ++depth) {

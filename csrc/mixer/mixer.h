@@ -43,6 +43,7 @@
 #include "mixer/exact_paths.h"
 #include "mixer/groups.h"
 #include "mixer/lanes.h"
+#include "mixer/recurrent.h"
 
 namespace ngram {
 
@@ -54,6 +55,7 @@ struct MixerConfig {
   int matches;           // repetitions that are followed
   int exact_order;       // of exact counts as an input, 0 for none
   int runs;              // contexts whose last token is an input, the first ones
+  int cells;             // of the recurrent network, 0 for none
 };
 
 // The decisions of tokens in a row, for a coder of bits.
@@ -125,7 +127,7 @@ class Mixer {
   ExactModel* exact() { return exact_ ? &exact_->model() : nullptr; }  // null without exact counts
 
  private:
-  static constexpr int kInputs = 112;  // 3 + kMostMatches + kDirect + 2 kMostHashed, and zeros
+  static constexpr int kInputs = 88;  // 3 + kMostMatches + kDirect + 2 kMostHashed + 1, and zeros
   static constexpr int kNeural = 0, kConstant = 1, kExact = 2, kRepetition = 3,
                        kFirstDirect = kRepetition + kMostMatches;
   static constexpr int kFirstHashed = kFirstDirect + kDirect;
@@ -200,6 +202,7 @@ class Mixer {
     float right;                                      // share of the second of two neighbouring cells
     double neural;                                    // probability of a 1 by the neural model
     double exact;                                     // the same by exact counts
+    double recurrent;                                 // the same by the recurrent network
     double mass;                                      // that the neural model gives to the node
     float mixed;                                      // before the last maps
     float fixed;                                      // after them
@@ -212,6 +215,7 @@ class Mixer {
   };
 
   Estimate* direct_line(std::uint64_t hash) { return direct_.data() + (hash >> 8 & direct_mask_) * kDirectPlaces; }
+  int recurrent_input() const { return kFirstHashed + config_.hashed + config_.runs; }  // the last
   void start(Path& path);
   float* weights(int set, std::uint64_t row) const { return first_weights_[set] + row * row_width_[set]; }
   void choose(Path& path);
@@ -237,6 +241,7 @@ class Mixer {
   double charge(int depth, const Believed& weight) const;
   Believed told(int depth, const Believed& weight, double one, int bit) const;
   void counted(const Path& path, int from, int to);
+  void foreseen(const Path& path, int from, int to);
   void finish(const Path& path);
   int order(const Path& path) const;
   double charge(Path& path, Decisions* decisions);
@@ -266,6 +271,7 @@ class Mixer {
 
   Switch switch_;
   std::optional<ExactPaths> exact_;
+  std::optional<Recurrent> recurrent_;
   std::vector<double> below_;  // neural probability of all ranks below each, V + 1
 
   std::array<Path, 2> paths_{};

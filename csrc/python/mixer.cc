@@ -19,7 +19,7 @@ using ngram::Mixer;
 using py::literals::operator""_a;
 
 std::unique_ptr<Shared<Mixer>> make(const py::array& rank, const py::list& surfaces, int hashed, int sets, int matches,
-                                    int exact_order, int runs, std::uint64_t groups, float weight) {
+                                    int exact_order, int runs, int cells, std::uint64_t groups, float weight) {
   if (!(is_vector(rank) && holds<std::uint32_t>(rank)) || rank.size() < 2 || rank.size() > 1 << Mixer::kMostDecisions) {
     fail("rank must be contiguous, one-dimensional, uint32, of 2 to 2^" + std::to_string(Mixer::kMostDecisions) +
          " tokens, not " + describe(rank));
@@ -32,6 +32,14 @@ std::unique_ptr<Shared<Mixer>> make(const py::array& rank, const py::list& surfa
     fail("exact_order must be 0 to " + std::to_string(ngram::kMaxLevels));
   }
   if (runs < 0 || runs > hashed) fail("runs must be 0 to hashed");
+  using ngram::Recurrent;
+  if (cells < 0 || cells > Recurrent::kMostCells || cells % Recurrent::kCellsBy != 0) {
+    fail("cells must be a multiple of " + std::to_string(Recurrent::kCellsBy) + " from 0 to " +
+         std::to_string(Recurrent::kMostCells));
+  }
+  if (cells > 0 && rank.size() > Recurrent::kMostTokens) {
+    fail("cells take up to " + std::to_string(Recurrent::kMostTokens) + " tokens, not " + std::to_string(rank.size()));
+  }
   if (groups < 4 || (groups & (groups - 1)) != 0) fail("groups must be a power of two from 4");
   ngram::Spelling spelling;
   const auto* ranks = static_cast<const std::uint32_t*>(rank.data());
@@ -46,8 +54,8 @@ std::unique_ptr<Shared<Mixer>> make(const py::array& rank, const py::list& surfa
     spelling.bytes += surface.cast<std::string>();
     spelling.offsets.push_back(static_cast<std::uint32_t>(spelling.bytes.size()));
   }
-  return std::make_unique<Shared<Mixer>>(ngram::MixerConfig{hashed, sets, groups, weight, matches, exact_order, runs},
-                                         std::move(spelling));
+  return std::make_unique<Shared<Mixer>>(
+      ngram::MixerConfig{hashed, sets, groups, weight, matches, exact_order, runs, cells}, std::move(spelling));
 }
 
 template <class Token>
@@ -224,7 +232,7 @@ void bind_mixer(py::module_& m) {
   py::class_<Shared<Mixer>>(m, "Mixer",
                             "Hashed n-gram memory mixed over binary decisions; see ngram_eval.scorers.mixer.")
       .def(py::init(&make), py::kw_only(), "rank"_a.noconvert(), "surfaces"_a, "hashed"_a, "sets"_a, "matches"_a,
-           "exact_order"_a, "runs"_a, "groups"_a, "weight"_a)
+           "exact_order"_a, "runs"_a, "cells"_a, "groups"_a, "weight"_a)
       .def("append", locked(&append), "tokens"_a.noconvert())
       .def("score", locked(&score), "tokens"_a.noconvert(), "base"_a.noconvert())
       .def("score_paths", locked(&score_paths), "tokens"_a.noconvert(), "branches"_a.noconvert())

@@ -64,6 +64,7 @@ def assert_equal(one: dict[str, NDArray[Any]], other: dict[str, NDArray[Any]]) -
     matches=st.integers(0, 3),
     exact_order=st.sampled_from([0, 0, 1, 5]),
     runs=st.integers(0, 37),
+    cells=st.sampled_from([0, 8, 40]),
     log_groups=st.sampled_from([2, 3, 6, 14]),
     neural=st.booleans(),
     seed=st.integers(0, 1000),
@@ -76,6 +77,7 @@ def test_cpp_is_the_reference(
     matches: int,
     exact_order: int,
     runs: int,
+    cells: int,
     log_groups: int,
     neural: bool,
     seed: int,
@@ -87,6 +89,7 @@ def test_cpp_is_the_reference(
         matches=matches,
         exact_order=exact_order,
         runs=min(runs, contexts),
+        cells=cells,
         groups=1 << log_groups,
     )
     mixers = pair(config, spelling(vocab_size, seed), neural)

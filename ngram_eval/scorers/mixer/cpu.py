@@ -17,6 +17,7 @@ class CpuMixer(_core.Mixer):
             matches=config.matches,
             exact_order=config.exact_order,
             runs=config.runs,
+            cells=config.cells,
             groups=config.groups,
             weight=weight,
         )

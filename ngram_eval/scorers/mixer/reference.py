@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ngram_eval.config import ExactConfig, MixerConfig
 from ngram_eval.scorers.exact.reference import ReferenceModel, logistic
 from ngram_eval.scorers.mixer.model import Spelling
+from ngram_eval.scorers.mixer.recurrent import Recurrent
 from ngram_eval.text.stream import Tokens
 
 F = np.float32
@@ -29,6 +30,7 @@ LEAST = 1 / (1 << 22)
 CELLS = 33
 CONSTANT, EXACT, REPETITION, DIRECT, HASHED = 1, 2, 3, 6, 10  # first input of each kind; input 0 is the neural model's
 RATE, FIRST_RATE, RATE_TOKENS, RATE_OF_ALL = F(0.006), F(0.02), F(20000), F(0.17)
+RECURRENT_WEIGHT = F(0.3)
 LAST_RATE, MAP_RATE = F(0.001), F(0.02)
 STATE_LIMIT, DIRECT_LIMIT, REPETITION_LIMIT = 255, 250, 1000
 SET_BITS, MAP_BITS = 14, 16
@@ -467,8 +469,9 @@ class ReferenceMixer:
         self.by_rank = np.argsort(self.rank)
         self.vocab_size = len(self.rank)
         self.past = Past(spelling.surfaces, config.matches)
-        self.used = HASHED + config.contexts + config.runs
+        self.used = HASHED + config.contexts + config.runs + (config.cells > 0)
         width = -(-self.used // LANES) * LANES
+        self.recurrent_input = HASHED + config.contexts + config.runs
 
         self.lines = config.groups // 4
         self.groups: dict[int, list[Group | None]] = {}
@@ -486,6 +489,8 @@ class ReferenceMixer:
         start = np.zeros(width, F)
         start[CONSTANT : HASHED + config.contexts] = weight
         start[0], start[EXACT] = (0.5, 0.5) if config.exact_order else (1, 0)
+        if config.cells:
+            start[self.recurrent_input] = RECURRENT_WEIGHT
         self.weights = [np.tile(start, (n, 1)) for n in rows]
         self.last_weights = np.zeros((self.vocab_size, LANES), F)
         self.last_weights[:, : len(rows)] = F(1) / F(len(rows))
@@ -493,6 +498,7 @@ class ReferenceMixer:
         self.last_maps = [np.tile(untouched, (n, 1)) for n in (self.vocab_size, 1 << MAP_BITS)]
 
         self.exact = ExactPaths(config.exact_order, self.rank) if config.exact_order else None
+        self.recurrent = Recurrent(self.vocab_size, config.cells) if config.cells else None
         self.believed, self.charged = Believed(*((1 / 3, 1 / 3) if self.exact else (0.5, 0.0))), 0.0  # the switch
         self.weight, self.one = self.believed, 0.5  # the switch's weights within the token; the probability of a 1
         self.below = np.zeros(self.vocab_size + 1)
@@ -591,6 +597,9 @@ class ReferenceMixer:
         for k, run in enumerate(seen.runs):
             if run is not None:
                 inputs[HASHED + self.config.contexts + k] = run.logit
+        if self.recurrent:
+            one = self.recurrent.one(node.low, mid, node.high)
+            inputs[self.recurrent_input] = F(logit(one))
 
         repeats = 0
         if seen.repetitions and seen.repetitions[0] is not None:
@@ -671,6 +680,8 @@ class ReferenceMixer:
             run = self.runs.get(place)
             goes_on = run is not None and run[:2] == (check, rank)
             self.runs[place] = Run(check, rank, min(run.count + 1, LONGEST_RUN) if run and goes_on else 1)
+        if self.recurrent:
+            self.recurrent.learn(int(self.rank[token]))
         self.past.push(token)
 
     def _order(self, first: Seen) -> int:
