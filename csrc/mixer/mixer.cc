@@ -14,7 +14,7 @@ namespace {
 constexpr float kConstantInput = 0.3f;
 constexpr float kRecurrentWeight = 0.3f;  // at the start
 constexpr float kRate = 0.006f, kFirstRate = 0.02f, kRateTokens = 20000.0f;  // of the first layer, falling
-constexpr float kRateOfAll = 0.17f;                                             // at most, of all inputs together
+constexpr float kRateOfAll = 0.2f;                                             // at most, of all inputs together
 constexpr float kLastRate = 0.001f, kMapRate = 0.02f;
 constexpr float kLeastMixed = 1.0f / 65536;
 constexpr double kLeast = 1.0 / (1 << 22);
