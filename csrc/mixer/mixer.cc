@@ -12,7 +12,7 @@ namespace ngram {
 namespace {
 
 constexpr float kConstantInput = 0.3f;
-constexpr float kRecurrentWeight = 0.3f;  // at the start
+constexpr float kRecurrentWeight = 5.0f;  // at the start, times an n-gram input's
 constexpr float kRate = 0.006f, kFirstRate = 0.02f, kRateTokens = 20000.0f;  // of the first layer, falling
 constexpr float kRateOfAll = 0.2f;                                             // at most, of all inputs together
 constexpr float kLastRate = 0.001f, kMapRate = 0.02f;
@@ -87,7 +87,7 @@ Mixer::Mixer(const MixerConfig& config, Spelling spelling)
       std::fill(w + kConstant, w + kFirstHashed + config.hashed, config.weight);  // that of runs is 0
       w[kNeural] = exact_ ? 0.5f : 1.0f;
       w[kExact] = exact_ ? 0.5f : 0.0f;
-      if (recurrent_) w[recurrent_input()] = kRecurrentWeight;
+      if (recurrent_) w[recurrent_input()] = kRecurrentWeight * config.weight;
     }
   }
   for (std::size_t row = 0; row < vocab; ++row) {

@@ -34,7 +34,9 @@ def inverse_root(x: Floats) -> Floats:
 
 def drawn(rows: int, width: int, kind: int, most: np.float32) -> Floats:
     """Numbers from -most to most that look random: hashes of their places."""
-    a = np.full(rows * width, kind, np.uint64) ^ np.arange(rows * width, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    a = np.full(rows * width, kind, np.uint64) ^ np.arange(rows * width, dtype=np.uint64) * np.uint64(
+        0x9E3779B97F4A7C15
+    )
     a = (a ^ a >> np.uint64(29)) * np.uint64(0xBF58476D1CE4E5B9)
     a ^= a >> np.uint64(32)
     return (((a >> np.uint64(40)).astype(F) * F(2.0**-23) - F(1)) * most).reshape(rows, width)

@@ -30,7 +30,7 @@ LEAST = 1 / (1 << 22)
 CELLS = 33
 CONSTANT, EXACT, REPETITION, DIRECT, HASHED = 1, 2, 3, 6, 10  # first input of each kind; input 0 is the neural model's
 RATE, FIRST_RATE, RATE_TOKENS, RATE_OF_ALL = F(0.006), F(0.02), F(20000), F(0.2)
-RECURRENT_WEIGHT = F(0.3)
+RECURRENT_WEIGHT = F(5)  # times an n-gram input's
 LAST_RATE, MAP_RATE = F(0.001), F(0.02)
 STATE_LIMIT, DIRECT_LIMIT, REPETITION_LIMIT = 255, 250, 1000
 SET_BITS, MAP_BITS = 14, 16
@@ -490,7 +490,7 @@ class ReferenceMixer:
         start[CONSTANT : HASHED + config.contexts] = weight
         start[0], start[EXACT] = (0.5, 0.5) if config.exact_order else (1, 0)
         if config.cells:
-            start[self.recurrent_input] = RECURRENT_WEIGHT
+            start[self.recurrent_input] = RECURRENT_WEIGHT * F(weight)
         self.weights = [np.tile(start, (n, 1)) for n in rows]
         self.last_weights = np.zeros((self.vocab_size, LANES), F)
         self.last_weights[:, : len(rows)] = F(1) / F(len(rows))
