@@ -369,7 +369,7 @@ def mixer() -> EvalConfig:
 
 def mixer_fast() -> EvalConfig:
     """The mixer with fewer contexts."""
-    return EvalConfig(scorer="mixer", mixer=MixerConfig(contexts=8, weight_sets=4))
+    return EvalConfig(scorer="mixer", mixer=MixerConfig(contexts=9, weight_sets=4))
 
 
 def mixer_max() -> EvalConfig:

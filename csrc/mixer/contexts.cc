@@ -143,11 +143,11 @@ void MixerContexts::look() {
       mix(mix(four, back(5)), back(6)),
       mix(after_one_[one >> (64 - kAfterBits)], t1),
       mix(text.indent, text.first),
+      mix(above, text.column()),
   });
   if (hashed_ > known) {
     add({
         // and of `mixer`
-        mix(above, text.column()),
         mix(after_two_[two >> (64 - kAfterBits)], t1),
         last(2),
         mix(text.indent, last(1)),
