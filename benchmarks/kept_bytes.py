@@ -27,6 +27,7 @@ from ngram_eval.kept.choosing import fitted, ordered
 from ngram_eval.scorers.make import make_scorer
 from ngram_eval.scorers.primed import PrimedScorer
 from ngram_eval.text.kept import KeptMemory, kept_of
+from ngram_eval.text.stream import Tokens
 from ngram_eval.text.tokenizer import Tokenizer
 from ngram_eval.text.windows import target_count
 
@@ -64,12 +65,19 @@ class Pair(NamedTuple):
         return self.model + self.memory
 
 
-def size(memory: KeptMemory | None) -> int:
+class Sized(NamedTuple):
+    """A text that is kept, and the bytes of its file."""
+
+    tokens: Tokens
+    bytes: int
+
+
+def size(memory: KeptMemory) -> int:
     """Bytes of a memory's file."""
-    return 0 if memory is None else len(kept_file.to_bytes(memory, "mixer"))
+    return len(kept_file.to_bytes(memory, "mixer"))
 
 
-def pairs(model: Path, memories: list[KeptMemory | None], max_tokens: int | None) -> Iterator[Pair]:
+def pairs(model: Path, memories: list[Sized], max_tokens: int | None) -> Iterator[Pair]:
     """A model beside each memory."""
     data = DataSettings(
         data=(str(asset("sample_000000.bin")),), tokenizer=asset("tokenizer.model"), max_tokens=max_tokens
@@ -77,10 +85,9 @@ def pairs(model: Path, memories: list[KeptMemory | None], max_tokens: int | None
     job = load_job(Settings(data=data, model=ModelSettings(artifact=model)), ALONE)
     neural, bytes_ = Neural(job, EMBEDDED_SEQ_LEN), model.stat().st_size
     for memory in memories:
-        tokens = neural.tokens[:0] if memory is None else memory.tokens
         scorers = [make_scorer("cpu", preset(name), vocabulary=job.vocabulary) for name in PRESETS]
-        bpb = tuple(neural.bpb(PrimedScorer(scorer, tokens)) for scorer in scorers)
-        yield Pair(bytes_, size(memory), neural.alone, bpb)
+        bpb = tuple(neural.bpb(PrimedScorer(scorer, memory.tokens)) for scorer in scorers)
+        yield Pair(bytes_, memory.bytes, neural.alone, bpb)
 
 
 def all_pairs(options: Options) -> Iterator[Pair]:
@@ -91,19 +98,20 @@ def all_pairs(options: Options) -> Iterator[Pair]:
     tokenizer, most = Tokenizer.load(asset("tokenizer.model")), asset("model.ngev").stat().st_size
     (whole,) = tokenizer.encode([options.novels.read_text(encoding="utf-8")])
     kept = kept_of(whole, tokenizer)
-    memories = [kept_of(tokens, tokenizer) for tokens in shares(whole, options.parts)]
+    memories = [Sized(tokens, size(kept_of(tokens, tokenizer))) for tokens in shares(whole, options.parts)]
     sample = load_job(Settings(data=DataSettings(max_tokens=options.max_tokens)), ALONE)
     assert sample.tokenizer is not None
     tokens = sample.stream.tokens[: target_count(len(sample.stream.tokens), EMBEDDED_SEQ_LEN) + 1]
     counted = int(sample.tokenizer.target_bytes(tokens, 0, len(tokens) - 1, "decoded").sum())
     for memory in memories:
         found = (alone(name, memory.tokens, tokens, tokenizer.surfaces(), counted) for name in PRESETS)
-        yield Pair(0, size(memory), None, tuple(found))
+        yield Pair(0, memory.bytes, None, tuple(found))
     order = ordered(kept, None)
     for model in sorted((*options.model, asset("model.ngev")), key=lambda path: path.stat().st_size):
         left = most - model.stat().st_size
         equal = [fitted(kept, left, order, size)] if left else []
-        yield from pairs(model, [None, *equal, *memories], options.max_tokens)
+        beside = [Sized(whole[:0], 0), *(Sized(one.tokens, size(one)) for one in equal), *memories]
+        yield from pairs(model, beside, options.max_tokens)
 
 
 def table(found: list[Pair], most: int) -> Iterator[str]:
@@ -147,7 +155,10 @@ def measure(options: Options) -> Iterator[str]:
     yield "# Where a byte should go: into a model, or into a memory of its text\n"
     yield f"`{shlex.join(['python', '-m', 'benchmarks.kept_bytes', *sys.argv[1:]])}`\n"
     yield describe_machine() + "\n"
-    found = list(all_pairs(options))
+    found = []
+    for pair in all_pairs(options):
+        print(pair, file=sys.stderr, flush=True)
+        found.append(pair)
     yield from table(found, most)
     if options.plot is not None:
         draw(options.plot, found, most)

@@ -68,7 +68,7 @@ def test_a_memory_begins_with_the_weights_of_its_model_and_method(name: str, tmp
     job = memory_job(Settings(model=ModelSettings(uniform=True)), kept_file.read(learned), None, "it")
     scored = job.scorer(config)
     assert (loaded.distribution(rows[0]) == scored.distribution(tokens[-1:], 0, rows[0], entropy_of(rows[0]))).all()
-    for other in ({"config": config}, {"config": replace(config, byte_rule="tiktoken"), "uniform": True}):
+    for other in ({"config": config}, {"config": replace(config, byte_rule="piece"), "uniform": True}):
         with pytest.warns(UserWarning, match=f"holds weights, none of {name} beside .* only counted; give artifact="):
             one = NgramMemory.load(learned, vocabulary=vocabulary, **other)
         one.observe(tokens[-1:])
