@@ -64,6 +64,10 @@ class Pair(NamedTuple):
     def bytes(self) -> int:
         return self.model + self.memory
 
+    def takes(self, most: int) -> bool:
+        """Whether both together take about so many bytes."""
+        return abs(self.bytes / most - 1) < 0.01
+
 
 class Sized(NamedTuple):
     """A text that is kept, and the bytes of its file."""
@@ -123,14 +127,14 @@ def table(found: list[Pair], most: int) -> Iterator[str]:
     )
     yield "|--:|--:|--:|--:|" + "--:|" * len(PRESETS)
     for pair in found:
-        mark = "**" if abs(pair.bytes / most - 1) < 0.01 else ""
+        mark = "**" if pair.takes(most) else ""
         cells = " | ".join(f"{mark}{bpb:.4f}{mark}" for bpb in pair.bpb)
         of_model = "-" if pair.alone is None else f"{pair.alone:.4f}"
         yield f"| {pair.model:,} | {pair.memory:,} | {mark}{pair.bytes:,}{mark} | {of_model} | {cells} |"
 
 
 def draw(path: Path, found: list[Pair], most: int) -> None:
-    """The table as curves: one of each model, from the model with an empty memory on."""
+    """The table as curves, one of each model, from an empty memory to all of the text; stars are the pairs compared."""
     import matplotlib  # an optional extra
 
     matplotlib.use("agg")
@@ -140,8 +144,16 @@ def draw(path: Path, found: list[Pair], most: int) -> None:
     figure, panels = plt.subplots(1, len(PRESETS), figsize=(9, 4), sharey=True, layout="constrained")
     for index, (name, axes) in enumerate(zip(PRESETS, panels, strict=True)):
         for model in sorted({pair.model for pair in found}):
-            curve = sorted((pair.bytes, pair.bpb[index]) for pair in found if pair.model == model)
-            axes.plot(*np.array(curve).T, "o-", label=f"model of {model:,} bytes" if model else "memory alone")
+            beside = [pair for pair in found if pair.model == model]
+            curve, stars = (
+                np.array([(pair.bytes, pair.bpb[index]) for pair in some]).reshape(-1, 2).T
+                for some in (
+                    [pair for pair in beside if pair.memory == 0 or not pair.takes(most)],
+                    [pair for pair in beside if pair.takes(most)],
+                )
+            )
+            (line,) = axes.plot(*curve, "o-", label=f"model of {model:,} bytes" if model else "memory alone")
+            axes.plot(*stars, "*", markersize=13, color=line.get_color())
         axes.axvline(most, color="gray", linestyle="--")
         axes.set(title=name, xlabel="bytes of model and memory")
     panels[0].set_ylabel("bits per byte")
