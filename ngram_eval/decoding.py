@@ -13,6 +13,7 @@ The memory is the evaluator's own scorer: a token's probability equals the evalu
 import copy
 import os
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +25,8 @@ from numpy.typing import ArrayLike, NDArray
 from ngram_eval.bpb import check_charges
 from ngram_eval.config import EvalConfig, preset
 from ngram_eval.errors import InputError
+from ngram_eval.evaluation.job import learning_key, load_learned, model_identity
+from ngram_eval.evaluation.settings import ModelSettings, Settings
 from ngram_eval.kept import file as kept_file
 from ngram_eval.kept.coding import Coding
 from ngram_eval.models.source import Stats
@@ -90,8 +93,15 @@ class NgramMemory:
         *,
         vocabulary: Vocabulary | None = None,
         backend: str = "cpu",
+        artifact: Path | str | None = None,
+        hf: str | None = None,
+        uniform: bool = False,
     ) -> "NgramMemory":
         """The memory that has counted the text of a kept memory's file (.ngm); arguments as for an empty one.
+
+        `artifact`, `hf` or `uniform` name the model beside which it will be used, as flags do: of a file of
+        `ngram-eval memory learn` it then begins with the weights of that model and this method, as `run` does. A file
+        whose weights are all of others is loaded with a `UserWarning`.
 
         Raises `InputError` for a file that is damaged, or of a larger vocabulary than the one given.
         """
@@ -99,6 +109,20 @@ class NgramMemory:
         if vocabulary is not None:
             kept.check(None, vocabulary.size, str(path))
         memory.observe(kept.tokens)
+        if not kept.learned:
+            return memory
+        model = ModelSettings(artifact=None if artifact is None else Path(artifact), hf=hf, uniform=uniform)
+        named = "" if model == ModelSettings() else model_identity(Settings(model=model), kept.vocab_size)
+        learned = kept.learned.get(learning_key(memory.config, named))
+        if learned is None:
+            warnings.warn(
+                f"{path} holds weights, none of {memory.config.scorer} beside "
+                f"{'this model' if named else 'a model that is not named'}: it is only counted; "
+                "give artifact=, hf= or uniform= of the model with which `ngram-eval memory learn` made it",
+                stacklevel=2,
+            )
+        else:
+            load_learned(memory._scorer, dict(learned), str(path))
         return memory
 
     def save(
@@ -213,9 +237,9 @@ class NgramMemory:
     def copy(self) -> "NgramMemory":
         """An independent copy, which continues as this memory would.
 
-        Exact counts are copied as they lie; other methods, and a GPU, count all tokens again.
+        What `exact` and `mixer` hold on the host is copied as it lies; bytes, and a GPU, count all tokens again.
         """
-        if self.config.scorer != "exact" or self._backend not in ("cpu", "reference"):
+        if self.config.scorer not in ("exact", "mixer") or self._backend not in ("cpu", "reference"):
             restore, arguments = self.__reduce__()
             return restore(*arguments)
         other: NgramMemory = object.__new__(NgramMemory)

@@ -41,7 +41,8 @@ void fill_untouched(ZeroPages<float>& map, int cells) {
 
 Mixer::Mixer(const MixerConfig& config, Spelling spelling)
     : config_(config),
-      spelling_(std::move(spelling)),
+      shared_(std::make_shared<const Spelling>(std::move(spelling))),
+      spelling_(*shared_),
       by_rank_(spelling_.rank.size()),
       past_(spelling_, config.hashed, config.matches),
       used_(kFirstHashed + config.hashed + config.runs + (config.cells > 0)),
@@ -680,6 +681,18 @@ std::vector<std::pair<const char*, std::span<float>>> Mixer::learned() {
   add("last_map_node", last_maps_[0]);
   add("last_map_token", last_maps_[1]);
   return arrays;
+}
+
+Mixer::Mixer(const Copy& copy) : Mixer(copy.of) {
+  first_weights_.fill(no_weights_.data());
+  for (int m = 0; m < config_.sets; ++m) first_weights_[m] = weights_[m].data();
+  paths_ = {}, decisions_ = {}, found_ = {};
+  path_ = &paths_[0], ahead_ = &paths_[1];
+  const Path& under_way = *copy.of.path_;
+  path_->depth = under_way.depth, path_->nodes = under_way.nodes;
+  if (token_known()) return;
+  begin(nullptr);
+  for (int i = 0; i < under_way.depth; ++i) decide(under_way.bits[i]);
 }
 
 template void Mixer::append(const std::uint16_t*, std::int64_t);

@@ -30,6 +30,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <optional>
 #include <span>
 #include <type_traits>
@@ -82,8 +83,6 @@ class Mixer {
   int depth() const { return std::bit_width(by_rank_.size() - 1); }
 
   Mixer(const MixerConfig& config, Spelling spelling);
-  Mixer(const Mixer&) = delete;  // paths point into it
-
   // Learns from `n` tokens all that does not depend on the neural model, without charging for them.
   template <class Token>
   void append(const Token* tokens, std::int64_t n);
@@ -125,6 +124,12 @@ class Mixer {
   };
   Switch& chosen() { return switch_; }
   ExactModel* exact() { return exact_ ? &exact_->model() : nullptr; }  // null without exact counts
+
+  // A mixer that continues as `of` would.
+  struct Copy {
+    const Mixer& of;
+  };
+  explicit Mixer(const Copy& copy);
 
  private:
   static constexpr int kInputs = 88;  // 3 + kMostMatches + kDirect + 2 kMostHashed + 1, and zeros
@@ -248,8 +253,11 @@ class Mixer {
   void learn(const Path& path);
   void count(const Path& path);
 
+  Mixer(const Mixer&) = default;  // with pointers into the other one
+
   MixerConfig config_;
-  Spelling spelling_;
+  std::shared_ptr<const Spelling> shared_;  // by its copies
+  const Spelling& spelling_;
   std::vector<std::uint32_t> by_rank_;
   MixerContexts past_;
   int used_;   // inputs

@@ -58,6 +58,10 @@ std::unique_ptr<Shared<Mixer>> make(const py::array& rank, const py::list& surfa
       ngram::MixerConfig{hashed, sets, groups, weight, matches, exact_order, runs, cells}, std::move(spelling));
 }
 
+std::unique_ptr<Shared<Mixer>> copy(const Mixer& self, const py::dict&) {
+  return std::make_unique<Shared<Mixer>>(Mixer::Copy{self});
+}
+
 template <class Token>
 void check_below(const Token* tokens, py::ssize_t n, std::uint32_t vocab_size) {
   const Token* const largest = std::max_element(tokens, tokens + n);
@@ -245,5 +249,6 @@ void bind_mixer(py::module_& m) {
       .def_property_readonly("token_known", locked(&Mixer::token_known))
       .def_property_readonly("token", locked(&Mixer::token))
       .def("learned", locked(&learned))
-      .def("load_learned", locked(&load_learned), "learned"_a);
+      .def("load_learned", locked(&load_learned), "learned"_a)
+      .def("__deepcopy__", locked(&copy), "memo"_a);
 }
