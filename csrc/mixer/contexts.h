@@ -62,9 +62,9 @@ struct Text {
   std::uint64_t letters = 0;                                               // in it
   std::array<std::uint64_t, 3> kinds{};  // guesses at what kinds of words the last ones were, the newest first
   std::uint64_t long_word = 0;           // the last one of five letters or more
-  std::uint64_t capital = 0;                                               // the last word that began with a capital
-  std::uint64_t between = 0;                           // the bytes since the last word, or before this
-  std::uint64_t indent = 0, first = 0;                 // of the line: blanks, and the byte after them or 0
+  std::uint64_t capital = 0;             // the last word that began with a capital
+  std::uint64_t between = 0;             // the bytes since the last word, or before this
+  std::uint64_t indent = 0, first = 0;   // of the line: blanks, and the byte after them or 0
   std::uint64_t first_word = 0, first_word_above = 0;  // of the line, and of the one above
   std::uint64_t size = 0, line = 0, length_above = 0;  // where the line begins
 

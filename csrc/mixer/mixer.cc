@@ -12,9 +12,9 @@ namespace ngram {
 namespace {
 
 constexpr float kConstantInput = 0.3f;
-constexpr float kRecurrentWeight = 5.0f;  // at the start, times an n-gram input's
+constexpr float kRecurrentWeight = 5.0f;                                     // at the start, times an n-gram input's
 constexpr float kRate = 0.006f, kFirstRate = 0.02f, kRateTokens = 20000.0f;  // of the first layer, falling
-constexpr float kRateOfAll = 0.2f;                                             // at most, of all inputs together
+constexpr float kRateOfAll = 0.2f;                                           // at most, of all inputs together
 constexpr float kLastRate = 0.001f, kMapRate = 0.02f;
 constexpr float kLeastMixed = 1.0f / 65536;
 constexpr double kLeast = 1.0 / (1 << 22);
@@ -110,7 +110,8 @@ void Mixer::start(Path& path) {
                         match.found ? (m * kLengths + known) * kMisses + std::min(match.missed, kMisses - 1) : -1,
                         match.length};
   }
-  for (int k = 0; k < config_.runs; ++k) path.runs[k] = runs_.data() + (path.contexts.hashed[k] >> 8 & runs_.size() - 1);
+  for (int k = 0; k < config_.runs; ++k)
+    path.runs[k] = runs_.data() + (path.contexts.hashed[k] >> 8 & runs_.size() - 1);
   path.depth = 0;
   path.nodes[0] = {0, vocab_size(), 1};
 }
@@ -287,21 +288,36 @@ NGRAM_INLINE void Mixer::look(const Path& path, int from, int to) {
 
 // The inputs of what came last after contexts.
 NGRAM_INLINE void Mixer::look_at_runs(const Path& path, int from, int to) {
+  std::array<std::uint8_t, kMostHashed + 1> known;  // contexts, by what has not failed; a last one that is none
+  int count = 0;
+  for (int k = 0; k < config_.runs; ++k) {
+    known[count] = static_cast<std::uint8_t>(k);
+    count += path.runs[k]->count() > 0 && path.runs[k]->check() == (path.contexts.hashed[k] & 255);
+  }
   for (int i = from; i < to; ++i) {
     Decision& decision = decisions_[i];
     const Node& node = path.nodes[i];
     float* const inputs = decision.inputs.data() + kFirstHashed + config_.hashed;
     std::fill(inputs, decision.inputs.data() + width_, 0.0f);
-    for (int k = 0; k < config_.runs; ++k) {
-      const Run run = *path.runs[k];
-      const bool is_known = run.count() > 0 && run.check() == (path.contexts.hashed[k] & 255);
-      decision.runs[k] = nullptr;
-      if (!is_known || run.rank() < node.low || run.rank() >= node.high) continue;  // or it has already failed
-      const int count = std::min<int>(run.count(), kRunLengths - 1), depth = std::min(i, kRunDepths - 1);
-      decision.runs[k] =
-          &run_maps_[((k * kRunLengths + count) * kRunDepths + depth) * 2 + (run.rank() >= node.mid())];
-      inputs[k] = kLogits[decision.runs[k]->step()];
+    int left = 0;
+    for (int j = 0; j < count; ++j) {
+      const std::uint8_t k = known[j];
+      const std::uint32_t rank = path.runs[k]->rank();
+      known[left] = k;
+      left += rank >= node.low && rank < node.high;
     }
+    count = left;
+    for (int j = 0; j < count; ++j) {
+      const int k = known[j], depth = std::min(i, kRunDepths - 1);
+      const Run run = *path.runs[k];
+      const int length = std::min<int>(run.count(), kRunLengths - 1);
+      Estimate* const estimate =
+          &run_maps_[((k * kRunLengths + length) * kRunDepths + depth) * 2 + (run.rank() >= node.mid())];
+      decision.runs[j] = estimate;
+      inputs[k] = kLogits[estimate->step()];
+    }
+    decision.known_runs = count;
+    for (int j = count; j % kLanes != 0; ++j) decision.runs[j] = &no_run_;
   }
 }
 
@@ -477,8 +493,10 @@ NGRAM_CLONES void Mixer::count(const Path& path) {
       const Bits bits = moved(Bits{at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7)}, outcomes, kStateLimit);
       for (int lane = 0; lane < kLanes; ++lane) at(lane) = bits[lane];
     }
-    for (int k = 0; k < config_.runs; ++k) {
-      if (decision.runs[k]) decision.runs[k]->bits = moved(Bits{decision.runs[k]->bits}, outcomes, kStateLimit)[0];
+    for (int j = 0; config_.runs > 0 && j < decision.known_runs; j += kLanes) {
+      const auto at = [&](int lane) -> std::uint32_t& { return decision.runs[j + lane]->bits; };
+      const Bits bits = moved(Bits{at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7)}, outcomes, kStateLimit);
+      for (int lane = 0; lane < kLanes; ++lane) at(lane) = bits[lane];
     }
     for (Estimate* const repetition : decision.repetitions) {
       if (repetition) repetition->bits = moved(Bits{repetition->bits}, outcomes, kRepetitionLimit)[0];

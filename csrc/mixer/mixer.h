@@ -203,7 +203,8 @@ class Mixer {
     float* last_weights;
     std::array<float*, 2> cells;
     std::array<Estimate*, kMostMatches> repetitions;  // or null
-    std::array<Estimate*, kMostHashed> runs;          // or null
+    std::array<Estimate*, kPadded> runs;              // of those that have not failed
+    int known_runs;                                   // these
     float right;                                      // share of the second of two neighbouring cells
     double neural;                                    // probability of a 1 by the neural model
     double exact;                                     // the same by exact counts
@@ -266,8 +267,9 @@ class Mixer {
   Groups groups_;
   ZeroPages<Estimate> direct_;
   std::uint64_t direct_mask_;
-  std::vector<Estimate> maps_;               // (hashed contexts, 256 states)
+  std::vector<Estimate> maps_;  // (hashed contexts, 256 states)
   ZeroPages<Run> runs_;
+  Estimate no_run_;
   std::vector<Estimate> run_maps_;           // (contexts, count, depth, what is expected)
   std::vector<Estimate> repetitions_;        // (length, first or later decision, what is expected)
   std::deque<ZeroPages<float>> weights_;     // by set: (selected, width)
