@@ -13,7 +13,6 @@ The memory is the evaluator's own scorer: a token's probability equals the evalu
 import copy
 import os
 import threading
-import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,8 +24,9 @@ from numpy.typing import ArrayLike, NDArray
 from ngram_eval.bpb import check_charges
 from ngram_eval.config import EvalConfig, preset
 from ngram_eval.errors import InputError
-from ngram_eval.evaluation.job import learning_key, load_learned, model_identity
-from ngram_eval.evaluation.settings import ModelSettings, Settings
+from ngram_eval.evaluation.job import load_learned
+from ngram_eval.evaluation.learning import learned_before
+from ngram_eval.evaluation.settings import ModelSettings
 from ngram_eval.kept import file as kept_file
 from ngram_eval.kept.coding import Coding
 from ngram_eval.models.source import Stats
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
 _ROOM = 1 << 10
 """Initial capacity, in tokens."""
-
 
 _SUM = 1e-3
 """Largest accepted error of the sum of a given distribution, as of a half-precision softmax."""
@@ -109,20 +108,9 @@ class NgramMemory:
         if vocabulary is not None:
             kept.check(None, vocabulary.size, str(path))
         memory.observe(kept.tokens)
-        if not kept.learned:
-            return memory
         model = ModelSettings(artifact=None if artifact is None else Path(artifact), hf=hf, uniform=uniform)
-        named = "" if model == ModelSettings() else model_identity(Settings(model=model), kept.vocab_size)
-        learned = kept.learned.get(learning_key(memory.config, named))
-        if learned is None:
-            warnings.warn(
-                f"{path} holds weights, none of {memory.config.scorer} beside "
-                f"{'this model' if named else 'a model that is not named'}: it is only counted; "
-                "give artifact=, hf= or uniform= of the model with which `ngram-eval memory learn` made it",
-                stacklevel=2,
-            )
-        else:
-            load_learned(memory._scorer, dict(learned), str(path))
+        if learned := learned_before(kept, memory.config, model, str(path)):
+            load_learned(memory._scorer, learned, str(path))
         return memory
 
     def save(
