@@ -12,7 +12,7 @@ namespace ngram {
 namespace {
 
 constexpr float kConstantInput = 0.3f;
-constexpr float kRecurrentWeight = 5.0f;  // at the start, times an n-gram input's
+constexpr float kRecurrentWeight = 5.0f;                                     // at the start, times an n-gram input's
 constexpr float kRate = 0.006f, kFirstRate = 0.02f, kRateTokens = 20000.0f;  // of the first layer, falling
 constexpr float kLastRate = 0.001f, kMapRate = 0.02f;
 constexpr float kLeastMixed = 1.0f / 65536;
