@@ -7,12 +7,12 @@
 // probability between 0 and 1, so that the tokens' products sum to 1, whatever collides.
 //
 // One decision. Inputs are logits ln(p / (1 - p)): the neural model's (of sums over subtrees), a constant, that of the
-// longest repetition, of adaptive probabilities by node and context (direct), and of bit histories by hash of (context,
-// node) (`bit_history.h`), read through one adaptive map a context. Several sets of weights, each chosen by something else
-// that is known, add them up; a second layer adds up those sums, and two adaptive maps of (its sum, node or last token)
-// fix what is left: p = 1/2 squash + 1/4 map + 1/4 map. When the token is known, each layer moves by its error times its
-// input at every decision: all are charged by what was known before the token. This is the logistic mixing of Mahoney's
-// PAQ7 (2005), over tokens, with a language model for an input.
+// longest repetition, of adaptive probabilities by node and context (direct), of bit histories by hash of (context,
+// node) (`bit_history.h`), read through one adaptive map a context, and of a recurrent network (`recurrent.h`). Several
+// sets of weights, each chosen by something else that is known, add them up; a second layer adds up those sums, and two
+// adaptive maps of (its sum, node or last token) fix what is left: p = 1/2 squash + 1/4 map + 1/4 map. When the token
+// is known, each layer moves by its error times its input at every decision: all are charged by what was known before
+// the token. This is the logistic mixing of Mahoney's PAQ7 (2005), over tokens, with a language model for an input.
 //
 // The switch. What is charged is b neural + (1 - b) mixed, decision by decision, b the posterior weight of the neural
 // model from 1/2, with a share of 1 / (t + 2) spread evenly after position t (Herbster and Warmuth, 1998): over T positions
