@@ -143,8 +143,8 @@ NGRAM_INLINE void Mixer::descend(Path& path, int bit) const {
   path.nodes[path.depth] = {at.low + ((mid - at.low) & right), mid + ((at.high - mid) & right), place};
 }
 
-// The whole path to `token`, which comes next.
-NGRAM_CLONES void Mixer::plan(Path& path, std::uint32_t token) {
+// The whole path to `token`, which comes next; its groups are asked for `times` times a decision of the one before.
+NGRAM_CLONES void Mixer::plan(Path& path, std::uint32_t token, int times) {
   const std::uint32_t leaf = spelling_.rank[token];
   start(path);
   while (!path.last().is_leaf()) {
@@ -154,6 +154,7 @@ NGRAM_CLONES void Mixer::plan(Path& path, std::uint32_t token) {
   for (int k = 0; k < config_.runs; ++k) NGRAM_PREFETCH(path.runs[k]);
   path.groups = (path.depth + kLevels - 1) / kLevels;
   asked_ = 0;
+  at_once_ = std::max(2, (path.groups * config_.hashed - 1) / (times * path.depth) + 1);  // one would come too late
 }
 
 // Asks for a part of what the decisions of the path that comes next will touch: all of it at once would be more lines than
@@ -162,8 +163,8 @@ template <int kPart>
 NGRAM_INLINE void Mixer::ask(int depth) {
   const Path& path = *ahead_;
   if (asked_ < path.groups * config_.hashed) {
-    for (int i = 0; i < kAtOnce; ++i) NGRAM_PREFETCH(groups_.line(path.keys[asked_ + i]));  // the last may be old ones
-    asked_ += kAtOnce;
+    for (int i = 0; i < at_once_; ++i) NGRAM_PREFETCH(groups_.line(path.keys[asked_ + i]));  // the last may be old ones
+    asked_ += at_once_;
   }
   NGRAM_PREFETCH(path.direct[depth / kLevels][kPart]);
   const Path::Rows& rows = path.rows[depth];
@@ -525,11 +526,11 @@ int Mixer::order(const Path& path) const {
 template <class Token>
 void Mixer::append(const Token* tokens, std::int64_t n) {
   if (exact_) exact_->model().append(tokens, n);
-  if (n > 0) plan(*ahead_, tokens[0]);
+  if (n > 0) plan(*ahead_, tokens[0], kCountingAsks);
   for (std::int64_t i = 0; i < n; ++i) {
     std::swap(path_, ahead_);
     past_.push(tokens[i]);
-    if (i + 1 < n) plan(*ahead_, tokens[i + 1]);
+    if (i + 1 < n) plan(*ahead_, tokens[i + 1], kCountingAsks);
     if (i + 2 < n) past_.prefetch(tokens[i + 1]);
     for (int first = 0; first < path_->depth; first += kLevels) find(*path_, first / kLevels);
     look(*path_, 0, path_->depth);
@@ -540,11 +541,11 @@ void Mixer::append(const Token* tokens, std::int64_t n) {
 template <class Token>
 void Mixer::score(const Token* tokens, std::int64_t n, const Neural& neural, double* p, std::uint8_t* order,
                   Decisions* decisions) {
-  if (n > 0) plan(*ahead_, tokens[0]);
+  if (n > 0) plan(*ahead_, tokens[0], kAsks);
   for (std::int64_t i = 0; i < n; ++i) {
     std::swap(path_, ahead_);
     past_.push(tokens[i]);
-    if (i + 1 < n) plan(*ahead_, tokens[i + 1]);
+    if (i + 1 < n) plan(*ahead_, tokens[i + 1], kAsks);
     if (i + 2 < n) past_.prefetch(tokens[i + 1]);
     const double* const numbers = neural.numbers + i * neural.stride;
     if (neural.form == Neural::kPaths) {
@@ -636,7 +637,7 @@ void Mixer::distribution(const double* row, double* p) {
 void Mixer::evidence(std::uint32_t token, const double* row, std::int64_t* occurred, std::int64_t* followed,
                      double* shares) {
   sum_up(row);
-  plan(*path_, token);
+  plan(*path_, token, kAsks);
   branches(*path_, 0, path_->depth);
   if (exact_) exact_->begin();
   counted(*path_, 0, path_->depth);

@@ -137,7 +137,7 @@ class Mixer {
                        kFirstDirect = kRepetition + kMostMatches;
   static constexpr int kFirstHashed = kFirstDirect + kDirect;
   static constexpr int kLevels = 4;                         // of the tree in a group
-  static constexpr int kAtOnce = 2;                         // groups that are asked for
+  static constexpr int kAsks = 4, kCountingAsks = 2;        // calls of `ask` a decision, in `score` and in `append`
   static constexpr int kDirectPlaces = 16;                  // of a group, the first unused
   static constexpr int kCells = 33;                         // of a last map, over logits from -8 to 8
   static constexpr int kHashedSets = 14, kHashedMaps = 16;  // bits of a row
@@ -181,8 +181,8 @@ class Mixer {
     int groups;  // that a whole path goes through
     std::array<Node, kMostDecisions + 1> nodes;
     std::array<std::uint8_t, kMostDecisions> bits;
-    std::array<std::uint64_t, kMostGroups * kMostHashed + kAtOnce> keys;  // of groups, those of a node in a row
-    std::array<std::array<Estimate*, kDirect>, kMostGroups> direct;       // places 0 to 15 of a node's group
+    std::array<std::uint64_t, (kMostGroups + 1) * kMostHashed> keys;  // of groups, those of a node in a row
+    std::array<std::array<Estimate*, kDirect>, kMostGroups> direct;   // places 0 to 15 of a node's group
     std::array<Run*, kMostHashed> runs;
     struct Rows {  // of the node, or of hashes with what came before
       std::array<float*, 3> weights;
@@ -226,7 +226,7 @@ class Mixer {
   float* weights(int set, std::uint64_t row) const { return first_weights_[set] + row * row_width_[set]; }
   void choose(Path& path);
   void descend(Path& path, int bit) const;
-  void plan(Path& path, std::uint32_t token);
+  void plan(Path& path, std::uint32_t token, int times);
   template <int kPart>
   void ask(int depth);
   void find(const Path& path, int group);
@@ -288,6 +288,7 @@ class Mixer {
   Path* path_ = &paths_[0];   // the token under way
   Path* ahead_ = &paths_[1];  // the one after it
   int asked_ = 0;             // keys of that one whose groups have been asked for
+  int at_once_ = 0;           // so many in a call of `ask`
   Believed weight_;           // given the decisions so far
   double one_ = 0.5;          // what a 1 is charged with at the newest decision
   std::array<Decision, kMostDecisions> decisions_{};
