@@ -34,9 +34,7 @@ def inverse_root(x: Floats) -> Floats:
 
 def drawn(rows: int, width: int, kind: int, most: np.float32) -> Floats:
     """Numbers from -most to most that look random: hashes of their places."""
-    a = np.full(rows * width, kind, np.uint64) ^ np.arange(rows * width, dtype=np.uint64) * np.uint64(
-        0x9E3779B97F4A7C15
-    )
+    a = np.arange(rows * width, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) ^ np.uint64(kind)
     a = (a ^ a >> np.uint64(29)) * np.uint64(0xBF58476D1CE4E5B9)
     a ^= a >> np.uint64(32)
     return (((a >> np.uint64(40)).astype(F) * F(2.0**-23) - F(1)) * most).reshape(rows, width)
@@ -47,7 +45,8 @@ def products(matrix: Floats, vector: Floats) -> Floats:
     s = np.zeros((len(matrix), LANES), F)
     for i in range(0, len(vector), LANES):
         s += matrix[:, i : i + LANES] * vector[i : i + LANES]
-    return ((s[:, 0] + s[:, 4]) + (s[:, 1] + s[:, 5])) + ((s[:, 2] + s[:, 6]) + (s[:, 3] + s[:, 7]))
+    sums: Floats = ((s[:, 0] + s[:, 4]) + (s[:, 1] + s[:, 5])) + ((s[:, 2] + s[:, 6]) + (s[:, 3] + s[:, 7]))
+    return sums
 
 
 class Weights:
@@ -134,7 +133,8 @@ class Recurrent:
     def _go_back(self) -> list[Floats]:
         """The derivatives of the cost by what goes into the gates, by step."""
         blames: list[Floats] = []
-        by_output, by_state = np.zeros(self.cells, F), np.zeros(self.cells, F)
+        by_output: Floats = np.zeros(self.cells, F)
+        by_state: Floats = np.zeros(self.cells, F)
         for step in reversed(range(STEPS)):
             blame = by_output + products(self.out.now, self.errors[step])
             (opened, forget, candidate, let), squashed = self.gates[step], self.squashed[step]
