@@ -111,7 +111,7 @@ void Mixer::start(Path& path) {
                         match.length};
   }
   for (int k = 0; k < config_.runs; ++k)
-    path.runs[k] = runs_.data() + (path.contexts.hashed[k] >> 8 & runs_.size() - 1);
+    path.runs[k] = runs_.data() + (path.contexts.hashed[k] >> 8 & (runs_.size() - 1));
   path.depth = 0;
   path.nodes[0] = {0, vocab_size(), 1};
 }

@@ -97,5 +97,5 @@ def test_cells_are_bounded(cells: int) -> None:
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 def test_large_vocabularies_are_refused(backend: str) -> None:
     config = preset("mixer-max").mixer
-    with pytest.raises(InputError, match=r"cells is 128 beside a vocabulary of 4,097: .* give cells 0"):
+    with pytest.raises(InputError, match=rf"cells is {config.cells} beside a vocabulary of 4,097: .* give cells 0"):
         make_mixer(backend, config, unspelt(MAX_RECURRENT + 1), neural=True)
