@@ -63,6 +63,7 @@ bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks.blends
 	$(BIN)/python -m benchmarks.codec tests/data/sample.txt --presets exact mixer
 	$(BIN)/python -m benchmarks.mixer --text tests/data/sample.txt --long 1000000
+	$(BIN)/python -m benchmarks.mixer_speed --text tests/data/sample.txt
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.demo
 	$(BIN)/python -m benchmarks.scaling

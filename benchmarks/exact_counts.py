@@ -6,15 +6,12 @@ call has a process of its own. Rounds are interleaved; medians are reported.
 """
 
 import hashlib
-import importlib.util
 import math
-import multiprocessing
 import shlex
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tyro
 
+from benchmarks.builds import extension, process_apart
 from benchmarks.limits import random_increments
 from benchmarks.machine import describe_machine, publish
 from ngram_eval.assets import asset
@@ -91,14 +89,7 @@ class Call(NamedTuple):
 
 def call(build: Path | None, tokens: Tokens, max_order: int, kind: str) -> Call:
     """Count or score a stream by a build of the extension, in this process."""
-    if build is None:
-        core = importlib.import_module("ngram_eval._core")
-    else:
-        spec = importlib.util.spec_from_file_location("_core", build)
-        assert spec is not None
-        assert spec.loader is not None
-        core = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(core)
+    core = extension(build)
     threads = {"threads": 2} if kind == AHEAD else {}  # an earlier build knows of no threads
     model = core.ExactModel(max_order=max_order, chain=True, tilt="off", tilt_factor=1, tilt_confidence=0, **threads)
     if kind == COUNTED:
@@ -112,14 +103,14 @@ def call(build: Path | None, tokens: Tokens, max_order: int, kind: str) -> Call:
 
 def call_apart(*arguments: Any) -> Call:
     """The same in a new process: two builds do not fit into one."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+    with process_apart() as pool:
         return pool.submit(call, *arguments).result()
 
 
 def random_access(size: int) -> float:
     """Seconds of a random increment over about `size` bytes, the best of several distances of the request."""
     buckets = 1 << max(10, round(math.log2(size / 8)))
-    tables = importlib.import_module("ngram_eval._core").HashedCounts(
+    tables = extension(None).HashedCounts(
         min_order=1, max_order=1, buckets=buckets, min_count=1, context_lag=0, target_backoff=False, threads=1
     )
     tables.state()[:] = 0  # touched

@@ -121,14 +121,14 @@ class Neural:
     def __init__(self, job: Job, seq_len: int) -> None:
         self.job, self.tokens = job, job.stream.tokens[:]
         window = WindowConfig(seq_len=seq_len)
-        targets = target_count(len(self.tokens), max(seq_len, job.source.train_seq_len))
+        self.targets = target_count(len(self.tokens), max(seq_len, job.source.train_seq_len))
         self.parts = []
-        for batch in batches(plan_windows(targets, window), 32):
+        for batch in batches(plan_windows(self.targets, window), 32):
             for row in range(0, len(batch), 64):
                 part = batch[row : row + 64]
                 self.parts.append((part, statistics(job.source, self.tokens, part, rows=True)))
         assert job.tokenizer is not None
-        self.bytes = int(job.tokenizer.target_bytes(self.tokens, 0, targets, "decoded").sum())
+        self.bytes = int(job.tokenizer.target_bytes(self.tokens, 0, self.targets, "decoded").sum())
         self.alone = self._bpb(np.concatenate([stats.p_target for _, stats in self.parts]))
 
     def _bpb(self, p: NDArray[np.float64]) -> float:

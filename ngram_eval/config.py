@@ -183,7 +183,7 @@ class MixerConfig:
     """The mixing of hashed contexts over binary decisions (`ngram_eval.scorers.mixer.model`)."""
 
     contexts: int = 20
-    """Number of contexts with a table of their own, the most useful first, up to 35."""
+    """Number of contexts with a table of their own, the most useful first, up to 37."""
 
     weight_sets: int = 5
     """Sets of weights whose sums are mixed again: 8, 5 without those by column and bytes, 4 without the model's."""
@@ -194,6 +194,12 @@ class MixerConfig:
     exact_order: int = 0
     """Highest order of exact counts, whose chain is one more input; 0: without them."""
 
+    runs: int = 0
+    """Contexts whose last token is one more input each, the first ones: what came last, and how often in a row."""
+
+    cells: int = 0
+    """Cells of a recurrent network that learns online, one more input; a multiple of 8; 0: without it."""
+
     groups: int = 1 << 24
     """Groups of 15 nodes' bit histories, a power of two, for all contexts together; memory is groups x 20 bytes."""
 
@@ -201,10 +207,13 @@ class MixerConfig:
     """Initial weight of an n-gram input without a neural model (--uniform); with one, a quarter of it is used."""
 
     def __post_init__(self) -> None:
-        limits = {"contexts": (0, 35), "weight_sets": (1, 8), "matches": (0, 3), "exact_order": (0, MAX_EXACT_ORDER)}
+        limits = {"contexts": (0, 37), "weight_sets": (1, 8), "matches": (0, 3), "exact_order": (0, MAX_EXACT_ORDER)}
+        limits["runs"] = (0, self.contexts)
         for name, (least, most) in limits.items():
             value = getattr(self, name)
             _require(least <= value <= most, name, value, f"give {least} to {most}")
+        cells = 0 <= self.cells <= 512 and self.cells % 8 == 0
+        _require(cells, "cells", self.cells, "give a multiple of 8 from 0 to 512")
         power = 4 <= self.groups <= 1 << 32 and self.groups & (self.groups - 1) == 0
         _require(power, "groups", self.groups, "give a power of two from 4 to 4294967296")
         _require(0.0 <= self.start_weight <= 1.0, "start_weight", self.start_weight, "give 0 to 1")
@@ -319,7 +328,8 @@ class EvalConfig:
         if self.scorer != "ppmd":  # files of version 0.1 have no such fields, and must go on to fit
             del found["ppmd"]
         if self.scorer != "mixer":
-            del found["mixer"]["matches"], found["mixer"]["exact_order"]
+            for name in ("matches", "exact_order", "runs", "cells"):
+                del found["mixer"][name]
         return found
 
 
@@ -359,12 +369,13 @@ def mixer() -> EvalConfig:
 
 def mixer_fast() -> EvalConfig:
     """The mixer with fewer contexts."""
-    return EvalConfig(scorer="mixer", mixer=MixerConfig(contexts=8, weight_sets=4))
+    return EvalConfig(scorer="mixer", mixer=MixerConfig(contexts=9, weight_sets=4))
 
 
 def mixer_max() -> EvalConfig:
-    """The mixer with all that it has, and exact counts beside: some seven times slower."""
-    return replace(mixer(), mixer=MixerConfig(contexts=35, weight_sets=8, matches=3, exact_order=24, start_weight=0.06))
+    """The mixer with all that it has, exact counts and a recurrent network beside: some ten times slower."""
+    most = MixerConfig(contexts=37, weight_sets=8, matches=3, exact_order=24, runs=37, cells=64, start_weight=0.06)
+    return replace(mixer(), mixer=most)
 
 
 def ppmd() -> EvalConfig:

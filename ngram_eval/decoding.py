@@ -24,6 +24,9 @@ from numpy.typing import ArrayLike, NDArray
 from ngram_eval.bpb import check_charges
 from ngram_eval.config import EvalConfig, preset
 from ngram_eval.errors import InputError
+from ngram_eval.evaluation.job import load_learned
+from ngram_eval.evaluation.learning import learned_before
+from ngram_eval.evaluation.settings import ModelSettings
 from ngram_eval.kept import file as kept_file
 from ngram_eval.kept.coding import Coding
 from ngram_eval.models.source import Stats
@@ -41,7 +44,6 @@ if TYPE_CHECKING:
 
 _ROOM = 1 << 10
 """Initial capacity, in tokens."""
-
 
 _SUM = 1e-3
 """Largest accepted error of the sum of a given distribution, as of a half-precision softmax."""
@@ -90,8 +92,15 @@ class NgramMemory:
         *,
         vocabulary: Vocabulary | None = None,
         backend: str = "cpu",
+        artifact: Path | str | None = None,
+        hf: str | None = None,
+        uniform: bool = False,
     ) -> "NgramMemory":
         """The memory that has counted the text of a kept memory's file (.ngm); arguments as for an empty one.
+
+        `artifact`, `hf` or `uniform` name the model beside which it will be used, as flags do: of a file of
+        `ngram-eval memory learn` it then begins with the weights of that model and this method, as `run` does. A file
+        whose weights are all of others is loaded with a `UserWarning`.
 
         Raises `InputError` for a file that is damaged, or of a larger vocabulary than the one given.
         """
@@ -99,6 +108,9 @@ class NgramMemory:
         if vocabulary is not None:
             kept.check(None, vocabulary.size, str(path))
         memory.observe(kept.tokens)
+        model = ModelSettings(artifact=None if artifact is None else Path(artifact), hf=hf, uniform=uniform)
+        if learned := learned_before(kept, memory.config, model, str(path)):
+            load_learned(memory._scorer, learned, str(path))
         return memory
 
     def save(
@@ -213,9 +225,9 @@ class NgramMemory:
     def copy(self) -> "NgramMemory":
         """An independent copy, which continues as this memory would.
 
-        Exact counts are copied as they lie; other methods, and a GPU, count all tokens again.
+        What `exact` and `mixer` hold on the host is copied as it lies; bytes, and a GPU, count all tokens again.
         """
-        if self.config.scorer != "exact" or self._backend not in ("cpu", "reference"):
+        if self.config.scorer not in ("exact", "mixer") or self._backend not in ("cpu", "reference"):
             restore, arguments = self.__reduce__()
             return restore(*arguments)
         other: NgramMemory = object.__new__(NgramMemory)

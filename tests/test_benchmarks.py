@@ -22,11 +22,13 @@ from benchmarks import (
     export_sizes,
     forward_once,
     hashed_counts,
+    kept_bytes,
     kept_memory,
     last_block,
     long_stream,
     memory,
     mixer,
+    mixer_speed,
     scaling,
     small_training,
     training,
@@ -36,6 +38,7 @@ from benchmarks.gpu.prediction import Assumptions, Sizes, kernels, predict
 from benchmarks.limits import random_increments
 from benchmarks.limits.keys import RandomKeys
 from benchmarks.machine import KEPT_FROM, publish
+from ngram_eval.assets import asset
 from ngram_eval.config import DEFAULT_PRESETS, preset
 from ngram_eval.kernels import buckets
 from ngram_eval.kernels.runtime import INTERPRETED
@@ -323,11 +326,47 @@ def test_kept_memory(tmp_path: Path) -> None:
     """Loading alone: the other figures are of the same functions as the tests of kept memories."""
     text = tmp_path / "text"
     text.write_text(SAMPLE_PATH.read_text(encoding="utf-8")[:3000], encoding="utf-8")
-    rows = list(kept_memory.loading(text, 0))
+    rows = list(kept_memory.loading(text, None))
     assert [row.split("|")[1].strip() for row in rows if row.startswith("| `")] == [
         *("`mixer`", "`exact`", "`zstd`", "`none`"),
-        *("`exact`", "`mixer`"),
+        *("`exact`", "`mixer`", "`mixer-fast`"),
     ]
+
+
+def test_kept_bytes(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    novels, plot = tmp_path / "text", tmp_path / "plot.svg"
+    novels.write_text(SAMPLE_PATH.read_text(encoding="utf-8")[:3000], encoding="utf-8")
+    options = kept_bytes.Options(novels=novels, model=(), parts=2, max_tokens=600, plot=plot)
+    rows = [line.split("|")[1:-1] for line in kept_bytes.measure(options) if line.startswith("| ")][1:]
+    models = [int(row[0].replace(",", "")) for row in rows]
+    assert models == [0, 0, *[asset("model.ngev").stat().st_size] * 3], "two memories alone, then none and both"
+    for row in rows:
+        model_bytes, memory_bytes, together = (int(cell.strip(" *").replace(",", "")) for cell in row[:3])
+        assert together == model_bytes + memory_bytes
+    assert float(rows[1][-1]) < float(rows[0][-1]), "more of the text is worth more"
+    drawn = plot.read_bytes()
+    list(kept_bytes.measure(options))
+    assert plot.read_bytes() == drawn
+
+
+def test_kept_project(tmp_path: Path) -> None:
+    pytest.importorskip("transformers", reason="transformers is not installed: pip install ngram_eval[hf]")
+    from benchmarks import kept_project
+    from tests.support import hf_models
+
+    hf_models.save_llama(tmp_path / "model", positions=2100)
+    (tmp_path / "project").mkdir()
+    for name, text in {"a.md": hf_models.TEXT * 5, "b.py": hf_models.TEXT * 5, "c.txt": "no source"}.items():
+        (tmp_path / "project" / name).write_bytes(text.encode())
+    scored, project = tmp_path / "project" / "a.md", tmp_path / "project"
+    options = kept_project.Options(hf=str(tmp_path / "model"), project=(project,), scored=(scored,), tokens=2048)
+    rows = [line.split("|")[1:-1] for line in kept_project.measure(options) if line.startswith("| ")]
+    known, *found = rows[1:]
+    assert int(known[1].replace(",", "")) == len(hf_models.TEXT.encode()) * 5, "b.py alone"
+    assert len(found) == len(kept_project.WINDOWS) * len(kept_project.PRESETS)
+    for *_, empty, after in found:
+        assert float(after) < float(empty)
 
 
 def test_pretrained(tmp_path: Path) -> None:
@@ -352,3 +391,11 @@ def test_mixer() -> None:
     assert "| 24 |" in report
     assert "| random |" in report
     assert "Largest weight at the end" in report
+
+
+def test_mixer_speed() -> None:
+    small = mixer_speed.Options(
+        text=ROOT / "tests/data/sample.txt", tokens=3000, turn=1000, groups=(10,), vocab_size=300, counted=500, rows=20
+    )
+    rows = [line for line in mixer_speed.measure(small).splitlines() if line.startswith("| `mixer")]
+    assert [row.count("|") for row in rows] == [5, 5, 5, 5]

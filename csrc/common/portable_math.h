@@ -1,4 +1,4 @@
-// The logistic function from +, -, x, / alone: with contraction off (setup.py) the same bits on every IEEE machine.
+// Exponential and logistic function from +, -, x, / alone: with contraction off (setup.py) the same bits on every IEEE machine.
 #pragma once
 
 #include <cstdint>
@@ -19,13 +19,10 @@ inline Four four(float x) { return Four{x, x, x, x}; }
 
 inline constexpr float kLogisticLimit = 14.0f;  // arguments are clamped to it: results stay away from 0 and 1
 
-// 1 / (1 + e^-z), relative error below 4e-6, of floats in lanes; Words are as many unsigned integers.
+// e^z, relative error below 4e-6, of floats in lanes from -87 to 87; Words are as many unsigned integers.
 template <class Floats, class Words>
-NGRAM_INLINE Floats logistic(Floats z) {
-  const Floats low = Floats{} - kLogisticLimit, high = Floats{} + kLogisticLimit;
-  z = z < low ? low : z;
-  z = z > high ? high : z;
-  const Floats t = z * -1.44269504f;
+NGRAM_INLINE Floats exponential(Floats z) {
+  const Floats t = z * 1.44269504f;
   const Floats magic = Floats{} + 12582912.0f;  // 1.5 x 2^23: once added, the low bits hold t, rounded
   const Floats shifted = t + magic;
   const Floats f = t - (shifted - magic);
@@ -34,7 +31,16 @@ NGRAM_INLINE Floats logistic(Floats z) {
     power = coefficient + f * power;
   }
   const Words scale = ((Words)shifted - (Words)magic + 127u) << 23;
-  return 1.0f / (1.0f + power * (Floats)scale);
+  return power * (Floats)scale;
+}
+
+// 1 / (1 + e^-z), as exact.
+template <class Floats, class Words>
+NGRAM_INLINE Floats logistic(Floats z) {
+  const Floats low = Floats{} - kLogisticLimit, high = Floats{} + kLogisticLimit;
+  z = z < low ? low : z;
+  z = z > high ? high : z;
+  return 1.0f / (1.0f + exponential<Floats, Words>(-z));
 }
 
 NGRAM_INLINE Four logistic(Four z) { return logistic<Four, FourBits>(z); }

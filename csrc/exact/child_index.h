@@ -50,6 +50,11 @@ class ChildIndex {
     while (!put(scrambled(parent, token), id)) grow();
   }
 
+  // Makes room for `more` children at once: growing on the way costs as much as half of them.
+  void reserve(std::uint64_t more) {
+    while ((used_ + more) * 2 >= entries_->size()) grow();
+  }
+
   std::uint64_t bytes() const { return entries_->size() * sizeof(std::uint64_t); }
 
  private:

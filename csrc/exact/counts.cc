@@ -105,23 +105,25 @@ void ExactCounts::resolve(int level, const std::uint32_t* tokens, int from, int 
   }
 }
 
-template <bool kRootLevel>
-void ExactCounts::count(int level, const std::uint32_t* tokens, int from, int to, std::uint64_t first, Chunk& chunk) {
+template <bool kRootLevel, bool kTold>
+void ExactCounts::count(int level, const std::uint32_t* tokens, int from, int to, std::uint64_t first, Chunk* chunk) {
   const Tip* const tip = tips(level);
   Tip* const longer = tips(level + 1);
   std::uint32_t* const child = children(level);
   const Tip* const shorter = kRootLevel ? nullptr : tips(level - 1);
   const std::uint32_t* const lower_child = kRootLevel ? nullptr : children(level - 1);
-  Evidence* const evidence = &chunk.evidence(level, 0);
-  Evidence* const lower_evidence = kRootLevel ? nullptr : &chunk.evidence(level - 1, 0);
+  Evidence* const evidence = kTold ? &chunk->evidence(level, 0) : nullptr;
+  Evidence* const lower_evidence = kRootLevel || !kTold ? nullptr : &chunk->evidence(level - 1, 0);
   for (int i = from; i < to; ++i) {
     // The successor of the next shorter context is new or not before this one: its continuation counts.
     const auto count_novel = [&](bool is_new) {
       if (kRootLevel || lower_child[i] == kNone) return;
       Node& lower = node(lower_child[i]);
       Node& up = node(shorter[i].node);
-      lower_evidence[i].target.novel = lower.novel;
-      lower_evidence[i].context.novel_total = up.novel_total;
+      if (kTold) {
+        lower_evidence[i].target.novel = lower.novel;
+        lower_evidence[i].context.novel_total = up.novel_total;
+      }
       lower.novel += is_new;
       up.novel_total += is_new;
     };
@@ -132,25 +134,25 @@ void ExactCounts::count(int level, const std::uint32_t* tokens, int from, int to
       continue;
     }
     const std::uint64_t times = kRootLevel ? first + i : tip[i].total;
-    Evidence& seen = evidence[i];
-    seen.context = {times, 0, node(context).distinct, node(context).run};
+    if (kTold) evidence[i].context = {times, 0, node(context).distinct, node(context).run};
     std::uint32_t id = child[i];
     if (id == kNone) id = find(context, tokens[i]);  // it may have become known since it was sought
     const bool is_new = id == kNone;
     if (is_new) id = add_child(context, tokens[i], first + i);
     Node& target = node(id);
-    seen.target = is_new ? Successor{} : successor(target, times, !kRootLevel);
+    const Successor seen = is_new ? Successor{} : successor(target, times, !kRootLevel);
+    if (kTold) evidence[i].target = seen;
     if (target.count == kNone) throw std::length_error("an n-gram occurred more than 4294967294 times");
     if (!kRootLevel) {
       Node& up = node(context);
       const bool again = !is_new && target.last_seen + 1 == times;
       up.run = again ? std::min<std::uint32_t>(up.run + 1, kRunLimit) : 1;
-      target.recent = seen.target.recent >> 1 | std::uint32_t{1} << 31;
+      target.recent = seen.recent >> 1 | std::uint32_t{1} << 31;
       target.last_seen = static_cast<std::uint32_t>(times);
     }
     const std::uint32_t before = target.count++;
     child[i] = id;
-    if (times > 0) chunk.depth[i] = level + 1;
+    if (kTold && times > 0) chunk->depth[i] = level + 1;
     if (before > 0 && level + 1 < levels_) {
       if (before == 1) {  // its children are not needed before the next level
         NGRAM_PREFETCH(stream_.data() + newest(target) + 1);
@@ -162,13 +164,13 @@ void ExactCounts::count(int level, const std::uint32_t* tokens, int from, int to
   }
 }
 
-void ExactCounts::append(const std::uint32_t* tokens, int n, Chunk& chunk) {
+void ExactCounts::append(const std::uint32_t* tokens, int n, Chunk* chunk) {
   rewind();
   const std::uint64_t first = positions_;
   stream_.extend(first + n);
   std::copy_n(tokens, n, stream_.data() + first);
   positions_ = first + n;
-  std::fill_n(chunk.depth.begin(), n, 0);
+  if (chunk) std::fill_n(chunk->depth.begin(), n, 0);
   // Blocks of positions, level after level. A block's contexts are known once the one before it of the lower level, and
   // its first position's lower neighbour, are counted: so a chunk of one block is not looked ahead in.
   const int blocks = (n + kBlock - 1) / kBlock, all = levels_ * blocks;
@@ -179,6 +181,8 @@ void ExactCounts::append(const std::uint32_t* tokens, int n, Chunk& chunk) {
     step(level, from, std::min(from + kBlock, n));
   };
   const auto request = [&](int level, int from, int to) { this->request(level, tokens, from, to); };
+  const auto count_root = chunk ? &ExactCounts::count<true, true> : &ExactCounts::count<true, false>;
+  const auto count_longer = chunk ? &ExactCounts::count<false, true> : &ExactCounts::count<false, false>;
   const auto resolve = [&](int level, int from, int to) { this->resolve(level, tokens, from, to); };
   for (int block = 0; block < requested; ++block) call(request, block);
   for (int block = 0; block < resolved; ++block) call(resolve, block);
@@ -187,8 +191,7 @@ void ExactCounts::append(const std::uint32_t* tokens, int n, Chunk& chunk) {
     call(resolve, block + resolved);
     call(
         [&](int level, int from, int to) {
-          level == 0 ? count<true>(level, tokens, from, to, first, chunk)
-                     : count<false>(level, tokens, from, to, first, chunk);
+          (this->*(level == 0 ? count_root : count_longer))(level, tokens, from, to, first, chunk);
           if (to == n) expand_all();
         },
         block);

@@ -56,9 +56,12 @@ class ExactCounts {
     std::vector<Evidence> known;
   };
 
-  // Counts the next `n` tokens, and says what was known of them. Throws std::length_error when a count or the nodes
-  // would pass 32 bits.
-  void append(const std::uint32_t* tokens, int n, Chunk& chunk);
+  // Counts the next `n` tokens, and says what was known of them unless `chunk` is null. Throws std::length_error when a
+  // count or the nodes would pass 32 bits.
+  void append(const std::uint32_t* tokens, int n, Chunk* chunk);
+
+  // Makes room for a text of `tokens` that comes next; it has about one n-gram with siblings a token.
+  void reserve(std::uint64_t tokens) { index_.reserve(tokens); }
 
   // The same evidence for tokens that follow the stream, without counting any. Calls go on from each other until
   // `rewind` or `append`: so a window is scored from the counts before it.
@@ -133,8 +136,8 @@ class ExactCounts {
   // `append` of positions [from, to) at a level: ask for what names the successors' nodes, ask for the nodes, count.
   void request(int level, const std::uint32_t* tokens, int from, int to);
   void resolve(int level, const std::uint32_t* tokens, int from, int to);
-  template <bool kRootLevel>
-  void count(int level, const std::uint32_t* tokens, int from, int to, std::uint64_t first, Chunk& chunk);
+  template <bool kRootLevel, bool kTold>
+  void count(int level, const std::uint32_t* tokens, int from, int to, std::uint64_t first, Chunk* chunk);
   std::uint64_t newest(const Node& of) const { return std::uint64_t{of.position_high} << 32 | of.link; }
   std::uint32_t find(std::uint32_t parent, std::uint32_t token) const;
   std::uint32_t add_child(std::uint32_t parent, std::uint32_t token, std::uint64_t position);

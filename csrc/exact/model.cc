@@ -46,9 +46,9 @@ void ExactModel::learned(const Learned& from) {
   surprises_ = from.surprises;
 }
 
-// Counts the first chunk of `n` tokens; its length.
+// Counts the first chunk of `n` tokens, and says what was known of them unless `chunk` is null; its length.
 template <class Token>
-int ExactModel::count(const Token* tokens, std::int64_t n, ExactCounts::Chunk& chunk) {
+int ExactModel::count(const Token* tokens, std::int64_t n, ExactCounts::Chunk* chunk) {
   std::uint32_t wide[ExactCounts::kChunk];
   const int size = static_cast<int>(std::min<std::int64_t>(n, ExactCounts::kChunk));
   std::copy_n(tokens, size, wide);
@@ -59,7 +59,8 @@ int ExactModel::count(const Token* tokens, std::int64_t n, ExactCounts::Chunk& c
 
 template <class Token>
 void ExactModel::append(const Token* tokens, std::int64_t n) {
-  for (std::int64_t at = 0; at < n;) at += count(tokens + at, n - at, chunks_[0]);
+  counts_.reserve(static_cast<std::uint64_t>(n));
+  for (std::int64_t at = 0; at < n;) at += count(tokens + at, n - at, nullptr);
   if (n > 0) newest_ = tokens[n - 1];
 }
 
@@ -76,7 +77,7 @@ void ExactModel::count_ahead(const Token* tokens, std::int64_t n, const Visit& v
       for (std::int64_t k = 0; k < all; ++k) {
         for (std::int64_t seen = visited; seen + kAhead <= k; seen = visited) visited.wait(seen);
         const std::int64_t at = k * ExactCounts::kChunk;
-        count(tokens + at, n - at, chunks_[k % kAhead]);
+        count(tokens + at, n - at, &chunks_[k % kAhead]);
         counted = k + 1;
         counted.notify_one();
       }
@@ -112,7 +113,7 @@ void ExactModel::score(const Token* tokens, std::int64_t n, const Base& base, do
   };
   if (config_.threads > 1 && n >= kWorthAThread) return count_ahead(tokens, n, charge_each);
   for (std::int64_t at = 0; at < n; at += ExactCounts::kChunk) {
-    charge_each(chunks_[0], at, count(tokens + at, n - at, chunks_[0]));
+    charge_each(chunks_[0], at, count(tokens + at, n - at, &chunks_[0]));
   }
 }
 
@@ -201,7 +202,7 @@ void ExactModel::distribution_recalled(const Evidence* evidence, int depth, cons
 
 void ExactModel::follow_parts(std::uint32_t token, double base) {
   ExactCounts::Chunk& chunk = chunks_[0];
-  count(&token, 1, chunk);
+  count(&token, 1, &chunk);
   Successor target[kMaxLevels];
   for (int level = 0; level < chunk.depth[0]; ++level) target[level] = chunk.evidence(level, 0).target;
   charge(chunk.depth[0], target, token, base);

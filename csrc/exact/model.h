@@ -188,7 +188,7 @@ class ExactModel {
 
   // Many positions (model.cc).
   template <class Token>
-  int count(const Token* tokens, std::int64_t n, ExactCounts::Chunk& chunk);
+  int count(const Token* tokens, std::int64_t n, ExactCounts::Chunk* chunk);
   template <class Token, class Visit>
   void count_ahead(const Token* tokens, std::int64_t n, const Visit& visit);
   template <class Token, class Visit>

@@ -110,7 +110,7 @@ void ExactModel::score_tilted(const Token* tokens, std::int64_t n, const Base& b
     p[i] = hinted ? tilted(before, token == hint.token, hint.p, hint.tilted) : before;
     order[i] = static_cast<std::uint8_t>(depth);
     if (hinted) learn_tilt(hint, token == hint.token);
-    count(&token, 1, chunks_[0]);
+    count(&token, 1, nullptr);
   }
 }
 

@@ -20,13 +20,17 @@ void Text::add(unsigned char byte) {
   bytes = bytes << 8 | byte;
   kept_[size++ & (kKept - 1)] = byte;
   if (in_word(byte)) {
-    if (word == 0) is_capital = byte >= 'A' && byte <= 'Z';
+    if (word == 0) is_capital = byte >= 'A' && byte <= 'Z', letters = 0;
     word = mix(word + 1, byte | 32);  // capitals as small letters
+    ++letters;
   } else {
     between = word != 0 ? byte : between << 8 | byte;
     if (word != 0) {
       if (first_word == 0) first_word = word;
       if (is_capital) capital = word;
+      const std::uint64_t ending = bytes >> 8 & 0x1F1F;  // the last two letters, small or capital
+      kinds = {letters <= 4 ? word : mix(letters > 6, ending), kinds[0], kinds[1]};
+      if (letters > 4) long_word = word;
       two_before = word_before, word_before = last_word, last_word = word, word = 0;
     }
   }
@@ -58,10 +62,10 @@ MixerContexts::MixerContexts(const Spelling& spelling, int hashed, int matches)
 
 void MixerContexts::push(std::uint32_t token) {
   const std::uint64_t one = mix(1, back(1)), two = mix(one, back(2)), words = mix(text_.word, text_.last_word);
-  for (auto* followed : {&after_one_[one >> (64 - kAfterBits)], &after_two_[two >> (64 - kAfterBits)],
-                         &after_words_[words >> (64 - kAfterBits)]}) {
-    *followed = *followed << 16 | (token & 0xFFFF);
-  }
+  const auto followed = [token](std::uint32_t& last) { last = last << 16 | (token & 0xFFFF); };
+  followed(after_one_[one >> (64 - kAfterBits)]);
+  followed(after_two_[two >> (64 - kAfterBits)]);
+  if (hashed_ > kHashedBesides) followed(after_words_[words >> (64 - kAfterBits)]);
   for (int m = 0; m < in_use_; ++m) {
     Match& match = matches_[m];
     if (!match.found) continue;
@@ -139,11 +143,11 @@ void MixerContexts::look() {
       mix(mix(four, back(5)), back(6)),
       mix(after_one_[one >> (64 - kAfterBits)], t1),
       mix(text.indent, text.first),
+      mix(above, text.column()),
   });
   if (hashed_ > known) {
     add({
         // and of `mixer`
-        mix(above, text.column()),
         mix(after_two_[two >> (64 - kAfterBits)], t1),
         last(2),
         mix(text.indent, last(1)),
@@ -155,7 +159,7 @@ void MixerContexts::look() {
         mix(text.word, text.capital),
     });
   }
-  if (hashed_ > known) {
+  if (hashed_ > kHashedBesides) {
     add({
         // and of `mixer-max`
         mix(t3, t4),
@@ -175,6 +179,8 @@ void MixerContexts::look() {
         mix(text.word, text.indent),
         mix(t2, t3),
         mix(t1, t3),
+        mix(text.word, text.long_word),
+        mix(mix(text.word, text.kinds[1]), text.kinds[2]),
     });
   }
   now_.direct = {mix(101, 0), mix(102, t1), mix(103, two), mix(104, text.word)};

@@ -18,7 +18,7 @@ struct Spelling {
   std::string bytes;
 };
 
-inline constexpr int kMostHashed = 35;
+inline constexpr int kMostHashed = 37;
 inline constexpr int kMostMatches = 3;
 inline constexpr int kDirect = 4;
 
@@ -59,9 +59,12 @@ struct Text {
   std::uint64_t bytes = 0;                                                 // the last eight
   std::uint64_t word = 0, last_word = 0, word_before = 0, two_before = 0;  // the one under way, or 0; those before it
   bool is_capital = false;                                                 // the one under way
-  std::uint64_t capital = 0;                                               // the last word that began with a capital
-  std::uint64_t between = 0;                           // the bytes since the last word, or before this
-  std::uint64_t indent = 0, first = 0;                 // of the line: blanks, and the byte after them or 0
+  std::uint64_t letters = 0;                                               // in it
+  std::array<std::uint64_t, 3> kinds{};  // guesses at what kinds of words the last ones were, the newest first
+  std::uint64_t long_word = 0;           // the last one of five letters or more
+  std::uint64_t capital = 0;             // the last word that began with a capital
+  std::uint64_t between = 0;             // the bytes since the last word, or before this
+  std::uint64_t indent = 0, first = 0;   // of the line: blanks, and the byte after them or 0
   std::uint64_t first_word = 0, first_word_above = 0;  // of the line, and of the one above
   std::uint64_t size = 0, line = 0, length_above = 0;  // where the line begins
 
@@ -89,6 +92,7 @@ class MixerContexts {
 
  private:
   static constexpr int kPlaceBits = 20, kAfterBits = 18;
+  static constexpr int kHashedBesides = 18;  // contexts besides those of `mixer-max` alone
 
   std::uint32_t at(std::uint64_t position) const { return tokens_.data()[position & (kRemembered - 1)]; }
   std::uint64_t back(std::uint64_t k) const { return k <= size_ ? at(size_ - k) + std::uint64_t{1} : 0; }

@@ -42,6 +42,7 @@ NGRAM_INLINE Lanes across(const std::array<Lanes, kLanes>& x) {
   return Lanes{low[0], low[1], low[2], low[3], high[0], high[1], high[2], high[3]};
 }
 
+NGRAM_INLINE Lanes exponential(Lanes z) { return exponential<Lanes, Bits>(z); }
 NGRAM_INLINE Lanes logistic(Lanes z) { return logistic<Lanes, Bits>(z); }
 
 inline constexpr float kLogitLimit = 11.99f;
@@ -70,10 +71,10 @@ NGRAM_INLINE Doubles logit(Doubles p) {
   return odds > 6.2e-6 ? odds > 1.6e5 ? high : logits : -high;
 }
 
-// Weights by a step times their inputs.
-template <int kVectors>
-NGRAM_INLINE void move(float* weights, const float* inputs, float step) {
-  for (int i = 0; i < kVectors * kLanes; i += kLanes) {
+// Weights by a step times their inputs, so many vectors of them.
+template <class Vectors>
+NGRAM_INLINE void move(float* weights, const float* inputs, float step, Vectors vectors) {
+  for (int i = 0; i < vectors * kLanes; i += kLanes) {
     store(weights + i, load<Lanes>(weights + i) + step * load<Lanes>(inputs + i));
   }
 }

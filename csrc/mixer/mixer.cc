@@ -12,7 +12,9 @@ namespace ngram {
 namespace {
 
 constexpr float kConstantInput = 0.3f;
+constexpr float kRecurrentWeight = 5.0f;                                     // at the start, times an n-gram input's
 constexpr float kRate = 0.006f, kFirstRate = 0.02f, kRateTokens = 20000.0f;  // of the first layer, falling
+constexpr float kRateOfAll = 0.2f;                                           // at most, of all inputs together
 constexpr float kLastRate = 0.001f, kMapRate = 0.02f;
 constexpr float kLeastMixed = 1.0f / 65536;
 constexpr double kLeast = 1.0 / (1 << 22);
@@ -39,19 +41,23 @@ void fill_untouched(ZeroPages<float>& map, int cells) {
 
 Mixer::Mixer(const MixerConfig& config, Spelling spelling)
     : config_(config),
-      spelling_(std::move(spelling)),
+      shared_(std::make_shared<const Spelling>(std::move(spelling))),
+      spelling_(*shared_),
       by_rank_(spelling_.rank.size()),
       past_(spelling_, config.hashed, config.matches),
-      width_((kFirstHashed + config.hashed + kLanes - 1) / kLanes * kLanes),
+      used_(kFirstHashed + config.hashed + config.runs + (config.cells > 0)),
+      width_((used_ + kLanes - 1) / kLanes * kLanes),
       groups_(config.groups),
       direct_(std::max<std::uint64_t>(config.groups / 16, 1) * kDirectPlaces),
       direct_mask_(std::max<std::uint64_t>(config.groups / 16, 1) - 1),
       maps_(std::size_t{256} * kMostHashed),
+      runs_(config.runs > 0 ? config.groups : 1),
       last_weights_(spelling_.rank.size() * kLanes),
       last_maps_{ZeroPages<float>(spelling_.rank.size() * kCells), ZeroPages<float>(kCells << kHashedMaps)},
       below_(spelling_.rank.size() + 1) {
   const std::size_t vocab = by_rank_.size();
   if (config.exact_order > 0) exact_.emplace(config.exact_order, spelling_.rank);
+  if (config.cells > 0) recurrent_.emplace(vocab_size(), config.cells);
   weight_ = switch_.believed = exact_ ? Believed{1.0 / 3, 1.0 / 3} : Believed{0.5, 0.0};
   for (std::size_t token = 0; token < vocab; ++token) {
     by_rank_[spelling_.rank[token]] = static_cast<std::uint32_t>(token);
@@ -61,6 +67,10 @@ Mixer::Mixer(const MixerConfig& config, Spelling spelling)
       const BitHistory& history = kHistories.state[s];
       maps_[k * 256 + s] = Estimate((history.ones + 0.4) / (history.total() + 0.8));
     }
+  }
+  for (int i = 0; i < config.runs * kRunLengths * kRunDepths; ++i) {
+    run_maps_.emplace_back(0.2);
+    run_maps_.emplace_back(0.8);
   }
   for (int i = 0; i < kMostMatches * kLengths * kMisses * 2; ++i) {
     repetitions_.emplace_back(0.1);
@@ -75,9 +85,10 @@ Mixer::Mixer(const MixerConfig& config, Spelling spelling)
     row_width_[m] = width_;
     for (std::size_t row = 0; row < rows[m]; ++row) {
       float* const w = weights(m, row);
-      std::fill(w + kConstant, w + kFirstHashed + config.hashed, config.weight);
+      std::fill(w + kConstant, w + kFirstHashed + config.hashed, config.weight);  // that of runs is 0
       w[kNeural] = exact_ ? 0.5f : 1.0f;
       w[kExact] = exact_ ? 0.5f : 0.0f;
+      if (recurrent_) w[recurrent_input()] = kRecurrentWeight * config.weight;
     }
   }
   for (std::size_t row = 0; row < vocab; ++row) {
@@ -89,7 +100,7 @@ Mixer::Mixer(const MixerConfig& config, Spelling spelling)
 }
 
 // A path without decisions: what the tokens so far say of the next.
-void Mixer::start(Path& path) const {
+void Mixer::start(Path& path) {
   path.position = past_.size();
   path.contexts = past_.now();
   for (int m = 0; m < config_.matches; ++m) {
@@ -99,6 +110,8 @@ void Mixer::start(Path& path) const {
                         match.found ? (m * kLengths + known) * kMisses + std::min(match.missed, kMisses - 1) : -1,
                         match.length};
   }
+  for (int k = 0; k < config_.runs; ++k)
+    path.runs[k] = runs_.data() + (path.contexts.hashed[k] >> 8 & (runs_.size() - 1));
   path.depth = 0;
   path.nodes[0] = {0, vocab_size(), 1};
 }
@@ -126,19 +139,22 @@ NGRAM_INLINE void Mixer::descend(Path& path, int bit) const {
   const Node at = path.last();
   path.bits[path.depth++] = static_cast<std::uint8_t>(bit);
   const int place = path.depth % kLevels == 0 ? 1 : 2 * at.place + bit;
-  path.nodes[path.depth] = bit ? Node{at.mid(), at.high, place} : Node{at.low, at.mid(), place};
+  const std::uint32_t mid = at.mid(), right = -static_cast<std::uint32_t>(bit);  // masks: no branch could be foreseen
+  path.nodes[path.depth] = {at.low + ((mid - at.low) & right), mid + ((at.high - mid) & right), place};
 }
 
-// The whole path to `token`, which comes next.
-NGRAM_CLONES void Mixer::plan(Path& path, std::uint32_t token) {
+// The whole path to `token`, which comes next; its groups are asked for `times` times a decision of the one before.
+NGRAM_CLONES void Mixer::plan(Path& path, std::uint32_t token, int times) {
   const std::uint32_t leaf = spelling_.rank[token];
   start(path);
   while (!path.last().is_leaf()) {
     choose(path);
     descend(path, leaf >= path.last().mid());
   }
+  for (int k = 0; k < config_.runs; ++k) NGRAM_PREFETCH(path.runs[k]);
   path.groups = (path.depth + kLevels - 1) / kLevels;
   asked_ = 0;
+  at_once_ = std::max(2, (path.groups * config_.hashed - 1) / (times * path.depth) + 1);  // one would come too late
 }
 
 // Asks for a part of what the decisions of the path that comes next will touch: all of it at once would be more lines than
@@ -147,10 +163,10 @@ template <int kPart>
 NGRAM_INLINE void Mixer::ask(int depth) {
   const Path& path = *ahead_;
   if (asked_ < path.groups * config_.hashed) {
-    for (int i = 0; i < kAtOnce; ++i) NGRAM_PREFETCH(groups_.line(path.keys[asked_ + i]));  // the last may be old ones
-    asked_ += kAtOnce;
+    for (int i = 0; i < at_once_; ++i) NGRAM_PREFETCH(groups_.line(path.keys[asked_ + i]));  // the last may be old ones
+    asked_ += at_once_;
   }
-  if (depth % kLevels == 0) NGRAM_PREFETCH(path.direct[depth / kLevels][kPart]);
+  NGRAM_PREFETCH(path.direct[depth / kLevels][kPart]);
   const Path::Rows& rows = path.rows[depth];
   if constexpr (kPart == 3) {
     for (const float* const map : rows.maps) {
@@ -198,6 +214,15 @@ void Mixer::counted(const Path& path, int from, int to) {
     }
     const Node& node = path.nodes[i];
     decision.exact = exact_->one(node.low, node.mid(), node.high, decision.mass, decision.neural);
+  }
+}
+
+// What the recurrent network says of decisions.
+void Mixer::foreseen(const Path& path, int from, int to) {
+  if (!recurrent_) return;
+  for (int i = from; i < to; ++i) {
+    const Node& node = path.nodes[i];
+    decisions_[i].recurrent = recurrent_->one(node.low, node.mid(), node.high);
   }
 }
 
@@ -251,9 +276,53 @@ NGRAM_INLINE void Mixer::look(const Path& path, int from, int to) {
       store(inputs, load<Integers>(inputs) & ((load<Bits>(decision.states.data() + k) & 255) != 0));
     }
   }
+  if (config_.runs > 0) look_at_runs(path, from, to);
+  if (!recurrent_) return;
+  for (int i = from; i < to; i += 4) {
+    const auto foreseen = [&](int j) { return decisions_[std::min(i + j, to - 1)].recurrent; };
+    const Doubles logits = logit(Doubles{foreseen(0), foreseen(1), foreseen(2), foreseen(3)});
+    for (int j = 0; j < std::min(4, to - i); ++j) {
+      decisions_[i + j].inputs[recurrent_input()] = static_cast<float>(logits[j]);
+    }
+  }
 }
 
-// f(the number of whole lanes that inputs take, at compile time).
+// The inputs of what came last after contexts.
+NGRAM_INLINE void Mixer::look_at_runs(const Path& path, int from, int to) {
+  std::array<std::uint8_t, kMostHashed + 1> known;  // contexts, by what has not failed; a last one that is none
+  int count = 0;
+  for (int k = 0; k < config_.runs; ++k) {
+    known[count] = static_cast<std::uint8_t>(k);
+    count += path.runs[k]->count() > 0 && path.runs[k]->check() == (path.contexts.hashed[k] & 255);
+  }
+  for (int i = from; i < to; ++i) {
+    Decision& decision = decisions_[i];
+    const Node& node = path.nodes[i];
+    float* const inputs = decision.inputs.data() + kFirstHashed + config_.hashed;
+    std::fill(inputs, decision.inputs.data() + width_, 0.0f);
+    int left = 0;
+    for (int j = 0; j < count; ++j) {
+      const std::uint8_t k = known[j];
+      const std::uint32_t rank = path.runs[k]->rank();
+      known[left] = k;
+      left += rank >= node.low && rank < node.high;
+    }
+    count = left;
+    for (int j = 0; j < count; ++j) {
+      const int k = known[j], depth = std::min(i, kRunDepths - 1);
+      const Run run = *path.runs[k];
+      const int length = std::min<int>(run.count(), kRunLengths - 1);
+      Estimate* const estimate =
+          &run_maps_[((k * kRunLengths + length) * kRunDepths + depth) * 2 + (run.rank() >= node.mid())];
+      decision.runs[j] = estimate;
+      inputs[k] = kLogits[estimate->step()];
+    }
+    decision.known_runs = count;
+    for (int j = count; j % kLanes != 0; ++j) decision.runs[j] = &no_run_;
+  }
+}
+
+// f(the number of whole lanes that inputs take), known at compile time where they are few.
 template <class F>
 NGRAM_INLINE void Mixer::with_vectors(F f) const {
   switch (width_ / kLanes) {
@@ -261,11 +330,13 @@ NGRAM_INLINE void Mixer::with_vectors(F f) const {
     case 3: return f(std::integral_constant<int, 3>{});
     case 4: return f(std::integral_constant<int, 4>{});
     case 5: return f(std::integral_constant<int, 5>{});
-    default: return f(std::integral_constant<int, 6>{});
+    case 6: return f(std::integral_constant<int, 6>{});
+    default: return f(width_ / kLanes);
   }
 }
 
 // The sets of weights and the cells of the maps that are meant.
+template <int kSets>
 NGRAM_INLINE void Mixer::select(const Path& path, int depth) {
   Decision& decision = decisions_[depth];
   const auto states = [&](int k) { return static_cast<std::uint8_t>(decision.states[k]); };
@@ -279,24 +350,25 @@ NGRAM_INLINE void Mixer::select(const Path& path, int depth) {
   std::copy(rows.weights.begin(), rows.weights.end(), decision.weights.begin());
   decision.weights[3] = weights(3, (sure * 3 + std::min(2, used(3))) * 4 + repeats);
   decision.weights[4] = weights(4, (neural * 5 + known) * 4 + repeats);
+  decision.last_weights = rows.last_weights;
+  decision.cells = rows.maps;
+  if constexpr (kSets <= kFewSets) return;
   const Contexts& contexts = path.contexts;
   const std::uint64_t level = std::min(depth, 15);
   decision.weights[5] = weights(5, std::min<std::uint64_t>(contexts.column, kColumns - 1) * kMostDecisions + depth);
   decision.weights[6] = weights(6, (contexts.bytes >> 8 & 255) * 16 + level);
   decision.weights[7] = weights(7, (contexts.bytes & 255) * 16 + level);
-  decision.last_weights = rows.last_weights;
-  decision.cells = rows.maps;
 }
 
 // The sums of all sets, and the sum of those.
-template <int kVectors, int kSets>
-NGRAM_INLINE void Mixer::add_up(const Path& path, int from, int to, float* z) {
+template <int kSets, class Vectors>
+NGRAM_INLINE void Mixer::add_up(const Path& path, int from, int to, float* z, Vectors vectors) {
   for (int i = from; i < to; ++i) {
-    select(path, i);
+    select<kSets>(path, i);
     ask<1>(i);
     Decision& decision = decisions_[i];
     std::array<Lanes, kLanes> sums{};
-    for (int v = 0; v < kVectors; ++v) {
+    for (int v = 0; v < vectors; ++v) {
       const Lanes inputs = load<Lanes>(decision.inputs.data() + v * kLanes);
       for (int m = 0; m < kSets; ++m) sums[m] += load<Lanes>(decision.weights[m] + v * kLanes) * inputs;
     }
@@ -312,8 +384,8 @@ NGRAM_CLONES void Mixer::predict(const Path& path, int from, int to) {
   look(path, from, to);
   std::array<float, kMostDecisions + kLanes> z{}, mixed;
   with_vectors([&](auto vectors) __attribute__((always_inline)) {
-    if (config_.sets <= kFewSets) return add_up<vectors(), kFewSets>(path, from, to, z.data());
-    add_up<vectors(), kMostSets>(path, from, to, z.data());
+    if (config_.sets <= kFewSets) return add_up<kFewSets>(path, from, to, z.data(), vectors);
+    add_up<kMostSets>(path, from, to, z.data(), vectors);
   });
   for (int i = 0; i < to - from; i += kLanes) {
     const Lanes some = clipped(load<Lanes>(z.data() + i));
@@ -335,6 +407,9 @@ NGRAM_CLONES void Mixer::predict(const Path& path, int from, int to) {
   }
 }
 
+// An outcome's probability from that of a 1, without a branch that could not be foreseen.
+NGRAM_INLINE double of(int bit, double one) { return std::abs(one - (1 - bit)); }
+
 // What a 1 is charged with where the neural model has this weight.
 double Mixer::charge(int depth, const Believed& weight) const {
   const Decision& decision = decisions_[depth];
@@ -346,15 +421,16 @@ double Mixer::charge(int depth, const Believed& weight) const {
 // The neural model's weight once the outcome is known.
 Mixer::Believed Mixer::told(int depth, const Believed& weight, double one, int bit) const {
   const Decision& decision = decisions_[depth];
-  const double charged = bit ? one : 1.0 - one;
-  const double neural = std::min(1.0, weight.neural * (bit ? decision.neural : 1.0 - decision.neural) / charged);
-  const double exact = std::min(1.0 - neural, weight.exact * (bit ? decision.exact : 1.0 - decision.exact) / charged);
+  const double charged = of(bit, one);
+  const double neural = std::min(1.0, weight.neural * of(bit, decision.neural) / charged);
+  if (!exact_) return {neural, 0.0};
+  const double exact = std::min(1.0 - neural, weight.exact * of(bit, decision.exact) / charged);
   return {neural, exact};
 }
 
-template <int kVectors>
-NGRAM_INLINE void Mixer::move_sets(Decision& decision, const std::array<float, kLanes>& steps) const {
-  for (int m = 0; m < config_.sets; ++m) move<kVectors>(decision.weights[m], decision.inputs.data(), steps[m]);
+template <class Vectors>
+NGRAM_INLINE void Mixer::move_sets(Decision& decision, const std::array<float, kLanes>& steps, Vectors vectors) const {
+  for (int m = 0; m < config_.sets; ++m) move(decision.weights[m], decision.inputs.data(), steps[m], vectors);
 }
 
 // Moves what the neural model has a part in, by the token's decisions.
@@ -364,7 +440,8 @@ NGRAM_CLONES void Mixer::learn(const Path& path) {
   switch_ = {
       {(1.0 - share) * weight_.neural + even * share, exact_ ? (1.0 - share) * weight_.exact + even * share : 0.0},
       switch_.charged + 1.0};
-  const float rate = kRate + (kFirstRate - kRate) / (1.0f + static_cast<float>(path.position) / kRateTokens);
+  const float last = std::min(kRate, kRateOfAll / static_cast<float>(used_));
+  const float rate = last + (kFirstRate - last) / (1.0f + static_cast<float>(path.position) / kRateTokens);
   for (int i = 0; i < path.depth; ++i) {
     Decision& decision = decisions_[i];
     const auto outcome = static_cast<float>(path.bits[i]);
@@ -376,8 +453,8 @@ NGRAM_CLONES void Mixer::learn(const Path& path) {
     const Lanes p = logistic(load<Lanes>(decision.logits.data()));
     std::array<float, kLanes> errors;
     store(errors.data(), (outcome - p) * rate);
-    with_vectors([&](auto vectors) __attribute__((always_inline)) { move_sets<vectors()>(decision, errors); });
-    move<1>(decision.last_weights, decision.logits.data(), (outcome - decision.mixed) * kLastRate);
+    with_vectors([&](auto vectors) __attribute__((always_inline)) { move_sets(decision, errors, vectors); });
+    move(decision.last_weights, decision.logits.data(), (outcome - decision.mixed) * kLastRate, 1);
   }
 }
 
@@ -417,10 +494,23 @@ NGRAM_CLONES void Mixer::count(const Path& path) {
       const Bits bits = moved(Bits{at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7)}, outcomes, kStateLimit);
       for (int lane = 0; lane < kLanes; ++lane) at(lane) = bits[lane];
     }
+    for (int j = 0; config_.runs > 0 && j < decision.known_runs; j += kLanes) {
+      const auto at = [&](int lane) -> std::uint32_t& { return decision.runs[j + lane]->bits; };
+      const Bits bits = moved(Bits{at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7)}, outcomes, kStateLimit);
+      for (int lane = 0; lane < kLanes; ++lane) at(lane) = bits[lane];
+    }
     for (Estimate* const repetition : decision.repetitions) {
       if (repetition) repetition->bits = moved(Bits{repetition->bits}, outcomes, kRepetitionLimit)[0];
     }
   }
+  for (int k = 0; k < config_.runs; ++k) {
+    Run& run = *path.runs[k];
+    const auto check = static_cast<std::uint32_t>(path.contexts.hashed[k] & 255);
+    const std::uint32_t rank = path.last().low;
+    const bool goes_on = run.count() > 0 && run.check() == check && run.rank() == rank;
+    run.bits = rank << 13 | (goes_on ? std::min(run.count() + 1, Run::kMost) : 1) << 8 | check;
+  }
+  if (recurrent_) recurrent_->learn(path.last().low);
 }
 
 // Before the first decision's outcome is known.
@@ -436,11 +526,11 @@ int Mixer::order(const Path& path) const {
 template <class Token>
 void Mixer::append(const Token* tokens, std::int64_t n) {
   if (exact_) exact_->model().append(tokens, n);
-  if (n > 0) plan(*ahead_, tokens[0]);
+  if (n > 0) plan(*ahead_, tokens[0], kCountingAsks);
   for (std::int64_t i = 0; i < n; ++i) {
     std::swap(path_, ahead_);
     past_.push(tokens[i]);
-    if (i + 1 < n) plan(*ahead_, tokens[i + 1]);
+    if (i + 1 < n) plan(*ahead_, tokens[i + 1], kCountingAsks);
     if (i + 2 < n) past_.prefetch(tokens[i + 1]);
     for (int first = 0; first < path_->depth; first += kLevels) find(*path_, first / kLevels);
     look(*path_, 0, path_->depth);
@@ -451,11 +541,11 @@ void Mixer::append(const Token* tokens, std::int64_t n) {
 template <class Token>
 void Mixer::score(const Token* tokens, std::int64_t n, const Neural& neural, double* p, std::uint8_t* order,
                   Decisions* decisions) {
-  if (n > 0) plan(*ahead_, tokens[0]);
+  if (n > 0) plan(*ahead_, tokens[0], kAsks);
   for (std::int64_t i = 0; i < n; ++i) {
     std::swap(path_, ahead_);
     past_.push(tokens[i]);
-    if (i + 1 < n) plan(*ahead_, tokens[i + 1]);
+    if (i + 1 < n) plan(*ahead_, tokens[i + 1], kAsks);
     if (i + 2 < n) past_.prefetch(tokens[i + 1]);
     const double* const numbers = neural.numbers + i * neural.stride;
     if (neural.form == Neural::kPaths) {
@@ -483,13 +573,14 @@ void Mixer::finish(const Path& path) {
 double Mixer::charge(Path& path, Decisions* decisions) {
   if (exact_) exact_->begin();
   counted(path, 0, path.depth);
+  foreseen(path, 0, path.depth);
   predict(path, 0, path.depth);
   double p = 1.0;
   weight_ = switch_.believed;
   for (int i = 0; i < path.depth; ++i) {
     const double one = charge(i, weight_);
     weight_ = told(i, weight_, one, path.bits[i]);
-    p *= path.bits[i] ? one : 1.0 - one;
+    p *= of(path.bits[i], one);
     if (decisions) {
       decisions->bits.push_back(path.bits[i]);
       decisions->ones.push_back(one);
@@ -507,6 +598,7 @@ void Mixer::predict_last(Path& path) {
   }
   branches(path, path.depth, path.depth + 1);
   counted(path, path.depth, path.depth + 1);
+  foreseen(path, path.depth, path.depth + 1);
   predict(path, path.depth, path.depth + 1);
 }
 
@@ -545,10 +637,11 @@ void Mixer::distribution(const double* row, double* p) {
 void Mixer::evidence(std::uint32_t token, const double* row, std::int64_t* occurred, std::int64_t* followed,
                      double* shares) {
   sum_up(row);
-  plan(*path_, token);
+  plan(*path_, token, kAsks);
   branches(*path_, 0, path_->depth);
   if (exact_) exact_->begin();
   counted(*path_, 0, path_->depth);
+  foreseen(*path_, 0, path_->depth);
   predict(*path_, 0, path_->depth);
   std::array<double, kInputs> sizes{};
   for (int depth = 0; depth < path_->depth; ++depth) {
@@ -607,6 +700,18 @@ std::vector<std::pair<const char*, std::span<float>>> Mixer::learned() {
   add("last_map_node", last_maps_[0]);
   add("last_map_token", last_maps_[1]);
   return arrays;
+}
+
+Mixer::Mixer(const Copy& copy) : Mixer(copy.of) {
+  first_weights_.fill(no_weights_.data());
+  for (int m = 0; m < config_.sets; ++m) first_weights_[m] = weights_[m].data();
+  paths_ = {}, decisions_ = {}, found_ = {};
+  path_ = &paths_[0], ahead_ = &paths_[1];
+  const Path& under_way = *copy.of.path_;
+  path_->depth = under_way.depth, path_->nodes = under_way.nodes;
+  if (token_known()) return;
+  begin(nullptr);
+  for (int i = 0; i < under_way.depth; ++i) decide(under_way.bits[i]);
 }
 
 template void Mixer::append(const std::uint16_t*, std::int64_t);

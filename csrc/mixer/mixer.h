@@ -7,12 +7,12 @@
 // probability between 0 and 1, so that the tokens' products sum to 1, whatever collides.
 //
 // One decision. Inputs are logits ln(p / (1 - p)): the neural model's (of sums over subtrees), a constant, that of the
-// longest repetition, of adaptive probabilities by node and context (direct), and of bit histories by hash of (context,
-// node) (`bit_history.h`), read through one adaptive map a context. Several sets of weights, each chosen by something else
-// that is known, add them up; a second layer adds up those sums, and two adaptive maps of (its sum, node or last token)
-// fix what is left: p = 1/2 squash + 1/4 map + 1/4 map. When the token is known, each layer moves by its error times its
-// input at every decision: all are charged by what was known before the token. This is the logistic mixing of Mahoney's
-// PAQ7 (2005), over tokens, with a language model for an input.
+// longest repetition, of adaptive probabilities by node and context (direct), of bit histories by hash of (context,
+// node) (`bit_history.h`), read through one adaptive map a context, and of a recurrent network (`recurrent.h`). Several
+// sets of weights, each chosen by something else that is known, add them up; a second layer adds up those sums, and two
+// adaptive maps of (its sum, node or last token) fix what is left: p = 1/2 squash + 1/4 map + 1/4 map. When the token
+// is known, each layer moves by its error times its input at every decision: all are charged by what was known before
+// the token. This is the logistic mixing of Mahoney's PAQ7 (2005), over tokens, with a language model for an input.
 //
 // The switch. What is charged is b neural + (1 - b) mixed, decision by decision, b the posterior weight of the neural
 // model from 1/2, with a share of 1 / (t + 2) spread evenly after position t (Herbster and Warmuth, 1998): over T positions
@@ -30,6 +30,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <optional>
 #include <span>
 #include <type_traits>
@@ -43,6 +44,7 @@
 #include "mixer/exact_paths.h"
 #include "mixer/groups.h"
 #include "mixer/lanes.h"
+#include "mixer/recurrent.h"
 
 namespace ngram {
 
@@ -53,6 +55,8 @@ struct MixerConfig {
   float weight;          // at the start, of every n-gram input; the neural one has 1
   int matches;           // repetitions that are followed
   int exact_order;       // of exact counts as an input, 0 for none
+  int runs;              // contexts whose last token is an input, the first ones
+  int cells;             // of the recurrent network, 0 for none
 };
 
 // The decisions of tokens in a row, for a coder of bits.
@@ -79,8 +83,6 @@ class Mixer {
   int depth() const { return std::bit_width(by_rank_.size() - 1); }
 
   Mixer(const MixerConfig& config, Spelling spelling);
-  Mixer(const Mixer&) = delete;  // paths point into it
-
   // Learns from `n` tokens all that does not depend on the neural model, without charging for them.
   template <class Token>
   void append(const Token* tokens, std::int64_t n);
@@ -123,18 +125,25 @@ class Mixer {
   Switch& chosen() { return switch_; }
   ExactModel* exact() { return exact_ ? &exact_->model() : nullptr; }  // null without exact counts
 
+  // A mixer that continues as `of` would.
+  struct Copy {
+    const Mixer& of;
+  };
+  explicit Mixer(const Copy& copy);
+
  private:
-  static constexpr int kInputs = 48;  // 3 + kMostMatches + kDirect + kMostHashed, and zeros
+  static constexpr int kInputs = 88;  // 3 + kMostMatches + kDirect + 2 kMostHashed + 1, and zeros
   static constexpr int kNeural = 0, kConstant = 1, kExact = 2, kRepetition = 3,
                        kFirstDirect = kRepetition + kMostMatches;
   static constexpr int kFirstHashed = kFirstDirect + kDirect;
   static constexpr int kLevels = 4;                         // of the tree in a group
-  static constexpr int kAtOnce = 3;                         // groups that are asked for
+  static constexpr int kAsks = 4, kCountingAsks = 2;        // calls of `ask` a decision, in `score` and in `append`
   static constexpr int kDirectPlaces = 16;                  // of a group, the first unused
   static constexpr int kCells = 33;                         // of a last map, over logits from -8 to 8
   static constexpr int kHashedSets = 14, kHashedMaps = 16;  // bits of a row
   static constexpr int kFewSets = 5;                        // that are added up in any case
   static constexpr int kLengths = 32, kMisses = 4;          // of repetitions: classes
+  static constexpr int kRunLengths = 16, kRunDepths = 4;    // of runs: classes
   static constexpr int kMostGroups = (kMostDecisions + kLevels - 1) / kLevels;
   static constexpr int kPadded = (kMostHashed + kLanes - 1) / kLanes * kLanes;
 
@@ -145,6 +154,17 @@ class Mixer {
 
     std::uint32_t mid() const { return (low + high + 1) / 2; }
     bool is_leaf() const { return high - low == 1; }
+  };
+
+  // What came last after a context, and how often in a row: a check of 8 bits, a count of 5, a rank of 19.
+  struct Run {
+    static constexpr std::uint32_t kMost = 31;
+
+    std::uint32_t check() const { return bits & 255; }
+    std::uint32_t count() const { return bits >> 8 & kMost; }
+    std::uint32_t rank() const { return bits >> 13; }
+
+    std::uint32_t bits;
   };
 
   // The way to the next token as far as it is known, and what the tokens before it say of it.
@@ -161,8 +181,9 @@ class Mixer {
     int groups;  // that a whole path goes through
     std::array<Node, kMostDecisions + 1> nodes;
     std::array<std::uint8_t, kMostDecisions> bits;
-    std::array<std::uint64_t, kMostGroups * kMostHashed + kAtOnce> keys;  // of groups, those of a node in a row
-    std::array<std::array<Estimate*, kDirect>, kMostGroups> direct;       // places 0 to 15 of a node's group
+    std::array<std::uint64_t, (kMostGroups + 1) * kMostHashed> keys;  // of groups, those of a node in a row
+    std::array<std::array<Estimate*, kDirect>, kMostGroups> direct;   // places 0 to 15 of a node's group
+    std::array<Run*, kMostHashed> runs;
     struct Rows {  // of the node, or of hashes with what came before
       std::array<float*, 3> weights;
       float* last_weights;
@@ -182,9 +203,12 @@ class Mixer {
     float* last_weights;
     std::array<float*, 2> cells;
     std::array<Estimate*, kMostMatches> repetitions;  // or null
+    std::array<Estimate*, kPadded> runs;              // of those that have not failed
+    int known_runs;                                   // these
     float right;                                      // share of the second of two neighbouring cells
     double neural;                                    // probability of a 1 by the neural model
     double exact;                                     // the same by exact counts
+    double recurrent;                                 // the same by the recurrent network
     double mass;                                      // that the neural model gives to the node
     float mixed;                                      // before the last maps
     float fixed;                                      // after them
@@ -197,45 +221,56 @@ class Mixer {
   };
 
   Estimate* direct_line(std::uint64_t hash) { return direct_.data() + (hash >> 8 & direct_mask_) * kDirectPlaces; }
-  void start(Path& path) const;
+  int recurrent_input() const { return kFirstHashed + config_.hashed + config_.runs; }  // the last
+  void start(Path& path);
   float* weights(int set, std::uint64_t row) const { return first_weights_[set] + row * row_width_[set]; }
   void choose(Path& path);
   void descend(Path& path, int bit) const;
-  void plan(Path& path, std::uint32_t token);
+  void plan(Path& path, std::uint32_t token, int times);
   template <int kPart>
   void ask(int depth);
   void find(const Path& path, int group);
   void sum_up(const double* row);
   void branches(const Path& path, int from, int to);
   void look(const Path& path, int from, int to);
+  void look_at_runs(const Path& path, int from, int to);
+  template <int kSets>
   void select(const Path& path, int depth);
   void predict(const Path& path, int from, int to);
   void predict_last(Path& path);
   template <class F>
   void with_vectors(F f) const;
-  template <int kVectors, int kSets>
-  void add_up(const Path& path, int from, int to, float* z);
-  template <int kVectors>
-  void move_sets(Decision& decision, const std::array<float, kLanes>& steps) const;
+  template <int kSets, class Vectors>
+  void add_up(const Path& path, int from, int to, float* z, Vectors vectors);
+  template <class Vectors>
+  void move_sets(Decision& decision, const std::array<float, kLanes>& steps, Vectors vectors) const;
   double charge(int depth, const Believed& weight) const;
   Believed told(int depth, const Believed& weight, double one, int bit) const;
   void counted(const Path& path, int from, int to);
+  void foreseen(const Path& path, int from, int to);
   void finish(const Path& path);
   int order(const Path& path) const;
   double charge(Path& path, Decisions* decisions);
   void learn(const Path& path);
   void count(const Path& path);
 
+  Mixer(const Mixer&) = default;  // with pointers into the other one
+
   MixerConfig config_;
-  Spelling spelling_;
+  std::shared_ptr<const Spelling> shared_;  // by its copies
+  const Spelling& spelling_;
   std::vector<std::uint32_t> by_rank_;
   MixerContexts past_;
-  int width_;  // inputs in use, rounded up to whole lanes
+  int used_;   // inputs
+  int width_;  // these, rounded up to whole lanes
 
   Groups groups_;
   ZeroPages<Estimate> direct_;
   std::uint64_t direct_mask_;
-  std::vector<Estimate> maps_;               // (hashed contexts, 256 states)
+  std::vector<Estimate> maps_;  // (hashed contexts, 256 states)
+  ZeroPages<Run> runs_;
+  Estimate no_run_;
+  std::vector<Estimate> run_maps_;           // (contexts, count, depth, what is expected)
   std::vector<Estimate> repetitions_;        // (length, first or later decision, what is expected)
   std::deque<ZeroPages<float>> weights_;     // by set: (selected, width)
   std::array<float, kInputs> no_weights_{};  // of sets that are not in use: their only row
@@ -246,12 +281,14 @@ class Mixer {
 
   Switch switch_;
   std::optional<ExactPaths> exact_;
+  std::optional<Recurrent> recurrent_;
   std::vector<double> below_;  // neural probability of all ranks below each, V + 1
 
   std::array<Path, 2> paths_{};
   Path* path_ = &paths_[0];   // the token under way
   Path* ahead_ = &paths_[1];  // the one after it
   int asked_ = 0;             // keys of that one whose groups have been asked for
+  int at_once_ = 0;           // so many in a call of `ask`
   Believed weight_;           // given the decisions so far
   double one_ = 0.5;          // what a 1 is charged with at the newest decision
   std::array<Decision, kMostDecisions> decisions_{};

@@ -19,7 +19,7 @@ using ngram::Mixer;
 using py::literals::operator""_a;
 
 std::unique_ptr<Shared<Mixer>> make(const py::array& rank, const py::list& surfaces, int hashed, int sets, int matches,
-                                    int exact_order, std::uint64_t groups, float weight) {
+                                    int exact_order, int runs, int cells, std::uint64_t groups, float weight) {
   if (!(is_vector(rank) && holds<std::uint32_t>(rank)) || rank.size() < 2 || rank.size() > 1 << Mixer::kMostDecisions) {
     fail("rank must be contiguous, one-dimensional, uint32, of 2 to 2^" + std::to_string(Mixer::kMostDecisions) +
          " tokens, not " + describe(rank));
@@ -30,6 +30,15 @@ std::unique_ptr<Shared<Mixer>> make(const py::array& rank, const py::list& surfa
   if (matches < 0 || matches > ngram::kMostMatches) fail("matches must be 0 to " + std::to_string(ngram::kMostMatches));
   if (exact_order < 0 || exact_order > ngram::kMaxLevels) {
     fail("exact_order must be 0 to " + std::to_string(ngram::kMaxLevels));
+  }
+  if (runs < 0 || runs > hashed) fail("runs must be 0 to hashed");
+  using ngram::Recurrent;
+  if (cells < 0 || cells > Recurrent::kMostCells || cells % Recurrent::kCellsBy != 0) {
+    fail("cells must be a multiple of " + std::to_string(Recurrent::kCellsBy) + " from 0 to " +
+         std::to_string(Recurrent::kMostCells));
+  }
+  if (cells > 0 && rank.size() > Recurrent::kMostTokens) {
+    fail("cells take up to " + std::to_string(Recurrent::kMostTokens) + " tokens, not " + std::to_string(rank.size()));
   }
   if (groups < 4 || (groups & (groups - 1)) != 0) fail("groups must be a power of two from 4");
   ngram::Spelling spelling;
@@ -45,8 +54,12 @@ std::unique_ptr<Shared<Mixer>> make(const py::array& rank, const py::list& surfa
     spelling.bytes += surface.cast<std::string>();
     spelling.offsets.push_back(static_cast<std::uint32_t>(spelling.bytes.size()));
   }
-  return std::make_unique<Shared<Mixer>>(ngram::MixerConfig{hashed, sets, groups, weight, matches, exact_order},
-                                         std::move(spelling));
+  return std::make_unique<Shared<Mixer>>(
+      ngram::MixerConfig{hashed, sets, groups, weight, matches, exact_order, runs, cells}, std::move(spelling));
+}
+
+std::unique_ptr<Shared<Mixer>> copy(const Mixer& self, const py::dict&) {
+  return std::make_unique<Shared<Mixer>>(Mixer::Copy{self});
 }
 
 template <class Token>
@@ -223,7 +236,7 @@ void bind_mixer(py::module_& m) {
   py::class_<Shared<Mixer>>(m, "Mixer",
                             "Hashed n-gram memory mixed over binary decisions; see ngram_eval.scorers.mixer.")
       .def(py::init(&make), py::kw_only(), "rank"_a.noconvert(), "surfaces"_a, "hashed"_a, "sets"_a, "matches"_a,
-           "exact_order"_a, "groups"_a, "weight"_a)
+           "exact_order"_a, "runs"_a, "cells"_a, "groups"_a, "weight"_a)
       .def("append", locked(&append), "tokens"_a.noconvert())
       .def("score", locked(&score), "tokens"_a.noconvert(), "base"_a.noconvert())
       .def("score_paths", locked(&score_paths), "tokens"_a.noconvert(), "branches"_a.noconvert())
@@ -236,5 +249,6 @@ void bind_mixer(py::module_& m) {
       .def_property_readonly("token_known", locked(&Mixer::token_known))
       .def_property_readonly("token", locked(&Mixer::token))
       .def("learned", locked(&learned))
-      .def("load_learned", locked(&load_learned), "learned"_a);
+      .def("load_learned", locked(&load_learned), "learned"_a)
+      .def("__deepcopy__", locked(&copy), "memo"_a);
 }

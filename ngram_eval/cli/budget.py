@@ -77,6 +77,7 @@ def measured_rows(costs: Costs) -> list[tuple[str, str, float]]:
         ("tokenise (before the evaluation)", "a token", costs.tokenise),
         ("start of the process, imports", "once", costs.start),
         ("load", "once", costs.load),
+        ("count the kept memory", "once", costs.kept),
         (f"forward, windows of {length}, stride {stride}", "a window", costs.windows[costs.shape]),
         ("  of it: statistics of the logits", "a window", costs.stats),
         ("forward of the first window", "once", costs.first_window),
@@ -137,6 +138,7 @@ example
 
 data (default: measure on the embedded novel)
   --data FILE ... --tokenizer FILE
+  --memory FILE ...   kept texts, decoded and counted before
   --tokens N          length of the text to predict (default: PR #890's split, 62,021,633)
 model (default: the embedded model)
   --artifact FILE | --scores FILE | --logits FILE | --hf NAME | --uniform

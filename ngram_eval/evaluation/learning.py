@@ -1,5 +1,6 @@
 """A kept memory's own text, scored with a model: what presets learn on it, and how bad the model is at it."""
 
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -9,12 +10,14 @@ from numpy.typing import NDArray
 
 from ngram_eval.config import EvalConfig, WindowConfig
 from ngram_eval.errors import InputError
-from ngram_eval.evaluation.job import Job, learning_key
+from ngram_eval.evaluation.job import Job, learning_key, model_identity
 from ngram_eval.evaluation.reader import Reader, Reading
+from ngram_eval.evaluation.settings import ModelSettings, Settings
 from ngram_eval.models.branches import Tree
 from ngram_eval.models.saved_scores import RememberingSource
 from ngram_eval.models.source import NeuralSource, UniformSource
 from ngram_eval.scorers.make import check_source, make_scorer, windows_at_once
+from ngram_eval.text.kept import KeptMemory
 from ngram_eval.text.stream import Tokens
 from ngram_eval.text.windows import Grid, Plan, target_count
 from ngram_eval.timing import Stopwatch, Track
@@ -36,6 +39,25 @@ def learned_on(job: Job, configs: Mapping[str, EvalConfig], track: Track) -> dic
             scorer.score(tokens, reading.windows, reading.stats)
         found[learning_key(config, job.model)] = scorer.learned()
     return found
+
+
+def learned_before(kept: KeptMemory, config: EvalConfig, model: ModelSettings, source: str) -> dict[str, NDArray[Any]]:
+    """What a memory's file keeps as learned by this method beside this model; settings that name none are not known.
+
+    Nothing where it keeps nothing of both, with a `UserWarning` that names `source` where it keeps something of others.
+    """
+    if not kept.learned:
+        return {}
+    known = model != ModelSettings()
+    identity = model_identity(Settings(model=model), kept.vocab_size) if known else ""
+    found = kept.learned.get(learning_key(config, identity))
+    if found is None:
+        warnings.warn(
+            f"{source} holds weights, none of {config.scorer} beside {'this model' if known else 'a model not named'}: "
+            "it is only counted; give artifact=, hf= or uniform= of the model that `ngram-eval memory learn` was given",
+            stacklevel=3,
+        )
+    return dict(found or {})
 
 
 def model_on(job: Job, track: Track) -> NDArray[np.float64]:

@@ -27,9 +27,17 @@ class PrimedScorer(Scorer):
         self._scorer, self._kept, self._counted = scorer, kept, False
         self.window_wise, self.on_device, self.tree = scorer.window_wise, scorer.on_device, scorer.tree
 
+    def whole(self, tokens: Stream) -> Stream:
+        """The whole stream, after counting the kept tokens, once."""
+        whole = Joined(self._kept, tokens)
+        if not self._counted:
+            self._counted = True
+            self._scorer.prefill(whole, 0, len(self._kept), lambda counted: None)
+        return whole
+
     def prefill(self, tokens: Stream, start: int, stop: int, advance: Callable[[int], None]) -> None:
         if isinstance(self._scorer, OnlineScorer):
-            self._primed(tokens)
+            self.whole(tokens)
         first = len(self._kept)
         self._scorer.prefill(Joined(self._kept, tokens), first + start, first + stop, advance)
 
@@ -45,31 +53,23 @@ class PrimedScorer(Scorer):
     def score(self, tokens: Stream, windows: Windows, stats: NeuralStats) -> Charged:
         later = len(self._kept)
         moved = replace(windows, start=windows.start + later, first=windows.first + later, stop=windows.stop + later)
-        return self._scorer.score(self._primed(tokens), moved, stats)
+        return self._scorer.score(self.whole(tokens), moved, stats)
 
     def distribution(
         self, tokens: Stream, position: int, probabilities: NDArray[np.float64], entropy: float
     ) -> NDArray[np.float64]:
-        return self._scorer.distribution(self._primed(tokens), len(self._kept) + position, probabilities, entropy)
+        return self._scorer.distribution(self.whole(tokens), len(self._kept) + position, probabilities, entropy)
 
     def given_target(
         self, tokens: Stream, position: int, probabilities: NDArray[np.float64], entropy: float
     ) -> NDArray[np.float64]:
-        return self._scorer.given_target(self._primed(tokens), len(self._kept) + position, probabilities, entropy)
+        return self._scorer.given_target(self.whole(tokens), len(self._kept) + position, probabilities, entropy)
 
     def explain(
         self, tokens: Stream, position: int, probabilities: NDArray[np.float64], entropy: float, target: int
     ) -> Explanation | None:
-        whole = self._primed(tokens)
+        whole = self.whole(tokens)
         return self._scorer.explain(whole, len(self._kept) + position, probabilities, entropy, target)
 
     def tally(self) -> Tally:
         return self._scorer.tally()
-
-    def _primed(self, tokens: Stream) -> Stream:
-        """The whole stream, of which the kept tokens have been counted."""
-        whole = Joined(self._kept, tokens)
-        if not self._counted:
-            self._counted = True
-            self._scorer.prefill(whole, 0, len(self._kept), lambda counted: None)
-        return whole

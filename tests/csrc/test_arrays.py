@@ -32,7 +32,7 @@ RANK = {"rank": np.arange(5, dtype=np.uint32)}
 
 
 def mixer(rank: NDArray[np.uint32]) -> _core.Mixer:
-    sizes = {"hashed": 3, "sets": 1, "matches": 1, "exact_order": 0, "groups": 64}
+    sizes = {"hashed": 3, "sets": 1, "matches": 1, "exact_order": 0, "runs": 0, "cells": 0, "groups": 64}
     return _core.Mixer(rank=rank, surfaces=[b"a"] * 5, weight=0.1, **sizes)
 
 

@@ -20,6 +20,8 @@ from ngram_eval.evaluation.budget.measure import Costs, plan_of
 from ngram_eval.evaluation.budget.predict import Setting, predict, remedies, window_cost
 from ngram_eval.evaluation.job import load_job
 from ngram_eval.evaluation.settings import Settings
+from ngram_eval.kept import file as kept_file
+from ngram_eval.text.kept import kept_of
 from ngram_eval.text.samples import SAMPLES
 from tests.support.streams import Stream
 
@@ -69,6 +71,26 @@ def test_one_rank_by_hand() -> None:
     in_turn = predict(COSTS, setting(cores=1))
     assert in_turn.total == pytest.approx(found.total + engine)
     assert in_turn.beside == "both in turn"
+
+
+def test_a_kept_memory_is_counted_once_beside_the_model() -> None:
+    found, without = predict(replace(COSTS, kept=7.0), setting()), predict(COSTS, setting())
+    assert found.stages["kept"] == 7.0
+    assert found.hidden == pytest.approx(without.hidden + 7.0)
+    assert "kept" not in without.stages
+
+
+def test_a_kept_memory_is_measured(
+    stream: Stream, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ngram_eval.evaluation.budget.measure.measure_start", lambda: 0.25)
+    kept_file.write(tmp_path / "a.ngm", kept_of(stream.tokens[:900], None, 50), "exact")
+    flags = ["--data", stream.shard, "--uniform", "--vocab-size", 50, "--seq-len", 256, "--buckets", 512, "--rounds", 1]
+    presets = ["--preset", "hashed", "--preset", "exact"]
+    budgets, table = run(capsys, *flags, *presets, "--memory", tmp_path / "a.ngm")
+    for one in budgets:
+        assert 0 < one["measured"]["kept"] == one["predicted"]["stages"]["kept"]
+    assert "count the kept memory" in table
 
 
 def test_ranks_share_and_prefill() -> None:

@@ -1,5 +1,6 @@
 """The mixer: C++ equals the reference bit for bit, values sum to 1, and learning is what it says."""
 
+import copy
 import math
 from dataclasses import replace
 from typing import Any
@@ -59,10 +60,12 @@ def assert_equal(one: dict[str, NDArray[Any]], other: dict[str, NDArray[Any]]) -
 
 @given(
     vocab_size=st.sampled_from([2, 3, 5, 16, 17, 40, 300]),
-    contexts=st.integers(0, 35),
+    contexts=st.integers(0, 37),
     sets=st.integers(1, 8),
     matches=st.integers(0, 3),
     exact_order=st.sampled_from([0, 0, 1, 5]),
+    runs=st.integers(0, 37),
+    cells=st.sampled_from([0, 8, 40]),
     log_groups=st.sampled_from([2, 3, 6, 14]),
     neural=st.booleans(),
     seed=st.integers(0, 1000),
@@ -74,13 +77,21 @@ def test_cpp_is_the_reference(
     sets: int,
     matches: int,
     exact_order: int,
+    runs: int,
+    cells: int,
     log_groups: int,
     neural: bool,
     seed: int,
 ) -> None:
     """Charges, orders, decisions, weights, whole distributions, after tokens that were only appended."""
     config = MixerConfig(
-        contexts=contexts, weight_sets=sets, matches=matches, exact_order=exact_order, groups=1 << log_groups
+        contexts=contexts,
+        weight_sets=sets,
+        matches=matches,
+        exact_order=exact_order,
+        runs=min(runs, contexts),
+        cells=cells,
+        groups=1 << log_groups,
     )
     mixers = pair(config, spelling(vocab_size, seed), neural)
     tokens, base = stream(110, vocab_size, seed), rows(110, vocab_size, seed)
@@ -176,6 +187,33 @@ def test_what_is_learned_goes_on_elsewhere(backend: str) -> None:
     broken.pop("last_weights")
     with pytest.raises(ValueError, match=r"arrays"):
         second.load_learned(broken)
+
+
+@pytest.mark.parametrize("name", ["mixer", "mixer-fast", "mixer-max"])
+def test_a_copy_goes_on_by_itself(backend: str, name: str) -> None:
+    """In C++ also one that is made between two decisions of a token: the reference then holds views of its arrays."""
+    spelt, config = spelling(20, 1), replace(preset(name).mixer, groups=1 << 9)
+    tokens, base = stream(90, 20, 1), rows(90, 20, 1)
+    mixer, alone = (make_mixer(backend, config, spelt, neural=True) for _ in range(2))
+    for one in (mixer, alone):
+        one.append(tokens[:30])
+        one.score(tokens[30:50], base[30:50])
+    for one in (mixer, alone):
+        one.begin(base[50])
+        one.decide(0)
+        while backend == "reference" and not one.token_known:
+            one.decide(1)
+    copied = copy.deepcopy(mixer)
+    mixer.score(tokens[10:40], base[10:40])
+    del mixer
+    while not alone.token_known:
+        assert copied.decide(1) == alone.decide(1)
+    assert (copied.token_known, copied.token) == (True, alone.token)
+    assert (copied.distribution(base[50]) == alone.distribution(base[50])).all()
+    (p, order), (expected, orders) = (one.score(tokens[50:], base[50:]) for one in (copied, alone))
+    assert (p == expected).all()
+    assert (order == orders).all()
+    assert_equal(copied.learned(), alone.learned())
 
 
 def test_beside_a_model_nothing_is_lost_at_first(backend: str) -> None:

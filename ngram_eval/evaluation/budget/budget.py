@@ -77,7 +77,10 @@ def budget(settings: Settings, name: str, config: EvalConfig, asked: Asked, step
     windows, banded = job, None
     if settings.embedded or settings.model.artifact is not None:
         windows, banded = (
-            job if way == settings.model.forward else load_job(_forwarding(settings, way), ALONE) for way in WAYS
+            job
+            if way == settings.model.forward
+            else replace(load_job(_forwarding(settings, way), ALONE), kept=job.kept)
+            for way in WAYS
         )
     targets = target_count(asked.tokens, max(config.window.seq_len, job.source.train_seq_len))
     setting = Setting(
@@ -119,4 +122,6 @@ WAYS: tuple[Literal["windows", "banded"], ...] = ("windows", "banded")
 
 
 def _forwarding(settings: Settings, way: Literal["windows", "banded"]) -> Settings:
-    return replace(settings, model=replace(settings.model, forward=way, chunk=None, sinks=0))
+    """The same model, forwarded that way, without memories."""
+    model = replace(settings.model, forward=way, chunk=None, sinks=0)
+    return replace(settings, model=model, data=replace(settings.data, memory=()))

@@ -53,8 +53,8 @@ def predict(costs: Costs, setting: Setting) -> Prediction:
     """The time of an evaluation in which each rank is as fast as this machine.
 
     The forward side is first window + windows x cost, or with a banded forward positions x cost; the engine's side is
-    prefill + scan + positions x cost + samples. Sharded, each rank has an equal part of both; pipelined, all ranks
-    share one engine. The last rank is the slowest: it counts everything before its stretch.
+    kept memories + prefill + scan + positions x cost + samples. Sharded, each rank has an equal part of both;
+    pipelined, all ranks share one engine. The last rank is the slowest: it counts everything before its stretch.
     """
     config, ranks = setting.config, setting.ranks
     plan = Plan(setting.targets, config.window)
@@ -67,7 +67,13 @@ def predict(costs: Costs, setting: Setting) -> Prediction:
         passes = mine * config.window.stride * costs.banded
     forward = {"forward passes": passes}
     part = 1 if setting.sharing == "pipelined" else ranks
-    engine = {"prefill": 0.0, "scan": 0.0, "exchange": 0.0, "n-gram": costs.touch + scored / part * costs.ngram}
+    engine = {
+        "kept": costs.kept or 0.0,
+        "prefill": 0.0,
+        "scan": 0.0,
+        "exchange": 0.0,
+        "n-gram": costs.touch + scored / part * costs.ngram,
+    }
     way = "none"
     if setting.sharing == "pipelined":
         engine["exchange"] = scored * (ranks - 1) / ranks * (costs.send or 0.0)

@@ -114,16 +114,23 @@ def _evidence(context: ContextCount, token: int, recency: bool) -> Evidence:
     )
 
 
-def logistic(z: NDArray[np.float32]) -> NDArray[np.float32]:
-    """1 / (1 + e^-z), with +, -, x and / on float32 only."""
+def exponential(z: NDArray[np.float32]) -> NDArray[np.float32]:
+    """e^z for z from -87 to 87, with +, -, x and / on float32 only."""
     one = np.float32(1)
-    t = np.clip(z, np.float32(-14), np.float32(14)) * np.float32(-1.44269504)
+    t = z * np.float32(1.44269504)
     whole = np.rint(t)
     f = t - whole
     power = np.full_like(t, 0.0013334)
     for coefficient in (0.0096181, 0.0555041, 0.2402265, 0.6931472):
         power = np.float32(coefficient) + f * power
-    result: NDArray[np.float32] = one / (one + (one + f * power) * np.ldexp(one, whole.astype(np.int32)))
+    result: NDArray[np.float32] = (one + f * power) * np.ldexp(one, whole.astype(np.int32))
+    return result
+
+
+def logistic(z: NDArray[np.float32]) -> NDArray[np.float32]:
+    """1 / (1 + e^-z), with the same operations."""
+    one = np.float32(1)
+    result: NDArray[np.float32] = one / (one + exponential(-np.clip(z, np.float32(-14), np.float32(14))))
     return result
 
 

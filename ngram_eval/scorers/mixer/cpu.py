@@ -16,6 +16,8 @@ class CpuMixer(_core.Mixer):
             sets=config.weight_sets,
             matches=config.matches,
             exact_order=config.exact_order,
+            runs=config.runs,
+            cells=config.cells,
             groups=config.groups,
             weight=weight,
         )

@@ -93,6 +93,9 @@ class Mixer(Protocol):
         """Load what `learned` returned; the same tokens must have been appended before."""
 
 
+MAX_RECURRENT = 4096
+"""The largest vocabulary of the recurrent network, whose every token costs time by the vocabulary."""
+
 TOKEN_CONTEXTS = {3: 0, 4: 2, 7: 5}
 """Order -> index of its context in a mixer; a mixer with fewer contexts has fewer orders."""
 
@@ -124,8 +127,13 @@ def unspelt(vocab_size: int) -> Spelling:
 def make_mixer(backend: str, config: MixerConfig, spelling: Spelling, *, neural: bool) -> Mixer:
     """An empty mixer of the named backend; `neural`: whether its distributions come from a trained model.
 
-    Raises `InputError` for a backend without a mixer.
+    Raises `InputError` for a backend without a mixer, and for cells beside a vocabulary above `MAX_RECURRENT`.
     """
+    if config.cells and len(spelling.rank) > MAX_RECURRENT:
+        raise InputError(
+            f"--cells is {config.cells} beside a vocabulary of {len(spelling.rank):,}: the network takes up to "
+            f"{MAX_RECURRENT:,} tokens; give --cells 0"
+        )
     weight = config.start_weight / 4 if neural else config.start_weight
     mixer: Mixer = load_backend(backend, "mixer")(config, spelling, weight=weight)
     return mixer

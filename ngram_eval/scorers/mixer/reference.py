@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ngram_eval.config import ExactConfig, MixerConfig
 from ngram_eval.scorers.exact.reference import ReferenceModel, logistic
 from ngram_eval.scorers.mixer.model import Spelling
+from ngram_eval.scorers.mixer.recurrent import Recurrent
 from ngram_eval.text.stream import Tokens
 
 F = np.float32
@@ -28,13 +29,15 @@ LEAST_MIXED = F(1 / 65536)
 LEAST = 1 / (1 << 22)
 CELLS = 33
 CONSTANT, EXACT, REPETITION, DIRECT, HASHED = 1, 2, 3, 6, 10  # first input of each kind; input 0 is the neural model's
-RATE, FIRST_RATE, RATE_TOKENS = F(0.006), F(0.02), F(20000)
+RATE, FIRST_RATE, RATE_TOKENS, RATE_OF_ALL = F(0.006), F(0.02), F(20000), F(0.2)
+RECURRENT_WEIGHT = F(5)  # times an n-gram input's
 LAST_RATE, MAP_RATE = F(0.001), F(0.02)
 STATE_LIMIT, DIRECT_LIMIT, REPETITION_LIMIT = 255, 250, 1000
 SET_BITS, MAP_BITS = 14, 16
 COLUMNS, MOST_DECISIONS = 128, 19
 MATCHES, LONGEST, REMEMBERED, PLACE_BITS, AFTER_BITS = (4, 7, 14), 32, 1 << 22, 20, 18
 MOST_MISSED, TRUSTED = 8, 16
+RUN_LENGTHS, RUN_DEPTHS, LONGEST_RUN = 16, 4, 31
 TEXT_KEPT = 1 << 12
 EXACT_ONE = 1 << 50
 MOST_BESIDES = (40, 30, 16, 9, 6, 5)
@@ -172,6 +175,8 @@ class Text:
         self.capital = self.between = self.indent = self.first = 0
         self.first_word = self.first_word_above = 0
         self.is_capital = False
+        self.letters = self.long_word = 0
+        self.kinds = (0, 0, 0)
         self.kept = deque[int](maxlen=TEXT_KEPT)
         self.column = self.length_above = 0
 
@@ -182,13 +187,18 @@ class Text:
         self.column += 1
         if byte >= 128 or chr(byte).isalnum() or byte == 39:
             if not self.word:
-                self.is_capital = 65 <= byte <= 90
+                self.is_capital, self.letters = 65 <= byte <= 90, 0
             self.word = mix(self.word + 1 & MASK, byte | 32)
+            self.letters += 1
         else:
             self.between = byte if self.word else (self.between << 8 | byte) & MASK
             if self.word:
                 self.first_word = self.first_word or self.word
                 self.capital = self.word if self.is_capital else self.capital
+                ending = self.bytes >> 8 & 0x1F1F
+                kind = self.word if self.letters <= 4 else mix(int(self.letters > 6), ending)
+                self.kinds = (kind, *self.kinds[:2])
+                self.long_word = self.word if self.letters > 4 else self.long_word
                 self.two_before, self.word_before, self.last_word = self.word_before, self.last_word, self.word
                 self.word = 0
         if byte == 10:
@@ -332,6 +342,8 @@ class Past:
             mix(text.word, text.indent),
             mix(t2, t3),
             mix(t1, t3),
+            mix(text.word, text.long_word),
+            mix(mix(text.word, text.kinds[1]), text.kinds[2]),
         )
         return [mix(k + 1, context) for k, context in enumerate(contexts)]
 
@@ -339,6 +351,14 @@ class Past:
         """One hash for each table of adaptive probabilities."""
         t1 = self.back(1)
         return [mix(101, 0), mix(102, t1), mix(103, mix(mix(1, t1), self.back(2))), mix(104, self.text.word)]
+
+
+class Run(NamedTuple):
+    """What came last after a context, and how often in a row."""
+
+    check: int
+    rank: int
+    count: int
 
 
 class Group:
@@ -358,6 +378,7 @@ class Seen:
     histories: list[BitHistory]
     direct: list[Estimate]
     repetitions: list[Estimate | None]
+    runs: list[Estimate | None]
 
 
 @dataclass
@@ -448,7 +469,9 @@ class ReferenceMixer:
         self.by_rank = np.argsort(self.rank)
         self.vocab_size = len(self.rank)
         self.past = Past(spelling.surfaces, config.matches)
-        width = -(-(HASHED + config.contexts) // LANES) * LANES
+        self.used = HASHED + config.contexts + config.runs + (config.cells > 0)
+        width = -(-self.used // LANES) * LANES
+        self.recurrent_input = HASHED + config.contexts + config.runs
 
         self.lines = config.groups // 4
         self.groups: dict[int, list[Group | None]] = {}
@@ -456,6 +479,8 @@ class ReferenceMixer:
         self.direct: dict[tuple[int, int], Estimate] = {}
         self.maps: list[dict[BitHistory, Estimate]] = [{} for _ in range(config.contexts)]
         self.repetitions: dict[tuple[int, int, int, bool, int], Estimate] = {}
+        self.runs: dict[int, Run] = {}
+        self.run_maps: dict[tuple[int, int, int, int], Estimate] = {}
 
         rows = (
             *(self.vocab_size, 1 << SET_BITS, 1 << SET_BITS, 768, 16 * 5 * 4),
@@ -464,6 +489,8 @@ class ReferenceMixer:
         start = np.zeros(width, F)
         start[CONSTANT : HASHED + config.contexts] = weight
         start[0], start[EXACT] = (0.5, 0.5) if config.exact_order else (1, 0)
+        if config.cells:
+            start[self.recurrent_input] = RECURRENT_WEIGHT * F(weight)
         self.weights = [np.tile(start, (n, 1)) for n in rows]
         self.last_weights = np.zeros((self.vocab_size, LANES), F)
         self.last_weights[:, : len(rows)] = F(1) / F(len(rows))
@@ -471,6 +498,7 @@ class ReferenceMixer:
         self.last_maps = [np.tile(untouched, (n, 1)) for n in (self.vocab_size, 1 << MAP_BITS)]
 
         self.exact = ExactPaths(config.exact_order, self.rank) if config.exact_order else None
+        self.recurrent = Recurrent(self.vocab_size, config.cells) if config.cells else None
         self.believed, self.charged = Believed(*((1 / 3, 1 / 3) if self.exact else (0.5, 0.0))), 0.0  # the switch
         self.weight, self.one = self.believed, 0.5  # the switch's weights within the token; the probability of a 1
         self.below = np.zeros(self.vocab_size + 1)
@@ -520,7 +548,16 @@ class ReferenceMixer:
         histories = [group.histories[node.place] for group in self.groups_here]
         direct = [self._direct(line, node.place) for line in self.direct_here]
         repetitions = [self._repetition(node, m) for m in range(self.config.matches)]
-        return Seen(self.keys, node.place, histories, direct, repetitions)
+        runs = [self._run(node, k, context) for k, context in enumerate(self.past.hashed()[: self.config.runs])]
+        return Seen(self.keys, node.place, histories, direct, repetitions, runs)
+
+    def _run(self, node: Node, k: int, context: int) -> Estimate | None:
+        run = self.runs.get((context >> 8) % self.config.groups)
+        if run is None or run.check != context & 255 or not node.low <= run.rank < node.high:
+            return None  # or it has already failed
+        bit = int(run.rank >= node.mid)
+        key = k, min(run.count, RUN_LENGTHS - 1), min(node.depth, RUN_DEPTHS - 1), bit
+        return self.run_maps.setdefault(key, Estimate((0.2, 0.8)[bit]))
 
     def _repetition(self, node: Node, m: int) -> Estimate | None:
         match = self.past.matches[m]
@@ -557,6 +594,12 @@ class ReferenceMixer:
         for k, history in enumerate(seen.histories):
             if history != NOTHING:
                 inputs[HASHED + k] = self._map(k, history).logit
+        for k, run in enumerate(seen.runs):
+            if run is not None:
+                inputs[HASHED + self.config.contexts + k] = run.logit
+        if self.recurrent:
+            one = self.recurrent.one(node.low, mid, node.high)
+            inputs[self.recurrent_input] = F(logit(one))
 
         repeats = 0
         if seen.repetitions and seen.repetitions[0] is not None:
@@ -604,7 +647,8 @@ class ReferenceMixer:
         neural = (1.0 - share) * self.weight.neural + even * share
         exact = (1.0 - share) * self.weight.exact + even * share if self.exact else 0.0
         self.believed, self.charged = Believed(neural, exact), self.charged + 1.0
-        rate = RATE + (FIRST_RATE - RATE) / (F(1) + F(self.past.size) / RATE_TOKENS)
+        last = min(RATE, RATE_OF_ALL / F(self.used))
+        rate = last + (FIRST_RATE - last) / (F(1) + F(self.past.size) / RATE_TOKENS)
         for mixed, bit in decisions:
             outcome = F(bit)
             for c in mixed.cells:
@@ -627,6 +671,17 @@ class ReferenceMixer:
             for repetition in seen.repetitions:
                 if repetition is not None:
                     repetition.update(bit, REPETITION_LIMIT)
+            for run_map in seen.runs:
+                if run_map is not None:
+                    run_map.update(bit, STATE_LIMIT)
+        rank = int(self.rank[token])
+        for context in self.past.hashed()[: self.config.runs]:
+            place, check = (context >> 8) % self.config.groups, context & 255
+            run = self.runs.get(place)
+            goes_on = run is not None and run[:2] == (check, rank)
+            self.runs[place] = Run(check, rank, min(run.count + 1, LONGEST_RUN) if run and goes_on else 1)
+        if self.recurrent:
+            self.recurrent.learn(int(self.rank[token]))
         self.past.push(token)
 
     def _order(self, first: Seen) -> int:
