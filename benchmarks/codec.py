@@ -38,6 +38,10 @@ class Options:
     """The codec's methods."""
     pieces: int | None = None
     """Most pieces of a tokenizer that is trained; default: by the text's length."""
+    known: tuple[str, ...] = ()
+    """Other programs' figures, measured elsewhere: FILE,NAME,BYTES,SECONDS; back they take as long."""
+    plot: Path | None = None
+    """Draw size against time here (SVG); needs matplotlib."""
     out: Path | None = None
     """Write the result here as Markdown; default: print it."""
 
@@ -115,6 +119,40 @@ def theirs(data: bytes, tool: Tool) -> Size | None:
         return Size(tool.way, packed.stat().st_size, (middle - start, stop - middle))
 
 
+def known(name: str, figures: tuple[str, ...]) -> list[Size]:
+    """What is known of a file from elsewhere."""
+    given = [figure.split(",") for figure in figures]
+    return [
+        Size(f"{way} (measured elsewhere)", int(size), (float(seconds), float(seconds)))
+        for file, way, size, seconds in given
+        if file == name
+    ]
+
+
+def draw(path: Path, sizes: dict[Path, list[Size]]) -> None:
+    """Bits per byte against the seconds that writing takes, a panel a file."""
+    import matplotlib  # an optional extra
+
+    matplotlib.use("agg")
+    matplotlib.rcParams["svg.hashsalt"] = "codec"  # the same file from the same figures
+    import matplotlib.pyplot as plt
+
+    figure, panels = plt.subplots(1, len(sizes), figsize=(5 * len(sizes), 4.5), layout="constrained", squeeze=False)
+    for axes, (file, found) in zip(panels[0], sizes.items(), strict=True):
+        content = file.stat().st_size
+        for size in found:
+            at = size.seconds[0], 8 * size.bytes / content
+            axes.plot(*at, "o", color="tab:blue" if size.tokens is not None else "tab:gray")
+            name = size.way.removeprefix("codec, ").removesuffix(", `train`").replace("`", "")
+            axes.annotate(name, at, xytext=(5, 4), textcoords="offset points", fontsize=8)
+        axes.set_xscale("log")
+        axes.margins(x=0.25)
+        axes.set_title(f"{file.name}, {content:,} bytes")
+        axes.set_xlabel("seconds to write it, one thread")
+        axes.set_ylabel("bits per byte")
+    figure.savefig(path, metadata={"Date": None})
+
+
 def coder_cost(vocab_size: int, tokens: int = 2000, rounds: int = 5) -> float:
     """Microseconds that the range coder itself takes to write a token."""
     rng = np.random.default_rng(0)
@@ -142,14 +180,19 @@ def measure(options: Options) -> str:
         "Every file came back byte for byte from every size below. The codec's size is that of the whole file: header,",
         "settings, trained tokenizer, payload, checksum.",
     ]
+    sizes: dict[Path, list[Size]] = {}
     for path in options.files:
         data = path.read_bytes()
         found = [ours(data, name, tokenizer, options) for name in options.presets for tokenizer in options.tokenizers]
         found += filter(None, (theirs(data, tool) for tool in TOOLS))
+        found += known(path.name, options.known)
+        sizes[path] = found
         lines += ["", f"## {path.name}, {len(data):,} bytes", ""]
         lines += ["| | bytes | bits per byte | over the scorer's | tokens | tokens/s there | tokens/s back | seconds |"]
         lines += ["|---|---|---|---|---|---|---|---|"]
         lines += [_row(size, len(data)) for size in found]
+    if options.plot is not None:
+        draw(options.plot, sizes)
     lines += ["", "## The range coder's share", "", "| vocabulary | µs a token, writing |", "|---|---|"]
     for vocab_size in (256, 1024, 8192):
         lines.append(f"| {vocab_size:,} | {coder_cost(vocab_size):.1f} |")

@@ -8,7 +8,8 @@
 //
 // One decision. Inputs are logits ln(p / (1 - p)): the neural model's (of sums over subtrees), a constant, that of the
 // longest repetition, of adaptive probabilities by node and context (direct), of bit histories by hash of (context,
-// node) (`bit_history.h`), read through one adaptive map a context, and of a recurrent network (`recurrent.h`). Several
+// node) (`bit_history.h`), read through one adaptive map a context, of the token that came last after a context
+// (`Run`), and of a recurrent network (`recurrent.h`). Several
 // sets of weights, each chosen by something else that is known, add them up; a second layer adds up those sums, and two
 // adaptive maps of (its sum, node or last token) fix what is left: p = 1/2 squash + 1/4 map + 1/4 map. When the token
 // is known, each layer moves by its error times its input at every decision: all are charged by what was known before
@@ -22,7 +23,7 @@
 // Nothing but the weights, the two last maps and the switch depends on the neural model, so the rest is made again from
 // the tokens.
 //
-// Memory: 16 bytes a group and 4 for direct probabilities; 40 MiB; some 320 bytes a token of the vocabulary.
+// Memory: 16 bytes a group and 4 for direct probabilities, 4 more with runs; 40 MiB; some 320 bytes a token of the vocabulary.
 #pragma once
 
 #include <array>
