@@ -105,10 +105,12 @@ def ablations(text: Text) -> Iterator[str]:
         "`mixer-max`": maximum,
         "`mixer`": preset("mixer").mixer,
         "`mixer-fast`": preset("mixer-fast").mixer,
-        **{f"`mixer-max`, contexts: {n}": replace(maximum, contexts=n) for n in range(0, 35)},
+        **{f"`mixer-max`, contexts: {n}": replace(maximum, contexts=n, runs=n) for n in range(0, maximum.contexts)},
         **{f"`mixer-max`, sets of weights: {n}": replace(maximum, weight_sets=n) for n in range(1, 8)},
         **{f"`mixer-max`, repetitions: {n}": replace(maximum, matches=n) for n in range(0, 3)},
         "`mixer-max` without exact counts": replace(maximum, exact_order=0),
+        "`mixer-max` without runs": replace(maximum, runs=0),
+        "`mixer-max` without the network": replace(maximum, cells=0),
         "`mixer-max`, n-gram inputs start at 0": replace(maximum, start_weight=0.0),
     }.items():
         bpb, rate = alone(text, config)
@@ -213,7 +215,8 @@ def paths_against_rows(tokens: int = 400, vocab_size: int = 49_152) -> Iterator[
     rows /= rows.sum(axis=1, keepdims=True)
     yield from ("| | distributions, µs a token | paths, µs a token | ratio |", "|---|---|---|---|")
     for name in ("mixer-max", "mixer", "mixer-fast"):
-        mixers = [make_mixer("cpu", preset(name).mixer, spelling, neural=True) for _ in range(2)]
+        config = replace(preset(name).mixer, cells=0)  # which a large vocabulary does not allow
+        mixers = [make_mixer("cpu", config, spelling, neural=True) for _ in range(2)]
         for mixer in mixers:
             mixer.append(stream[:-tokens])
         now = stream[-tokens:]

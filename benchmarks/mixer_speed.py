@@ -72,6 +72,8 @@ class Build(NamedTuple):
             "sets": config.weight_sets,
             "matches": config.matches,
             "exact_order": config.exact_order,
+            "runs": config.runs,
+            "cells": config.cells,
         }
 
     def mixer(self, spelling: Spelling, log2: int, weight: float) -> Any:

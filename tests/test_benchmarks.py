@@ -387,7 +387,7 @@ def test_mixer() -> None:
     small = mixer.Options(text=text, tokens=2000, windows=(128,), max_tokens=700, long=20_000, adversarial=20_000)
     report = mixer.measure(small)
     rows = [line for line in report.splitlines() if line.startswith("| ")]
-    assert sum("contexts: " in row for row in rows) == 35
+    assert sum("contexts: " in row for row in rows) == 37
     assert "| 24 |" in report
     assert "| random |" in report
     assert "Largest weight at the end" in report

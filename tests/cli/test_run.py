@@ -72,7 +72,7 @@ def test_every_configuration_field_is_a_flag(stream: Stream, evaluate: Evaluate)
     )
     uniform = ["--data", stream.shard, "--uniform", "--tokenizer", asset("tokenizer.model"), "--preset", "ppmd"]
     mixed = evaluate(*uniform, *bytewise.split(), "--seq-len", 256)["ppmd"]["config"]
-    of_mixer = [*uniform[:-1], "mixer", "--matches", 2, "--exact-order", 3, "--cells", 8]
+    of_mixer = [*uniform[:-1], "mixer", "--matches", 2, "--exact-order", 3, "--runs", 5, "--cells", 8]
     found = (config, whole, mixed, evaluate(*of_mixer, "--groups", 1024, "--seq-len", 256)["mixer"]["config"])
     changed = [{name for name, value in leaves(one).items() if value != before[name]} for one in found]
     assert "exact.by_window" in changed[1]
