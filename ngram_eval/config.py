@@ -201,7 +201,7 @@ class MixerConfig:
     """Cells of a recurrent network that learns online, one more input; a multiple of 8; 0: without it."""
 
     groups: int = 1 << 24
-    """Groups of 15 nodes' bit histories, a power of two, for all contexts together; memory is groups x 20 bytes, or 24."""
+    """Groups of 15 nodes' bit histories, a power of two, for all contexts; memory is groups x 20 bytes, or 24."""
 
     start_weight: float = 0.12
     """Initial weight of an n-gram input without a neural model (--uniform); with one, a quarter of it is used."""
