@@ -147,7 +147,8 @@ def beside_a_model(build: Build, stream: Tokens, options: Options, *, paths: boo
     mixer.append(stream[:-scored])
     rows = rng.random((options.rows, options.vocab_size))
     rows /= rows.sum(axis=1, keepdims=True)
-    tokens, seconds = np.split(stream[-scored:], parts), []
+    tokens = [stream[at : at + options.rows] for at in range(len(stream) - scored, len(stream), options.rows)]
+    seconds = []
     tree = Tree(spelling.rank)  # all sums first: on a GPU they would leave the processor's caches alone, too
     for part, said in [(part, tree.branches(rows, part) if paths else rows) for part in tokens]:
         start = time.process_time()
