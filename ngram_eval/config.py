@@ -23,8 +23,7 @@ MAX_BYTE_ORDER = 7
 
 def _require(condition: bool, name: str, value: object, remedy: str) -> None:
     if not condition:
-        flag = "--" + name.replace("_", "-")
-        raise InputError(f"{flag} is {value!r}: {remedy}")
+        raise InputError(f"--{name.replace('_', '-')} is {value!r}: {remedy}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,12 +46,8 @@ class WindowConfig:
     def __post_init__(self) -> None:
         _require(1 <= self.seq_len < 1 << 31, "seq_len", self.seq_len, "give 1 to 2147483647 positions")
         _require(self.stride >= 1, "stride", self.stride, "give at least 1 position")
-        _require(
-            self.stride <= self.seq_len,
-            "stride",
-            self.stride,
-            f"it may not exceed --seq-len ({self.seq_len}), or positions would be skipped",
-        )
+        remedy = f"it may not exceed --seq-len ({self.seq_len}), or positions would be skipped"
+        _require(self.stride <= self.seq_len, "stride", self.stride, remedy)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -212,8 +207,7 @@ class MixerConfig:
         for name, (least, most) in limits.items():
             value = getattr(self, name)
             _require(least <= value <= most, name, value, f"give {least} to {most}")
-        cells = 0 <= self.cells <= 512 and self.cells % 8 == 0
-        _require(cells, "cells", self.cells, "give a multiple of 8 from 0 to 512")
+        _require(self.cells in range(0, 513, 8), "cells", self.cells, "give a multiple of 8 from 0 to 512")
         power = 4 <= self.groups <= 1 << 32 and self.groups & (self.groups - 1) == 0
         _require(power, "groups", self.groups, "give a power of two from 4 to 4294967296")
         _require(0.0 <= self.start_weight <= 1.0, "start_weight", self.start_weight, "give 0 to 1")
@@ -355,10 +349,7 @@ def exact() -> EvalConfig:
 
 
 def tilt() -> EvalConfig:
-    """The neural distribution with one hint's odds multiplied by a learned factor: a probability.
-
-    Needs whole distributions.
-    """
+    """The model with one hint's odds multiplied by a learned factor: a probability. Needs whole distributions."""
     return replace(exact(), exact=ExactConfig(chain=False, tilt="learned"))
 
 
