@@ -383,9 +383,7 @@ def test_pretrained(tmp_path: Path) -> None:
 
 
 def test_mixer() -> None:
-    small = mixer.Options(
-        text=SAMPLE_PATH, tokens=2000, windows=(128,), max_tokens=700, long=20_000, adversarial=20_000
-    )
+    small = mixer.Options(text=SAMPLE_PATH, tokens=2000, windows=(128,), max_tokens=700, long=20_000, adversarial=9_000)
     report = mixer.measure(small)
     rows = [line for line in report.splitlines() if line.startswith("| ")]
     assert sum("contexts: " in row for row in rows) == 37
@@ -395,8 +393,7 @@ def test_mixer() -> None:
 
 
 def test_mixer_speed() -> None:
-    small = mixer_speed.Options(
-        text=SAMPLE_PATH, tokens=3000, turn=1000, groups=(10,), vocab_size=300, counted=500, rows=20
-    )
+    sizes = {"tokens": 3000, "turn": 1000, "vocab_size": 300, "counted": 500, "rows": 20}
+    small = mixer_speed.Options(text=SAMPLE_PATH, groups=(10,), **sizes)
     rows = [line for line in mixer_speed.measure(small).splitlines() if line.startswith("| `mixer")]
     assert [row.count("|") for row in rows] == [5, 5, 5, 5]
