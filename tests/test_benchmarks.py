@@ -393,7 +393,8 @@ def test_mixer() -> None:
 
 
 def test_mixer_speed() -> None:
-    sizes = {"tokens": 3000, "turn": 1000, "vocab_size": 300, "counted": 500, "rows": 20}
-    small = mixer_speed.Options(text=SAMPLE_PATH, groups=(10,), **sizes)
+    small = mixer_speed.Options(
+        text=SAMPLE_PATH, tokens=3000, turn=1000, groups=(10,), vocab_size=300, counted=500, rows=20
+    )
     rows = [line for line in mixer_speed.measure(small).splitlines() if line.startswith("| `mixer")]
     assert [row.count("|") for row in rows] == [5, 5, 5, 5]
