@@ -293,7 +293,7 @@ NGRAM_INLINE void Mixer::look_at_runs(const Path& path, int from, int to) {
   int count = 0;
   for (int k = 0; k < config_.runs; ++k) {
     known[count] = static_cast<std::uint8_t>(k);
-    count += path.runs[k]->count() > 0 && path.runs[k]->check() == (path.contexts.hashed[k] & 255);
+    count += path.runs[k]->length() > 0 && path.runs[k]->check() == (path.contexts.hashed[k] & 255);
   }
   for (int i = from; i < to; ++i) {
     Decision& decision = decisions_[i];
@@ -311,7 +311,7 @@ NGRAM_INLINE void Mixer::look_at_runs(const Path& path, int from, int to) {
     for (int j = 0; j < count; ++j) {
       const int k = known[j], depth = std::min(i, kRunDepths - 1);
       const Run run = *path.runs[k];
-      const int length = std::min<int>(run.count(), kRunLengths - 1);
+      const int length = std::min<int>(run.length(), kRunLengths - 1);
       Estimate* const estimate =
           &run_maps_[((k * kRunLengths + length) * kRunDepths + depth) * 2 + (run.rank() >= node.mid())];
       decision.runs[j] = estimate;
@@ -507,8 +507,8 @@ NGRAM_CLONES void Mixer::count(const Path& path) {
     Run& run = *path.runs[k];
     const auto check = static_cast<std::uint32_t>(path.contexts.hashed[k] & 255);
     const std::uint32_t rank = path.last().low;
-    const bool goes_on = run.count() > 0 && run.check() == check && run.rank() == rank;
-    run.bits = rank << 13 | (goes_on ? std::min(run.count() + 1, Run::kMost) : 1) << 8 | check;
+    const bool goes_on = run.length() > 0 && run.check() == check && run.rank() == rank;
+    run.bits = rank << 13 | (goes_on ? std::min(run.length() + 1, Run::kMost) : 1) << 8 | check;
   }
   if (recurrent_) recurrent_->learn(path.last().low);
 }

@@ -157,12 +157,12 @@ class Mixer {
     bool is_leaf() const { return high - low == 1; }
   };
 
-  // What came last after a context, and how often in a row: a check of 8 bits, a count of 5, a rank of 19.
+  // What came last after a context, and how often in a row: a check of 8 bits, a length of 5, a rank of 19.
   struct Run {
     static constexpr std::uint32_t kMost = 31;
 
     std::uint32_t check() const { return bits & 255; }
-    std::uint32_t count() const { return bits >> 8 & kMost; }
+    std::uint32_t length() const { return bits >> 8 & kMost; }
     std::uint32_t rank() const { return bits >> 13; }
 
     std::uint32_t bits;

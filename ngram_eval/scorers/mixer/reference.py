@@ -358,7 +358,7 @@ class Run(NamedTuple):
 
     check: int
     rank: int
-    count: int
+    length: int
 
 
 class Group:
@@ -556,7 +556,7 @@ class ReferenceMixer:
         if run is None or run.check != context & 255 or not node.low <= run.rank < node.high:
             return None  # or it has already failed
         bit = int(run.rank >= node.mid)
-        key = k, min(run.count, RUN_LENGTHS - 1), min(node.depth, RUN_DEPTHS - 1), bit
+        key = k, min(run.length, RUN_LENGTHS - 1), min(node.depth, RUN_DEPTHS - 1), bit
         return self.run_maps.setdefault(key, Estimate((0.2, 0.8)[bit]))
 
     def _repetition(self, node: Node, m: int) -> Estimate | None:
@@ -679,7 +679,7 @@ class ReferenceMixer:
             place, check = (context >> 8) % self.config.groups, context & 255
             run = self.runs.get(place)
             goes_on = run is not None and run[:2] == (check, rank)
-            self.runs[place] = Run(check, rank, min(run.count + 1, LONGEST_RUN) if run and goes_on else 1)
+            self.runs[place] = Run(check, rank, min(run.length + 1, LONGEST_RUN) if run and goes_on else 1)
         if self.recurrent:
             self.recurrent.learn(int(self.rank[token]))
         self.past.push(token)
