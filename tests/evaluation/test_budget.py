@@ -167,7 +167,7 @@ def test_forwarding_once_is_predicted_and_named() -> None:
 def test_forwarding_once_is_measured(capsys: Any, monkeypatch: pytest.MonkeyPatch, forward: str) -> None:
     monkeypatch.setattr("ngram_eval.evaluation.budget.measure.measure_start", lambda: 0.25)
     flags = ["--max-tokens", 1200, "--chunk", 256][: 4 if forward == "banded" else 2]
-    asked = ["--preset", "hashed", "--rounds", 1, "--stride", 64, "--tokens", 10**8, "--seconds", 10]
+    asked = ["--preset", "hashed", "--rounds", 3, "--stride", 64, "--tokens", 10**8, "--seconds", 10]
     (one,), table = run(capsys, *flags, "--forward", forward, *asked)
     measured, predicted = one["measured"], one["predicted"]
     window = next(w for w in measured["windows"] if (w["seq_len"], w["stride"]) == (256, 64))
