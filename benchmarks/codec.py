@@ -144,9 +144,11 @@ def draw(path: Path, sizes: dict[Path, list[Size]]) -> None:
             at = size.seconds[0], 8 * size.bytes / content
             axes.plot(*at, "o", color="tab:blue" if size.tokens is not None else "tab:gray")
             name = size.way.removeprefix("codec, ").removesuffix(", `train`").replace("`", "")
-            axes.annotate(name, at, xytext=(5, 4), textcoords="offset points", fontsize=8)
+            left = size.tokens is None and at[0] > 3  # where ours have their names to the right
+            side = {"xytext": (-6, -11), "ha": "right"} if left else {"xytext": (6, 2)}
+            axes.annotate(name, at, textcoords="offset points", fontsize=8, **side)
         axes.set_xscale("log")
-        axes.margins(x=0.25)
+        axes.margins(x=0.22, y=0.1)
         axes.set_title(f"{file.name}, {content:,} bytes")
         axes.set_xlabel("seconds to write it, one thread")
         axes.set_ylabel("bits per byte")
