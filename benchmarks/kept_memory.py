@@ -18,7 +18,7 @@ import numpy as np
 import tyro
 import zstandard
 
-from benchmarks.machine import describe_machine, publish
+from benchmarks.machine import describe_machine, publish_lines
 from benchmarks.mixer import Neural
 from ngram_eval.assets import asset
 from ngram_eval.bpb import bits_per_byte, nats_of
@@ -297,11 +297,7 @@ def measure(options: Options) -> Iterator[str]:
 def main() -> None:
     """The command line."""
     options = tyro.cli(Options, prog="python -m benchmarks.kept_memory")
-    lines = []
-    for line in measure(options):
-        print(line, file=sys.stderr, flush=True)
-        lines.append(line)
-    publish("\n".join(lines) + "\n", options.out)
+    publish_lines(measure(options), options.out)
 
 
 if __name__ == "__main__":

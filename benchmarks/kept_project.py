@@ -16,7 +16,7 @@ import tyro
 
 from benchmarks.kept_bytes import size
 from benchmarks.kept_memory import read_source
-from benchmarks.machine import describe_machine, publish
+from benchmarks.machine import describe_machine, publish_lines
 from benchmarks.pretrained import KeptSource
 from ngram_eval import evaluate, preset
 from ngram_eval.config import WindowConfig
@@ -104,11 +104,7 @@ def measure(options: Options) -> Iterator[str]:
 def main() -> None:
     """The command line."""
     options = tyro.cli(Options, prog="python -m benchmarks.kept_project")
-    lines = []
-    for line in measure(options):
-        print(line, file=sys.stderr, flush=True)
-        lines.append(line)
-    publish("\n".join(lines) + "\n", options.out)
+    publish_lines(measure(options), options.out)
 
 
 if __name__ == "__main__":

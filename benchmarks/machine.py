@@ -2,6 +2,8 @@
 
 import os
 import platform
+import sys
+from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
 
@@ -23,6 +25,15 @@ def publish(text: str, out: Path | None) -> None:
         text += heading + kept
     with replacing(out) as file:
         file.write(text.encode())
+
+
+def publish_lines(lines: Iterable[str], out: Path | None) -> None:
+    """The same of lines that take long: each is shown on stderr when it is known."""
+    found = []
+    for line in lines:
+        print(line, file=sys.stderr, flush=True)
+        found.append(line)
+    publish("\n".join(found) + "\n", out)
 
 
 def describe_machine() -> str:

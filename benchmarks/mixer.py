@@ -23,7 +23,6 @@ from ngram_eval.config import EvalConfig, MixerConfig, NgramConfig, WindowConfig
 from ngram_eval.distributed.ranks import ALONE
 from ngram_eval.evaluation.job import Job, load_job
 from ngram_eval.evaluation.settings import EMBEDDED_SEQ_LEN, DataSettings, Settings
-from ngram_eval.models.branches import Tree
 from ngram_eval.models.source import statistics
 from ngram_eval.scorers.base import Scorer
 from ngram_eval.scorers.exact.model import make_model
@@ -206,31 +205,6 @@ def adversarial(tokens: int, vocab_size: int = 1024) -> Iterator[str]:
         yield f"| {name} | {bits:.4f} | {np.log2(vocab_size):.0f} |"
 
 
-def paths_against_rows(tokens: int = 400, vocab_size: int = 49_152) -> Iterator[str]:
-    """Rows of a table: the mixer's own share beside a model of a large vocabulary."""
-    rng = np.random.default_rng(0)
-    spelling = Spelling(unspelt(vocab_size).surfaces, rng.permutation(vocab_size).astype(np.uint32))
-    stream = (rng.zipf(1.3, 50 * tokens) % vocab_size).astype(np.uint16)
-    rows = rng.random((tokens, vocab_size))
-    rows /= rows.sum(axis=1, keepdims=True)
-    yield from ("| | distributions, µs a token | paths, µs a token | ratio |", "|---|---|---|---|")
-    for name in ("mixer-max", "mixer", "mixer-fast"):
-        config = replace(preset(name).mixer, cells=0)  # which a large vocabulary does not allow
-        mixers = [make_mixer("cpu", config, spelling, neural=True) for _ in range(2)]
-        for mixer in mixers:
-            mixer.append(stream[:-tokens])
-        now = stream[-tokens:]
-        branches = Tree(spelling.rank).branches(rows, now)
-        start = time.process_time()
-        p, _ = mixers[0].score(now, rows)
-        between = time.process_time()
-        p_paths, _ = mixers[1].score_paths(now, branches)
-        by_rows, by_paths = between - start, time.process_time() - between
-        assert (p == p_paths).all(), "the same charges"
-        cells = f"{by_rows / tokens * 1e6:.1f} | {by_paths / tokens * 1e6:.1f} | {by_rows / by_paths:.0f}"
-        yield f"| `{name}` | {cells} |"
-
-
 def long_run(text: Text, tokens: int) -> Iterator[str]:
     """Rows of a table: stretches of the text in random order, one long stream."""
     rng, config = np.random.default_rng(0), preset("mixer").mixer
@@ -283,7 +257,6 @@ def measure(options: Options) -> str:
     ]
     if options.plot is not None:
         draw(options.plot, sizes, found, models[EMBEDDED_SEQ_LEN].alone)
-    lines += ["", "## A vocabulary of 49,152, one thread", "", *paths_against_rows()]
     lines += ["", "## Streams with little to learn", "", *adversarial(options.adversarial)]
     if options.long:
         lines += ["", "## One long run", "", "Stretches of the same text in random order, 5,000 tokens each.", ""]

@@ -22,8 +22,6 @@ from benchmarks import (
     export_sizes,
     forward_once,
     hashed_counts,
-    kept_bytes,
-    kept_memory,
     last_block,
     long_stream,
     memory,
@@ -38,7 +36,6 @@ from benchmarks.gpu.prediction import Assumptions, Sizes, kernels, predict
 from benchmarks.limits import random_increments
 from benchmarks.limits.keys import RandomKeys
 from benchmarks.machine import KEPT_FROM, publish
-from ngram_eval.assets import asset
 from ngram_eval.config import DEFAULT_PRESETS, preset
 from ngram_eval.kernels import buckets
 from ngram_eval.kernels.runtime import INTERPRETED
@@ -112,9 +109,23 @@ def test_forward_once() -> None:
 def test_codec(tmp_path: Path) -> None:
     text = tmp_path / "text"
     text.write_bytes(b"to be or not to be, that is the question\n" * 30)
-    result = codec.measure(codec.Options(files=(text,)))
+    options = codec.Options(files=(text,), known=("text,elsewhere,120,2.5", "other,elsewhere,1,1"))
+    result = codec.measure(options)
     assert result.count("| codec, `") == 3
     assert "| 1,024 | " in result
+    assert result.count("| elsewhere (measured elsewhere) | 120 | ") == 1
+
+
+def test_codec_plot(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    text, plots = tmp_path / "text", (tmp_path / "one.svg", tmp_path / "two.svg")
+    text.write_bytes(b"any")
+    sizes = [codec.Size("codec, `exact`, `train`", 2, (0.5, 0.5), 1), codec.Size("zpaq -m5", 3, (9.0, 9.0))]
+    for plot in plots:
+        codec.draw(plot, {text: sizes})
+    assert plots[0].read_bytes() == plots[1].read_bytes()
+    codec.draw(plots[1], {text: sizes[:1]})
+    assert plots[0].read_bytes() != plots[1].read_bytes()
 
 
 @pytest.mark.slow
@@ -320,53 +331,6 @@ def test_small_training(tmp_path: Path) -> None:
 def test_memory() -> None:
     text = memory.measure(memory.Options(vocabularies=(1024, 70_000), observed=500, steps=3))
     assert text.count("\n| 1,024 |") == text.count("\n| 70,000 |") == 1
-
-
-def test_kept_memory(tmp_path: Path) -> None:
-    """Loading alone: the other figures are of the same functions as the tests of kept memories."""
-    text = tmp_path / "text"
-    text.write_text(SAMPLE_PATH.read_text(encoding="utf-8")[:3000], encoding="utf-8")
-    rows = list(kept_memory.loading(text, None))
-    assert [row.split("|")[1].strip() for row in rows if row.startswith("| `")] == [
-        *("`mixer`", "`exact`", "`zstd`", "`none`"),
-        *("`exact`", "`mixer`", "`mixer-fast`"),
-    ]
-
-
-def test_kept_bytes(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    novels, plot = tmp_path / "text", tmp_path / "plot.svg"
-    novels.write_text(SAMPLE_PATH.read_text(encoding="utf-8")[:3000], encoding="utf-8")
-    options = kept_bytes.Options(novels=novels, model=(), parts=2, max_tokens=600, plot=plot)
-    rows = [line.split("|")[1:-1] for line in kept_bytes.measure(options) if line.startswith("| ")][1:]
-    models = [int(row[0].replace(",", "")) for row in rows]
-    assert models == [0, 0, *[asset("model.ngev").stat().st_size] * 3], "two memories alone, then none and both"
-    for row in rows:
-        model_bytes, memory_bytes, together = (int(cell.strip(" *").replace(",", "")) for cell in row[:3])
-        assert together == model_bytes + memory_bytes
-    assert float(rows[1][-1]) < float(rows[0][-1]), "more of the text is worth more"
-    drawn = plot.read_bytes()
-    list(kept_bytes.measure(options))
-    assert plot.read_bytes() == drawn
-
-
-def test_kept_project(tmp_path: Path) -> None:
-    pytest.importorskip("transformers", reason="transformers is not installed: pip install ngram_eval[hf]")
-    from benchmarks import kept_project
-    from tests.support import hf_models
-
-    hf_models.save_llama(tmp_path / "model", positions=2100)
-    (tmp_path / "project").mkdir()
-    for name, text in {"a.md": hf_models.TEXT * 5, "b.py": hf_models.TEXT * 5, "c.txt": "no source"}.items():
-        (tmp_path / "project" / name).write_bytes(text.encode())
-    scored, project = tmp_path / "project" / "a.md", tmp_path / "project"
-    options = kept_project.Options(hf=str(tmp_path / "model"), project=(project,), scored=(scored,), tokens=2048)
-    rows = [line.split("|")[1:-1] for line in kept_project.measure(options) if line.startswith("| ")]
-    known, *found = rows[1:]
-    assert int(known[1].replace(",", "")) == len(hf_models.TEXT.encode()) * 5, "b.py alone"
-    assert len(found) == len(kept_project.WINDOWS) * len(kept_project.PRESETS)
-    for *_, empty, after in found:
-        assert float(after) < float(empty)
 
 
 def test_pretrained(tmp_path: Path) -> None:

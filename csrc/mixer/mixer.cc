@@ -110,8 +110,9 @@ void Mixer::start(Path& path) {
                         match.found ? (m * kLengths + known) * kMisses + std::min(match.missed, kMisses - 1) : -1,
                         match.length};
   }
-  for (int k = 0; k < config_.runs; ++k)
+  for (int k = 0; k < config_.runs; ++k) {
     path.runs[k] = runs_.data() + (path.contexts.hashed[k] >> 8 & (runs_.size() - 1));
+  }
   path.depth = 0;
   path.nodes[0] = {0, vocab_size(), 1};
 }
@@ -217,15 +218,6 @@ void Mixer::counted(const Path& path, int from, int to) {
   }
 }
 
-// What the recurrent network says of decisions.
-void Mixer::foreseen(const Path& path, int from, int to) {
-  if (!recurrent_) return;
-  for (int i = from; i < to; ++i) {
-    const Node& node = path.nodes[i];
-    decisions_[i].recurrent = recurrent_->one(node.low, node.mid(), node.high);
-  }
-}
-
 // The inputs of decisions.
 NGRAM_INLINE void Mixer::look(const Path& path, int from, int to) {
   const std::size_t hashed = config_.hashed;
@@ -279,8 +271,11 @@ NGRAM_INLINE void Mixer::look(const Path& path, int from, int to) {
   if (config_.runs > 0) look_at_runs(path, from, to);
   if (!recurrent_) return;
   for (int i = from; i < to; i += 4) {
-    const auto foreseen = [&](int j) { return decisions_[std::min(i + j, to - 1)].recurrent; };
-    const Doubles logits = logit(Doubles{foreseen(0), foreseen(1), foreseen(2), foreseen(3)});
+    const auto one = [&](int j) {
+      const Node& node = path.nodes[std::min(i + j, to - 1)];
+      return recurrent_->one(node.low, node.mid(), node.high);
+    };
+    const Doubles logits = logit(Doubles{one(0), one(1), one(2), one(3)});
     for (int j = 0; j < std::min(4, to - i); ++j) {
       decisions_[i + j].inputs[recurrent_input()] = static_cast<float>(logits[j]);
     }
@@ -494,7 +489,7 @@ NGRAM_CLONES void Mixer::count(const Path& path) {
       const Bits bits = moved(Bits{at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7)}, outcomes, kStateLimit);
       for (int lane = 0; lane < kLanes; ++lane) at(lane) = bits[lane];
     }
-    for (int j = 0; config_.runs > 0 && j < decision.known_runs; j += kLanes) {
+    for (int j = 0; j < decision.known_runs; j += kLanes) {
       const auto at = [&](int lane) -> std::uint32_t& { return decision.runs[j + lane]->bits; };
       const Bits bits = moved(Bits{at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7)}, outcomes, kStateLimit);
       for (int lane = 0; lane < kLanes; ++lane) at(lane) = bits[lane];
@@ -573,7 +568,6 @@ void Mixer::finish(const Path& path) {
 double Mixer::charge(Path& path, Decisions* decisions) {
   if (exact_) exact_->begin();
   counted(path, 0, path.depth);
-  foreseen(path, 0, path.depth);
   predict(path, 0, path.depth);
   double p = 1.0;
   weight_ = switch_.believed;
@@ -598,7 +592,6 @@ void Mixer::predict_last(Path& path) {
   }
   branches(path, path.depth, path.depth + 1);
   counted(path, path.depth, path.depth + 1);
-  foreseen(path, path.depth, path.depth + 1);
   predict(path, path.depth, path.depth + 1);
 }
 
@@ -641,7 +634,6 @@ void Mixer::evidence(std::uint32_t token, const double* row, std::int64_t* occur
   branches(*path_, 0, path_->depth);
   if (exact_) exact_->begin();
   counted(*path_, 0, path_->depth);
-  foreseen(*path_, 0, path_->depth);
   predict(*path_, 0, path_->depth);
   std::array<double, kInputs> sizes{};
   for (int depth = 0; depth < path_->depth; ++depth) {

@@ -8,12 +8,12 @@
 //
 // One decision. Inputs are logits ln(p / (1 - p)): the neural model's (of sums over subtrees), a constant, that of the
 // longest repetition, of adaptive probabilities by node and context (direct), of bit histories by hash of (context,
-// node) (`bit_history.h`), read through one adaptive map a context, of the token that came last after a context
-// (`Run`), and of a recurrent network (`recurrent.h`). Several
-// sets of weights, each chosen by something else that is known, add them up; a second layer adds up those sums, and two
-// adaptive maps of (its sum, node or last token) fix what is left: p = 1/2 squash + 1/4 map + 1/4 map. When the token
-// is known, each layer moves by its error times its input at every decision: all are charged by what was known before
-// the token. This is the logistic mixing of Mahoney's PAQ7 (2005), over tokens, with a language model for an input.
+// node) (`bit_history.h`), read through one adaptive map a context, of the token that came last after a context (`Run`), of
+// exact counts (`exact_paths.h`), and of a recurrent network (`recurrent.h`). Several sets of weights, each chosen by
+// something else that is known, add them up; a second layer adds up those sums, and two adaptive maps of (its sum, node or
+// last token) fix what is left: p = 1/2 squash + 1/4 map + 1/4 map. When the token is known, each layer moves by its error
+// times its input at every decision: all are charged by what was known before the token. This is the logistic mixing of
+// Mahoney's PAQ7 (2005), over tokens, with a language model for an input.
 //
 // The switch. What is charged is b neural + (1 - b) mixed, decision by decision, b the posterior weight of the neural
 // model from 1/2, with a share of 1 / (t + 2) spread evenly after position t (Herbster and Warmuth, 1998): over T positions
@@ -23,7 +23,7 @@
 // Nothing but the weights, the two last maps and the switch depends on the neural model, so the rest is made again from
 // the tokens.
 //
-// Memory: 16 bytes a group and 4 for direct probabilities, 4 more with runs; 40 MiB; some 320 bytes a token of the vocabulary.
+// Memory: 16 bytes a group, 4 for direct probabilities, and 4 with runs; 40 MiB; some 320 bytes a token of the vocabulary.
 #pragma once
 
 #include <array>
@@ -84,12 +84,13 @@ class Mixer {
   int depth() const { return std::bit_width(by_rank_.size() - 1); }
 
   Mixer(const MixerConfig& config, Spelling spelling);
+
   // Learns from `n` tokens all that does not depend on the neural model, without charging for them.
   template <class Token>
   void append(const Token* tokens, std::int64_t n);
 
-  // Charges each token, learns from it; then the next. `order` is the longest context of up to 6 tokens that had occurred, its tokens plus one; 1 where only the empty
-  // one had, 0 at the start. `decisions` may be null.
+  // Charges each token, learns from it; then the next. `order` is the longest context of up to 6 tokens that had
+  // occurred, its tokens plus one; 1 where only the empty one had, 0 at the start. `decisions` may be null.
   template <class Token>
   void score(const Token* tokens, std::int64_t n, const Neural& neural, double* p, std::uint8_t* order,
              Decisions* decisions);
@@ -209,7 +210,6 @@ class Mixer {
     float right;                                      // share of the second of two neighbouring cells
     double neural;                                    // probability of a 1 by the neural model
     double exact;                                     // the same by exact counts
-    double recurrent;                                 // the same by the recurrent network
     double mass;                                      // that the neural model gives to the node
     float mixed;                                      // before the last maps
     float fixed;                                      // after them
@@ -248,7 +248,6 @@ class Mixer {
   double charge(int depth, const Believed& weight) const;
   Believed told(int depth, const Believed& weight, double one, int bit) const;
   void counted(const Path& path, int from, int to);
-  void foreseen(const Path& path, int from, int to);
   void finish(const Path& path);
   int order(const Path& path) const;
   double charge(Path& path, Decisions* decisions);
@@ -270,7 +269,7 @@ class Mixer {
   std::uint64_t direct_mask_;
   std::vector<Estimate> maps_;  // (hashed contexts, 256 states)
   ZeroPages<Run> runs_;
-  Estimate no_run_;
+  Estimate no_run_;                          // in lanes that have none
   std::vector<Estimate> run_maps_;           // (contexts, count, depth, what is expected)
   std::vector<Estimate> repetitions_;        // (length, first or later decision, what is expected)
   std::deque<ZeroPages<float>> weights_;     // by set: (selected, width)

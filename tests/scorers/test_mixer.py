@@ -113,6 +113,23 @@ def test_cpp_is_the_reference(
     assert (whole == whole_cpp).all()
 
 
+def test_runs_know_what_came_last() -> None:
+    """Each of forty tokens is followed by one of its own, another one after every fourth time."""
+    rng, bits = np.random.default_rng(0), []
+    follower = rng.integers(40, 80, 40)
+    tokens: list[int] = []
+    for key in rng.integers(0, 40, 6000):
+        if rng.random() < 0.25:
+            follower[key] = rng.integers(40, 80)
+        tokens += [key, follower[key]]
+    stream_, row = np.array(tokens, np.uint16), np.full((1, 80), 1 / 80)
+    for runs in (0, 14):
+        config = MixerConfig(contexts=14, runs=runs, matches=0, groups=1 << 16)
+        p, _ = make_mixer("cpu", config, spelling(80, 0), neural=False).score(stream_, row)
+        bits.append(-np.log2(p[1::2]).sum())
+    assert bits[1] < 0.97 * bits[0]
+
+
 def test_long_repetitions_equal_the_reference() -> None:
     """Lengths in every class of the repetition's map, and tokens enough for estimates to settle."""
     tokens = np.tile(stream(60, 12, 3), 5)
