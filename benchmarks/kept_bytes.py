@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import tyro
 
-from benchmarks.kept_memory import PRESETS, alone, shares
+from benchmarks.kept_memory import PRESETS, alone, kept_size, shares
 from benchmarks.machine import describe_machine, publish
 from benchmarks.mixer import Neural
 from ngram_eval.assets import asset
@@ -22,11 +22,10 @@ from ngram_eval.config import preset
 from ngram_eval.distributed.ranks import ALONE
 from ngram_eval.evaluation.job import load_job
 from ngram_eval.evaluation.settings import EMBEDDED_SEQ_LEN, DataSettings, ModelSettings, Settings
-from ngram_eval.kept import file as kept_file
 from ngram_eval.kept.choosing import fitted, ordered
 from ngram_eval.scorers.make import make_scorer
 from ngram_eval.scorers.primed import PrimedScorer
-from ngram_eval.text.kept import KeptMemory, kept_of
+from ngram_eval.text.kept import kept_of
 from ngram_eval.text.stream import Tokens
 from ngram_eval.text.tokenizer import Tokenizer
 from ngram_eval.text.windows import target_count
@@ -76,11 +75,6 @@ class Sized(NamedTuple):
     bytes: int
 
 
-def size(memory: KeptMemory) -> int:
-    """Bytes of a memory's file."""
-    return len(kept_file.to_bytes(memory, "mixer"))
-
-
 def pairs(model: Path, memories: list[Sized], max_tokens: int | None) -> Iterator[Pair]:
     """A model beside each memory."""
     data = DataSettings(
@@ -102,7 +96,7 @@ def all_pairs(options: Options) -> Iterator[Pair]:
     tokenizer, most = Tokenizer.load(asset("tokenizer.model")), asset("model.ngev").stat().st_size
     (whole,) = tokenizer.encode([options.novels.read_text(encoding="utf-8")])
     kept = kept_of(whole, tokenizer)
-    memories = [Sized(tokens, size(kept_of(tokens, tokenizer))) for tokens in shares(whole, options.parts)]
+    memories = [Sized(tokens, kept_size(kept_of(tokens, tokenizer))) for tokens in shares(whole, options.parts)]
     sample = load_job(Settings(data=DataSettings(max_tokens=options.max_tokens)), ALONE)
     assert sample.tokenizer is not None
     tokens = sample.stream.tokens[: target_count(len(sample.stream.tokens), EMBEDDED_SEQ_LEN) + 1]
@@ -113,8 +107,8 @@ def all_pairs(options: Options) -> Iterator[Pair]:
     order = ordered(kept, None)
     for model in sorted((*options.model, asset("model.ngev")), key=lambda path: path.stat().st_size):
         left = most - model.stat().st_size
-        equal = [fitted(kept, left, order, size)] if left else []
-        beside = [Sized(whole[:0], 0), *(Sized(one.tokens, size(one)) for one in equal), *memories]
+        equal = [fitted(kept, left, order, kept_size)] if left else []
+        beside = [Sized(whole[:0], 0), *(Sized(one.tokens, kept_size(one)) for one in equal), *memories]
         yield from pairs(model, beside, options.max_tokens)
 
 

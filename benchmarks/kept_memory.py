@@ -74,6 +74,11 @@ class Options:
     """Write the result here as Markdown; default: print it."""
 
 
+def kept_size(memory: KeptMemory) -> int:
+    """Bytes of a memory's file."""
+    return len(kept_file.to_bytes(memory, "mixer"))
+
+
 def shares(whole: Tokens, parts: int) -> list[Tokens]:
     """The end of a text, doubled from one to the next."""
     return [whole[-(len(whole) >> halvings) :] for halvings in reversed(range(parts))]
@@ -89,13 +94,13 @@ def prose(novels: Path, parts: int) -> Iterator[str]:
     yield "| memory, bytes | tokens | model + `exact` | model + `mixer` | `exact` alone | `mixer` alone |"
     yield "|--:|--:|--:|--:|--:|--:|"
     for tokens in (whole[:0], *shares(whole, parts)):
-        size = len(kept_file.to_bytes(kept_of(tokens, tokenizer), "mixer")) if len(tokens) else 0
+        bytes_kept = kept_size(kept_of(tokens, tokenizer)) if len(tokens) else 0
         found = [
             neural.bpb(PrimedScorer(make_scorer("cpu", preset(name), vocabulary=job.vocabulary), tokens))
             for name in PRESETS
         ]
         found += [alone(name, tokens, neural.tokens[: neural.targets + 1], surfaces, neural.bytes) for name in PRESETS]
-        yield f"| {size:,} | {len(tokens):,} | " + " | ".join(f"{bpb:.4f}" for bpb in found) + " |"
+        yield f"| {bytes_kept:,} | {len(tokens):,} | " + " | ".join(f"{bpb:.4f}" for bpb in found) + " |"
     yield f"\nThe model alone: {neural.alone:.4f} bits per byte, {asset('model.ngev').stat().st_size:,} bytes."
 
 

@@ -14,8 +14,7 @@ from pathlib import Path
 import torch
 import tyro
 
-from benchmarks.kept_bytes import size
-from benchmarks.kept_memory import read_source
+from benchmarks.kept_memory import PRESETS, kept_size, read_source
 from benchmarks.machine import describe_machine, publish_lines
 from benchmarks.pretrained import KeptSource
 from ngram_eval import evaluate, preset
@@ -26,7 +25,6 @@ from ngram_eval.models.hf.source import load_hf_source
 from ngram_eval.models.hf.tokenizer import HfTokenizer
 from ngram_eval.text.kept import kept_of
 
-PRESETS = ("exact", "mixer")
 WINDOWS = (WindowConfig(seq_len=512, stride=256), WindowConfig(seq_len=2048, stride=2048))
 KINDS = ("*.py", "*.md", "*.cc", "*.h")
 
@@ -83,7 +81,7 @@ def measure(options: Options) -> Iterator[str]:
             kept = kept_of(tokenizer.tokens_of(text), tokenizer)
             memories[title] = [Path(folder) / f"{len(memories)}.ngm"]
             kept_file.write(memories[title][0], kept, "none")
-            yield f"| {title} | {len(text.encode()):,} | {len(kept.tokens):,} | {size(kept):,} |"
+            yield f"| {title} | {len(text.encode()):,} | {len(kept.tokens):,} | {kept_size(kept):,} |"
         yield "\n| file | window, stride | the model alone | preset | " + " | ".join(memories) + " |"
         yield "|---|---|--:|---|" + "--:|" * len(memories)
         for path in options.scored:

@@ -94,7 +94,7 @@ class Mixer(Protocol):
 
 
 MAX_RECURRENT = 4096
-"""The largest vocabulary of the recurrent network, whose every token costs time by the vocabulary."""
+"""The largest vocabulary of the recurrent network, by which its cost grows (kMostTokens, csrc/mixer/recurrent.h)."""
 
 TOKEN_CONTEXTS = {3: 0, 4: 2, 7: 5}
 """Order -> index of its context in a mixer; a mixer with fewer contexts has fewer orders."""
