@@ -505,6 +505,7 @@ class ReferenceMixer:
         self.branches: NDArray[np.float64] | None = None
         """The neural model's probabilities of a 1 on the token's path, where these are given instead of a row."""
         self.node = Node(0, 1)
+        self.contexts: list[int] = []
         self.keys: list[int] = []
         self.groups_here: list[Group] = []
         self.direct_here: list[int] = []
@@ -533,7 +534,8 @@ class ReferenceMixer:
     def _open(self, node: Node) -> None:
         """Find the contexts' groups below a node at which groups begin."""
         if node.depth % LEVELS == 0:
-            self.keys = [mix(context, node.mid) for context in self.past.hashed()[: self.config.contexts]]
+            self.contexts = self.past.hashed()[: self.config.contexts]
+            self.keys = [mix(context, node.mid) for context in self.contexts]
             self.groups_here = [self._find(key) for key in self.keys]
             self.direct_here = [(mix(context, node.mid) >> 8) % self.direct_lines for context in self.past.direct()]
 
@@ -548,7 +550,7 @@ class ReferenceMixer:
         histories = [group.histories[node.place] for group in self.groups_here]
         direct = [self._direct(line, node.place) for line in self.direct_here]
         repetitions = [self._repetition(node, m) for m in range(self.config.matches)]
-        runs = [self._run(node, k, context) for k, context in enumerate(self.past.hashed()[: self.config.runs])]
+        runs = [self._run(node, k, context) for k, context in enumerate(self.contexts[: self.config.runs])]
         return Seen(self.keys, node.place, histories, direct, repetitions, runs)
 
     def _run(self, node: Node, k: int, context: int) -> Estimate | None:
@@ -675,7 +677,7 @@ class ReferenceMixer:
                 if run_map is not None:
                     run_map.update(bit, STATE_LIMIT)
         rank = int(self.rank[token])
-        for context in self.past.hashed()[: self.config.runs]:
+        for context in self.contexts[: self.config.runs]:
             place, check = (context >> 8) % self.config.groups, context & 255
             run = self.runs.get(place)
             goes_on = run is not None and run[:2] == (check, rank)
