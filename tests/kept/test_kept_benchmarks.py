@@ -51,6 +51,6 @@ def test_kept_project(tmp_path: Path) -> None:
     rows = [line.split("|")[1:-1] for line in kept_project.measure(options) if line.startswith("| ")]
     known, *found = rows[1:]
     assert int(known[1].replace(",", "")) == len(hf_models.TEXT.encode()) * 5, "b.py alone"
-    assert len(found) == len(kept_project.WINDOWS) * len(kept_project.PRESETS)
+    assert len(found) == len(kept_project.WINDOWS) * len(kept_memory.PRESETS)
     for *_, empty, after in found:
         assert float(after) < float(empty)
